@@ -1,0 +1,11 @@
+"""What `jaxmoe quickstart` trains: a tiny mixture on rendered clips, by J-TLAT, in a minute.
+
+jaxmoe train configs/video/quickstart.py
+"""
+
+from jaxmoe.config import Experiment
+from jaxmoe.quickstart import experiment
+
+
+def config() -> Experiment:
+    return experiment("j_tlat", "runs/quickstart/j_tlat")

@@ -1,0 +1,16 @@
+"""J-TLAT (router, weak experts and whole in turn) of the UT-Interaction mixture at ε = 4/255.
+
+jaxmoe train configs/video/ut_interaction_j_tlat.py --data.directory DIR
+
+It starts from clean training, or from a run of `ut_interaction_standard` that
+`--training.initialize-from RUN` names, which saves that time. ε rises from 0.
+"""
+
+from ut_interaction_standard import adversarial
+
+from jaxmoe.config import Experiment
+
+
+def config() -> Experiment:
+    # Three phases a batch: fifteen epochs cost more than AT-M's thirty.
+    return adversarial("j_tlat", epochs=15)

@@ -1,0 +1,35 @@
+"""Attack, train and judge mixture-of-experts models, part by part, in JAX.
+
+Rooms, from the ground up: `threat`, `models`, `mixture`, `attacks`, `training`, `data`, `parallel`,
+`evaluation`, `reporting`. Each is imported when first touched.
+"""
+
+import importlib
+from types import ModuleType
+
+__version__ = "0.1.0"
+
+_ROOMS = (
+    "attacks",
+    "config",
+    "data",
+    "evaluation",
+    "mixture",
+    "models",
+    "parallel",
+    "reporting",
+    "threat",
+    "training",
+)
+
+__all__ = [*_ROOMS, "__version__"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _ROOMS:
+        return importlib.import_module(f"jaxmoe.{name}")
+    raise AttributeError(f"module 'jaxmoe' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,60 @@
+"""Attacks: one loop, objectives and updates that compose, and the papers' attacks made of them."""
+
+from jaxmoe.attacks.attack import Attack, constant_step, temporal_step
+from jaxmoe.attacks.component_attacks import (
+    expert_attack,
+    expert_loss,
+    guided_router_attack,
+    joint_attack,
+    joint_guided_attack,
+    lipschitz_expert_attack,
+    lipschitz_router_attack,
+    router_attack,
+    router_loss,
+)
+from jaxmoe.attacks.gradient_attacks import fgsm, lipschitz_attack, mi_fgsm, model_loss, pgd
+from jaxmoe.attacks.objectives import cross_entropy, lipschitz_quotient, router_output
+from jaxmoe.attacks.perturb import AttackResult, Objective, perturb
+from jaxmoe.attacks.registry import ATTACKS, NamedAttack, build_attack, find_attack
+from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.attacks.updates import (
+    momentum,
+    steepest_direction,
+    steepest_step,
+    temporal_momentum,
+)
+
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "AttackResult",
+    "AttackSettings",
+    "NamedAttack",
+    "Objective",
+    "build_attack",
+    "constant_step",
+    "cross_entropy",
+    "expert_attack",
+    "expert_loss",
+    "fgsm",
+    "find_attack",
+    "guided_router_attack",
+    "joint_attack",
+    "joint_guided_attack",
+    "lipschitz_attack",
+    "lipschitz_expert_attack",
+    "lipschitz_quotient",
+    "lipschitz_router_attack",
+    "mi_fgsm",
+    "model_loss",
+    "momentum",
+    "perturb",
+    "pgd",
+    "router_attack",
+    "router_loss",
+    "router_output",
+    "steepest_direction",
+    "steepest_step",
+    "temporal_momentum",
+    "temporal_step",
+]

@@ -1,0 +1,171 @@
+"""Attacks on a part of a mixture: the router, the experts, or both at once.
+
+All are scored by the accuracy of the hard mixture F at what they return, whatever they attacked.
+Their constructors raise a ValueError for a model that is no mixture.
+Source of all: TLGA, ICLR 2026 (https://arxiv.org/abs/2602.01369).
+
+Axes: B = batch, M = experts, k = chosen experts.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxmoe.attacks.attack import Attack, constant_step, temporal_step
+from jaxmoe.attacks.gradient_attacks import model_loss
+from jaxmoe.attacks.objectives import cross_entropy, lipschitz_quotient, router_output
+from jaxmoe.attacks.perturb import Objective, perturb
+from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.mixture import Mixture, Routing, choose
+from jaxmoe.threat import ThreatModel
+
+
+def router_attack(
+    mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
+) -> Attack:
+    """PGD-R: constant steps on CE(r(x'), argmax r(x)), away from the clean route."""
+    return _router_attack(mixture, threat, settings, constant_step, lam=0.0, gamma1=0.0)
+
+
+def lipschitz_router_attack(
+    mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
+) -> Attack:
+    """TLA-R: temporal steps on ℓ_R = CE(r(x'), y_R) + λ L_Lip(r)."""
+    return _router_attack(mixture, threat, settings, temporal_step, lam=settings.lam, gamma1=0.0)
+
+
+def guided_router_attack(
+    mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
+) -> Attack:
+    """TLGA-R: temporal steps on ℓ*_R = ℓ_R − γ1 CE(r(x'), ŷ_R), toward the least trusted expert."""
+    return _router_attack(
+        mixture, threat, settings, temporal_step, lam=settings.lam, gamma1=settings.gamma1
+    )
+
+
+def expert_attack(
+    mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
+) -> Attack:
+    """PGD-E: constant steps on the chosen experts' CE, routing frozen at the clean choice."""
+    return _expert_attack(mixture, threat, settings, constant_step, lam=0.0)
+
+
+def lipschitz_expert_attack(
+    mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
+) -> Attack:
+    """TLA-E: temporal steps on the chosen experts' CE + λ L_Lip(E_i), routing frozen."""
+    return _expert_attack(mixture, threat, settings, temporal_step, lam=settings.lam)
+
+
+def joint_attack(
+    mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
+) -> Attack:
+    """J-TLA: temporal steps on ℓ_MoE + γ2 ℓ_R, the whole and the router at once."""
+    return _joint_attack(mixture, threat, settings, gamma1=0.0)
+
+
+def joint_guided_attack(
+    mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
+) -> Attack:
+    """J-TLGA: temporal steps on ℓ*_MoE = ℓ_MoE + γ2 ℓ*_R."""
+    return _joint_attack(mixture, threat, settings, gamma1=settings.gamma1)
+
+
+def router_loss(
+    mixture: Mixture, params, x: Array, *, lam, gamma1, settings: AttackSettings
+) -> Objective:
+    """ℓ*_R(x') = CE(r(x'), y_R) + λ L_Lip(r) − γ1 CE(r(x'), ŷ_R), as an objective.
+
+    y_R is the expert that the router trusts most on the clean `x`, ŷ_R the one it trusts least.
+    """
+    clean = mixture.route(params, x)
+    most_trusted = jnp.argmax(clean, axis=-1)
+    least_trusted = jnp.argmin(clean, axis=-1)
+
+    def loss(x_adv):
+        logits = mixture.route(params, x_adv)
+        quotient = lipschitz_quotient(
+            router_output(logits, settings.router_output),
+            router_output(clean, settings.router_output),
+            x_adv,
+            x,
+            stop_denominator=settings.stop_denominator,
+        )
+        guidance = cross_entropy(logits, least_trusted)
+        return cross_entropy(logits, most_trusted) + lam * quotient - gamma1 * guidance
+
+    return loss
+
+
+def expert_loss(
+    mixture: Mixture, params, x: Array, y: Array, routing: Routing, *, lam, settings: AttackSettings
+) -> Objective:
+    """`Σ_i w_i [CE(E_i(x'), y) + λ L_Lip(E_i)]` over the experts of a frozen `routing`.
+
+    w are the routing's weights, renormalised over its experts, without a gradient.
+    """
+    weights = routing.weights / jnp.sum(routing.weights, axis=-1, keepdims=True)
+    weights = jax.lax.stop_gradient(weights)
+    clean = mixture.select(params, x, routing.experts)
+
+    def one_expert(logits, clean, x_adv) -> Float[Array, " batch"]:
+        quotient = lipschitz_quotient(
+            logits, clean, x_adv, x, stop_denominator=settings.stop_denominator
+        )
+        return cross_entropy(logits, y) + lam * quotient
+
+    def loss(x_adv):
+        logits = mixture.select(params, x_adv, routing.experts)
+        losses = jax.vmap(one_expert, in_axes=(1, 1, None), out_axes=1)(logits, clean, x_adv)
+        return jnp.sum(weights * losses, axis=-1)
+
+    return loss
+
+
+def _router_attack(mixture, threat, settings, step, *, lam, gamma1) -> Attack:
+    _check_mixture(mixture)
+
+    def attack(key, params, x, y):
+        del y
+        loss = router_loss(mixture, params, x, lam=lam, gamma1=gamma1, settings=settings)
+        return _perturb(key, x, loss, threat, step(threat, settings), settings)
+
+    return attack
+
+
+def _expert_attack(mixture, threat, settings, step, *, lam) -> Attack:
+    _check_mixture(mixture)
+
+    def attack(key, params, x, y):
+        routing = choose(mixture.route(params, x), mixture.top_k, mixture.combine)
+        loss = expert_loss(mixture, params, x, y, routing, lam=lam, settings=settings)
+        return _perturb(key, x, loss, threat, step(threat, settings), settings)
+
+    return attack
+
+
+def _joint_attack(mixture, threat, settings, *, gamma1) -> Attack:
+    _check_mixture(mixture)
+
+    def attack(key, params, x, y):
+        whole = model_loss(mixture, settings, params, x, y)
+        router = router_loss(mixture, params, x, lam=settings.lam, gamma1=gamma1, settings=settings)
+
+        def loss(x_adv):
+            return whole(x_adv) + settings.gamma2 * router(x_adv)
+
+        return _perturb(key, x, loss, threat, temporal_step(threat, settings), settings)
+
+    return attack
+
+
+def _check_mixture(model) -> None:
+    if not isinstance(model, Mixture):
+        raise ValueError(
+            f"attack: attacks on routers, experts or both need a Mixture, not {model!r}; a model "
+            "that is no mixture has no such parts"
+        )
+
+
+def _perturb(key, x, loss, threat, update, settings):
+    return perturb(key, x, loss, threat, update, steps=settings.steps, restarts=settings.restarts)

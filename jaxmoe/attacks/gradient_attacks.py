@@ -1,0 +1,87 @@
+"""Attacks on a whole classifier, mixture or not: FGSM, PGD, MI-FGSM and TLA-M."""
+
+import optax
+
+from jaxmoe.attacks.attack import Attack, Model, as_apply, constant_step, temporal_step
+from jaxmoe.attacks.objectives import cross_entropy, lipschitz_quotient
+from jaxmoe.attacks.perturb import perturb
+from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.attacks.updates import momentum, steepest_step
+from jaxmoe.threat import ThreatModel
+
+
+def fgsm(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()) -> Attack:
+    """FGSM: one step of length ε on CE(F), from the clean input (Goodfellow et al. 2015)."""
+    step = steepest_step(threat.norm, threat.epsilon)
+    return _cross_entropy_attack(model, threat, settings, step, steps=1, random_start=False)
+
+
+def pgd(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()) -> Attack:
+    """PGD: steps of α ε on CE(F), from a random start (Madry et al. 2018)."""
+    step = constant_step(threat, settings)
+    return _cross_entropy_attack(
+        model, threat, settings, step, steps=settings.steps, restarts=settings.restarts
+    )
+
+
+def mi_fgsm(
+    model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
+) -> Attack:
+    """MI-FGSM: PGD with momentum of ℓ1-normalised gradients, from the clean input.
+
+    Reference: Dong et al. 2018 (https://arxiv.org/abs/1710.06081).
+    """
+    step = optax.chain(momentum(settings.decay), constant_step(threat, settings))
+    return _cross_entropy_attack(
+        model, threat, settings, step, steps=settings.steps, random_start=False
+    )
+
+
+def lipschitz_attack(
+    model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
+) -> Attack:
+    """TLA-M: temporal steps on ℓ_MoE = CE(F) + λ L_Lip(F).
+
+    Reference: TLGA, ICLR 2026 (https://arxiv.org/abs/2602.01369).
+    """
+
+    def attack(key, params, x, y):
+        loss = model_loss(model, settings, params, x, y)
+        return perturb(
+            key,
+            x,
+            loss,
+            threat,
+            temporal_step(threat, settings),
+            steps=settings.steps,
+            restarts=settings.restarts,
+        )
+
+    return attack
+
+
+def model_loss(model: Model, settings: AttackSettings, params, x, y):
+    """ℓ_MoE(x') = CE(F(x'), y) + λ L_Lip(F), as an objective."""
+    apply = as_apply(model, settings)
+    clean = apply(params, x)
+
+    def loss(x_adv):
+        logits = apply(params, x_adv)
+        quotient = lipschitz_quotient(
+            logits, clean, x_adv, x, stop_denominator=settings.stop_denominator
+        )
+        return cross_entropy(logits, y) + settings.lam * quotient
+
+    return loss
+
+
+def _cross_entropy_attack(model, threat, settings, step, **loop) -> Attack:
+    """Maximises CE(F(x'), y) by `step`; `loop` goes to `perturb`."""
+
+    def attack(key, params, x, y):
+        apply = as_apply(model, settings)
+        return perturb(
+            key, x, lambda x_adv: cross_entropy(apply(params, x_adv), y), threat, step, **loop
+        )
+
+    return attack

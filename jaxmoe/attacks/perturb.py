@@ -1,0 +1,130 @@
+"""The attack loop: every attack of the library is one call of `perturb`.
+
+Axes: B = batch, S = steps, R = restarts.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Key
+
+from jaxmoe.threat import ThreatModel, per_example_keys
+
+Objective = Callable[[Float[Array, "batch ..."]], Float[Array, " batch"]]
+"""Per-example loss to maximise; params, clean inputs and labels are closed over."""
+
+
+class AttackResult(NamedTuple):
+    """What an attack found. Run the model again on `x_adv` for the result: no flag is kept here."""
+
+    x_adv: Float[Array, "batch ..."]  # the iterate with the greatest loss, per example
+    loss: Float[Array, " batch"]  # its loss
+    loss_trace: Float[Array, "looks batch"]  # loss of each iterate, S + 1 for each restart
+    zero_gradient: Float[Array, " batch"]  # share of the gradients that were zero everywhere
+    finite: Bool[Array, " batch"]  # whether every loss and every gradient was finite
+
+
+def perturb(
+    key: Key[Array, "*batch"],
+    x: Float[Array, "batch ..."],
+    objective: Objective,
+    threat: ThreatModel,
+    update: optax.GradientTransformation,
+    *,
+    steps: int,
+    restarts: int = 1,
+    random_start: bool = True,
+) -> AttackResult:
+    """Maximises `objective` inside `threat` by projected gradient ascent, as one compiled loop.
+
+    Each step: gradient, `update`, projection. The best iterate by loss is kept for each example; an
+    n-step attack takes n gradients and n + 1 looks, so the last iterate counts too.
+
+    Args:
+      key: one key, folded by position in the batch, or one for each example (`example_keys`).
+      x: clean inputs, pixels in `threat.bounds`.
+      objective: per-example loss; its sum is differentiated, so that an example's gradient does not
+        depend on the batch's size.
+      threat: what is allowed.
+      update: optax transformation from the gradient to the step to *add*; `params` is the iterate.
+      steps: gradient steps, ≥ 1.
+      restarts: independent random starts, ≥ 1; the best of all is returned.
+      random_start: start at a random allowed input instead of `x`.
+
+    Raises:
+      ValueError: steps or restarts below 1, or several restarts without a random start.
+    """
+    if steps < 1:
+        raise ValueError(f"attack.steps: {steps} is not at least 1")
+    if restarts < 1 or (restarts > 1 and not random_start):
+        raise ValueError(
+            f"attack.restarts: {restarts} is not at least 1, or not 1 without a random start"
+        )
+    keys = per_example_keys(key, x.shape[0])
+
+    def look(x_adv):
+        def total(x_adv):
+            losses = objective(x_adv)
+            return jnp.sum(losses), losses
+
+        return jax.grad(total, has_aux=True)(x_adv)
+
+    def step(carry, _):
+        x_adv, state, best = carry
+        gradient, losses = look(x_adv)
+        best = _keep_best(best, x_adv, losses)
+        finite = _is_finite(gradient) & jnp.isfinite(losses)
+        # Before the update: frames that may not change take no share of a step's length.
+        gradient = threat.mask(gradient)
+        seen = (losses, _is_zero(gradient), finite)
+        delta, state = update.update(gradient, state, x_adv)
+        return (threat.project(x_adv + delta, x), state, best), seen
+
+    def attempt(restart_keys):
+        start = threat.random_start(restart_keys, x) if random_start else x
+        unseen = (start, jnp.full(x.shape[0], -jnp.inf, x.dtype))
+        (x_adv, _, best), seen = jax.lax.scan(
+            step, (start, update.init(x), unseen), None, length=steps
+        )
+        losses, zero, finite = seen
+        last = objective(x_adv)
+        best_x, best_loss = _keep_best(best, x_adv, last)
+        return AttackResult(
+            best_x,
+            best_loss,
+            jnp.concatenate([losses, last[None]]),
+            jnp.mean(zero.astype(x.dtype), axis=0),
+            jnp.all(finite, axis=0) & jnp.isfinite(last),
+        )
+
+    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+    if restarts == 1:
+        return attempt(fold(keys, 0))
+    results = jax.lax.map(lambda i: attempt(fold(keys, i)), jnp.arange(restarts))
+    winner = jnp.argmax(results.loss, axis=0)
+    pick = jax.vmap(lambda candidates, i: candidates[i], in_axes=(1, 0))
+    return AttackResult(
+        pick(results.x_adv, winner),
+        pick(results.loss, winner),
+        results.loss_trace.reshape(-1, x.shape[0]),
+        jnp.mean(results.zero_gradient, axis=0),
+        jnp.all(results.finite, axis=0),
+    )
+
+
+def _keep_best(best, x_adv, losses):
+    best_x, best_loss = best
+    better = losses > best_loss
+    keep = better.reshape(better.shape + (1,) * (x_adv.ndim - 1))
+    return jnp.where(keep, x_adv, best_x), jnp.where(better, losses, best_loss)
+
+
+def _is_zero(gradient: Array) -> Array:
+    return jnp.all(gradient == 0, axis=tuple(range(1, gradient.ndim)))
+
+
+def _is_finite(gradient: Array) -> Array:
+    return jnp.all(jnp.isfinite(gradient), axis=tuple(range(1, gradient.ndim)))

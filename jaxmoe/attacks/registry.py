@@ -1,0 +1,74 @@
+"""The papers' names of the attacks, and the functions that they stand for."""
+
+import difflib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jaxmoe.attacks.attack import Attack, Model
+from jaxmoe.attacks.component_attacks import (
+    expert_attack,
+    guided_router_attack,
+    joint_attack,
+    joint_guided_attack,
+    lipschitz_expert_attack,
+    lipschitz_router_attack,
+    router_attack,
+)
+from jaxmoe.attacks.gradient_attacks import fgsm, lipschitz_attack, mi_fgsm, pgd
+from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.threat import ThreatModel
+
+
+class NamedAttack(NamedTuple):
+    """An attack of the registry."""
+
+    title: str  # the paper's name
+    build: Callable[[Model, ThreatModel, AttackSettings], Attack]
+    component: str  # "model", "router", "experts" or "joint": what it attacks
+    one_step: bool = False
+    from_clean: bool = False  # starts at the clean input, where a restart would repeat the run
+
+    def gradient_evaluations(self, settings: AttackSettings) -> int:
+        """Gradients that it takes of each example."""
+        steps = 1 if self.one_step else settings.steps
+        return steps if self.from_clean else steps * settings.restarts
+
+
+ATTACKS: dict[str, NamedAttack] = {
+    "fgsm": NamedAttack("FGSM", fgsm, "model", one_step=True, from_clean=True),
+    "pgd": NamedAttack("PGD", pgd, "model"),
+    "mi-fgsm": NamedAttack("MI-FGSM", mi_fgsm, "model", from_clean=True),
+    "pgd-r": NamedAttack("PGD-R", router_attack, "router"),
+    "tla-r": NamedAttack("TLA-R", lipschitz_router_attack, "router"),
+    "tlga-r": NamedAttack("TLGA-R", guided_router_attack, "router"),
+    "pgd-e": NamedAttack("PGD-E", expert_attack, "experts"),
+    "tla-e": NamedAttack("TLA-E", lipschitz_expert_attack, "experts"),
+    "tla-m": NamedAttack("TLA-M", lipschitz_attack, "model"),
+    "j-tla": NamedAttack("J-TLA", joint_attack, "joint"),
+    "j-tlga": NamedAttack("J-TLGA", joint_guided_attack, "joint"),
+}
+
+
+def find_attack(name: str) -> NamedAttack:
+    """The attack with a paper's name, in any case, `-` and `_` alike.
+
+    Raises:
+      ValueError: no such attack; the message has the nearest name.
+    """
+    key = name.lower().replace("_", "-")
+    if key not in ATTACKS:
+        nearest = difflib.get_close_matches(key, ATTACKS, n=1, cutoff=0.4)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise ValueError(f"attack: {name!r} is not one of {', '.join(ATTACKS)}{hint}")
+    return ATTACKS[key]
+
+
+def build_attack(
+    name: str, model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
+) -> Attack:
+    """The attack called `name` on a model.
+
+    Raises:
+      ValueError: no such attack, or an attack on a mixture's part and a model that is no mixture.
+    """
+    return find_attack(name).build(model, threat, settings)

@@ -1,0 +1,84 @@
+"""The numbers of an attack, shared by all named attacks."""
+
+import dataclasses
+import functools
+
+import jax
+from jaxtyping import Array, Float
+
+from jaxmoe.attacks.updates import AXES, DIRECTIONS, Axis, Direction
+from jaxmoe.mixture import GRADIENT_MODES, GradientMode
+
+Number = Float[Array, "*batch"] | float
+
+_ARRAYS = ("alpha", "temporal_alpha", "decay", "lam", "gamma1", "gamma2")
+_STATIC = (
+    "steps",
+    "restarts",
+    "gradient",
+    "momentum_axis",
+    "momentum_direction",
+    "router_output",
+    "stop_denominator",
+)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=_ARRAYS, meta_fields=_STATIC)
+@dataclasses.dataclass(frozen=True)
+class AttackSettings:
+    """Numbers of an attack. The first six are arrays to the compiler; the others are static.
+
+    The paper did not publish λ, α, β, γ1 and γ2, and the defaults are not tuned yet: at λ = 1e-4
+    the quotient competes with the cross-entropy where ε is small (README, "First figures").
+    `jaxmoe sweep RUN --lam …` searches them on validation clips.
+
+    Attributes:
+      alpha: constant step size as a share of ε, ≥ 0.
+      temporal_alpha: the same of temporal steps, before momentum divides it by two or three.
+      decay: β of the temporal momentum, and μ of MI-FGSM's.
+      lam: λ, weight of the Lipschitz quotients, ≥ 0.
+      gamma1: γ1, weight of the guidance toward the least trusted expert, ≥ 0.
+      gamma2: γ2, weight of the router's loss in the joint attacks, ≥ 0.
+      steps: gradient steps, ≥ 1.
+      restarts: random starts, ≥ 1.
+      gradient: what is seen of the mixture's gradient (`mixture.with_gradient`).
+      momentum_axis: along what temporal momentum accumulates (`updates.temporal_momentum`).
+      momentum_direction: the published formula shortens the steps of sensitive frames.
+      router_output: the router's Lipschitz quotient compares its softmax `"weights"` or `"logits"`.
+      stop_denominator: leave the quotient's denominator out of the gradient.
+
+    Raises:
+      ValueError: a value outside its range. Arrays are checked where they are plain numbers.
+    """
+
+    alpha: Number = 0.25
+    temporal_alpha: Number = 0.5
+    decay: Float[Array, ""] | float = 0.9
+    lam: Number = 1e-4
+    gamma1: Number = 1.0
+    gamma2: Number = 1.0
+    steps: int = 10
+    restarts: int = 1
+    gradient: GradientMode = "hard"
+    momentum_axis: Axis = "iterations"
+    momentum_direction: Direction = "shorten"
+    router_output: str = "weights"
+    stop_denominator: bool = False
+
+    def __post_init__(self):
+        for name in _ARRAYS:
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not 0 <= value < float("inf"):
+                raise ValueError(f"attack.{name}: {value} is not a finite number ≥ 0")
+        for name in ("steps", "restarts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"attack.{name}: {getattr(self, name)} is not at least 1")
+        _check_one_of("gradient", self.gradient, GRADIENT_MODES)
+        _check_one_of("momentum_axis", self.momentum_axis, AXES)
+        _check_one_of("momentum_direction", self.momentum_direction, DIRECTIONS)
+        _check_one_of("router_output", self.router_output, ("weights", "logits"))
+
+
+def _check_one_of(name: str, value: str, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise ValueError(f"attack.{name}: {value!r} is not one of {', '.join(accepted)}")

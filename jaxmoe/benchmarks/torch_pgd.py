@@ -1,0 +1,139 @@
+"""PGD-10 against PyTorch's bare loop, the same 3D ResNet with the same weights. torch is optional.
+
+Axes: clips are `[B, T, H, W, C]` here and `[B, C, T, H, W]` there.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmoe.attacks import AttackSettings, pgd
+from jaxmoe.benchmarks.row import Row
+from jaxmoe.benchmarks.subjects import clips, dtypes, resnet, scale
+from jaxmoe.benchmarks.timing import compare
+from jaxmoe.threat import ThreatModel
+
+STEPS, EPSILON, ALPHA = 10, 8 / 255, 2 / 255
+_TOLERANCE = 1e-3
+
+
+def run() -> list[Row]:
+    """PyTorch eager, and on a GPU also compiled, for each computation type.
+
+    Raises:
+      RuntimeError: the two models do not agree.
+    """
+    import torch
+
+    on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
+    x, y = clips(8 * scale(), 8, 64)
+    with _quiet():
+        return [
+            row for dtype in (dtypes() if on_gpu else ("float32",)) for row in _rows(dtype, x, y)
+        ]
+
+
+def _rows(dtype: str, x: jax.Array, y: jax.Array) -> list[Row]:
+    import torch
+
+    on_gpu = jax.default_backend() == "gpu"
+    model = resnet(dtype)
+    params = model.init(jax.random.key(0), x)
+    threat, settings = ThreatModel("linf", EPSILON), AttackSettings(ALPHA / EPSILON, steps=STEPS)
+    attack, key = jax.jit(pgd(model.apply, threat, settings)), jax.random.key(1)
+    device = torch.device("cuda" if on_gpu else "cpu")
+    forward = _forward(params["params"], device, getattr(torch, dtype))
+    theirs = torch.tensor(np.moveaxis(np.array(x), -1, 1), device=device)
+    labels = torch.tensor(np.array(y), device=device, dtype=torch.long)
+    if dtype == "float32":
+        _check_same(model.apply(params, x), forward(theirs))
+    variants = {"eager": (forward, 0.7 if on_gpu else 1.5)}
+    if on_gpu:
+        variants["torch.compile"] = (torch.compile(forward), 1.0)
+    return [
+        compare(
+            f"PGD-{STEPS} / PyTorch {name}, {dtype}",
+            bar,
+            {
+                "jaxmoe": lambda: attack(key, params, x, y),
+                "torch": functools.partial(_torch_pgd, function, theirs, labels),
+            },
+            f"3D ResNet of width 32, four stages of one block, clips {x.shape}, "
+            f"torch {torch.__version__} with {torch.get_num_threads()} threads",
+            rounds=3,
+        )
+        for name, (function, bar) in variants.items()
+    ]
+
+
+def _torch_pgd(forward: Callable, x: Any, y: Any) -> None:
+    """The bare loop: gradient, signed step, ball, box."""
+    import torch
+
+    x_adv = (x + torch.empty_like(x).uniform_(-EPSILON, EPSILON)).clamp(0, 1)
+    for _ in range(STEPS):
+        x_adv.requires_grad_(True)
+        loss = torch.nn.functional.cross_entropy(forward(x_adv), y, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, x_adv)
+        x_adv = x_adv.detach() + ALPHA * gradient.sign()
+        x_adv = (x + (x_adv - x).clamp(-EPSILON, EPSILON)).clamp(0, 1)
+    if x.is_cuda:
+        torch.cuda.synchronize()
+
+
+def _forward(params: Any, device: Any, dtype: Any) -> Callable:
+    """The ResNet as a PyTorch function with `params`."""
+    import torch
+    from torch.nn import functional
+
+    weights = jax.tree.map(lambda leaf: torch.tensor(np.array(leaf), device=device), params)
+
+    def conv(p, x, strides, padding):
+        kernel = p["kernel"].permute(4, 3, 0, 1, 2).to(dtype)
+        return functional.conv3d(x, kernel, stride=strides, padding=padding)
+
+    def norm(p, x):
+        # `models.GroupNorm`: groups of eight channels, where these are a power of two.
+        groups = min(32, x.shape[1] // 8)
+        return functional.group_norm(x, groups, p["scale"].to(dtype), p["bias"].to(dtype), 1e-5)
+
+    def block(p, x, stride):
+        y = functional.relu(norm(p["norm1"], conv(p["conv1"], x, stride, 1)))
+        y = norm(p["norm2"], conv(p["conv2"], y, 1, 1))
+        if "proj" in p:
+            x = norm(p["norm_proj"], conv(p["proj"], x, stride, 0))
+        return functional.relu(x + y)
+
+    def forward(x):
+        x = ((x - 0.5) / 0.5).to(dtype)
+        x = functional.relu(norm(weights["norm_stem"], conv(weights["stem"], x, (1, 2, 2), 1)))
+        for stage in range(1, 5):
+            x = block(weights[f"stage{stage}_block1"], x, 1 if stage == 1 else 2)
+        pooled = x.float().mean(dim=(2, 3, 4))
+        return pooled @ weights["head"]["kernel"] + weights["head"]["bias"]
+
+    return forward
+
+
+def _check_same(ours: Any, theirs: Any) -> None:
+    difference = float(np.abs(np.asarray(ours) - theirs.detach().cpu().numpy()).max())
+    if difference > _TOLERANCE:
+        raise RuntimeError(f"torch's 3D ResNet differs from ours by {difference:.3g}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the notes of torch's compiler."""
+    import logging
+
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,112 @@
+"""`jaxmoe <command>`: finds the command, runs it, and turns errors into one clear line.
+
+Exit codes: 0 done, 1 a run that broke, 2 bad input, 130 stopped by Ctrl-C. Errors go to standard
+error, everything else to standard output. A command's module is imported when it is called, so that
+help answers at once.
+"""
+
+import difflib
+import importlib
+import logging
+import os
+import pathlib
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+
+COMMANDS = {
+    "quickstart": "train, attack and judge a small mixture on rendered videos, in minutes",
+    "train": "train a mixture as a config file says; resumes a run that was stopped",
+    "evaluate": "attack a trained run and write its table of robust accuracies",
+    "sweep": "the same over a grid of ε, with curves",
+    "data": "show what is in a dataset: classes, clips, frames, skipped files",
+    "benchmark": "measure this machine against the library's own bars",
+}
+
+_HELP = """usage: jaxmoe COMMAND …
+
+Attack, train and judge mixture-of-experts models, part by part.
+
+commands:
+{commands}
+
+jaxmoe COMMAND --help says more about one. Start with `jaxmoe quickstart`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        listed = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+        print(_HELP.format(commands=listed))
+        return 0
+    if arguments[0] == "--version":
+        from jaxmoe import __version__
+
+        print(f"jaxmoe {__version__}")
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
+        nearest = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.0)[0]
+        return _fail(f"no command {command!r}; did you mean {nearest}?")
+    _hush_libraries()
+    _remember_programs()
+    with warnings.catch_warnings():
+        # Ours are printed or raised, never warned.
+        warnings.simplefilter("ignore")
+        return _run(command, rest)
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    from jaxmoe.commands.arguments import RunFailedError, Stopped
+
+    try:
+        importlib.import_module(f"jaxmoe.commands.{command}").run(arguments)
+        sys.stdout.flush()
+    except SystemExit as exit:  # argparse has printed a help text
+        return int(exit.code or 0)
+    except RunFailedError as error:
+        return _fail(str(error), code=1)
+    except Stopped as stopped:
+        return _fail(str(stopped), code=130)
+    except KeyboardInterrupt:
+        return _fail("stopped", code=130)
+    except BrokenPipeError:  # whoever read the output has seen enough: `jaxmoe train -h | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        return _fail(str(error))
+    except ValueError as error:
+        # Another library's ValueError is a bug of ours: it keeps its traceback.
+        if not _raised_by_us(error):
+            raise
+        return _fail(str(error))
+    return 0
+
+
+def _fail(message: str, code: int = 2) -> int:
+    print(f"jaxmoe: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _raised_by_us(error: BaseException) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    package = pathlib.Path(__file__).parent
+    return pathlib.Path(frames[-1].filename).is_relative_to(package)
+
+
+def _remember_programs() -> None:
+    """Keeps compiled programs beside the prepared data: a second run compiles nothing."""
+    cache = pathlib.Path(
+        os.environ.get("JAXMOE_CACHE") or pathlib.Path.home() / ".cache" / "jaxmoe"
+    )
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "programs"))
+
+
+def _hush_libraries() -> None:
+    """Keeps what other libraries say to themselves off the terminal; read before their import."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    for name in ("absl", "jax", "orbax", "tensorflow_datasets", "matplotlib", "grain"):
+        logging.getLogger(name).setLevel(logging.ERROR)

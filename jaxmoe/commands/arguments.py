@@ -1,0 +1,129 @@
+"""What every command shares: parsing with one-line errors, config files, notes on the data."""
+
+import argparse
+import difflib
+import importlib.util
+import pathlib
+import sys
+from typing import Any, NoReturn
+
+
+class Stopped(Exception):  # noqa: N818
+    """Ctrl-C, with a line that says how to go on."""
+
+
+class RunFailedError(Exception):
+    """A run that broke through no fault of its input."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose every error is a ValueError of one line."""
+
+    def __init__(self, command: str, description: str, **options: Any):
+        super().__init__(
+            prog=f"jaxmoe {command}",
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **options,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises instead of printing the usage."""
+        raise ValueError(f"{self.prog.removeprefix('jaxmoe ')}: {message}; see {self.prog} --help")
+
+    def parse(self, arguments: list[str]) -> argparse.Namespace:
+        """The options; an unknown one is an error with the nearest name."""
+        found, unknown = self.parse_known_args(arguments)
+        for argument in unknown:
+            name = argument.partition("=")[0]
+            known = [o for o in self._option_string_actions if o[:2] == "--" and o != "--help"]
+            hint = ""
+            if name.startswith("--"):
+                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+                hint = f"; did you mean {nearest}?"
+            raise ValueError(f"{name}: no such argument{hint}")
+        return found
+
+
+def number(text: str) -> float:
+    """An argument that is a number or a fraction, 8/255."""
+    from jaxmoe.overrides import parse_number
+
+    try:
+        return parse_number(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not accepted; expected a number or a fraction such as 8/255"
+        ) from None
+
+
+def load_config(path: str) -> Any:
+    """The `Experiment` that a config file's `config()` returns.
+
+    The file's own folder is searched for its imports while it is read.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: a file without `config()`, or one that raises or returns something else.
+    """
+    from jaxmoe.config import Experiment
+
+    file = pathlib.Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"CONFIG: no such file: {path}; expected a python file")
+    if file.suffix != ".py":
+        raise ValueError(f"CONFIG: {path} is no python file; expected one with config()")
+    module = importlib.util.module_from_spec(
+        importlib.util.spec_from_file_location(f"jaxmoe_config_{file.stem}", file)
+    )
+    folder, keep = str(file.resolve().parent), sys.dont_write_bytecode
+    sys.path.insert(0, folder)
+    # A command that refuses its input leaves nothing behind, not even __pycache__.
+    sys.dont_write_bytecode = True
+    try:
+        module.__spec__.loader.exec_module(module)
+        if not callable(getattr(module, "config", None)):
+            raise _Refused("has no function config() that returns an Experiment")
+        experiment = module.config()
+    except _Refused as error:
+        raise ValueError(f"CONFIG: {path} {error}") from None
+    except Exception as error:
+        raise ValueError(f"CONFIG: {path} raised {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(folder)
+        sys.dont_write_bytecode = keep
+    if not isinstance(experiment, Experiment):
+        raise ValueError(
+            f"CONFIG: config() of {path} returned {type(experiment).__name__}; expected Experiment"
+        )
+    return experiment
+
+
+class _Refused(Exception):  # noqa: N818
+    """What is wrong with a config file."""
+
+
+def notes_on_clips(dataset: Any, rest: str | None) -> list[str]:
+    """Lines about clips that were skipped or padded.
+
+    Args:
+      dataset: a `data.Dataset`.
+      rest: where all of them are listed, for the line after the first ten; None lists all here.
+    """
+    lines = []
+    for what, clips in (
+        ("skipped", dataset.skipped),
+        ("padded with their last frame", dataset.padded),
+    ):
+        if not clips:
+            continue
+        lines.append(f"{len(clips)} {'clip was' if len(clips) == 1 else 'clips were'} {what}:")
+        shown = clips if rest is None else clips[:_SHOWN]
+        lines += [f"  {path}: {reason}" for path, reason in shown]
+        if len(shown) < len(clips):
+            lines.append(f"  … and {len(clips) - len(shown)} more, all in {rest}")
+    return lines
+
+
+_SHOWN = 10

@@ -1,0 +1,169 @@
+"""`jaxmoe evaluate RUN`: attacks a trained run and writes its table."""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaxmoe.commands.arguments import Parser, RunFailedError, Stopped, number
+
+if TYPE_CHECKING:
+    from jaxmoe.run import Trained
+
+_DESCRIPTION = """Attacks the test clips of a trained run, each attack at each ε, and prints robust
+accuracy, routing, Lipschitz figures, GFLOPs and checks for masked gradients.
+
+writes RUN/results.json (a list of rows), results.csv, results.md, robust_accuracy.png and
+evaluation.json (checks, GFLOPs, compilations). What is not given is as in the run's config."""
+
+_EXAMPLE = """example:
+  jaxmoe evaluate runs/ut_interaction_at_m --attacks pgd tlga-r j-tlga --epsilons 4/255 8/255"""
+
+
+class Plan(NamedTuple):
+    """What an evaluation runs."""
+
+    attacks: list[str]
+    epsilons: list[float]
+    settings: Any  # AttackSettings, imported late
+    seed: int
+    batch_size: int
+
+
+def run(arguments: list[str]) -> None:
+    """Evaluates the run that the arguments name.
+
+    Raises:
+      ValueError, FileNotFoundError: bad input, one line.
+      RunFailedError: numbers that were not finite, or an attack that left its ball.
+      Stopped: Ctrl-C.
+    """
+    options = make_parser("evaluate", _DESCRIPTION, _EXAMPLE).parse(arguments)
+    evaluate(options, pathlib.Path(options.run))
+
+
+def make_parser(command: str, description: str, example: str) -> Parser:
+    """The options that `evaluate` and `sweep` share."""
+    parser = Parser(command, description, epilog=example)
+    add = parser.add_argument
+    add("run", metavar="RUN", help="folder of a trained run")
+    add(
+        "--attacks",
+        nargs="+",
+        metavar="NAME",
+        help="attacks by name, such as pgd tlga-r j-tlga",
+    )
+    add(
+        "--epsilons",
+        nargs="+",
+        type=number,
+        metavar="E",
+        help="radii in pixel units, 0.0157 or 4/255",
+    )
+    add("--steps", type=int, help="gradient steps of an attack")
+    add("--restarts", type=int, help="random starts of an attack, the best counts")
+    add("--seed", type=int, help="of the random starts")
+    add("--batch-size", type=int, help="clips at once; no result depends on it")
+    add("--checkpoint", choices=("best", "latest"), help="which params")
+    add("--data.directory", dest="directory", metavar="DIR", help="where the videos are now")
+    return parser
+
+
+def evaluate(options: argparse.Namespace, output: pathlib.Path) -> None:
+    """Runs the suite that `options` describe and writes its files into `output`."""
+    plan, trained = open_run(options)
+    try:
+        _run_and_write(trained, output, plan)
+    except KeyboardInterrupt:
+        raise Stopped(f"stopped; nothing new was written to {output}") from None
+
+
+def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
+    """What the options ask for, and the run they name, after every check that needs no compiling.
+
+    Raises:
+      ValueError, FileNotFoundError: bad input, one line.
+    """
+    from jaxmoe.attacks import find_attack
+    from jaxmoe.experiment import evaluation_settings
+    from jaxmoe.run import load, read_experiment
+
+    folder = pathlib.Path(options.run)
+    experiment = read_experiment(folder)
+    defaults = experiment.evaluation
+    attacks = options.attacks or list(defaults.attacks)
+    for name in attacks:
+        find_attack(name)
+    epsilons = _checked_epsilons(options.epsilons or list(defaults.epsilons))
+    batch_size = defaults.batch_size if options.batch_size is None else options.batch_size
+    if batch_size < 1:
+        raise ValueError(f"--batch-size: {batch_size} is not accepted; expected at least 1")
+    seed = defaults.seed if options.seed is None else options.seed
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed: {seed} is not accepted; expected 0 to 2**32 - 1")
+    given = {name: getattr(options, name) for name in ("steps", "restarts")}
+    changes = {name: value for name, value in given.items() if value is not None}
+    settings = dataclasses.replace(evaluation_settings(experiment), **changes)
+
+    moved = {} if options.directory is None else {"directory": options.directory}
+    plan = Plan(attacks, epsilons, settings, seed, batch_size)
+    return plan, load(folder, options.checkpoint, **moved)
+
+
+def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan) -> None:
+    from jaxmoe.evaluation import NonFiniteError, ThreatViolation, evaluate_suite
+    from jaxmoe.experiment import evaluation_loader
+    from jaxmoe.reporting import plot_robust_accuracy, print_suite, write_results
+    from jaxmoe.reporting.progress import make_progress
+
+    experiment, dataset, mixture, params = trained
+    loader = evaluation_loader(dataset.test, experiment.data, plan.batch_size)
+    try:
+        with make_progress() as progress:
+            result = evaluate_suite(
+                mixture,
+                params,
+                lambda: loader,
+                attacks=plan.attacks,
+                epsilons=plan.epsilons,
+                settings=plan.settings,
+                norm=experiment.threat.norm,
+                seed=plan.seed,
+                progress=progress.evaluation,
+            )
+    except (NonFiniteError, ThreatViolation) as error:
+        raise RunFailedError(str(error)) from None
+    flops = _count_flops(trained, plan.batch_size)
+    files = write_results(result.rows, output)
+    files.append(plot_robust_accuracy(result.rows, output))
+    files.append(output / "evaluation.json")
+    details = {
+        "checks": [check._asdict() for check in result.checks],
+        "gflops": flops and flops._asdict(),
+        "compilations": result.compilations,
+    }
+    files[-1].write_text(json.dumps(details, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    print_suite(result, flops)
+    print(f"written to {output}: {', '.join(file.name for file in files)}")
+
+
+def _checked_epsilons(epsilons: list[float]) -> list[float]:
+    for epsilon in epsilons:
+        if not 0 <= epsilon < float("inf"):
+            raise ValueError(
+                f"--epsilons: {epsilon:g} is not accepted; expected finite numbers ≥ 0"
+            )
+    return epsilons
+
+
+def _count_flops(trained: "Trained", batch_size: int) -> Any:
+    """GFLOPs of the sparse mixture against the dense one; None where it is dense itself."""
+    from jaxmoe.evaluation.flops import mixture_flops
+
+    data, mixture = trained.experiment.data, trained.mixture
+    if mixture.top_k == mixture.num_experts:
+        return None
+    shape = (data.frames, data.size, data.size, 3)
+    block_size = trained.experiment.mixture.block_size
+    return mixture_flops(mixture, trained.params, shape, batch_size, block_size)

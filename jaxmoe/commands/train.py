@@ -1,0 +1,94 @@
+"""`jaxmoe train CONFIG.py [--section.field value …]`."""
+
+import dataclasses
+import pathlib
+
+from jaxmoe.commands.arguments import RunFailedError, Stopped, load_config, notes_on_clips
+
+_USAGE = """usage: jaxmoe train CONFIG.py [--section.field value …]
+
+Trains a mixture of experts as CONFIG.py says and writes everything into the run's folder
+(--run.directory): checkpoints, metrics, TensorBoard, the resolved configuration. The same command
+resumes a run that was stopped, from its last checkpoint.
+
+CONFIG.py is a python file with config() -> jaxmoe.config.Experiment; configs/ has examples. Every
+field of it can be replaced on the command line:
+
+  jaxmoe train configs/video/ut_interaction_at_m.py --data.directory DIR --threat.epsilon 4/255
+
+fields, with their values {origin}:"""
+
+
+def run(arguments: list[str]) -> None:
+    """Trains the experiment that the arguments describe.
+
+    Raises:
+      ValueError, FileNotFoundError: bad input, one line.
+      RunFailedError: numbers that were not finite.
+      Stopped: Ctrl-C.
+    """
+    wants_help = any(argument in ("-h", "--help") for argument in arguments)
+    path = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    if wants_help:
+        _print_help(path)
+        return
+    if path is None:
+        raise ValueError("train: CONFIG.py is missing; see jaxmoe train --help")
+
+    from jaxmoe.config import validate
+    from jaxmoe.overrides import apply_overrides
+
+    experiment = validate(apply_overrides(load_config(path), arguments[1:]))
+    folder = experiment.run.directory
+
+    from jaxmoe.experiment import open_dataset
+    from jaxmoe.reporting.progress import make_progress
+    from jaxmoe.run import train
+    from jaxmoe.training import NonFiniteTrainingError
+
+    try:
+        with make_progress() as progress:
+            dataset = open_dataset(experiment.data, progress.data)
+            for line in notes_on_clips(dataset, str(pathlib.Path(folder) / "run.json")):
+                progress.say(line)
+            train(experiment, progress)
+    except NonFiniteTrainingError as error:
+        raise RunFailedError(f"{error}; the last checkpoint is in {folder}") from None
+    except KeyboardInterrupt:
+        raise Stopped(
+            f"stopped; the same command resumes {folder} from its last checkpoint"
+        ) from None
+    print(f"trained; see the table with: jaxmoe evaluate {folder}")
+
+
+def _print_help(path: str | None) -> None:
+    from jaxmoe.config import Experiment
+
+    experiment = load_config(path) if path else Experiment()
+    print(_USAGE.format(origin=f"in {path}" if path else "where CONFIG.py does not set them"))
+    print("\n".join(describe_fields(experiment)))
+
+
+def describe_fields(experiment: object, sections: tuple[str, ...] | None = None) -> list[str]:
+    """Lines that say each field's name, value, accepted values and meaning."""
+    from jaxmoe.overrides import list_fields
+
+    lines = []
+    for section in dataclasses.fields(experiment):
+        if sections is not None and section.name not in sections:
+            continue
+        summary = (type(getattr(experiment, section.name)).__doc__ or "").partition("\n")[0]
+        lines += ["", f"{section.name}: {summary}"]
+        for field in list_fields(experiment, section.name):
+            lines.append(f"  --{field.name} {_shown(field.value)}")
+            lines.append(f"      {'; '.join(filter(None, (field.comment, field.accepted)))}")
+    return lines
+
+
+def _shown(value: object) -> str:
+    """A value as one would type it."""
+    if isinstance(value, tuple):
+        return " ".join(map(_shown, value))
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -1,0 +1,265 @@
+"""Typed configuration: what an experiment is, as frozen dataclasses.
+
+A file in `configs/` has `config()`, which returns an `Experiment`. Every field can be overridden on
+the command line under its own name, `--optimizer.learning-rate 3e-4`. `validate` finds impossible
+values before anything compiles; each error is one line with the field, its value and what would do.
+"""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from jaxmoe.attacks.registry import find_attack
+from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.mixture.routing import Balance, Combine
+from jaxmoe.threat import Norm, ThreatModel
+
+DatasetName = Literal["synthetic_actions", "video_folder", "ucf101", "hmdb51"]
+RecipeName = Literal["standard", "at_m", "tlat", "j_tlat"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where clips come from and how they are cut."""
+
+    name: DatasetName = "synthetic_actions"
+    directory: str | None = None  # the videos; synthetic_actions needs none
+    manifest: str | None = None  # another manifest.csv, for other splits of the same videos
+    split: int = 1  # official split of ucf101 and hmdb51, 1 to 3
+    resolution: int | None = None  # shorter side of the stored frames; None is the builder's
+    frames: int = 16  # T
+    size: int = 32  # H = W of a clip
+    stride: int | None = None  # frames between two of a clip; None spreads them over the video
+    flip: bool = False  # mirror training clips at random
+    short: Literal["pad", "skip"] = "pad"  # what becomes of a video with fewer frames than a clip
+    validation_fraction: float = 0.125  # held out of train where there is no validation split
+    seed: int = 0  # of the held-out clips and of synthetic ones; apart from the run's
+    workers: int = 0  # loader processes; 0 is threads of this one
+    cache: str | None = None  # where prepared data is kept; None is ~/.cache/jaxmoe
+    train_clips: int = 1000  # of synthetic_actions
+    validation_clips: int = 100
+    test_clips: int = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpertConfig:
+    """The architecture that every expert has: a 3D ResNet."""
+
+    depth: Literal[10, 18, 34] = 10
+    width: int = 16  # channels of the first stage
+    stage_sizes: tuple[int, ...] | None = None  # blocks per stage, instead of the depth's
+    stem: Literal["hara", "small"] = "small"
+    stem_strides: tuple[int, int, int] = (1, 2, 2)
+    norm: Literal["group", "frozen_batch"] = "group"
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; params stay float32
+
+
+@dataclasses.dataclass(frozen=True)
+class RouterConfig:
+    """The router's architecture."""
+
+    name: Literal["conv", "linear", "pooled"] = "conv"
+    width: int = 8  # of the convolutional router
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureConfig:
+    """How many experts, how many of them a clip sees, and how they are kept busy."""
+
+    experts: int = 4  # M
+    top_k: int = 1
+    combine: Combine = "softmax"
+    block_size: int | None = None  # clips in a dispatch block; None picks one
+    balance: Balance = "switch"
+    balance_weight: float = 0.0  # of the balance loss, in every recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class ThreatConfig:
+    """The threat model of training."""
+
+    norm: Norm = "linf"
+    epsilon: float = 8 / 255  # in pixel units
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with a one-cycle or constant learning rate."""
+
+    learning_rate: float = 2e-3  # the peak
+    weight_decay: float = 1e-2
+    schedule: Literal["one_cycle", "constant"] = "one_cycle"
+    warmup: float = 0.2  # share of the steps in which the learning rate rises
+    gradient_clip: float = 1.0  # largest global norm of a phase's gradient
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """What is trained, and for how long."""
+
+    recipe: RecipeName = "standard"
+    epochs: int = 30  # of the recipe
+    batch_size: int = 32  # over all devices
+    initialize_from: str | None = None  # a run whose latest params are the start
+    shared_epochs: int = 0  # before all else, clean: one expert alone on all clips, then M copies
+    shared_noise: float = 0.0  # relative size of the noise that tells the copies apart
+    standard_epochs: int = 0  # before an adversarial recipe, clean: the mixture
+    epsilon_warmup: float = 0.3  # share of the recipe's steps in which ε rises from 0
+    schedule: Literal["minibatch", "epoch"] = "minibatch"  # J-TLAT: all phases on each, or in turn
+    global_attack: Literal["j-tlga", "tla-m"] = "j-tlga"  # J-TLAT's third phase
+    weak_experts: int = 2  # J-TLAT's second phase
+    lam: float = 1e-4  # λ in the losses that are minimised
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """What `jaxmoe evaluate` runs where the command does not say it."""
+
+    attacks: tuple[str, ...] = ("pgd", "tlga-r", "j-tlga")
+    epsilons: tuple[float, ...] = (8 / 255,)
+    steps: int = 10  # of an attack; training may take fewer
+    restarts: int = 1
+    alpha: float = 0.25  # step size as a share of ε
+    temporal_alpha: float = 0.5  # the same of attacks with temporal momentum
+    batch_size: int = 32
+    checkpoint: Literal["best", "latest"] = "best"
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Where a run lives and how it is kept."""
+
+    directory: str = "runs/unnamed"
+    seed: int = 0
+    checkpoint_every: int = 5  # epochs
+    evaluate_every: int = 5  # epochs; on the validation split
+    log_every: int = 10  # steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a run."""
+
+    data: DataConfig = DataConfig()
+    expert: ExpertConfig = ExpertConfig()
+    router: RouterConfig = RouterConfig()
+    mixture: MixtureConfig = MixtureConfig()
+    threat: ThreatConfig = ThreatConfig()
+    attack: AttackSettings = AttackSettings()  # inside training; λ, β and γ of evaluation too
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    run: RunConfig = RunConfig()
+
+
+def validate(experiment: Experiment) -> Experiment:
+    """The experiment itself, if every value is possible.
+
+    Raises:
+      ValueError: one line with the field, its value and what would be accepted.
+    """
+    e = experiment
+    ThreatModel(e.threat.norm, e.threat.epsilon)
+    AttackSettings(**{f.name: getattr(e.attack, f.name) for f in dataclasses.fields(e.attack)})
+    for section, names in _AT_LEAST_ONE.items():
+        for name in names:
+            value = getattr(getattr(e, section), name)
+            _check(value >= 1, f"{section}.{name}", value, "at least 1")
+    for section, names in _NOT_NEGATIVE.items():
+        for name in names:
+            value = getattr(getattr(e, section), name)
+            _check(0 <= value < float("inf"), f"{section}.{name}", value, "a finite number ≥ 0")
+    for field, value in (
+        ("optimizer.warmup", e.optimizer.warmup),
+        ("training.epsilon_warmup", e.training.epsilon_warmup),
+        ("data.validation_fraction", e.data.validation_fraction),
+    ):
+        _check(0 <= value < 1, field, value, "at least 0 and below 1")
+    _check(
+        e.mixture.top_k <= e.mixture.experts,
+        "mixture.top_k",
+        e.mixture.top_k,
+        f"at most mixture.experts = {e.mixture.experts}",
+    )
+    if e.training.recipe == "j_tlat":
+        _check(
+            e.training.weak_experts <= e.mixture.experts,
+            "training.weak_experts",
+            e.training.weak_experts,
+            f"at most mixture.experts = {e.mixture.experts}",
+        )
+    _check(
+        e.optimizer.learning_rate > 0,
+        "optimizer.learning_rate",
+        e.optimizer.learning_rate,
+        "above 0",
+    )
+    _check(bool(e.evaluation.epsilons), "evaluation.epsilons", "()", "at least one ε")
+    for epsilon in e.evaluation.epsilons:
+        _check(0 <= epsilon < float("inf"), "evaluation.epsilons", epsilon, "finite numbers ≥ 0")
+    for name in e.evaluation.attacks:
+        find_attack(name)
+    if e.data.name != "synthetic_actions":
+        _check(e.data.directory is not None, "data.directory", None, "the folder with the videos")
+    return experiment
+
+
+_AT_LEAST_ONE = {
+    "data": ("frames", "size"),
+    "expert": ("width",),
+    "router": ("width",),
+    "mixture": ("experts", "top_k"),
+    "training": ("epochs", "batch_size", "weak_experts"),
+    "evaluation": ("batch_size", "steps", "restarts"),
+    "run": ("checkpoint_every", "evaluate_every", "log_every"),
+}
+
+_NOT_NEGATIVE = {
+    "mixture": ("balance_weight",),
+    "optimizer": ("weight_decay", "gradient_clip"),
+    "training": ("shared_epochs", "shared_noise", "standard_epochs", "lam"),
+    "data": ("workers",),
+    "evaluation": ("alpha", "temporal_alpha"),
+}
+
+
+def _check(holds: bool, field: str, value: object, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{field}: {value} is not accepted; expected {expected}")
+
+
+def to_dict(experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """The experiment as nested dicts that JSON can hold."""
+    return json.loads(json.dumps(dataclasses.asdict(experiment)))
+
+
+def from_dict(values: dict[str, dict[str, Any]]) -> Experiment:
+    """The experiment that `to_dict` gave.
+
+    Raises:
+      ValueError: a section or field that does not exist.
+    """
+    sections = {}
+    for section in dataclasses.fields(Experiment):
+        given = values.get(section.name, {})
+        kind = type(section.default)
+        known = {field.name for field in dataclasses.fields(kind)}
+        for name in given:
+            if name not in known:
+                raise ValueError(f"{section.name}.{name}: no such field; {nearest(name, known)}")
+        sections[section.name] = kind(
+            **{n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
+        )
+    for name in values:
+        if name not in sections:
+            raise ValueError(f"{name}: no such section; {nearest(name, sections)}")
+    return Experiment(**sections)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to say of a misspelt name."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
+    return f"did you mean {found[0]}?"

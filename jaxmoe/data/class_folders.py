@@ -1,0 +1,62 @@
+"""Lists videos that lie in one folder per class, with or without a folder per split above them."""
+
+import pathlib
+
+from jaxmoe.data.listing import ListedVideo, Listing, make_listing
+
+# What people call the folder of a split.
+_SPLIT_FOLDERS = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
+
+
+def list_class_folders(root: pathlib.Path) -> Listing:
+    """Lists `root/<class>/<file>` or `root/<split>/<class>/<file>`.
+
+    The folders below `root` are splits if there is a `train` among them and every one of them is
+    named after a split (`train`, `validation`, `val`, `valid`, `test`); otherwise they are classes
+    and every video is a training video. Files may lie deeper; hidden files are left out.
+
+    Args:
+      root: the dataset's directory; it exists.
+
+    Returns:
+      A `Listing`; a file that turns out to be no video is reported when it is opened.
+
+    Raises:
+      ValueError: no folder of a class holds a file, or a label is missing from training.
+    """
+    folders = _visible_folders(root)
+    names = {folder.name for folder in folders}
+    if "train" in names and names <= set(_SPLIT_FOLDERS):
+        labelled = [
+            (_SPLIT_FOLDERS[split.name], folder)
+            for split in folders
+            for folder in _visible_folders(split)
+        ]
+    else:
+        labelled = [("train", folder) for folder in folders]
+    videos = [
+        ListedVideo(file.relative_to(root).as_posix(), file, folder.name, split)
+        for split, folder in labelled
+        for file in folder.rglob("*")
+        if file.is_file() and not _hidden(file.relative_to(folder))
+    ]
+    if not videos:
+        raise ValueError(
+            f"data.directory: {root} holds neither manifest.csv nor videos in class folders "
+            "(<class>/<video> or <split>/<class>/<video>)"
+        )
+    return make_listing(videos, None, "data.directory")
+
+
+def _visible_folders(root: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _hidden(path: pathlib.Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

@@ -1,0 +1,200 @@
+"""`load_dataset`: a dataset by name, prepared if need be, as three splits with random access."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Literal
+
+from jaxmoe.data.holdout import hold_out
+from jaxmoe.data.listing import SPLITS, nearest
+from jaxmoe.data.source import ClipRecord, ClipSource
+
+DATASETS = ("synthetic_actions", "video_folder", "ucf101", "hmdb51")
+
+# Shorter side of the stored frames where the caller names none.
+_VIDEO_RESOLUTION = 64
+_SYNTHETIC_RESOLUTION = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Three splits, and what was left out of them.
+
+    Attributes:
+      name: one of `DATASETS`.
+      classes: class names; a label is a place in it.
+      train: clips to train on.
+      validation: clips to choose by; without any in the data, held out of train.
+      test: clips to judge by; without any in the data, held out of train first.
+      skipped: (path, reason) of every clip that is in no split.
+      padded: (path, reason) of every clip too short for `frames`, kept by repeating its last frame.
+      held_out: the splits that the data does not have and were held out of train.
+      folder: where the prepared records lie.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: ClipSource
+    validation: ClipSource
+    test: ClipSource
+    skipped: tuple[tuple[str, str], ...]
+    padded: tuple[tuple[str, str], ...]
+    held_out: tuple[str, ...]
+    folder: pathlib.Path
+
+    @property
+    def splits(self) -> dict[str, ClipSource]:
+        """The three splits by name."""
+        return {split: getattr(self, split) for split in SPLITS}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Clips per split."""
+        return {split: len(source) for split, source in self.splits.items()}
+
+
+def load_dataset(
+    name: str,
+    *,
+    directory: str | os.PathLike | None = None,
+    manifest: str | os.PathLike | None = None,
+    split: int = 1,
+    resolution: int | None = None,
+    frames: int = 16,
+    short: Literal["pad", "skip"] = "pad",
+    validation_fraction: float = 0.125,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    cache: str | os.PathLike | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    train_clips: int = 1000,
+    validation_clips: int = 200,
+    test_clips: int = 300,
+) -> Dataset:
+    """Loads a dataset; the first time its videos are decoded, resized and stored in the cache.
+
+    Unchanged input is not prepared again; a changed file, list, manifest or resolution is. Videos
+    that cannot be used are named in `skipped` every time, not only when they were found.
+
+    Args:
+      name: one of `DATASETS`.
+      directory: where the videos are; every dataset but `synthetic_actions` needs it.
+      manifest: `video_folder` only: another CSV file with the columns `path,label,split`.
+      split: `ucf101` and `hmdb51` only: official split 1, 2 or 3.
+      resolution: shorter side of the stored frames in pixels, or height and width of synthetic
+        clips; None is 64, or 32 for `synthetic_actions`.
+      frames: frames that a clip should have: synthetic clips have as many, a video with fewer is
+        too short.
+      short: what becomes of a video that is too short: `pad` repeats its last frame, `skip`
+        leaves it out; both are reported.
+      validation_fraction: share of train held out where the data has no validation split.
+      test_fraction: share of train held out where the data has no test split.
+      seed: of what is held out, and of the synthetic clips; it is part of the data, so keep it
+        apart from the seed of a training run.
+      cache: folder for prepared data; None is `$JAXMOE_CACHE`, else `~/.cache/jaxmoe/datasets`.
+      progress: called as `progress(done, total)` while videos are prepared.
+      train_clips: `synthetic_actions` only: clips for training.
+      validation_clips: `synthetic_actions` only.
+      test_clips: `synthetic_actions` only.
+
+    Returns:
+      A `Dataset` whose splits all have at least one clip.
+
+    Raises:
+      ValueError, FileNotFoundError: bad input; one line that names the field.
+      OSError: the cache cannot be written.
+    """
+    if name not in DATASETS:
+        raise ValueError(
+            f"data.name: unknown dataset {name!r}; accepted are "
+            f"{', '.join(DATASETS)}{nearest(name, DATASETS)}"
+        )
+    _check(short, frames, seed, validation_fraction, test_fraction)
+    from jaxmoe.data.prepare import prepare
+    from jaxmoe.data.synthetic_actions import SyntheticActions
+    from jaxmoe.data.video_builders import HMDB51, UCF101, VideoFolder
+
+    shared = {"cache": cache, "progress": progress}
+    if name == "synthetic_actions":
+        builder = SyntheticActions(
+            frames=frames,
+            size=_SYNTHETIC_RESOLUTION if resolution is None else resolution,
+            train=train_clips,
+            validation=validation_clips,
+            test=test_clips,
+            seed=seed,
+            **shared,
+        )
+    else:
+        shared["resolution"] = _VIDEO_RESOLUTION if resolution is None else resolution
+        if name == "video_folder":
+            builder = VideoFolder(directory=directory, manifest=manifest, **shared)
+        else:
+            official = UCF101 if name == "ucf101" else HMDB51
+            builder = official(directory=directory, split=split, **shared)
+    return _open(name, prepare(builder), frames, short, seed, (test_fraction, validation_fraction))
+
+
+def _check(short: str, frames: int, seed: int, validation: float, test: float) -> None:
+    if short not in ("pad", "skip"):
+        raise ValueError(f"data.short: {short!r}; accepted are pad, skip")
+    if frames < 1:
+        raise ValueError(f"data.frames: {frames}; it is a number of frames, at least 1")
+    if seed < 0:
+        raise ValueError(f"data.seed: {seed}; a seed is at least 0")
+    for name, value in (("validation_fraction", validation), ("test_fraction", test)):
+        if not 0 < value < 1:
+            raise ValueError(f"data.{name}: {value}; accepted is a share between 0 and 1")
+
+
+def _open(
+    name: str,
+    folder: pathlib.Path,
+    frames: int,
+    short: str,
+    seed: int,
+    fractions: tuple[float, float],
+) -> Dataset:
+    import tensorflow_datasets as tfds
+
+    metadata = tfds.builder_from_directory(folder).info.metadata
+    skipped = [(path, reason) for path, reason in metadata["skipped"]]
+    padded: list[tuple[str, str]] = []
+    splits: dict[str, tuple[ClipRecord, ...]] = {}
+    for split, rows in metadata["clips"].items():
+        records = [ClipRecord(position, split, *row) for position, row in enumerate(rows)]
+        too_short = [record for record in records if record.num_frames < frames]
+        reasons = [
+            (r.path, f"{r.num_frames} frames, fewer than data.frames={frames}") for r in too_short
+        ]
+        if short == "skip":
+            skipped.extend(reasons)
+            records = [record for record in records if record.num_frames >= frames]
+        else:
+            padded.extend(reasons)
+        splits[split] = tuple(records)
+    held_out = tuple(split for split in ("test", "validation") if split not in splits)
+    for split, fraction in zip(("test", "validation"), fractions, strict=True):
+        if split in held_out:
+            # Different seeds, or both would be drawn from the same end of a class.
+            splits["train"], splits[split] = hold_out(
+                splits["train"], fraction, 2 * seed + (split == "test")
+            )
+    for split, records in splits.items():
+        if not records:
+            raise ValueError(
+                f"data.directory: split {split!r} has no usable clip; {len(skipped)} were skipped "
+                f"and {', '.join(held_out) or 'nothing'} was held out of train"
+            )
+    codec = metadata["codec"]
+    sources = {split: ClipSource(folder, codec, splits[split]) for split in SPLITS}
+    return Dataset(
+        name=name,
+        classes=tuple(metadata["classes"]),
+        skipped=tuple(skipped),
+        padded=tuple(padded),
+        held_out=held_out,
+        folder=folder,
+        **sources,
+    )

@@ -1,0 +1,99 @@
+"""Which videos a dataset is made of, before any is opened: path, label and split of each."""
+
+import dataclasses
+import difflib
+import pathlib
+from collections.abc import Iterable, Sequence
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class ListedVideo:
+    """One video: where it lies, what it shows, which split it belongs to.
+
+    Attributes:
+      path: path below the dataset's directory, with forward slashes; names the video in reports.
+      file: the file itself; it need not exist (a missing one is reported when it is opened).
+      label: class name.
+      split: one of `train`, `validation`, `test`.
+    """
+
+    path: str
+    file: pathlib.Path
+    label: str
+    split: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """All videos of a dataset in a fixed order; a video's place in it is the example's index.
+
+    Attributes:
+      classes: class names; a label's number is its place here.
+      videos: sorted by path, no path twice.
+    """
+
+    classes: tuple[str, ...]
+    videos: tuple[ListedVideo, ...]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that have at least one listed video, in the order of `SPLITS`."""
+        present = {video.split for video in self.videos}
+        return tuple(split for split in SPLITS if split in present)
+
+
+def make_listing(videos: Iterable[ListedVideo], classes: Sequence[str] | None, field: str):
+    """Sorts the videos by path and checks that training covers every label.
+
+    Args:
+      videos: the listed videos, in any order.
+      classes: class names in their official order, or None for the sorted labels.
+      field: the configuration's field to name in an error, such as `data.manifest`.
+
+    Returns:
+      A `Listing`.
+
+    Raises:
+      ValueError: no video, none for training, a path twice, or a label without training videos.
+    """
+    ordered = tuple(sorted(videos, key=lambda video: video.path))
+    if not ordered:
+        raise ValueError(f"{field}: lists no video")
+    seen: set[str] = set()
+    for video in ordered:
+        if video.path in seen:
+            raise ValueError(f"{field}: lists {video.path} twice; each video belongs to one split")
+        seen.add(video.path)
+    trained = {video.label for video in ordered if video.split == "train"}
+    if not trained:
+        raise ValueError(f"{field}: lists no video for training (split 'train')")
+    for video in ordered:
+        if video.label not in trained:
+            raise ValueError(
+                f"{field}: label {video.label!r} of {video.path} ({video.split}) has no video "
+                f"in train{nearest(video.label, trained)}"
+            )
+    return Listing(tuple(classes) if classes else tuple(sorted(trained)), ordered)
+
+
+def require_directory(directory: str | pathlib.Path | None) -> pathlib.Path:
+    """Returns the data directory as an absolute path.
+
+    Raises:
+      ValueError: it is not given.
+      FileNotFoundError: there is no such directory.
+    """
+    if directory is None or str(directory) == "":
+        raise ValueError("data.directory: not given; it names the folder that holds the videos")
+    path = pathlib.Path(directory).expanduser()
+    if not path.is_dir():
+        raise FileNotFoundError(f"data.directory: no such directory: {directory}")
+    return path.resolve()
+
+
+def nearest(word: str, accepted: Iterable[str]) -> str:
+    """Returns `; did you mean 'x'?` for the accepted word nearest to `word`, or nothing."""
+    close = difflib.get_close_matches(word, list(accepted), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

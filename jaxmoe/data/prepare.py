@@ -1,0 +1,65 @@
+"""Prepares a dataset once: the cache folder, the fingerprint of the input, the lock."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+import tensorflow_datasets as tfds
+
+from jaxmoe.data.clip_builder import ClipBuilder, prepared_folder
+
+# Raise it when stored records change their meaning; old ones are then built anew.
+_FORMAT = 1
+
+
+def cache_folder(cache: str | os.PathLike | None) -> pathlib.Path:
+    """Returns `cache`, else `$JAXMOE_CACHE`, else `~/.cache/jaxmoe/datasets`."""
+    chosen = cache or os.environ.get("JAXMOE_CACHE") or "~/.cache/jaxmoe/datasets"
+    return pathlib.Path(chosen).expanduser().resolve()
+
+
+def fingerprint(**parts) -> str:
+    """Returns a short digest of everything that the prepared records depend on.
+
+    Args:
+      **parts: JSON-serialisable values; equal parts give equal digests in any process.
+
+    Returns:
+      16 hexadecimal digits.
+    """
+    text = json.dumps({"format": _FORMAT, **parts}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def prepare(builder: ClipBuilder) -> pathlib.Path:
+    """Builds the records unless they are there, and returns their folder.
+
+    TFDS builds in a temporary folder and renames it, so a folder that exists is complete. A lock
+    per fingerprint lets processes on one machine wait for one build instead of each making it;
+    the kernel frees it when its holder is killed, and what that one left is removed.
+
+    Raises:
+      ValueError: a split has no usable video.
+      OSError: the cache folder cannot be written.
+    """
+    folder = prepared_folder(builder)
+    with _locked(folder.parent.parent / f"{folder.parent.name}.lock"):
+        if not folder.is_dir():
+            for left_over in folder.parent.glob("incomplete.*"):
+                shutil.rmtree(left_over)
+            tfds.disable_progress_bar()
+            builder.download_and_prepare(download_dir=folder.parent)
+    return folder
+
+
+@contextlib.contextmanager
+def _locked(file: pathlib.Path) -> Iterator[None]:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

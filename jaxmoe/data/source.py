@@ -1,0 +1,140 @@
+"""`ClipSource`: one split of a prepared dataset, with random access and frames decoded on demand.
+
+N = clips, T = frames asked for, H = height, W = width
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from jaxmoe.data.frame_codec import decode_frame
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipRecord:
+    """What is known of a clip without reading it.
+
+    Attributes:
+      position: number of its record in the prepared split.
+      split: the prepared split that holds it.
+      index: the example's own number in the whole dataset, over all splits.
+      label: number of its class.
+      num_frames: stored frames, at least 1.
+      height: of a frame, in pixels.
+      width: of a frame, in pixels.
+      path: names the clip in reports.
+    """
+
+    position: int
+    split: str
+    index: int
+    label: int
+    num_frames: int
+    height: int
+    width: int
+    path: str
+
+
+class ClipSource:
+    """A sequence of examples `{"frames", "label", "path", "index"}`.
+
+    `frames` is a `ClipFrames`, which decodes only what is asked of it; `label` and `index` are
+    ints, `path` is a str. It pickles as a folder and a list of records, so that worker processes
+    open the files themselves.
+    """
+
+    def __init__(self, folder: pathlib.Path, codec: str, records: Sequence[ClipRecord]):
+        self.folder = folder
+        self.records = tuple(records)
+        self._codec = codec
+        self._decoded: dict[int, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        record = self.records[i]
+        return {
+            "frames": ClipFrames(self, i % len(self)),
+            "label": record.label,
+            "path": record.path,
+            "index": record.index,
+        }
+
+    def __repr__(self) -> str:
+        return f"ClipSource({len(self)} clips in {self.folder})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("folder", "records", "_codec")
+        return {**{name: self.__dict__[name] for name in kept}, "_decoded": None}
+
+    @property
+    def labels(self) -> Int[np.ndarray, " N"]:
+        """Class numbers, `int32[N]`."""
+        return np.array([record.label for record in self.records], np.int32)
+
+    @property
+    def num_frames(self) -> Int[np.ndarray, " N"]:
+        """Stored frames per clip, `int64[N]`."""
+        return np.array([record.num_frames for record in self.records], np.int64)
+
+    @property
+    def shorter_side(self) -> int:
+        """The smallest height or width of any clip, in pixels: what a crop may take."""
+        return min(min(record.height, record.width) for record in self.records)
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Memory that all decoded frames take."""
+        return sum(3 * r.num_frames * r.height * r.width for r in self.records)
+
+    def keep_decoded(self) -> None:
+        """Keeps each clip's decoded frames in memory from the first time it is read."""
+        if self._decoded is None:
+            self._decoded = {}
+
+    @functools.cached_property
+    def _readers(self) -> dict[str, Any]:
+        import tensorflow_datasets as tfds
+
+        builder = tfds.builder_from_directory(self.folder)
+        splits = {record.split for record in self.records}
+        return {split: builder.as_data_source(split=split) for split in splits}
+
+    def _read(self, i: int, frames: np.ndarray) -> UInt8[np.ndarray, "T H W 3"]:
+        if self._decoded is None:
+            return self._decode(i, frames)
+        clip = self._decoded.get(i)
+        if clip is None:
+            clip = self._decode(i, np.arange(self.records[i].num_frames))
+            self._decoded[i] = clip
+        return clip[frames]
+
+    def _decode(self, i: int, frames: np.ndarray) -> UInt8[np.ndarray, "T H W 3"]:
+        record = self.records[i]
+        stored = self._readers[record.split][record.position]["frames"]
+        shape = (record.height, record.width)
+        return np.stack([decode_frame(stored[frame], self._codec, *shape) for frame in frames])
+
+
+class ClipFrames:
+    """The frames of one clip; indexing decodes them."""
+
+    def __init__(self, source: ClipSource, i: int):
+        self._source = source
+        self._i = i
+        record = source.records[i]
+        self.height = record.height
+        self.width = record.width
+
+    def __len__(self) -> int:
+        return self._source.records[self._i].num_frames
+
+    def __getitem__(self, frames: Int[np.ndarray, " T"]) -> UInt8[np.ndarray, "T H W 3"]:
+        """Returns the frames of these numbers, `uint8[T, H, W, 3]`; a number may come twice."""
+        return self._source._read(self._i, np.asarray(frames))

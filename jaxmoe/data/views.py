@@ -1,0 +1,81 @@
+"""A view of an example: the frames and the crop that become one clip.
+
+T = frames, S = height = width of the clip
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from jaxmoe.data.temporal_sampling import (
+    random_uniform_frames,
+    random_window_frames,
+    uniform_frames,
+    window_frames,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CentreView:
+    """The same view each time, for evaluation: frames evenly spread, crop from the middle.
+
+    Attributes:
+      frames: T.
+      size: S, at most the shorter side of the stored frames.
+      stride: step between frames of a window, or None for the whole video.
+    """
+
+    frames: int
+    size: int
+    stride: int | None
+
+    def __call__(self, example: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Maps an example of a `ClipSource` to `clip` `uint8[T, S, S, 3]`, `label`, `index`."""
+        stored = example["frames"]
+        if self.stride is None:
+            chosen = uniform_frames(len(stored), self.frames)
+        else:
+            chosen = window_frames(len(stored), self.frames, self.stride)
+        top, left = (stored.height - self.size) // 2, (stored.width - self.size) // 2
+        return _clip(example, chosen, top, left, self.size, flip=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomView:
+    """A view drawn anew each time, for training: random frames, random crop, maybe mirrored.
+
+    Attributes:
+      frames: T.
+      size: S, at most the shorter side of the stored frames.
+      stride: step between frames of a window, or None for the whole video.
+      flip: mirror left and right with probability 1/2; not where left and right are classes.
+    """
+
+    frames: int
+    size: int
+    stride: int | None
+    flip: bool
+
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Maps an example of a `ClipSource` to `clip` `uint8[T, S, S, 3]`, `label`, `index`."""
+        stored = example["frames"]
+        if self.stride is None:
+            chosen = random_uniform_frames(len(stored), self.frames, rng)
+        else:
+            chosen = random_window_frames(len(stored), self.frames, self.stride, rng)
+        top = int(rng.integers(0, stored.height - self.size + 1))
+        left = int(rng.integers(0, stored.width - self.size + 1))
+        flip = self.flip and bool(rng.integers(0, 2))
+        return _clip(example, chosen, top, left, self.size, flip)
+
+
+def _clip(
+    example: dict[str, Any], chosen: np.ndarray, top: int, left: int, size: int, flip: bool
+) -> dict[str, np.ndarray]:
+    clip = example["frames"][chosen][:, top : top + size, left : left + size]
+    return {
+        "clip": clip[:, :, ::-1] if flip else clip,
+        "label": np.int32(example["label"]),
+        "index": np.int32(example["index"]),
+    }

@@ -1,0 +1,40 @@
+"""Evaluation: suites of attacks, metrics, Lipschitz figures, FLOPs, checks of masked gradients."""
+
+from jaxmoe.evaluation.flops import MixtureFlops, mixture_flops
+from jaxmoe.evaluation.guards import NonFiniteError, NonFiniteGradient, ThreatViolation
+from jaxmoe.evaluation.lipschitz import Lipschitz, mixture_lipschitz, model_lipschitz
+from jaxmoe.evaluation.masking import masking_checks
+from jaxmoe.evaluation.metrics import (
+    accuracy,
+    choice_flips,
+    load_of_choices,
+    routing_entropy,
+    routing_iou,
+)
+from jaxmoe.evaluation.programs import Programs
+from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, SuiteResult
+from jaxmoe.evaluation.suite import evaluate_suite
+
+__all__ = [
+    "CLEAN",
+    "WORST_CASE",
+    "Check",
+    "Lipschitz",
+    "MixtureFlops",
+    "NonFiniteError",
+    "NonFiniteGradient",
+    "Programs",
+    "Row",
+    "SuiteResult",
+    "ThreatViolation",
+    "accuracy",
+    "choice_flips",
+    "evaluate_suite",
+    "load_of_choices",
+    "masking_checks",
+    "mixture_flops",
+    "mixture_lipschitz",
+    "model_lipschitz",
+    "routing_entropy",
+    "routing_iou",
+]

@@ -1,0 +1,212 @@
+"""Signs of masked gradients: a model that looks robust because its gradient leads nowhere.
+
+Each check has a value, a verdict ("pass", "flag", or "not run") and one sentence. A flag says that
+the robust accuracy beside it may be an artefact of the attack, not a property of the model.
+Source: Athalye et al. 2018, section 3.1 (https://arxiv.org/abs/1802.00420).
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmoe.attacks import AttackSettings, cross_entropy
+from jaxmoe.evaluation.programs import Programs, attack_keys
+from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, robust
+from jaxmoe.evaluation.scoring import to_pixels
+from jaxmoe.evaluation.summary import mean
+from jaxmoe.mixture import Mixture
+from jaxmoe.threat import ThreatModel
+
+NOISE_TRIES = 20
+# Shares up to here pass: a rare saturated clip, or one clip in a hundred at its decision boundary.
+SLACK = 0.01
+
+
+def masking_checks(
+    programs: Programs,
+    params: Any,
+    batches: Sequence[dict],
+    rows: Sequence[Row],
+    correct: dict[tuple[str, float], np.ndarray],
+    settings: AttackSettings,
+    seed: int,
+) -> tuple[Check, ...]:
+    """All checks of a suite: those of its rows, and those that attack `batches` themselves.
+
+    `batches` are the first of the suite, in its order; without any, only the rows are checked.
+    """
+    checks = [
+        zero_gradient_check(rows),
+        loss_check(rows),
+        epsilon_check(rows),
+    ]
+    epsilons = [row.epsilon for row in rows if row.attack == WORST_CASE]
+    if not batches or not epsilons:
+        return tuple(checks)
+    if isinstance(programs.model, Mixture):
+        checks.append(router_gradient_check(programs, params, batches))
+    checks.append(noise_check(programs, params, batches, correct, max(epsilons), seed))
+    checks.append(unbounded_check(programs, params, batches, settings, seed))
+    return tuple(checks)
+
+
+def zero_gradient_check(rows: Sequence[Row]) -> Check:
+    """The largest share of an attack's gradients that were zero everywhere."""
+    attacked = [row for row in rows if row.zero_gradient is not None]
+    if not attacked:
+        return Check("zero gradients", None, "not run", "No attack took a gradient.")
+    worst = max(attacked, key=lambda row: row.zero_gradient)
+    return Check(
+        "zero gradients",
+        worst.zero_gradient,
+        _verdict(worst.zero_gradient <= SLACK),
+        f"{worst.zero_gradient:.1%} of the input gradients of {worst.attack} were exactly zero; "
+        "such an attack stands still.",
+    )
+
+
+def loss_check(rows: Sequence[Row]) -> Check:
+    """The share of attacks whose mean loss did not rise from their first look to their best."""
+    attacked = [row for row in rows if row.loss_trace is not None and row.epsilon > 0]
+    name = "loss rises with steps"
+    if not attacked:
+        return Check(name, None, "not run", "No attack at an ε above 0.")
+    flat = [row for row in attacked if not _loss_rose(row)]
+    where = ", ".join(f"{row.attack} at ε = {row.epsilon:.4g}" for row in flat)
+    sentence = f"The mean loss did not rise under {where}." if flat else "It rose in every attack."
+    return Check(name, len(flat) / len(attacked), _verdict(not flat), sentence)
+
+
+def epsilon_check(rows: Sequence[Row]) -> Check:
+    """The largest rise of an attack's robust accuracy from one ε to the next larger."""
+    rises, name = [], "accuracy falls with ε"
+    for attack in dict.fromkeys(row.attack for row in rows):
+        ordered = sorted((row for row in rows if row.attack == attack), key=lambda row: row.epsilon)
+        for less, more in itertools.pairwise(ordered):
+            rise = more.robust_accuracy - less.robust_accuracy
+            rises.append((rise, attack, less.epsilon, more.epsilon))
+    if not rises:
+        return Check(name, None, "not run", "It takes at least two ε.")
+    rise, attack, less, more = max(rises)
+    if rise <= 0:
+        return Check(name, rise, "pass", "No attack grew weaker with a larger ε.")
+    # One clip may sit on the boundary by chance; the more clips, the less one counts.
+    verdict = _verdict(rise <= max(SLACK, 1.5 / rows[0].n))
+    return Check(
+        name,
+        rise,
+        verdict,
+        f"Robust accuracy under {attack} rose by {rise:.1%} from ε = {less:.4g} to {more:.4g}.",
+    )
+
+
+def _loss_rose(row: Row) -> bool:
+    first, *later = row.loss_trace[: row.steps + 1]  # of the first restart
+    return max(later, default=first) > first
+
+
+def router_gradient_check(programs: Programs, params: Any, batches: Sequence[dict]) -> Check:
+    """The share of clips on which CE(r(x), argmax r(x)) has no input gradient at all."""
+
+    def program(params, clip):
+        x = to_pixels(clip)
+        chosen = jnp.argmax(programs.model.route(params, x), axis=-1)
+
+        def loss(x):
+            return jnp.sum(cross_entropy(programs.model.route(params, x), chosen))
+
+        return jnp.all(jax.grad(loss)(x) == 0, axis=tuple(range(1, x.ndim)))
+
+    dead = _over(
+        batches,
+        lambda batch: programs.timed("router gradient", program, params, batch["clip"])[0],
+    )
+    share = mean(dead)
+    return Check(
+        "router's gradient",
+        share,
+        _verdict(share <= SLACK),
+        f"The router's loss has no input gradient on {share:.1%} of {len(dead)} clips.",
+    )
+
+
+def noise_check(
+    programs: Programs,
+    params: Any,
+    batches: Sequence[dict],
+    correct: dict[tuple[str, float], np.ndarray],
+    epsilon: float,
+    seed: int,
+) -> Check:
+    """Random noise, which needs no gradient, must not break more clips than the attacks do."""
+
+    def program(params, clip, label, index, epsilon, seed):
+        x = to_pixels(clip)
+        threat = ThreatModel(programs.norm, epsilon)
+        keys = attack_keys(seed, "noise", index)
+        apply = programs.model.apply if isinstance(programs.model, Mixture) else programs.model
+
+        def attempt(right, number):
+            try_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+            x_noisy = threat.random_start(try_keys, x)
+            return jnp.minimum(right, programs.metric(apply(params, x_noisy), label)), None
+
+        untried = jnp.ones(x.shape[0], jnp.float32)
+        return jax.lax.scan(attempt, untried, jnp.arange(NOISE_TRIES))[0]
+
+    numbers = jnp.float32(epsilon), jnp.uint32(seed)
+    right = _over(
+        batches,
+        lambda batch: programs.timed(
+            "noise", program, params, batch["clip"], batch["label"], batch["index"], *numbers
+        )[0],
+    )
+    probed = slice(0, len(right))
+    attacks = [
+        values[probed] for (name, e), values in correct.items() if name != CLEAN and e == epsilon
+    ]
+    clean = correct[CLEAN, 0.0][probed]
+    black_box = mean(robust(right, clean))
+    strongest = min(mean(robust(values, clean)) for values in attacks)
+    return Check(
+        "white box beats black box",
+        black_box - strongest,
+        _verdict(black_box >= strongest),
+        f"At ε = {epsilon:.4g}, {black_box:.1%} of {len(right)} clips survive {NOISE_TRIES} random "
+        f"noises and {strongest:.1%} the strongest attack.",
+    )
+
+
+def unbounded_check(
+    programs: Programs, params: Any, batches: Sequence[dict], settings: AttackSettings, seed: int
+) -> Check:
+    """At ε = 1 PGD may turn a clip into any other, so nothing can be robust."""
+
+    def under_attack(batch):
+        result, _ = programs.attack("pgd", params, batch, 1.0, settings, seed)
+        clean, _ = programs.clean(params, batch)
+        score, _ = programs.score(params, batch, result.x_adv, clean, 1.0)
+        return np.minimum(score.correct, clean.correct)
+
+    right = _over(batches, under_attack)
+    share = mean(right)
+    return Check(
+        "nothing survives ε = 1",
+        share,
+        _verdict(share == 0),
+        f"{share:.1%} of {len(right)} clips are right under PGD at ε = 1, "
+        "where every picture is allowed.",
+    )
+
+
+def _over(batches: Sequence[dict], run: Callable[[dict], Any]) -> np.ndarray:
+    """`run` of every batch, the valid clips alone, [N]."""
+    return np.concatenate([np.asarray(run(batch))[batch["valid"]] for batch in batches])
+
+
+def _verdict(fine: bool) -> str:
+    return "pass" if fine else "flag"

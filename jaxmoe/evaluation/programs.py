@@ -1,0 +1,135 @@
+"""The compiled programs of a suite, and how often and how long each was compiled.
+
+ε, α, β, λ, γ1 and γ2 are arguments of the programs: a sweep over them compiles an attack once.
+"""
+
+import functools
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmoe.attacks import AttackResult, AttackSettings, build_attack
+from jaxmoe.attacks.attack import Model
+from jaxmoe.evaluation.metrics import accuracy
+from jaxmoe.evaluation.scoring import Metric, Outputs, Scores, run_model, score, to_pixels
+from jaxmoe.threat import Norm, ThreatModel, example_keys
+
+
+class Programs:
+    """Compiles what a suite runs. Hand one to several suites of a model to compile once for all.
+
+    Attributes:
+      model: a mixture, or `(params, x) -> logits`.
+      norm: of the threat model.
+      metric: `(logits, labels) -> [B]`.
+      traces: how often each program was traced, by its name; an attack's is the attack's.
+      compilations: how often each was compiled.
+      compile_seconds: how long tracing and compiling each took in all.
+    """
+
+    def __init__(self, model: Model, norm: Norm = "linf", metric: Metric = accuracy):
+        self.model = model
+        self.norm = norm
+        self.metric = metric
+        self.traces: dict[str, int] = {}
+        self.compilations: dict[str, int] = {}
+        self.compile_seconds: dict[str, float] = {}
+        self._compiled: dict[Any, Callable] = {}
+
+    def clean(self, params: Any, batch: dict[str, Any]) -> tuple[Outputs, float]:
+        """Clean outputs of a batch, and the seconds that they took."""
+
+        def program(params, clip, label):
+            return run_model(self.model, self.metric, params, to_pixels(clip), label)
+
+        return self.timed("clean", program, params, batch["clip"], batch["label"])
+
+    def attack(
+        self,
+        name: str,
+        params: Any,
+        batch: dict[str, Any],
+        epsilon: float,
+        settings: AttackSettings,
+        seed: int,
+    ) -> tuple[AttackResult, float]:
+        """What the attack called `name` finds on a batch, and the seconds that it took.
+
+        Random starts depend on (seed, name, the clip's own index) alone.
+        """
+
+        def program(params, clip, label, index, epsilon, settings, seed):
+            keys = attack_keys(seed, name, index)
+            attack = build_attack(name, self.model, ThreatModel(self.norm, epsilon), settings)
+            return attack(keys, params, to_pixels(clip), label)
+
+        return self.timed(
+            name, program, params, *_inputs(batch), *_numbers(epsilon, settings, seed)
+        )
+
+    def score(
+        self, params: Any, batch: dict[str, Any], x_adv: jax.Array, clean: Outputs, epsilon: float
+    ) -> tuple[Scores, float]:
+        """Scores of adversarial clips by the hard forward, and the seconds that they took."""
+
+        def program(params, x_adv, clip, label, clean, epsilon):
+            threat = ThreatModel(self.norm, epsilon)
+            x = to_pixels(clip)
+            return score(self.model, self.metric, threat, params, x_adv, x, label, clean)
+
+        inputs = batch["clip"], batch["label"], clean, jnp.float32(epsilon)
+        return self.timed("score", program, params, x_adv, *inputs)
+
+    def timed(self, name: str, program: Callable, *args: Any) -> tuple[Any, float]:
+        """Runs a program, compiled for these shapes; returns its result and its seconds.
+
+        Args:
+          name: what the program is, for the counts; it also stands for the program in the cache.
+          program: a pure function of arrays.
+          *args: its arguments.
+        """
+        args = jax.tree.map(jnp.asarray, args)
+        compiled = self._compile(name, program, args)
+        start = time.perf_counter()
+        result = jax.block_until_ready(compiled(*args))
+        return result, time.perf_counter() - start
+
+    def _compile(self, name: str, program: Callable, args: tuple) -> Callable:
+        leaves, structure = jax.tree.flatten(args)
+        # The structure holds the static settings: steps, restarts and the like.
+        key = (name, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+        if key in self._compiled:
+            return self._compiled[key]
+
+        @functools.wraps(program)
+        def counted(*args):
+            self.traces[name] = self.traces.get(name, 0) + 1
+            return program(*args)
+
+        start = time.perf_counter()
+        self._compiled[key] = jax.jit(counted).lower(*args).compile()
+        seconds = time.perf_counter() - start
+        self.compilations[name] = self.compilations.get(name, 0) + 1
+        self.compile_seconds[name] = self.compile_seconds.get(name, 0.0) + seconds
+        return self._compiled[key]
+
+
+def attack_keys(seed: jax.Array | int, name: str, index: jax.Array) -> jax.Array:
+    """A key for each clip, [B], from the seed, the attack's name and the clip's own `index`."""
+    # crc32 and not hash(): the latter differs from one process to the next.
+    key = jax.random.fold_in(jax.random.key(seed), jnp.uint32(zlib.crc32(name.encode())))
+    return example_keys(key, index)
+
+
+def _inputs(batch: dict[str, Any]) -> tuple:
+    return batch["clip"], batch["label"], batch["index"]
+
+
+def _numbers(epsilon: float, settings: AttackSettings, seed: int) -> tuple:
+    """ε, the settings and the seed as arrays, so that no value of theirs is compiled in."""
+    as_array = functools.partial(jax.tree.map, lambda value: jnp.asarray(value, jnp.float32))
+    return jnp.float32(epsilon), as_array(settings), jnp.uint32(seed)

@@ -1,0 +1,89 @@
+"""The table of an evaluation: one row for each attack and ε, and what the rows were made from."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+WORST_CASE = "worst-case"
+CLEAN = "clean"
+
+
+class Row(NamedTuple):
+    """One attack at one ε. All means and maxima are over the `n` valid clips.
+
+    What does not apply is None: routing where the model has none, an attack's figures in the rows
+    of clean clips and of the worst case. Lipschitz figures are `evaluation.lipschitz`'s mean-square
+    quotients, without a root.
+    """
+
+    attack: str  # its name, or "clean", or "worst-case": right under every attack, clip by clip
+    epsilon: float  # in pixel units; 0 for clean
+    norm: str
+    robust_accuracy: float  # 0–1; right when clean and right under the attack
+    accuracy_under_attack: float  # 0–1; right under the attack
+    n: int  # clips
+    seed: int
+    steps: int | None
+    restarts: int | None
+    gradient_evaluations: int  # per clip
+    seconds: float  # of the attack on all clips, without compilation and scoring
+    compile_seconds: float  # in the first ε's row of an attack, where it is compiled
+    flip_rate: float | None = None  # share of clips whose first choice of expert changed
+    routing_iou: float | None = None  # mean IoU of the sets of chosen experts, clean and attacked
+    load_clean: list[float] | None = None  # [M], share of clips by first choice
+    load_adversarial: list[float] | None = None
+    routing_entropy_clean: float | None = None  # mean over clips, nats
+    routing_entropy_adversarial: float | None = None
+    routing_entropy_clean_normalized: float | None = None  # divided by log M
+    routing_entropy_adversarial_normalized: float | None = None
+    lipschitz_model_mean: float | None = None
+    lipschitz_model_max: float | None = None
+    lipschitz_router_weights_mean: float | None = None
+    lipschitz_router_weights_max: float | None = None
+    lipschitz_router_logits_mean: float | None = None
+    lipschitz_router_logits_max: float | None = None
+    lipschitz_experts_mean: list[float] | None = None  # [M]
+    lipschitz_experts_max: list[float] | None = None
+    loss_trace: list[float] | None = None  # mean loss of every iterate, steps + 1 per restart
+    zero_gradient: float | None = None  # share of all gradients that were zero everywhere
+
+
+class Check(NamedTuple):
+    """One sign of masked gradients, and whether it was seen."""
+
+    name: str
+    value: float | None
+    verdict: str  # "pass", "flag", or "not run"
+    sentence: str
+
+
+class SuiteResult(NamedTuple):
+    """All that a suite found.
+
+    `correct[attack, ε]` is 1 (right) or 0 (wrong) of each valid clip under that attack, float of
+    shape [N] in the order of `index`; `correct["clean", 0.0]` without an attack.
+    """
+
+    rows: tuple[Row, ...]
+    correct: dict[tuple[str, float], np.ndarray]
+    index: np.ndarray  # shape=(N,), the clips' own numbers
+    label: np.ndarray  # shape=(N, …)
+    checks: tuple[Check, ...]  # of masked gradients
+    compilations: dict[str, int]  # of each program, attacks by their names
+    compile_seconds: dict[str, float]
+
+    def row(self, attack: str, epsilon: float = 0.0) -> Row:
+        """The row of an attack at an ε.
+
+        Raises:
+          KeyError: there is none.
+        """
+        for row in self.rows:
+            if (row.attack, row.epsilon) == (attack, epsilon):
+                return row
+        raise KeyError(f"no row of {attack} at ε = {epsilon}")
+
+
+def robust(correct: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """Right when clean and right under attack, clip by clip [N]; for parts of a clip the less."""
+    return np.minimum(correct, clean)

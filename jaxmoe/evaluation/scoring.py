@@ -1,0 +1,106 @@
+"""Clean outputs of a model, and the scores of what an attack returned, clip by clip.
+
+Scores come from running the model again, hard forward, on the returned clips: nothing that the
+attack itself believed counts. Axes: B = batch, M = experts, K = classes.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxmoe.attacks.attack import Model
+from jaxmoe.evaluation import metrics
+from jaxmoe.evaluation.lipschitz import Lipschitz, mixture_lipschitz, model_lipschitz
+from jaxmoe.mixture import Mixture
+from jaxmoe.threat import ThreatModel
+
+Metric = Callable[[Array, Array], Float[Array, " batch"]]
+"""`(logits, labels) -> [B]`, from 0 (wrong) to 1 (right)."""
+
+
+class Outputs(NamedTuple):
+    """What a model says of a batch. Router and experts are None where the model has none."""
+
+    logits: Float[Array, "batch ..."]
+    correct: Float[Array, " batch"]
+    finite: Bool[Array, " batch"]
+    router: Float[Array, "batch experts"] | None
+    experts: Float[Array, "experts batch ..."] | None
+
+
+class Scores(NamedTuple):
+    """What is kept of an attacked batch, one entry per clip."""
+
+    correct: Float[Array, " batch"]
+    finite: Bool[Array, " batch"]  # the logits at x'
+    size: Float[Array, " batch"]  # ‖x' − x‖ in the threat model's norm
+    in_box: Bool[Array, " batch"]
+    lipschitz: Lipschitz
+    choice: Int[Array, " batch"] | None  # first choice at x'
+    flip: Bool[Array, " batch"] | None
+    iou: Float[Array, " batch"] | None
+    entropy: Float[Array, " batch"] | None  # nats, at x'
+
+
+def to_pixels(clip: Array) -> Float[Array, "batch ..."]:
+    """Pixels in [0, 1] from uint8 grey levels; floats are pixels already."""
+    if clip.dtype == jnp.uint8:
+        return clip.astype(jnp.float32) / 255
+    return clip
+
+
+def run_model(model: Model, metric: Metric, params: Any, x: Array, y: Array) -> Outputs:
+    """The hard forward of a model, and of every part that it has."""
+    if isinstance(model, Mixture):
+        logits = model.apply(params, x)
+        router, experts = model.route(params, x), model.experts(params, x)
+        finite = _finite(logits) & _finite(router)
+    else:
+        logits, router, experts = model(params, x), None, None
+        finite = _finite(logits)
+    return Outputs(logits, metric(logits, y), finite, router, experts)
+
+
+def score(
+    model: Model,
+    metric: Metric,
+    threat: ThreatModel,
+    params: Any,
+    x_adv: Array,
+    x: Array,
+    y: Array,
+    clean: Outputs,
+) -> Scores:
+    """The scores of adversarial clips `x_adv`, pixels in [0, 1], against their clean outputs."""
+    outputs = run_model(model, metric, params, x_adv, y)
+    common = (outputs.correct, outputs.finite, threat.size(x_adv, x), _in_box(x_adv, x, threat))
+    if not isinstance(model, Mixture):
+        lipschitz = model_lipschitz(outputs.logits, clean.logits, x_adv, x)
+        return Scores(*common, lipschitz, None, None, None, None)
+    lipschitz = mixture_lipschitz(
+        (outputs.logits, outputs.router, outputs.experts),
+        (clean.logits, clean.router, clean.experts),
+        x_adv,
+        x,
+    )
+    return Scores(
+        *common,
+        lipschitz,
+        metrics.top_choice(outputs.router),
+        metrics.choice_flips(outputs.router, clean.router),
+        metrics.routing_iou(outputs.router, clean.router, model.top_k),
+        metrics.routing_entropy(outputs.router),
+    )
+
+
+def _in_box(x_adv: Array, x: Array, threat: ThreatModel) -> Bool[Array, " batch"]:
+    # A clean pixel outside the box may stay there, as in `ThreatModel.project`.
+    low, high = threat.bounds
+    inside = (x_adv >= jnp.minimum(x, low)) & (x_adv <= jnp.maximum(x, high))
+    return jnp.all(inside, axis=tuple(range(1, x.ndim)))
+
+
+def _finite(x: Array) -> Bool[Array, " batch"]:
+    return jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim)))

@@ -1,0 +1,69 @@
+"""From scores of clips to the figures of a row: means and maxima over the valid clips.
+
+Axes: N = valid clips, B = batch, M = experts.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from jaxmoe.evaluation import metrics
+from jaxmoe.evaluation.lipschitz import Lipschitz
+from jaxmoe.evaluation.scoring import Scores
+
+
+def summarize_routing(
+    clean: np.ndarray | None, scores: list[Scores] | None, valid: list[np.ndarray]
+) -> dict[str, Any]:
+    """A row's routing fields.
+
+    Args:
+      clean: clean router logits of the valid clips, [N, M]; None for a model without a router.
+      scores: of every batch, padding included; None for the clean row.
+      valid: which clips of each batch count, bool [B].
+    """
+    if clean is None:
+        return {}
+    num_experts = clean.shape[-1]
+    # A single expert has an entropy of 0 and log M = 0.
+    largest = max(float(np.log(num_experts)), 1e-12)
+    entropy = mean(np.asarray(metrics.routing_entropy(clean)))
+    fields = {
+        "load_clean": metrics.load_of_choices(clean.argmax(-1), num_experts).tolist(),
+        "routing_entropy_clean": entropy,
+        "routing_entropy_clean_normalized": entropy / largest,
+    }
+    if scores is None:
+        return fields
+    entropy = mean(join_valid([score.entropy for score in scores], valid))
+    choices = join_valid([score.choice for score in scores], valid)
+    return fields | {
+        "flip_rate": mean(join_valid([score.flip for score in scores], valid)),
+        "routing_iou": mean(join_valid([score.iou for score in scores], valid)),
+        "load_adversarial": metrics.load_of_choices(choices, num_experts).tolist(),
+        "routing_entropy_adversarial": entropy,
+        "routing_entropy_adversarial_normalized": entropy / largest,
+    }
+
+
+def summarize_lipschitz(figures: list[Lipschitz], valid: list[np.ndarray]) -> dict[str, Any]:
+    """A row's Lipschitz fields, mean and maximum of every part."""
+    fields: dict[str, Any] = {}
+    for part in Lipschitz._fields:
+        values = [getattr(figure, part) for figure in figures]
+        if values[0] is None:
+            continue
+        joined = join_valid(values, valid)
+        fields[f"lipschitz_{part}_mean"] = joined.mean(axis=0, dtype=np.float64).tolist()
+        fields[f"lipschitz_{part}_max"] = joined.max(axis=0).tolist()
+    return fields
+
+
+def join_valid(parts: list[np.ndarray], valid: list[np.ndarray]) -> np.ndarray:
+    """Entries of every batch's `part [B, …]` where `valid [B]`, as one [N, …]."""
+    return np.concatenate([part[mask] for part, mask in zip(parts, valid, strict=True)])
+
+
+def mean(values: np.ndarray) -> float:
+    """The mean over all entries, summed in float64: 4 of 21 is 4 / 21."""
+    return float(np.mean(values, dtype=np.float64))

@@ -1,0 +1,112 @@
+"""From a configuration to the things it describes: mixture, data, threat model."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from jaxmoe import data
+from jaxmoe.attacks import AttackSettings
+from jaxmoe.config import DataConfig, Experiment
+from jaxmoe.mixture import Mixture, from_modules
+from jaxmoe.models import build_expert, build_router
+from jaxmoe.threat import ThreatModel
+
+
+def build_mixture(experiment: Experiment, num_classes: int) -> Mixture:
+    """The mixture of an experiment.
+
+    Raises:
+      ValueError: an impossible architecture.
+    """
+    expert, mixture, router = experiment.expert, experiment.mixture, experiment.router
+    dtype = jnp.dtype(expert.dtype)
+    expert_module = build_expert(
+        "resnet3d",
+        num_classes=num_classes,
+        depth=expert.depth,
+        width=expert.width,
+        stage_sizes=expert.stage_sizes,
+        stem=expert.stem,
+        stem_strides=expert.stem_strides,
+        norm=expert.norm,
+        dtype=dtype,
+    )
+    fields = {"width": router.width, "dtype": dtype} if router.name == "conv" else {}
+    return from_modules(
+        build_router(router.name, num_experts=mixture.experts, **fields),
+        expert_module,
+        num_experts=mixture.experts,
+        top_k=mixture.top_k,
+        combine=mixture.combine,
+        block_size=mixture.block_size,
+    )
+
+
+def build_threat(experiment: Experiment) -> ThreatModel:
+    """The threat model that an experiment trains for."""
+    return ThreatModel(experiment.threat.norm, experiment.threat.epsilon)
+
+
+def evaluation_settings(experiment: Experiment) -> AttackSettings:
+    """The attacks' numbers in evaluation: those of training, but for steps and step sizes."""
+    e = experiment.evaluation
+    return dataclasses.replace(
+        experiment.attack,
+        steps=e.steps,
+        restarts=e.restarts,
+        alpha=e.alpha,
+        temporal_alpha=e.temporal_alpha,
+    )
+
+
+def open_dataset(
+    config: DataConfig, progress: Callable[[int, int], None] | None = None
+) -> data.Dataset:
+    """The data set of an experiment, prepared if it is not yet.
+
+    Args:
+      config: which one.
+      progress: called with (videos done, videos in all) while it is prepared.
+
+    Raises:
+      ValueError: a field that does not fit, or nothing usable.
+      FileNotFoundError: a directory or file that is not there.
+    """
+    if config.name == "synthetic_actions":
+        sizes = {
+            "resolution": config.resolution or config.size,
+            "train_clips": config.train_clips,
+            "validation_clips": config.validation_clips,
+            "test_clips": config.test_clips,
+        }
+    else:
+        sizes = {"resolution": config.resolution, "short": config.short}
+    return data.load_dataset(
+        config.name,
+        directory=config.directory,
+        manifest=config.manifest,
+        split=config.split,
+        frames=config.frames,
+        validation_fraction=config.validation_fraction,
+        seed=config.seed,
+        cache=config.cache,
+        progress=progress,
+        **sizes,
+    )
+
+
+def evaluation_loader(source: data.ClipSource, config: DataConfig, batch_size: int) -> data.Loader:
+    """One pass over a split, in order, centre crops of clips spread over the video."""
+    return data.make_loader(
+        source,
+        batch_size=batch_size,
+        frames=config.frames,
+        size=config.size,
+        stride=config.stride,
+        augment=False,
+        shuffle=False,
+        repeat=False,
+        seed=0,
+        workers=config.workers,
+    )

@@ -1,0 +1,45 @@
+"""Mixtures: how one is built, how clips are routed and dispatched, how its gradient is seen."""
+
+from jaxmoe.mixture.dispatch import dispatch
+from jaxmoe.mixture.gradient_modes import GRADIENT_MODES, GradientMode, with_gradient
+from jaxmoe.mixture.mixture import (
+    Mixture,
+    apply_dense,
+    apply_soft,
+    combine_outputs,
+    from_functions,
+    from_modules,
+    stack_experts,
+)
+from jaxmoe.mixture.routing import (
+    BALANCES,
+    COMBINES,
+    Balance,
+    Combine,
+    Routing,
+    balance_loss,
+    choose,
+    expert_load,
+)
+
+__all__ = [
+    "BALANCES",
+    "COMBINES",
+    "GRADIENT_MODES",
+    "Balance",
+    "Combine",
+    "GradientMode",
+    "Mixture",
+    "Routing",
+    "apply_dense",
+    "apply_soft",
+    "balance_loss",
+    "choose",
+    "combine_outputs",
+    "dispatch",
+    "expert_load",
+    "from_functions",
+    "from_modules",
+    "stack_experts",
+    "with_gradient",
+]

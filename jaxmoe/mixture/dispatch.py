@@ -1,0 +1,155 @@
+"""Sparse means sparse: each chosen expert runs on its own clips, and none is dropped.
+
+The pairs (clip, chosen expert) are sorted by expert and cut into blocks that have one expert each.
+A scan runs over the blocks with that expert's params, and the results are scattered back. No block
+can overflow, so a clip's output does not depend on its neighbours ("Buffer Overflow in MoE",
+https://arxiv.org/abs/2402.05526).
+
+Axes: B = batch, k = experts a clip, N = B·k pairs, M = experts, S = blocks, b = clips in a block.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+Params = Any
+PlainExpert = Callable[[Params, Array], Array]
+
+
+class Plan(NamedTuple):
+    """Where every pair goes. A slot is a place in a block; an empty one repeats a pair of it."""
+
+    slot_pair: Int[Array, "blocks size"]
+    block_expert: Int[Array, " blocks"]
+    block_used: Array  # shape=(S,), dtype=bool: whether a block holds any pair
+    pair_slot: Int[Array, " pairs"]
+
+
+def num_blocks(pairs: int, num_experts: int, block_size: int) -> int:
+    """The most blocks that `pairs` spread over `num_experts` can need: a static number."""
+    return min(-(-pairs // block_size) + num_experts - 1, pairs)
+
+
+def default_block_size(pairs: int, num_experts: int) -> int:
+    """Half an even share of the pairs, from 1 to 8.
+
+    Small blocks waste less on padding, (M − 1)·b / B; large ones keep the kernels large.
+    """
+    return max(1, min(8, pairs // (2 * num_experts)))
+
+
+def make_plan(experts: Int[Array, " pairs"], num_experts: int, block_size: int) -> Plan:
+    """Sorts pairs by expert and cuts them into blocks of one expert each.
+
+    Args:
+      experts: the expert of every pair.
+      num_experts: M.
+      block_size: b.
+    """
+    pairs = experts.shape[0]
+    blocks = num_blocks(pairs, num_experts, block_size)
+    counts = jnp.bincount(experts, length=num_experts)
+    expert_blocks = -(-counts // block_size)
+    block_ends = jnp.cumsum(expert_blocks)
+    block_starts = block_ends - expert_blocks
+    pair_starts = jnp.cumsum(counts) - counts
+
+    order = jnp.argsort(experts, stable=True)
+    sorted_expert = experts[order]
+    rank = jnp.arange(pairs) - pair_starts[sorted_expert]
+    sorted_slot = block_starts[sorted_expert] * block_size + rank
+    pair_slot = jnp.zeros(pairs, sorted_slot.dtype).at[order].set(sorted_slot)
+
+    block = jnp.arange(blocks)
+    block_expert = jnp.minimum(
+        jnp.searchsorted(block_ends, block, side="right"), num_experts - 1
+    ).astype(jnp.int32)
+    # An empty slot repeats a pair of the block's own expert: no clip ever meets an expert that it
+    # was not sent to, whose gradient might be 0 · ∞.
+    first_pair = order[jnp.minimum(pair_starts[block_expert], pairs - 1)]
+    slot_pair = jnp.repeat(first_pair, block_size).at[sorted_slot].set(order)
+    return Plan(
+        slot_pair.reshape(blocks, block_size), block_expert, block < block_ends[-1], pair_slot
+    )
+
+
+def dispatch(
+    expert: PlainExpert,
+    expert_params: Params,
+    x: Float[Array, "batch ..."],
+    experts: Int[Array, "batch k"],
+    block_size: int | None = None,
+) -> Float[Array, "batch k ..."]:
+    """The outputs of the chosen experts alone, differentiable in `expert_params` and `x`.
+
+    Args:
+      expert: `(params, x [b, …]) -> [b, …]`, one expert on a block of clips, clip by clip.
+      expert_params: the experts' params, stacked on a leading axis M.
+      x: the clips.
+      experts: the chosen experts of every clip.
+      block_size: clips in a block; None picks `default_block_size`.
+    """
+    batch, chosen = experts.shape
+    num_experts = jax.tree.leaves(expert_params)[0].shape[0]
+    block_size = block_size or default_block_size(batch * chosen, num_experts)
+    plan = make_plan(experts.reshape(-1), num_experts, block_size)
+    output = jax.eval_shape(expert, jax.tree.map(lambda p: p[0], expert_params), x[:block_size])
+
+    fixed_params = jax.lax.stop_gradient(expert_params)
+
+    @functools.partial(jax.checkpoint, policy=_save_all_but_expert_slices)
+    def run_block(gradient_sink, block):
+        slot_pair, index, used = block
+        params, gradient_sink = _take_expert(fixed_params, gradient_sink, index)
+        logits = jax.lax.cond(
+            used,
+            expert,
+            lambda *_: jnp.zeros((block_size, *output.shape[1:]), output.dtype),
+            params,
+            x[slot_pair // chosen],
+        )
+        return gradient_sink, logits
+
+    _, blocks = jax.lax.scan(
+        run_block, expert_params, (plan.slot_pair, plan.block_expert, plan.block_used)
+    )
+    slots = blocks.reshape(-1, *blocks.shape[2:])
+    return slots[plan.pair_slot].reshape(batch, chosen, *slots.shape[1:])
+
+
+def _save_all_but_expert_slices(primitive, *_, **params) -> bool:
+    """What the backward pass keeps: S copies of an expert would be larger than all M experts.
+
+    `_take_expert` is a custom_vjp_call where the params are not differentiated, its own operations
+    where they are. To repeat these costs a copy at most.
+    """
+    del params
+    return primitive.name not in ("custom_vjp_call", "dynamic_slice", "squeeze")
+
+
+@jax.custom_vjp
+def _take_expert(params: Params, gradient_sink: Params, index: Array) -> tuple[Params, Params]:
+    """One expert's params. Their gradient is added in place to that of `gradient_sink`.
+
+    The transpose that JAX derives for indexing adds a zero-padded array of all M experts in every
+    block; with the sink as the scan's carry, a block touches its own expert alone.
+    """
+    take = lambda p: jax.lax.dynamic_index_in_dim(p, index, 0, keepdims=False)  # noqa: E731
+    return jax.tree.map(take, params), gradient_sink
+
+
+def _take_expert_forward(params, gradient_sink, index):
+    return _take_expert(params, gradient_sink, index), index
+
+
+def _take_expert_backward(index, cotangents):
+    slices, sink = cotangents
+    added = jax.tree.map(lambda total, part: total.at[index].add(part), sink, slices)
+    return None, added, None
+
+
+_take_expert.defvjp(_take_expert_forward, _take_expert_backward)

@@ -1,0 +1,176 @@
+"""A mixture of experts as a handful of pure functions.
+
+Axes: B = batch, M = experts, k = chosen experts, K = classes. A dense task's logits have further
+axes behind K's place; nothing here looks at them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from jaxmoe.mixture.dispatch import PlainExpert, dispatch
+from jaxmoe.mixture.routing import COMBINES, Combine, choose
+
+Params = Any
+Clips = Float[Array, "batch ..."]
+
+
+class Mixture(NamedTuple):
+    """Pure functions of `params = {"router": …, "experts": … with a leading axis M}`.
+
+    Attributes:
+      init: `(key, x) -> params`.
+      route: `(params, x) -> [B, M]`, router logits r(x).
+      expert: `(params, x, index) -> [B, K]`, one expert on every clip.
+      experts: `(params, x) -> [M, B, K]`, all experts on every clip, the dense path.
+      select: `(params, x, experts [B, k]) -> [B, k, K]`, chosen experts on each clip, the
+        sparse path.
+      apply: `(params, x) -> [B, K]`, the hard, sparse mixture F.
+      num_experts: M.
+      top_k: experts that `apply` runs on a clip.
+      combine: how router weights become combine weights (`routing.choose`).
+    """
+
+    init: Callable[[Key[Array, ""], Clips], Params]
+    route: Callable[[Params, Clips], Float[Array, "batch experts"]]
+    expert: Callable[[Params, Clips, Array | int], Float[Array, "batch ..."]]
+    experts: Callable[[Params, Clips], Float[Array, "experts batch ..."]]
+    select: Callable[[Params, Clips, Int[Array, "batch k"]], Float[Array, "batch k ..."]]
+    apply: Callable[[Params, Clips], Float[Array, "batch ..."]]
+    num_experts: int
+    top_k: int
+    combine: Combine
+
+
+def from_functions(
+    router: Callable[[Params, Clips], Float[Array, "batch experts"]],
+    expert: PlainExpert,
+    *,
+    num_experts: int,
+    top_k: int = 1,
+    combine: Combine = "softmax",
+    block_size: int | None = None,
+    init: Callable[[Key[Array, ""], Clips], Params] | None = None,
+) -> Mixture:
+    """A mixture from any two pure functions, whoever wrote them.
+
+    Args:
+      router: `(router_params, x [B, …]) -> [B, M]` logits.
+      expert: `(params of one expert, x [B, …]) -> [B, K]` logits, each clip on its own.
+      num_experts: M.
+      top_k: experts a clip, 1 ≤ top_k ≤ M; M is the dense mixture.
+      combine: `"softmax"`, `"renormalized"` or `"none"` (`routing.choose`).
+      block_size: clips in a dispatch block; None picks one from the batch and M. A fixed one makes
+        kernels of the same shape for every batch.
+      init: makes `{"router": …, "experts": …}`; None for params that come from elsewhere
+        (`stack_experts` puts several trees of params together).
+
+    Raises:
+      ValueError: top_k outside [1, M], or an unknown combine rule.
+    """
+    if num_experts < 1:
+        raise ValueError(f"mixture.experts: {num_experts} is not at least 1")
+    if not 1 <= top_k <= num_experts:
+        raise ValueError(f"mixture.top_k: {top_k} is not from 1 to mixture.experts = {num_experts}")
+    if combine not in COMBINES:
+        raise ValueError(f"mixture.combine: {combine!r} is not one of {', '.join(COMBINES)}")
+    if block_size is not None and block_size < 1:
+        raise ValueError(f"mixture.block_size: {block_size} is not at least 1")
+
+    def route(params, x):
+        return router(params["router"], x)
+
+    def run_expert(params, x, index):
+        return expert(jax.tree.map(lambda p: p[index], params["experts"]), x)
+
+    def run_experts(params, x):
+        # Not vmap: it makes grouped convolutions, slow on every platform.
+        return jax.lax.map(lambda expert_params: expert(expert_params, x), params["experts"])
+
+    def select(params, x, experts):
+        return dispatch(expert, params["experts"], x, experts, block_size)
+
+    def apply(params, x):
+        routing = choose(route(params, x), top_k, combine)
+        if top_k == num_experts:
+            outputs = jnp.moveaxis(run_experts(params, x), 0, 1)
+            outputs = _take(outputs, routing.experts)
+        else:
+            outputs = select(params, x, routing.experts)
+        return combine_outputs(outputs, routing.weights)
+
+    def no_init(key, x):
+        del key, x
+        raise ValueError("this mixture was made from functions without `init`; pass it its params")
+
+    return Mixture(
+        init or no_init, route, run_expert, run_experts, select, apply, num_experts, top_k, combine
+    )
+
+
+def from_modules(
+    router: nn.Module,
+    expert: nn.Module,
+    *,
+    num_experts: int,
+    top_k: int = 1,
+    combine: Combine = "softmax",
+    block_size: int | None = None,
+) -> Mixture:
+    """A mixture of Flax Linen modules: one router, and `num_experts` copies of `expert`.
+
+    Every expert is drawn from its own key. Args and errors are those of `from_functions`.
+    """
+
+    def init(key, x):
+        router_key, expert_key = jax.random.split(key)
+        expert_params = jax.vmap(expert.init, in_axes=(0, None))(
+            jax.random.split(expert_key, num_experts), x
+        )
+        return {"router": router.init(router_key, x), "experts": expert_params}
+
+    return from_functions(
+        router.apply,
+        expert.apply,
+        num_experts=num_experts,
+        top_k=top_k,
+        combine=combine,
+        block_size=block_size,
+        init=init,
+    )
+
+
+def stack_experts(experts: Sequence[Params]) -> Params:
+    """Trees of params of single experts as one tree with a leading axis M."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *experts)
+
+
+def apply_dense(mixture: Mixture, params: Params, x: Clips) -> Float[Array, "batch ..."]:
+    """F(x) by running every expert on every clip: the reference that `apply` must equal."""
+    routing = choose(mixture.route(params, x), mixture.top_k, mixture.combine)
+    outputs = jnp.moveaxis(mixture.experts(params, x), 0, 1)
+    return combine_outputs(_take(outputs, routing.experts), routing.weights)
+
+
+def apply_soft(mixture: Mixture, params: Params, x: Clips) -> Float[Array, "batch ..."]:
+    """The soft mixture Σ_i a_i(x) E_i(x) over all experts."""
+    weights = jax.nn.softmax(mixture.route(params, x), axis=-1)
+    return combine_outputs(jnp.moveaxis(mixture.experts(params, x), 0, 1), weights)
+
+
+def combine_outputs(
+    outputs: Float[Array, "batch k ..."], weights: Float[Array, "batch k"]
+) -> Float[Array, "batch ..."]:
+    """Σ_i c_i E_i(x) over the chosen experts."""
+    chex.assert_equal_shape_prefix((outputs, weights), 2)
+    return jnp.einsum("bk...,bk->b...", outputs, weights.astype(outputs.dtype))
+
+
+def _take(outputs: Array, experts: Array) -> Array:
+    """`outputs [B, M, …]` of the chosen `experts [B, k]`, as [B, k, …]."""
+    return jax.vmap(lambda output, index: output[index])(outputs, experts)

@@ -1,0 +1,80 @@
+"""From router logits to combine weights, and the losses that keep the load balanced.
+
+Axes: B = batch, M = experts, k = chosen experts.
+"""
+
+from typing import Literal, NamedTuple, get_args
+
+import chex
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+Combine = Literal["softmax", "renormalized", "none"]
+COMBINES: tuple[str, ...] = get_args(Combine)
+
+Balance = Literal["switch", "importance"]
+BALANCES: tuple[str, ...] = get_args(Balance)
+
+
+class Routing(NamedTuple):
+    """Which experts each clip goes to, and with which weights."""
+
+    experts: Int[Array, "batch k"]
+    weights: Float[Array, "batch k"]
+
+
+def choose(logits: Float[Array, "batch experts"], top_k: int, combine: Combine) -> Routing:
+    """The `top_k` most trusted experts of every clip and their combine weights c_i.
+
+    Args:
+      logits: router logits r(x).
+      top_k: experts a clip, 1 ≤ top_k ≤ M.
+      combine: `"softmax"` takes a_i as it is, so the router has a gradient under top-1;
+        `"renormalized"` divides by the sum over the chosen; `"none"` is 1 for each chosen expert,
+        which leaves the router without a gradient.
+    """
+    chex.assert_rank(logits, 2)
+    weights = jax.nn.softmax(logits, axis=-1)
+    # Not of the weights: they tie where they underflow or round to the same float.
+    _, experts = jax.lax.top_k(logits, top_k)
+    top_weights = jnp.take_along_axis(weights, experts, axis=-1)
+    if combine == "renormalized":
+        top_weights = top_weights / jnp.sum(top_weights, axis=-1, keepdims=True)
+    elif combine == "none":
+        top_weights = jnp.ones_like(top_weights)
+    return Routing(experts, top_weights)
+
+
+def balance_loss(
+    logits: Float[Array, "batch experts"], kind: Balance, axis_name: str | None = None
+) -> Float[Array, ""]:
+    """How unevenly a batch is spread over the experts; least when the load is even.
+
+    Args:
+      logits: router logits.
+      kind: `"switch"` is M · Σ_i f_i P_i, f_i the share of clips whose first choice is i and P_i
+        the mean router weight, 1 when even (Fedus et al. 2022, eq. 4, https://arxiv.org/abs/2101.03961);
+        `"importance"` is the squared coefficient of variation of the summed router weights, 0 when
+        even (Riquelme et al. 2021, appendix A, https://arxiv.org/abs/2106.05974).
+      axis_name: of the devices over which the batch is spread, if it is.
+
+    Raises:
+      ValueError: an unknown kind.
+    """
+    if kind not in BALANCES:
+        raise ValueError(f"balance: {kind!r} is not one of {', '.join(BALANCES)}")
+    weights = jax.nn.softmax(logits, axis=-1)
+    importance = jnp.mean(weights, axis=0)
+    load = jax.lax.stop_gradient(expert_load(logits))
+    if axis_name is not None:
+        importance, load = jax.lax.pmean((importance, load), axis_name)
+    if kind == "importance":
+        return jnp.var(importance) / jnp.square(jnp.mean(importance))
+    return logits.shape[-1] * jnp.sum(load * importance)
+
+
+def expert_load(logits: Float[Array, "batch experts"]) -> Float[Array, " experts"]:
+    """Share of the clips whose first choice each expert is; sums to 1."""
+    chosen = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)
+    return jnp.mean(chosen, axis=0)

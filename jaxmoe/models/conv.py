@@ -1,0 +1,132 @@
+"""One convolution for every platform, with 1, 2 or 3 spatial axes, channels last.
+
+XLA on CPU is slow at 3D convolutions, and within a loop body its gradients of any convolution miss
+the fast path by 10-60x (jax-ml/jax issue 12868). Attacks are loops over gradients, so here the
+lowering is chosen per platform: on CPU the sums of 2D convolutions and matmuls of `conv_taps`,
+elsewhere the native operation and its native gradients.
+
+Axes: B = batch, *S = spatial (time, height, width), C = input channels, O = output channels,
+*K = the kernel's window.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float
+
+from jaxmoe.models.conv_kernel_gradient import taps_kernel_gradient
+from jaxmoe.models.conv_taps import conv_taps, taps_input_gradient
+from jaxmoe.models.conv_window import Window, conv_native, make_window
+
+
+def conv(
+    x: Float[Array, "batch *spatial in_channels"],
+    kernel: Float[Array, "*window in_channels out_channels"],
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: str | int | Sequence[tuple[int, int]] = "SAME",
+    dilation: int | Sequence[int] = 1,
+) -> Float[Array, "batch *out_spatial out_channels"]:
+    """Convolves (cross-correlates) `x` with `kernel`, fast on CPU also inside loops.
+
+    Reverse-mode differentiable to any order in both arguments; `jit`, `vmap`, `scan`, `cond` and
+    `remat` apply. Half-precision inputs are accumulated in float32.
+
+    Args:
+      x: any floating dtype, with 1, 2 or 3 spatial axes.
+      kernel: of the same dtype as `x`.
+      strides: one integer, or one per spatial axis.
+      padding: "SAME", "VALID", an integer for all sides, or a pair (low, high) per spatial axis, in
+        positions of `x` filled with zeros.
+      dilation: spacing between the kernel's taps, one integer or one per spatial axis.
+
+    Returns:
+      An array of the dtype of `x`, as `lax.conv_general_dilated` would give.
+
+    Raises:
+      ValueError: shapes or dtypes disagree, or an option is out of its range.
+    """
+    window = make_window(x, kernel, strides, padding, dilation)
+    return _conv(x, kernel, window)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(x: Array, kernel: Array, window: Window) -> Array:
+    return _by_platform(conv_taps, conv_native, window)(x, kernel)
+
+
+def _conv_forward(x: Array, kernel: Array, window: Window) -> tuple[Array, tuple[Array, Array]]:
+    return _conv(x, kernel, window), (x, kernel)
+
+
+def _conv_backward(window: Window, residuals: tuple, gradient: Array) -> tuple[Array, Array]:
+    # Two separate calls, so that the compiler drops the one that nobody reads.
+    x, kernel = residuals
+    input_gradient = _by_platform(taps_input_gradient, _native_input_gradient, window)
+    kernel_gradient = _by_platform(taps_kernel_gradient, _native_kernel_gradient, window)
+    return input_gradient(x, kernel, gradient), kernel_gradient(x, kernel, gradient)
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _native_input_gradient(x: Array, kernel: Array, gradient: Array, window: Window) -> Array:
+    return jax.vjp(lambda x: conv_native(x, kernel, window), x)[1](gradient)[0]
+
+
+def _native_kernel_gradient(x: Array, kernel: Array, gradient: Array, window: Window) -> Array:
+    return jax.vjp(lambda kernel: conv_native(x, kernel, window), kernel)[1](gradient)[0]
+
+
+def _by_platform(cpu: Callable, other: Callable, window: Window) -> Callable[..., Array]:
+    cpu, other = functools.partial(cpu, window=window), functools.partial(other, window=window)
+    return lambda *operands: lax.platform_dependent(*operands, cpu=cpu, default=other)
+
+
+class Conv(nn.Module):
+    """A convolution layer on `[B, *S, C]`, computed by `conv`.
+
+    Attributes:
+      features: O, the number of output channels.
+      kernel_size: the window, one integer per spatial axis.
+      strides: as in `conv`.
+      padding: as in `conv`.
+      dilation: as in `conv`.
+      use_bias: whether a bias `[O]` is added.
+      dtype: the dtype of the computation and of the result; params stay float32.
+      kernel_init: by default He et al. 2015, normal with fan-out (https://arxiv.org/abs/1502.01852).
+    """
+
+    features: int
+    kernel_size: Sequence[int]
+    strides: int | Sequence[int] = 1
+    padding: str | int | Sequence[tuple[int, int]] = "SAME"
+    dilation: int | Sequence[int] = 1
+    use_bias: bool = False
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.variance_scaling(
+        2.0, "fan_out", "normal"
+    )
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch *spatial in_channels"]
+    ) -> Float[Array, "batch *out_spatial features"]:
+        """Convolves `x`; see `conv`."""
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        y = conv(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            strides=self.strides,
+            padding=self.padding,
+            dilation=self.dilation,
+        )
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+            y = y + jnp.broadcast_to(bias.astype(self.dtype), y.shape)
+        return y

@@ -1,0 +1,151 @@
+"""3D residual networks for video.
+
+Axes: B = batch, T H W = time, height, width, C = channels, K = classes.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from jaxmoe.models.conv import Conv
+from jaxmoe.models.norm import FrozenBatchNorm, GroupNorm, Normalize
+from jaxmoe.models.pool import max_pool
+from jaxmoe.models.precision import accumulation_dtype
+
+STAGE_SIZES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+NORMS = {"group": GroupNorm, "frozen_batch": FrozenBatchNorm}
+STEMS = ("hara", "small")
+SHORTCUTS = ("projection", "zero_pad")
+
+
+class BasicBlock3D(nn.Module):
+    """Two 3×3×3 convolutions and a shortcut, He et al. 2016, https://arxiv.org/abs/1512.03385.
+
+    Attributes:
+      features: output channels.
+      stride: in time, height and width, of the first convolution and of the shortcut.
+      norm: builds a normalisation layer.
+      shortcut: "projection" (option B) or "zero_pad" (option A), where the shape changes.
+      dtype: of the computation.
+    """
+
+    features: int
+    stride: int
+    norm: Callable[..., nn.Module]
+    shortcut: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch time height width channels"]
+    ) -> Float[Array, "batch time2 height2 width2 features"]:
+        """The block's output."""
+        size, pads = (3, 3, 3), ((1, 1),) * 3
+        y = Conv(self.features, size, self.stride, pads, dtype=self.dtype, name="conv1")(x)
+        y = jax.nn.relu(self.norm(name="norm1")(y))
+        y = Conv(self.features, size, 1, pads, dtype=self.dtype, name="conv2")(y)
+        y = self.norm(name="norm2")(y)
+        if self.stride != 1 or x.shape[-1] != self.features:
+            if self.shortcut == "projection":
+                x = Conv(
+                    self.features, (1, 1, 1), self.stride, "VALID", dtype=self.dtype, name="proj"
+                )(x)
+                x = self.norm(name="norm_proj")(x)
+            else:
+                x = x[:, :: self.stride, :: self.stride, :: self.stride]
+                x = jnp.pad(x, ((0, 0),) * 4 + ((0, self.features - x.shape[-1]),))
+        return jax.nn.relu(x + y)
+
+
+class ResNet3D(nn.Module):
+    """3D ResNet with basic blocks, clips in, logits out.
+
+    Hara et al. 2018, "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?",
+    table 1, https://arxiv.org/abs/1711.09577.
+
+    Attributes:
+      num_classes: K.
+      depth: 10, 18 or 34; sets the blocks per stage.
+      width: channels of the first stage, doubled by every later one; 64 in the paper.
+      stage_sizes: blocks per stage, in place of those of `depth`.
+      stem: "hara", 7×7×7 with stride (1, 2, 2) and a 3×3×3 maximum with stride 2; or "small",
+        3×3×3 with `stem_strides` and no pooling, for small clips.
+      stem_strides: of the stem's convolution; the default is (1, 2, 2).
+      shortcut: "projection" (option B) or "zero_pad" (option A).
+      norm: "group", or "frozen_batch" for imported weights.
+      mean: per channel, subtracted from the pixels.
+      std: per channel, divides the pixels.
+      dtype: of the computation; params stay float32, logits are float32 or wider.
+    """
+
+    num_classes: int
+    depth: int = 18
+    width: int = 64
+    stage_sizes: Sequence[int] | None = None
+    stem: str = "hara"
+    stem_strides: Sequence[int] = (1, 2, 2)
+    shortcut: str = "projection"
+    norm: str = "group"
+    mean: Sequence[float] = (0.5,)
+    std: Sequence[float] = (0.5,)
+    dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("depth", tuple(STAGE_SIZES)),
+            ("stem", STEMS),
+            ("shortcut", SHORTCUTS),
+            ("norm", tuple(NORMS)),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+        for name in ("num_classes", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.stage_sizes is not None and (
+            not self.stage_sizes or any(blocks < 1 for blocks in self.stage_sizes)
+        ):
+            raise ValueError(f"stage_sizes must be integers >= 1, got {self.stage_sizes}")
+        if len(self.stem_strides) != 3 or any(stride < 1 for stride in self.stem_strides):
+            raise ValueError(f"stem_strides must be 3 integers >= 1, got {self.stem_strides}")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch time height width channels"]
+    ) -> Float[Array, "batch num_classes"]:
+        """Logits in float32 of clips with pixels in [0, 1].
+
+        Raises:
+          ValueError: `x` is not `[B, T, H, W, C]`.
+        """
+        if x.ndim != 5:
+            raise ValueError(f"x must be [B, T, H, W, C], got shape {x.shape}")
+        norm = functools.partial(NORMS[self.norm], dtype=self.dtype)
+        x = Normalize(self.mean, self.std, self.dtype)(x)
+        size = 7 if self.stem == "hara" else 3
+        pads = ((size // 2, size // 2),) * 3
+        x = Conv(self.width, (size,) * 3, self.stem_strides, pads, dtype=self.dtype, name="stem")(x)
+        x = jax.nn.relu(norm(name="norm_stem")(x))
+        if self.stem == "hara":
+            x = max_pool(x, (3, 3, 3), (2, 2, 2), ((1, 1),) * 3)
+        for stage, blocks in enumerate(self.stage_sizes or STAGE_SIZES[self.depth]):
+            for block in range(blocks):
+                x = BasicBlock3D(
+                    self.width * 2**stage,
+                    2 if stage > 0 and block == 0 else 1,
+                    norm,
+                    self.shortcut,
+                    self.dtype,
+                    name=f"stage{stage + 1}_block{block + 1}",
+                )(x)
+            self.sow("intermediates", f"stage{stage + 1}", x)
+        x = x.astype(accumulation_dtype(x.dtype))
+        x = jnp.mean(x, axis=(1, 2, 3))
+        return nn.Dense(self.num_classes, dtype=x.dtype, name="head")(x)

@@ -1,0 +1,15 @@
+"""Reporting: result files, tables for a terminal, figures."""
+
+from jaxmoe.reporting.figures import plot_robust_accuracy
+from jaxmoe.reporting.results import read_results, results_markdown, write_results
+from jaxmoe.reporting.tables import format_epsilon, print_flops, print_suite
+
+__all__ = [
+    "format_epsilon",
+    "plot_robust_accuracy",
+    "print_flops",
+    "print_suite",
+    "read_results",
+    "results_markdown",
+    "write_results",
+]

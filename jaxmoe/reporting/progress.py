@@ -1,0 +1,177 @@
+"""What a person sees while they wait: bars on a terminal, plain lines where output is piped.
+
+`make_progress()` is a context manager. It implements `training.Progress` for training, and is told
+of data preparation by `data(done, total)` and of evaluation by `evaluation(done, total, what)`.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from jaxmoe.training import Validation
+
+# Piped output says that a long wait still goes on; more often would fill a log file.
+_HEARTBEAT_SECONDS = 60.0
+
+
+def make_progress(stream: TextIO | None = None) -> "PlainProgress | BarProgress":
+    """Bars if `stream` (standard output by default) is a terminal, else plain lines."""
+    stream = stream or sys.stdout
+    return BarProgress(stream) if stream.isatty() else PlainProgress(stream)
+
+
+class PlainProgress:
+    """One line when a stage begins, when an epoch was validated, and once a minute between."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic):
+        self._stream = stream
+        self._clock = clock
+        self._began = self._last_line = clock()
+        self._stage, self._steps, self._done = "", 0, 0
+        self._losses: dict[str, float] = {}
+        self._attack = ""
+
+    def __enter__(self) -> "PlainProgress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        """Prints a line."""
+        print(line, file=self._stream, flush=True)
+        self._last_line = self._clock()
+
+    def stage(self, name: str, steps: int, done: int) -> None:
+        """A stage of training begins."""
+        self._stage, self._steps, self._done, self._losses = name, steps, done, {}
+        resumed = f", resumed after {done}" if done else ""
+        self._tell(f"{name}: {steps} steps{resumed}; compiling…")
+
+    def step(self, metrics: Mapping[str, float] | None) -> None:
+        """A step is done."""
+        self._done += 1
+        self._losses |= read_losses(metrics)
+        self._heartbeat(self._stage, self._done, self._steps, " steps" + show_losses(self._losses))
+
+    def epoch(self, epoch: int, validation: "Validation") -> None:
+        """An epoch was validated."""
+        self._tell(f"{self._stage}: epoch {epoch}, {show_epoch(self._losses, validation)}")
+
+    def data(self, done: int, total: int) -> None:
+        """Videos were decoded."""
+        if done == total:
+            self._tell(f"prepared {total} videos")
+        else:
+            self._heartbeat("preparing videos", done, total, "")
+
+    def evaluation(self, done: int, total: int, what: str) -> None:
+        """A batch was evaluated."""
+        if what != self._attack:
+            self._attack = what
+            self._tell(f"evaluating: {what}")
+        else:
+            self._heartbeat(f"evaluating: {what}", done, total, " batches")
+
+    def _heartbeat(self, what: str, done: int, total: int, more: str) -> None:
+        if self._clock() - self._last_line >= _HEARTBEAT_SECONDS:
+            self._tell(f"{what}: {done} of {total}{more}")
+
+    def _tell(self, text: str) -> None:
+        self.say(f"[{show_seconds(self._clock() - self._began)}] {text}")
+
+
+class BarProgress:
+    """A bar for each stage, attack and data preparation, with rich."""
+
+    def __init__(self, stream: TextIO):
+        from rich import console, progress
+
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=16),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(compact=True),
+            progress.TextColumn("{task.fields[more]}"),
+            console=console.Console(file=stream, highlight=False),
+        )
+        self._tasks: dict[str, Any] = {}
+        self._stage = ""
+        self._losses: dict[str, float] = {}
+
+    def __enter__(self) -> "BarProgress":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def say(self, line: str) -> None:
+        """Prints a line above the bars."""
+        # Not as markup: a file's name may have brackets.
+        self._progress.console.print(line, markup=False, soft_wrap=True)
+
+    def stage(self, name: str, steps: int, done: int) -> None:
+        """A stage of training begins."""
+        self._stage, self._losses = name, {}
+        self._tasks[name] = self._progress.add_task(
+            name, total=steps, completed=done, more="compiling…"
+        )
+
+    def step(self, metrics: Mapping[str, float] | None) -> None:
+        """A step is done."""
+        self._losses |= read_losses(metrics)
+        # Phases have their names in the lines of epochs; here they would not fit 80 columns.
+        more = "/".join(f"{value:.2f}" for value in self._losses.values())
+        more = f"loss {more}" if more else "first steps"
+        self._progress.update(self._tasks[self._stage], advance=1, more=more)
+
+    def epoch(self, epoch: int, validation: "Validation") -> None:
+        """An epoch was validated."""
+        self.say(f"{self._stage}: epoch {epoch}, {show_epoch(self._losses, validation)}")
+
+    def data(self, done: int, total: int) -> None:
+        """Videos were decoded."""
+        self._update("preparing videos", done, total, "")
+
+    def evaluation(self, done: int, total: int, what: str) -> None:
+        """A batch was evaluated."""
+        self._update("evaluating", done, total, what)
+
+    def _update(self, name: str, done: int, total: int, more: str) -> None:
+        task = self._tasks.get(name)
+        if task is None or self._progress.tasks[task].finished:
+            self._tasks[name] = task = self._progress.add_task(name, total=total, more=more)
+        self._progress.update(task, completed=done, total=total, more=more)
+
+
+def read_losses(metrics: Mapping[str, float] | None) -> dict[str, float]:
+    """The losses among a step's metrics, by phase."""
+    found = (metrics or {}).items()
+    return {name.removesuffix("/loss"): value for name, value in found if name.endswith("/loss")}
+
+
+def show_losses(losses: Mapping[str, float]) -> str:
+    """`, loss 1.234`, or one for each phase; nothing before the first."""
+    if len(losses) == 1:
+        return f", loss {next(iter(losses.values())):.4f}"
+    return "".join(f", {phase} loss {value:.4f}" for phase, value in losses.items())
+
+
+def show_epoch(losses: Mapping[str, float], validation: "Validation") -> str:
+    """Losses of training and figures of the validation split."""
+    return (
+        f"{show_losses(losses).removeprefix(', ')}{', ' if losses else ''}"
+        f"validation: accuracy {validation.accuracy:.1%}, robust {validation.robust_accuracy:.1%}, "
+        f"busiest expert {validation.largest_load:.0%} of the clips"
+    )
+
+
+def show_seconds(seconds: float) -> str:
+    """`m:ss`, or `h:mm:ss` from an hour on."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

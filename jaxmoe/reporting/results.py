@@ -1,0 +1,126 @@
+"""`results.json`, `results.csv` and `results.md`: one row for each attack and ε.
+
+Each file is written beside its place and then moved there: whoever reads it finds a whole one.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from jaxmoe.evaluation.flops import MixtureFlops
+from jaxmoe.evaluation.rows import Check, Row
+from jaxmoe.reporting.tables import COLUMNS, cells
+
+JSON, CSV, MARKDOWN = "results.json", "results.csv", "results.md"
+
+
+def write_results(
+    rows: Sequence[Row],
+    folder: str | os.PathLike,
+    *,
+    checks: Sequence[Check] = (),
+    flops: MixtureFlops | None = None,
+) -> list[pathlib.Path]:
+    """Writes the three files into `folder`, which is made if need be.
+
+    Args:
+      rows: of a suite.
+      folder: where to.
+      checks: of masked gradients, for `results.md`.
+      flops: of `mixture_flops`, for `results.md`.
+
+    Returns:
+      The files' paths.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    records = [_clean(row._asdict()) for row in rows]
+    contents = {
+        JSON: json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        CSV: _as_csv(records),
+        MARKDOWN: results_markdown(rows, checks, flops),
+    }
+    for name, text in contents.items():
+        _write(folder / name, text)
+    return [folder / name for name in contents]
+
+
+def read_results(folder: str | os.PathLike) -> list[Row]:
+    """The rows that `write_results` wrote into `folder`.
+
+    Raises:
+      FileNotFoundError: there are none.
+    """
+    records = json.loads((pathlib.Path(folder) / JSON).read_text(encoding="utf-8"))
+    return [Row(**record) for record in records]
+
+
+def results_markdown(
+    rows: Sequence[Row], checks: Sequence[Check] = (), flops: MixtureFlops | None = None
+) -> str:
+    """The main table of a terminal in Markdown; behind it the checks and the GFLOPs, if given."""
+    titles = [column.title for column in COLUMNS]
+    lines = _table(titles, [cells(row) for row in rows])
+    if rows:
+        lines += ["", f"n = {rows[0].n} clips, seed {rows[0].seed}, norm {rows[0].norm}."]
+    if checks:
+        lines += ["", *_table(["verdict", "check", "meaning"], [_check(c) for c in checks])]
+    if flops is not None:
+        lines += [
+            "",
+            f"GFLOPs per clip: mixture {flops.sparse:.4g}, dense {flops.dense:.4g}, "
+            f"mixture / dense {flops.ratio:.3f}.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _check(check: Check) -> list[str]:
+    return [check.verdict, check.name, check.sentence]
+
+
+def _table(titles: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (titles, ["---"] * len(titles), *rows)]
+
+
+def _as_csv(records: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=Row._fields, lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        # A list in one cell, so that the columns do not depend on the number of experts.
+        writer.writerow(
+            {
+                name: " ".join(map(str, value)) if isinstance(value, list) else value
+                for name, value in record.items()
+            }
+        )
+    return text.getvalue()
+
+
+def _clean(value: Any) -> Any:
+    """What JSON can hold: no NaN and no infinity, which become null."""
+    if isinstance(value, dict):
+        return {name: _clean(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_clean(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
+        file.write(text)
+    # A temporary file is its owner's alone; a result is as readable as any other file.
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(file.name, 0o666 & ~mask)
+    os.replace(file.name, path)

@@ -1,0 +1,189 @@
+"""The suite as tables in a terminal; where output is piped, plain lines without colour."""
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxmoe.evaluation.flops import MixtureFlops
+from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, SuiteResult
+
+# ε within this of a whole number of grey levels is shown as one.
+_GREY_LEVEL_TOLERANCE = 1e-3
+
+
+class Column(NamedTuple):
+    """A column of the main table."""
+
+    title: str
+    cell: Callable[[Row], str]
+
+
+def format_epsilon(epsilon: float, norm: str = "linf") -> str:
+    """ε in pixel units as `k/255` where it is a whole number of grey levels."""
+    levels = epsilon * 255
+    if epsilon == 0:
+        return "0"
+    if norm == "linf" and abs(levels - round(levels)) < _GREY_LEVEL_TOLERANCE and round(levels) > 0:
+        return f"{round(levels)}/255"
+    return f"{epsilon:.4g}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+COLUMNS = (
+    Column("attack", lambda row: row.attack),
+    Column("ε", lambda row: format_epsilon(row.epsilon, row.norm)),
+    Column("robust accuracy %", lambda row: _percent(row.robust_accuracy)),
+    Column("n", lambda row: str(row.n)),
+    Column("flip rate %", lambda row: _percent(row.flip_rate)),
+    Column("gradient evaluations", lambda row: str(row.gradient_evaluations)),
+    Column("seconds", lambda row: f"{row.seconds:.2f}"),
+)
+
+
+def cells(row: Row) -> list[str]:
+    """A row's cells, one for each of `COLUMNS`."""
+    return [column.cell(row) for column in COLUMNS]
+
+
+def print_suite(
+    result: SuiteResult, flops: MixtureFlops | None = None, file: TextIO | None = None
+) -> None:
+    """Prints the rows, the checks of masked gradients, load, Lipschitz figures and GFLOPs.
+
+    Args:
+      result: of `evaluate_suite`.
+      flops: of `mixture_flops`, if they were counted.
+      file: where to; None is standard output. A file that is no terminal gets plain ASCII.
+    """
+    sheet = _Sheet(file or sys.stdout)
+    first = result.rows[0]
+    sheet.table(
+        f"n = {first.n} clips, seed {first.seed}, norm {first.norm}",
+        [column.title for column in COLUMNS],
+        [cells(row) for row in result.rows],
+        bold=lambda row: row[0] in (CLEAN, WORST_CASE),
+    )
+    _print_checks(sheet, result.checks)
+    _print_load(sheet, result.rows)
+    _print_lipschitz(sheet, result.rows)
+    if flops is not None:
+        _print_flops(sheet, flops)
+
+
+def print_flops(flops: MixtureFlops, file: TextIO | None = None) -> None:
+    """Prints GFLOPs per clip alone."""
+    _print_flops(_Sheet(file or sys.stdout), flops)
+
+
+def _print_checks(sheet: "_Sheet", checks: Sequence[Check]) -> None:
+    rows = [[check.verdict, check.name, _number(check.value), check.sentence] for check in checks]
+    if rows:
+        titles = ["verdict", "check of masked gradients", "value", "meaning"]
+        sheet.table("", titles, rows, bold=lambda row: row[0] == "flag")
+
+
+def _print_load(sheet: "_Sheet", rows: Sequence[Row]) -> None:
+    clean = rows[0]
+    if clean.load_clean is None:
+        return
+    table = [["clean", "0", *_load(clean.load_clean, clean.routing_entropy_clean)]]
+    for row in rows:
+        if row.load_adversarial is not None:
+            load = _load(row.load_adversarial, row.routing_entropy_adversarial)
+            table.append([row.attack, format_epsilon(row.epsilon, row.norm), *load])
+    titles = ["attack", "ε", "load of each expert %", "routing entropy, nats", "of log M"]
+    sheet.table("", titles, table)
+
+
+def _load(load: list[float], entropy: float) -> list[str]:
+    normalized = entropy / math.log(len(load)) if len(load) > 1 else 0.0
+    return [_join(100 * share for share in load), f"{entropy:.3f}", f"{normalized:.3f}"]
+
+
+def _print_lipschitz(sheet: "_Sheet", rows: Sequence[Row]) -> None:
+    table = []
+    for row in rows:
+        if row.lipschitz_model_mean is None:
+            continue
+        line = [
+            row.attack,
+            format_epsilon(row.epsilon, row.norm),
+            _number(row.lipschitz_model_mean),
+        ]
+        if row.lipschitz_experts_mean is not None:
+            line += [
+                _number(row.lipschitz_router_weights_mean),
+                _number(row.lipschitz_router_logits_mean),
+                " ".join(_number(value) for value in row.lipschitz_experts_mean),
+            ]
+        table.append(line)
+    if not table:
+        return
+    titles = ["attack", "ε", "F", "softmax(r)", "r", "each expert"][: len(table[0])]
+    sheet.table("Mean Lipschitz quotient, MSE(g(x'), g(x)) / MSE(x', x)", titles, table)
+
+
+def _print_flops(sheet: "_Sheet", flops: MixtureFlops) -> None:
+    titles = ["router", "one expert", "mixture", "dense", "mixture / dense", "without padding"]
+    values = (flops.router, flops.expert, flops.sparse, flops.dense, flops.ratio, flops.ideal_ratio)
+    sheet.table("GFLOPs per clip", titles, [[f"{value:.4g}" for value in values]])
+
+
+def _join(values) -> str:
+    return " ".join(f"{value:.0f}" for value in values)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _ascii(text: str) -> str:
+    """A log file or a pager may know no other letters."""
+    return text.replace("ε", "eps").encode("ascii", "replace").decode()
+
+
+class _Sheet:
+    """Where tables go: rich ones to a terminal, aligned plain ASCII anywhere else."""
+
+    def __init__(self, file: TextIO):
+        self.file = file
+        self.console = Console(file=file) if file.isatty() else None
+
+    def table(
+        self,
+        title: str,
+        titles: list[str],
+        rows: list[list[str]],
+        bold: Callable[[list[str]], bool] = lambda row: False,
+    ) -> None:
+        """Prints one table; the first column is text, so are those that hold a sentence."""
+        if self.console is not None:
+            table = Table(title=title or None, title_justify="left")
+            for column, name in enumerate(titles):
+                table.add_column(name, justify="left" if _is_text(rows, column) else "right")
+            for row in rows:
+                table.add_row(*row, style="bold" if bold(row) else None)
+            self.console.print(table)
+            return
+        lines = [[_ascii(cell) for cell in row] for row in [titles, *rows]]
+        widths = [max(len(row[column]) for row in lines) for column in range(len(titles))]
+        if title:
+            print(_ascii(title), file=self.file)
+        for row in lines:
+            padded = [
+                cell.ljust(width) if _is_text(rows, column) else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            print("  ".join(padded).rstrip(), file=self.file)
+        print(file=self.file)
+
+
+def _is_text(rows: list[list[str]], column: int) -> bool:
+    return any(any(mark.isalpha() for mark in row[column]) for row in rows)

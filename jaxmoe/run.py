@@ -1,0 +1,272 @@
+"""One run, from a configuration to a trained model in a folder, and back from the folder.
+
+A run's folder holds `config.json`, `run.json` (versions, seed, git revision, command),
+`metrics.jsonl`, `tensorboard/`, `checkpoints/` and, once evaluated, `results.*`.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmoe import data
+from jaxmoe.config import Experiment, from_dict, to_dict, validate
+from jaxmoe.experiment import build_mixture, build_threat, evaluation_loader, open_dataset
+from jaxmoe.mixture import Mixture
+from jaxmoe.parallel import Parallel
+from jaxmoe.training import (
+    RECIPES,
+    LoopOptions,
+    Progress,
+    RecipeOptions,
+    Stage,
+    copy_expert,
+    fit,
+    make_validate,
+    restore_params,
+    shared_expert,
+)
+
+
+class Trained(NamedTuple):
+    """A run that was read back."""
+
+    experiment: Experiment
+    dataset: data.Dataset
+    mixture: Mixture
+    params: Any
+
+
+def train(
+    experiment: Experiment,
+    progress: Progress,
+    *,
+    data_progress: Callable[[int, int], None] | None = None,
+    devices: list[jax.Device] | None = None,
+) -> pathlib.Path:
+    """Trains an experiment into its run's folder, which it returns; resumes one that was stopped.
+
+    Raises:
+      ValueError: an impossible configuration, or a folder that holds another experiment.
+      FileNotFoundError: a directory or checkpoint that is not there.
+    """
+    validate(experiment)
+    run = pathlib.Path(experiment.run.directory)
+    _check_same_experiment(run, experiment)
+    dataset = open_dataset(experiment.data, data_progress)
+    parallel = Parallel(devices)
+    batch_size = experiment.training.batch_size
+    if batch_size % parallel.count:
+        raise ValueError(
+            f"training.batch_size: {batch_size} does not split over {parallel.count} devices"
+        )
+    loader = data.make_loader(
+        dataset.train,
+        batch_size=batch_size // jax.process_count(),
+        frames=experiment.data.frames,
+        size=experiment.data.size,
+        stride=experiment.data.stride,
+        augment=True,
+        flip=experiment.data.flip,
+        shuffle=True,
+        repeat=True,
+        seed=experiment.run.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        workers=experiment.data.workers,
+    )
+    mixture = build_mixture(experiment, len(dataset.classes))
+    threat = build_threat(experiment)
+    params = _initial_params(experiment, mixture)
+    adversarial = experiment.training.recipe != "standard"
+    judge = make_validate(mixture, threat, experiment.attack, adversarial=adversarial)
+    validation = evaluation_loader(
+        dataset.validation, experiment.data, min(batch_size, max(len(dataset.validation), 1))
+    )
+    write_description(run, experiment, dataset)
+    fit(
+        run,
+        mixture,
+        params,
+        _stages(experiment),
+        iter(loader),
+        loader.batches_per_epoch,
+        lambda params: judge(params, validation),
+        threat,
+        loop_options(experiment),
+        recipe_options(experiment),
+        parallel,
+        progress,
+    )
+    return run
+
+
+def load(run: pathlib.Path, checkpoint: str | None = None, **data_fields: Any) -> Trained:
+    """Reads a run back: its experiment, data, mixture and params.
+
+    Args:
+      run: the folder.
+      checkpoint: "best" or "latest"; None is what the experiment's evaluation says.
+      **data_fields: fields of `DataConfig` to replace, such as a directory that has moved.
+
+    Raises:
+      FileNotFoundError: no run there, no data, or no checkpoint yet.
+      ValueError: a checkpoint of another model.
+    """
+    experiment = read_experiment(run)
+    if data_fields:
+        replaced = dataclasses.replace(experiment.data, **data_fields)
+        experiment = dataclasses.replace(experiment, data=replaced)
+    dataset = open_dataset(experiment.data)
+    mixture = build_mixture(experiment, len(dataset.classes))
+    like = jax.eval_shape(lambda: init_params(experiment, mixture))
+    which = checkpoint or experiment.evaluation.checkpoint
+    params = restore_params(run, which, like, loop_options(experiment))
+    return Trained(experiment, dataset, mixture, params)
+
+
+def read_experiment(run: pathlib.Path) -> Experiment:
+    """The experiment of a run's folder.
+
+    Raises:
+      FileNotFoundError: no run there.
+      ValueError: its `config.json` has unknown fields.
+    """
+    path = run / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"run: no config.json in {run}; expected the folder of a run")
+    return from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def init_params(experiment: Experiment, mixture: Mixture) -> Any:
+    """Fresh params, drawn from the run's seed.
+
+    From an `rbg` key: on CPU every Threefry draw of another shape costs a second to compile.
+    """
+    d = experiment.data
+    clip = np.zeros((1, d.frames, d.size, d.size, 3), np.float32)
+    return jax.jit(mixture.init)(jax.random.key(experiment.run.seed, impl="rbg"), clip)
+
+
+def loop_options(experiment: Experiment) -> LoopOptions:
+    """The loop's numbers from the configuration's sections."""
+    run = {
+        f: getattr(experiment.run, f)
+        for f in ("seed", "checkpoint_every", "evaluate_every", "log_every")
+    }
+    return LoopOptions(**dataclasses.asdict(experiment.optimizer), **run)
+
+
+def recipe_options(experiment: Experiment) -> RecipeOptions:
+    """The recipes' numbers from the configuration's sections."""
+    return RecipeOptions(
+        attack=experiment.attack,
+        lam=experiment.training.lam,
+        balance=experiment.mixture.balance,
+        balance_weight=experiment.mixture.balance_weight,
+        weak_experts=experiment.training.weak_experts,
+        global_attack=experiment.training.global_attack,
+    )
+
+
+def write_description(run: pathlib.Path, experiment: Experiment, dataset: data.Dataset) -> None:
+    """Writes `config.json` and `run.json`, atomically."""
+    run.mkdir(parents=True, exist_ok=True)
+    packages = ("jaxmoe", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    description = {
+        "command": sys.argv,
+        "seed": experiment.run.seed,
+        "git_revision": _git_revision(),
+        "python": sys.version.split()[0],
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "devices": [device.device_kind for device in jax.devices()],
+        "clips": dataset.counts,
+        "skipped": list(dataset.skipped),
+        "padded": list(dataset.padded),
+    }
+    _write_json(run / "config.json", to_dict(experiment))
+    _write_json(run / "run.json", description)
+
+
+def _stages(experiment: Experiment) -> tuple[Stage, ...]:
+    """Shared expert, clean mixture, recipe: the first two only where wanted and not done before."""
+    t = experiment.training
+    recipe = Stage(
+        t.recipe,
+        RECIPES[t.recipe],
+        t.epochs,
+        epsilon_warmup=t.epsilon_warmup,
+        in_turn=t.recipe == "j_tlat" and t.schedule == "epoch",
+    )
+    stages = [recipe]
+    if t.initialize_from is not None:
+        return (recipe,)
+    if t.standard_epochs and t.recipe != "standard":
+        stages.insert(0, Stage("standard", RECIPES["standard"], t.standard_epochs, selects=False))
+    if t.shared_epochs:
+        stages[0] = dataclasses.replace(stages[0], prepare=copy_expert(t.shared_noise))
+        shared = Stage("shared expert", shared_expert, t.shared_epochs, validates=False)
+        stages.insert(0, shared)
+    return tuple(stages)
+
+
+def _initial_params(experiment: Experiment, mixture: Mixture) -> Any:
+    fresh = init_params(experiment, mixture)
+    source = experiment.training.initialize_from
+    if source is None:
+        return fresh
+    other = read_experiment(pathlib.Path(source))
+    return restore_params(pathlib.Path(source), "latest", fresh, loop_options(other))
+
+
+def _check_same_experiment(run: pathlib.Path, experiment: Experiment) -> None:
+    if not (run / "config.json").is_file():
+        return
+    old, new = to_dict(read_experiment(run)), to_dict(experiment)
+    for section, fields in new.items():
+        for name, value in fields.items():
+            if section == "evaluation" or (section, name) in _MAY_CHANGE:
+                continue
+            if old[section][name] != value:
+                raise ValueError(
+                    f"run.directory: {run} holds a run with {section}.{name} = "
+                    f"{old[section][name]}, not {value}; choose another directory"
+                )
+
+
+# Where things lie does not decide what a run computes.
+_MAY_CHANGE = {
+    ("run", "directory"),
+    ("run", "log_every"),
+    ("data", "directory"),
+    ("data", "manifest"),
+    ("data", "cache"),
+    ("data", "workers"),
+    ("training", "initialize_from"),
+}
+
+
+def _git_revision() -> str | None:
+    try:
+        return subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=pathlib.Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)

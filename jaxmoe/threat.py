@@ -1,0 +1,144 @@
+"""What an adversary may do: a ball around the clean input, the pixels' box, and which frames.
+
+Axes: B = batch, T = frames, … = any further axes of an input. ε has the unit of pixels in [0, 1].
+"""
+
+import dataclasses
+import functools
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+Norm = Literal["linf", "l2"]
+NORMS: tuple[str, ...] = get_args(Norm)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("epsilon", "frames"),
+    meta_fields=("norm", "bounds"),
+)
+@dataclasses.dataclass(frozen=True)
+class ThreatModel:
+    """All inputs within `epsilon` of a clean one, inside `bounds`, changed in `frames` alone.
+
+    `epsilon` and `frames` are arrays to the compiler, so a grid of ε is a `vmap` and compiles once.
+
+    Attributes:
+      norm: `"linf"` (largest change of a pixel) or `"l2"` (Euclidean length of the change of one
+        whole example).
+      epsilon: radius of the ball in pixel units, ≥ 0; shape [] or [B].
+      bounds: least and greatest value of a pixel.
+      frames: which frames may change, bool of shape [T] or [B, T]; None allows all.
+
+    Raises:
+      ValueError: unknown norm, empty bounds, or ε that is negative or not finite. ε is checked
+        where it is a plain number, not an array.
+    """
+
+    norm: Norm = "linf"
+    epsilon: Float[Array, "*batch"] | float = 8 / 255
+    bounds: tuple[float, float] = (0.0, 1.0)
+    frames: Bool[Array, "*batch time"] | None = None
+
+    def __post_init__(self):
+        if self.norm not in NORMS:
+            raise ValueError(f"threat.norm: {self.norm!r} is not one of {', '.join(NORMS)}")
+        low, high = self.bounds
+        if not low < high:
+            raise ValueError(f"threat.bounds: {self.bounds} is not (low, high) with low < high")
+        if isinstance(self.epsilon, int | float) and not 0 <= self.epsilon < float("inf"):
+            raise ValueError(f"threat.epsilon: {self.epsilon} is not a finite number ≥ 0")
+
+    def project(
+        self, x_adv: Float[Array, "batch ..."], x: Float[Array, "batch ..."]
+    ) -> Float[Array, "batch ..."]:
+        """The allowed input next to `x_adv`: masked to `frames`, into the ball, into the box."""
+        delta = self.mask(x_adv - x)
+        if self.norm == "linf":
+            epsilon = _per_example(self.epsilon, x)
+            delta = jnp.clip(delta, -epsilon, epsilon)
+        else:
+            epsilon = _per_example(self.epsilon, x)
+            length = example_norm(delta)
+            delta = delta * jnp.minimum(1.0, epsilon / jnp.maximum(length, 1e-12))
+        # A pixel that was outside the box when clean stays as it is: the adversary did not do that.
+        low = jnp.minimum(x, self.bounds[0])
+        high = jnp.maximum(x, self.bounds[1])
+        return jnp.clip(x + delta, low, high)
+
+    def random_start(
+        self, key: Key[Array, "*batch"], x: Float[Array, "batch ..."]
+    ) -> Float[Array, "batch ..."]:
+        """A random allowed input: uniform in the ball (ℓ∞), uniform direction and radius (ℓ2).
+
+        Args:
+          key: one key, folded by position in the batch, or a key for each example, so that an
+            example's start does not depend on its neighbours (`example_keys`).
+          x: clean inputs.
+        """
+        keys = per_example_keys(key, x.shape[0])
+        if self.norm == "linf":
+            draw = jax.vmap(
+                lambda k: jax.random.uniform(k, x.shape[1:], x.dtype, minval=-1.0, maxval=1.0)
+            )
+            delta = draw(keys) * _per_example(self.epsilon, x)
+        else:
+            direction_keys, radius_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+            direction = self.mask(
+                jax.vmap(lambda k: jax.random.normal(k, x.shape[1:], x.dtype))(direction_keys)
+            )
+            radius = jax.vmap(lambda k: jax.random.uniform(k, (), x.dtype))(radius_keys)
+            unit = direction / jnp.maximum(example_norm(direction), 1e-12)
+            delta = unit * _per_example(radius, x) * _per_example(self.epsilon, x)
+        return self.project(x + delta, x)
+
+    def size(
+        self, x_adv: Float[Array, "batch ..."], x: Float[Array, "batch ..."]
+    ) -> Float[Array, " batch"]:
+        """`‖x_adv − x‖` of every example, in this threat model's norm."""
+        delta = x_adv - x
+        if self.norm == "linf":
+            return jnp.max(jnp.abs(delta), axis=tuple(range(1, delta.ndim)))
+        return example_norm(delta).reshape(-1)
+
+    def mask(self, delta: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+        """`delta`, a change or a gradient, with zeros in the frames that may not change."""
+        if self.frames is None:
+            return delta
+        frames = jnp.atleast_2d(jnp.asarray(self.frames))
+        if delta.ndim < 3 or frames.shape[1] != delta.shape[1]:
+            raise ValueError(
+                f"threat.frames: a mask of {frames.shape[1]} frames does not fit inputs of shape "
+                f"{delta.shape}; expected [batch, {frames.shape[1]}, …]"
+            )
+        frames = frames.reshape(frames.shape + (1,) * (delta.ndim - 2))
+        return jnp.where(frames, delta, jnp.zeros_like(delta))
+
+
+def example_norm(x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+    """Euclidean length of every example, kept broadcastable: [B, 1, …, 1]."""
+    return jnp.sqrt(jnp.sum(jnp.square(x), axis=tuple(range(1, x.ndim)), keepdims=True))
+
+
+def example_keys(key: Key[Array, ""], index: Array) -> Key[Array, " batch"]:
+    """A key for each example, folded by the example's own `index`, int of shape [B]."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+
+
+def per_example_keys(key: Key[Array, "*batch"], batch: int) -> Key[Array, " batch"]:
+    """`key` itself if it holds one per example, else one folded by each position in the batch."""
+    if key.ndim == 1:
+        if key.shape[0] != batch:
+            raise ValueError(f"key: {key.shape[0]} keys for a batch of {batch}")
+        return key
+    return example_keys(key, jnp.arange(batch))
+
+
+def _per_example(value: Array | float, x: Array) -> Array:
+    """A scalar or [B] value in `x`'s dtype, broadcastable against `x`."""
+    value = jnp.asarray(value, x.dtype)
+    shape = (1,) * x.ndim if value.ndim == 0 else (-1,) + (1,) * (x.ndim - 1)
+    return value.reshape(shape)

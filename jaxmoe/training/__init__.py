@@ -1,0 +1,47 @@
+"""Training: phases, the recipes made of them, the step, the loop and its checkpoints."""
+
+from jaxmoe.training.checkpoint import Checkpoints
+from jaxmoe.training.loop import (
+    LoopOptions,
+    NonFiniteTrainingError,
+    Progress,
+    Stage,
+    copy_expert,
+    fit,
+    restore_params,
+)
+from jaxmoe.training.metrics_log import MetricsLog, read_metrics
+from jaxmoe.training.optimizer import adamw, epsilon_schedule, learning_rate_schedule
+from jaxmoe.training.phase import Found, Phase, Recipe, RecipeOptions
+from jaxmoe.training.recipes import RECIPES, shared_expert
+from jaxmoe.training.step import Batch, TrainState, init_state, make_train_step, to_float
+from jaxmoe.training.validation import Validation, make_validate
+
+__all__ = [
+    "RECIPES",
+    "Batch",
+    "Checkpoints",
+    "Found",
+    "LoopOptions",
+    "MetricsLog",
+    "NonFiniteTrainingError",
+    "Phase",
+    "Progress",
+    "Recipe",
+    "RecipeOptions",
+    "Stage",
+    "TrainState",
+    "Validation",
+    "adamw",
+    "copy_expert",
+    "epsilon_schedule",
+    "fit",
+    "init_state",
+    "learning_rate_schedule",
+    "make_train_step",
+    "make_validate",
+    "read_metrics",
+    "restore_params",
+    "shared_expert",
+    "to_float",
+]

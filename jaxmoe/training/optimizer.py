@@ -1,0 +1,44 @@
+"""AdamW without its learning rate, which the step multiplies in, and the rate's schedule."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import optax
+from jaxtyping import Array
+
+Schedule = Callable[[Array], Array]
+
+
+def adamw(weight_decay: float, gradient_clip: float) -> optax.GradientTransformation:
+    """Clipping by global norm, Adam, decoupled weight decay; to be scaled by −learning rate.
+
+    Args:
+      weight_decay: times the params, added after Adam.
+      gradient_clip: largest global norm of the gradient; 0 does not clip.
+    """
+    clip = optax.clip_by_global_norm(gradient_clip) if gradient_clip else optax.identity()
+    return optax.chain(clip, optax.scale_by_adam(), optax.add_decayed_weights(weight_decay))
+
+
+def learning_rate_schedule(
+    kind: Literal["one_cycle", "constant"], peak: float, steps: int, warmup: float
+) -> Schedule:
+    """`step -> learning rate`: constant, or linear up for `warmup · steps`, then a cosine to 0."""
+    if kind == "constant":
+        return optax.constant_schedule(peak)
+    rise = int(warmup * steps)
+    return optax.join_schedules(
+        [
+            optax.linear_schedule(peak / 25, peak, max(rise, 1)),
+            optax.cosine_decay_schedule(peak, max(steps - rise, 1)),
+        ],
+        [rise],
+    )
+
+
+def epsilon_schedule(epsilon: float, steps: int, warmup: float) -> Schedule:
+    """`step -> ε`: linear from 0 for `warmup · steps`, then ε."""
+    rise = int(warmup * steps)
+    if rise == 0:
+        return optax.constant_schedule(epsilon)
+    return optax.linear_schedule(epsilon / rise, epsilon, rise)

@@ -1,0 +1,63 @@
+"""A defence is a list of phases; a phase is an inner attack, a loss, and which parts move."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Float, Int, Key
+
+from jaxmoe.attacks import AttackSettings
+from jaxmoe.mixture import Balance, Mixture, Routing
+from jaxmoe.threat import ThreatModel
+
+Params = Any
+PARTS = frozenset({"router", "experts"})
+
+
+class Found(NamedTuple):
+    """What a phase's attack hands to its loss, and to the attack of the next phase."""
+
+    x_adv: Float[Array, "batch ..."]
+    finite: Array | bool = True  # whether the attack saw only finite gradients
+    routing: Routing | None = None  # a route that the loss keeps fixed
+
+
+PhaseAttack = Callable[
+    [
+        Key[Array, " batch"],
+        Params,
+        Float[Array, "batch ..."],
+        Int[Array, "batch ..."],
+        Found | None,
+    ],
+    Found,
+]
+"""`(keys, params, x, y, found by the phase before, None for the first) -> Found`."""
+
+PhaseLoss = Callable[
+    [Params, Float[Array, "batch ..."], Int[Array, "batch ..."], Found], Float[Array, " batch"]
+]
+"""`(params, x, y, found) -> [B]`, minimised in the mean."""
+
+
+class Phase(NamedTuple):
+    """One update of a step. What is not in `moves` stays the same to the bit."""
+
+    name: str
+    attack: PhaseAttack | None  # None trains on clean inputs
+    loss: PhaseLoss
+    moves: frozenset[str] = PARTS
+
+
+class RecipeOptions(NamedTuple):
+    """The numbers that recipes share."""
+
+    attack: AttackSettings = AttackSettings()  # of the inner attacks
+    lam: float = 1e-4  # λ in the losses that are minimised
+    balance: Balance = "switch"
+    balance_weight: float = 0.0  # in every phase that moves the router
+    weak_experts: int = 2  # of J-TLAT's second phase
+    global_attack: str = "j-tlga"  # of J-TLAT's third phase
+
+
+Recipe = Callable[[Mixture, ThreatModel, RecipeOptions], tuple[Phase, ...]]
+"""A constructor of phases. The threat model's ε may be traced: it rises while training warms up."""

@@ -1,0 +1,73 @@
+"""J-TLAT: repair the router, then the weak experts, then the whole.
+
+Reference: TLGA and J-TLAT, ICLR 2026 (https://arxiv.org/abs/2602.01369), algorithm of J-TLAT.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxmoe.attacks import expert_loss, perturb, router_loss, temporal_step
+from jaxmoe.mixture import Mixture, choose
+from jaxmoe.threat import ThreatModel
+from jaxmoe.training.phase import Found, Phase, RecipeOptions
+from jaxmoe.training.recipes.adversarial import global_phase, inner_attack
+
+
+def j_tlat(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[Phase, ...]:
+    """The three phases, in order."""
+    return (
+        router_phase(mixture, threat, options),
+        weak_experts_phase(mixture, threat, options),
+        global_phase(options.global_attack, mixture, threat, options),
+    )
+
+
+def router_phase(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> Phase:
+    """Minimises ℓ_R = CE(r(x'), y_R) + λ L_Lip(r) over the router, x' from TLGA-R."""
+
+    def loss(params, x, y, found):
+        del y
+        objective = router_loss(
+            mixture, params, x, lam=options.lam, gamma1=0.0, settings=options.attack
+        )
+        return objective(found.x_adv)
+
+    attack = inner_attack("tlga-r", mixture, threat, options)
+    return Phase("router", attack, loss, frozenset({"router"}))
+
+
+def weak_experts_phase(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> Phase:
+    """Repairs the experts that an attacked router falls back on.
+
+    I = the `weak_experts` most trusted of a(x + δ_R); δ maximises, and the update minimises,
+    `Σ_{i∈I} w_i [CE(E_i(x'), y) + λ L_Lip(E_i)]`. δ_R is that of the phase before; where this phase
+    is the first of its step, it attacks the router itself.
+    """
+    attack_router = inner_attack("tlga-r", mixture, threat, options)
+
+    def attack(keys, params, x, y, previous):
+        keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        router_found = previous or attack_router(keys[0], params, x, y, None)
+        logits = mixture.route(params, router_found.x_adv)
+        routing = choose(logits, options.weak_experts, "renormalized")
+        settings = options.attack
+        loss = expert_loss(mixture, params, x, y, routing, lam=settings.lam, settings=settings)
+        result = perturb(
+            keys[1],
+            x,
+            loss,
+            threat,
+            temporal_step(threat, settings),
+            steps=settings.steps,
+            restarts=settings.restarts,
+        )
+        finite = jnp.all(result.finite) & router_found.finite
+        return Found(result.x_adv, finite, jax.lax.stop_gradient(routing))
+
+    def loss(params, x, y, found):
+        objective = expert_loss(
+            mixture, params, x, y, found.routing, lam=options.lam, settings=options.attack
+        )
+        return objective(found.x_adv)
+
+    return Phase("weak_experts", attack, loss, frozenset({"experts"}))

@@ -1,0 +1,35 @@
+"""Clean training: the mixture, or one expert alone as the start of all."""
+
+from jaxmoe.attacks import cross_entropy
+from jaxmoe.mixture import Mixture
+from jaxmoe.threat import ThreatModel
+from jaxmoe.training.phase import Phase, RecipeOptions
+
+
+def standard(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[Phase, ...]:
+    """CE(F(x), y) on clean clips."""
+    del threat, options
+
+    def loss(params, x, y, found):
+        del found
+        return cross_entropy(mixture.apply(params, x), y)
+
+    return (Phase("standard", None, loss),)
+
+
+def shared_expert(
+    mixture: Mixture, threat: ThreatModel, options: RecipeOptions
+) -> tuple[Phase, ...]:
+    """CE(E_0(x), y): expert 0 learns from every clip, to be copied to the others.
+
+    With few clips, an expert that sees only its share of them learns slowly, and a router that
+    trains beside young experts collapses onto one. Reference: sparse upcycling, Komatsuzaki et al.
+    2023 (https://arxiv.org/abs/2212.05055).
+    """
+    del threat, options
+
+    def loss(params, x, y, found):
+        del found
+        return cross_entropy(mixture.expert(params, x, 0), y)
+
+    return (Phase("shared_expert", None, loss, frozenset({"experts"})),)

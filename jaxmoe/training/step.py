@@ -1,0 +1,149 @@
+"""The training step: a fold over phases, pure per device, one gradient reduction a phase.
+
+Axes: B = batch of this device.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, Key, UInt8
+
+from jaxmoe.mixture import Mixture, balance_loss
+from jaxmoe.threat import ThreatModel, example_keys
+from jaxmoe.training.optimizer import Schedule
+from jaxmoe.training.phase import PARTS, Found, Params, Phase, Recipe, RecipeOptions
+
+FROZEN_COLLECTION = "batch_stats"  # running statistics of imported weights: no gradient moves them
+
+
+class Batch(NamedTuple):
+    """Clips as the loader gives them."""
+
+    clip: UInt8[Array, "batch time height width channels"]
+    label: Int[Array, " batch"]
+    index: Int[Array, " batch"]  # the example's own number: folds its random start
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes."""
+
+    step: Int[Array, ""]  # of this stage
+    params: Params
+    optimizer: dict[str, optax.OptState]  # one for each of "router" and "experts"
+
+
+Metrics = dict[str, Array]
+TrainStep = Callable[[TrainState, Batch, Key[Array, ""]], tuple[TrainState, Metrics]]
+
+
+def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    states = {part: optimizer.init(params[part]) for part in sorted(PARTS)}
+    return TrainState(jnp.zeros((), jnp.int32), params, states)
+
+
+def to_float(clip: UInt8[Array, "batch ..."]) -> Array:
+    """Pixels in [0, 1], float32."""
+    return clip.astype(jnp.float32) / 255
+
+
+def make_train_step(
+    mixture: Mixture,
+    recipe: Recipe,
+    options: RecipeOptions,
+    threat: ThreatModel,
+    optimizer: optax.GradientTransformation,
+    learning_rate: Schedule,
+    epsilon: Schedule,
+    *,
+    axis_name: str | None = None,
+    only_phase: int | None = None,
+) -> TrainStep:
+    """One step of a recipe: `(state, batch, key) -> (state, metrics)`.
+
+    Args:
+      mixture: what is trained.
+      recipe: makes the phases.
+      options: their numbers.
+      threat: the threat model; its ε is replaced by the schedule's.
+      optimizer: without learning rate (`optimizer.adamw`); one state for each part.
+      learning_rate: step → learning rate.
+      epsilon: step → ε.
+      axis_name: of the devices, to average over; None for one device.
+      only_phase: run this phase alone (J-TLAT's `schedule="epoch"`); None runs all, in order.
+
+    The key is the run's: the step and each example's own index are folded in here, so a result does
+    not depend on the number of devices.
+    """
+
+    def step(state: TrainState, batch: Batch, key) -> tuple[TrainState, Metrics]:
+        x, y = to_float(batch.clip), batch.label
+        threat_now = ThreatModel(
+            threat.norm, jnp.asarray(epsilon(state.step), jnp.float32), threat.bounds, threat.frames
+        )
+        phases = recipe(mixture, threat_now, options)
+        chosen = range(len(phases)) if only_phase is None else (only_phase,)
+        rate = jnp.asarray(learning_rate(state.step), jnp.float32)
+        key = jax.random.fold_in(key, state.step)
+
+        params, optimizer_states = state.params, dict(state.optimizer)
+        metrics: Metrics = {}
+        found = None
+        for i in chosen:
+            keys = example_keys(jax.random.fold_in(key, i), batch.index)
+            params, optimizer_states, found, phase_metrics = _run_phase(
+                phases[i], params, optimizer_states, keys, x, y, found, rate
+            )
+            metrics |= phase_metrics
+        return TrainState(state.step + 1, params, optimizer_states), _mean(metrics, axis_name)
+
+    def _run_phase(phase: Phase, params, optimizer_states, keys, x, y, previous, rate):
+        found = Found(x)
+        if phase.attack is not None:
+            found = jax.lax.stop_gradient(phase.attack(keys, params, x, y, previous))
+
+        def objective(moving):
+            everything = {**params, **moving}
+            loss = jnp.mean(phase.loss(everything, x, y, found))
+            total = loss
+            if options.balance_weight and "router" in phase.moves:
+                logits = mixture.route(everything, x)
+                balance = balance_loss(logits, options.balance, axis_name)
+                total = total + options.balance_weight * balance
+            return total, loss
+
+        moving = {part: params[part] for part in sorted(phase.moves)}
+        gradient, loss = jax.grad(objective, has_aux=True)(moving)
+        gradient = _mean(gradient, axis_name)
+        new_params, new_states = dict(params), dict(optimizer_states)
+        for part in moving:
+            updates, new_states[part] = optimizer.update(
+                gradient[part], optimizer_states[part], params[part]
+            )
+            new_params[part] = _apply(params[part], updates, rate)
+        metrics = {
+            f"{phase.name}/loss": loss,
+            f"{phase.name}/gradient_norm": optax.tree.norm(gradient),
+            f"{phase.name}/finite": jnp.asarray(found.finite, jnp.float32),
+        }
+        return new_params, new_states, found, metrics
+
+    return step
+
+
+def _apply(params: Params, updates: Any, rate: Array) -> Params:
+    """`params − rate · updates`, the frozen collection left as it is."""
+
+    def move(path, param, update):
+        if any(getattr(entry, "key", None) == FROZEN_COLLECTION for entry in path):
+            return param
+        return param - rate.astype(param.dtype) * update
+
+    return jax.tree_util.tree_map_with_path(move, params, updates)
+
+
+def _mean(tree: Any, axis_name: str | None) -> Any:
+    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)

@@ -1,0 +1,85 @@
+"""Per-example losses against NumPy and finite differences of it, in single and double precision."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmoe.attacks import cross_entropy, lipschitz_quotient, router_output
+
+
+def test_cross_entropy(small, reference, assert_gradient):
+    s = small()
+    plain = reference(s)
+
+    def objective(params, x, y):
+        moe = s.mixture()
+        return lambda x_adv: cross_entropy(moe.apply(params, x_adv), y)
+
+    def formula(clip_adv, clip, label):
+        return plain.cross_entropy(plain.apply(clip_adv), label)
+
+    assert_gradient(objective, lambda x_adv: plain.per_clip(formula, x_adv), s)
+
+
+@pytest.mark.parametrize("stop_denominator", [False, True])
+def test_lipschitz_quotient(small, reference, assert_gradient, stop_denominator):
+    s = small()
+    plain = reference(s)
+
+    def objective(params, x, y):
+        moe = s.mixture()
+        clean = moe.apply(params, x)
+        return lambda x_adv: lipschitz_quotient(
+            moe.apply(params, x_adv), clean, x_adv, x, stop_denominator=stop_denominator
+        )
+
+    def losses(x_adv, denominator_at):
+        clips = zip(x_adv, s.x, denominator_at, strict=True)
+        return np.array(
+            [
+                ((plain.apply(there) - plain.apply(c)) ** 2).mean() / ((at - c) ** 2).mean()
+                for there, c, at in clips
+            ]
+        )
+
+    assert_gradient(
+        objective,
+        lambda x_adv: losses(x_adv, x_adv),
+        s,
+        (lambda there: lambda x_adv: losses(x_adv, there)) if stop_denominator else None,
+    )
+
+
+def test_the_quotient_of_a_linear_map_is_its_gain():
+    x = jnp.asarray(np.random.default_rng(0).uniform(size=(3, 2, 4)), jnp.float32)
+    x_adv = x + 0.01 * jnp.arange(1.0, 4).reshape(3, 1, 1)
+    got = lipschitz_quotient(-3 * x_adv, -3 * x, x_adv, x)
+    np.testing.assert_allclose(got, 9, rtol=1e-4)
+
+
+def test_the_quotient_at_the_clean_input_is_zero_and_has_a_finite_gradient():
+    x = jnp.ones((2, 3))
+    value, gradient = jax.value_and_grad(
+        lambda x_adv: jnp.sum(lipschitz_quotient(jnp.tanh(x_adv), jnp.tanh(x), x_adv, x))
+    )(x)
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_dense_predictions_are_averaged_over_their_pixels():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(2, 3, 4, 5)), rng.integers(0, 5, (2, 3, 4))
+    want = (
+        np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, labels[..., None], -1)[..., 0]
+    )
+    got = cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(labels, jnp.int32))
+    np.testing.assert_allclose(got, want.mean((1, 2)), rtol=1e-5)
+
+
+def test_router_output():
+    logits = jnp.array([[0.0, np.log(3.0)]], jnp.float32)
+    np.testing.assert_allclose(router_output(logits), [[0.25, 0.75]], rtol=1e-6)
+    np.testing.assert_array_equal(router_output(logits, "logits"), logits)
+    with pytest.raises(ValueError, match=r"attack.router_output: 'weight' is not one of"):
+        router_output(logits, "weight")

@@ -1,0 +1,344 @@
+import dataclasses
+import json
+import pathlib
+
+import jax
+import pytest
+
+from jaxmoe.attacks import AttackSettings
+from jaxmoe.cli import COMMANDS, main
+from jaxmoe.config import (
+    DataConfig,
+    EvaluationConfig,
+    Experiment,
+    ExpertConfig,
+    MixtureConfig,
+    RouterConfig,
+    RunConfig,
+    TrainingConfig,
+    to_dict,
+)
+from jaxmoe.experiment import build_mixture
+from jaxmoe.run import init_params
+from jaxmoe.training import Checkpoints, adamw, init_state
+from jaxmoe.training.validation import Validation
+
+TINY = Experiment(
+    data=DataConfig(frames=4, size=16, train_clips=20, validation_clips=10, test_clips=10),
+    expert=ExpertConfig(width=4, stage_sizes=(1,)),
+    router=RouterConfig("pooled"),
+    mixture=MixtureConfig(experts=2),
+    attack=AttackSettings(steps=2),
+    training=TrainingConfig(epochs=1, batch_size=10),
+    evaluation=EvaluationConfig(attacks=("fgsm",), batch_size=10, checkpoint="latest"),
+    run=RunConfig(directory="run", evaluate_every=1, log_every=1),
+)
+CONFIG = f"""
+from jaxmoe.config import *
+from jaxmoe.attacks import AttackSettings
+
+def config():
+    return {TINY!r}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> pathlib.Path:
+    """The working directory, with `config.py`, and the cache in it."""
+    (tmp_path / "config.py").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAXMOE_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def trained(folder) -> pathlib.Path:
+    """A run that looks trained: its latest checkpoint has fresh params."""
+    run = folder / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps(to_dict(TINY)))
+    params = init_params(TINY, build_mixture(TINY, 10))
+    Checkpoints(run).save("latest", 1, init_state(params, adamw(1e-2, 1.0)), {"epoch": 1})
+    return run
+
+
+def run(arguments: str) -> int:
+    """The exit code of a command."""
+    return main(arguments.split())
+
+
+def refused(arguments: str, folder: pathlib.Path, capsys) -> str:
+    """The one line on standard error of a command that exits with 2 and writes nothing."""
+    before = sorted(folder.rglob("*"))
+    assert main(arguments.split()) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    (line,) = output.err.splitlines()
+    assert sorted(folder.rglob("*")) == before
+    return line
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ("--optimizer.lerning-rate 1", ["optimizer.lerning-rate", "--optimizer.learning-rate"]),
+        ("--optimizer.learning-rate much", ["optimizer.learning_rate", "much", "a number"]),
+        ("--threat.epsilon -0.1", ["threat.epsilon", "-0.1", "≥ 0"]),
+        ("--mixture.top-k 5", ["mixture.top_k", "5", "mixture.experts = 2"]),
+        ("--attack.steps 0", ["attack.steps", "0", "at least 1"]),
+        ("--evaluation.attacks pgdd", ["pgdd", "did you mean pgd?"]),
+        ("--evaluation.epsilons -1", ["evaluation.epsilons", "-1", "≥ 0"]),
+        ("--data.name video_folder", ["data.directory"]),
+        ("--data.name video_folder --data.directory gone", ["data.directory", "gone"]),
+        ("stray", ["stray"]),
+    ],
+)
+def test_train_refuses_bad_fields(overrides, said, folder, capsys):
+    line = refused(f"train config.py {overrides}", folder, capsys)
+    for part in said:
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("path,label,split,colour\na.mp4,wave,train,red\n", ["colour", "path, label, split"]),
+        ("path,label,split\na.mp4,wave,train\nb.mp4,jump,test\n", ["jump", "train"]),
+    ],
+)
+def test_train_refuses_a_bad_manifest(rows, said, folder, capsys):
+    videos = folder / "videos"
+    videos.mkdir()
+    (videos / "manifest.csv").write_text(rows)
+    arguments = "train config.py --data.name video_folder --data.directory videos"
+    line = refused(arguments, folder, capsys)
+    assert "data.manifest" in line
+    for part in said:
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("x = 1\n", ["config.py", "config()"]),
+        ("def config():\n    return 3\n", ["config.py", "int", "Experiment"]),
+        ("def config():\n    return 1 / 0\n", ["config.py", "ZeroDivisionError"]),
+        ("def config(:\n", ["config.py", "SyntaxError"]),
+        ("import no_such_module\n", ["config.py", "no_such_module"]),
+    ],
+)
+def test_train_refuses_a_broken_config(source, said, folder, capsys):
+    (folder / "config.py").write_text(source)
+    line = refused("train config.py", folder, capsys)
+    for part in said:
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("trian config.py", ["trian", "train"]),
+        ("train", ["CONFIG.py", "--help"]),
+        ("train gone.py", ["CONFIG", "gone.py"]),
+        ("data", ["CONFIG.py", "--name"]),
+        ("data --nam ucf101", ["data.nam", "--data.name"]),
+        ("evaluate", ["RUN"]),
+        ("evaluate gone", ["run", "gone"]),
+        ("sweep gone", ["run", "gone"]),
+        ("quickstart --folder x", ["--folder", "--directory"]),
+        ("benchmark --only atack-loop", ["atack-loop", "attack-loop"]),
+        ("benchmark --output gone/x.json", ["--output", "gone"]),
+    ],
+)
+def test_other_bad_input_is_one_line(arguments, said, folder, capsys):
+    line = refused(arguments, folder, capsys)
+    for part in said:
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--attacks pgd j-tlgaa", ["j-tlgaa", "did you mean j-tlga?"]),
+        ("--epsilons -0.1", ["--epsilons", "-0.1", "≥ 0"]),
+        ("--epsilons 8/2x5", ["--epsilons", "8/2x5"]),
+        ("--steps 0", ["attack.steps", "0", "at least 1"]),
+        ("--batch-size 0", ["--batch-size", "0"]),
+        ("--seed -1", ["--seed", "-1"]),
+        ("--epsilon 8/255", ["--epsilon", "--epsilons"]),
+        ("--checkpoint first", ["--checkpoint", "first", "latest"]),
+    ],
+)
+def test_evaluate_refuses_bad_options(options, said, trained, folder, capsys):
+    line = refused(f"evaluate run {options}", folder, capsys)
+    for part in said:
+        assert part in line
+
+
+def test_evaluate_refuses_a_checkpoint_of_another_model(trained, folder, capsys):
+    other = dataclasses.replace(TINY, expert=dataclasses.replace(TINY.expert, width=8))
+    (trained / "config.json").write_text(json.dumps(to_dict(other)))
+    assert main(["data", "config.py"]) == 0  # prepares the clips, which may be written
+    capsys.readouterr()
+    line = refused("evaluate run", folder, capsys)
+    assert "checkpoint" in line
+    assert "another model" in line
+
+
+def test_train_refuses_a_folder_with_another_experiment(trained, folder, capsys):
+    assert main(["data", "config.py"]) == 0
+    capsys.readouterr()
+    line = refused("train config.py --mixture.experts 3", folder, capsys)
+    for part in ("run.directory", "mixture.experts", "2", "3"):
+        assert part in line
+
+
+def test_evaluate_writes_what_it_says(trained, folder, capsys):
+    assert run("evaluate run --attacks fgsm --epsilons 8/255 --seed 3") == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert "fgsm" in output.out
+    for name in ("results.json", "results.csv", "results.md", "robust_accuracy.png"):
+        assert (trained / name).stat().st_size
+    rows = json.loads((trained / "results.json").read_text())
+    assert [row["attack"] for row in rows] == ["clean", "fgsm", "worst-case"]
+    for row in rows:
+        assert 0 <= row["robust_accuracy"] <= 1
+        assert (row["n"], row["seed"]) == (10, 3)
+        assert row["seconds"] >= 0
+    assert rows[1]["epsilon"] == 8 / 255
+    assert rows[1]["gradient_evaluations"] == 1
+    details = json.loads((trained / "evaluation.json").read_text())
+    assert details["gflops"]["ratio"] < 1
+    assert details["checks"]
+
+
+def test_sweep_writes_beside_the_evaluation_and_has_a_grid(monkeypatch):
+    asked = []
+    monkeypatch.setattr("jaxmoe.commands.sweep.evaluate", lambda *given: asked.append(given))
+    assert run("sweep run --attacks fgsm pgd --epsilons 2/255 4/255") == 0
+    assert run("sweep run") == 0
+    (given, output), (default, _) = asked
+    assert output == pathlib.Path("run/sweep")
+    assert (given.attacks, given.epsilons) == (["fgsm", "pgd"], [2 / 255, 4 / 255])
+    assert default.attacks is None  # the run's config says
+    assert len(default.epsilons) > 2
+
+
+def test_data_shows_classes_and_names_skipped_files(folder, capsys):
+    videos = folder / "videos"
+    videos.mkdir()
+    (videos / "manifest.csv").write_text("path,label,split\na [b].mp4,wave,train\n")
+    (videos / "a [b].mp4").write_bytes(b"no video")
+    assert run("data --name video_folder --directory videos") == 2
+    output = capsys.readouterr()
+    assert "data.directory" in output.err or "data.manifest" in output.err
+
+    assert main(["data", "config.py"]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    for part in ("10 classes", "moves_left", "train", "20"):
+        assert part in output.out
+
+
+def test_help_names_every_command(capsys):
+    assert main([]) == 0
+    overview = capsys.readouterr().out
+    for command in COMMANDS:
+        assert command in overview
+        assert main([command, "--help"]) == 0
+        output = capsys.readouterr()
+        assert output.out.startswith(f"usage: jaxmoe {command}")
+        assert output.err == ""
+
+
+def test_help_of_train_lists_the_values_of_the_config(folder, capsys):
+    assert main(["train", "config.py", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--mixture.experts 2\n" in text
+    assert "--optimizer.learning-rate 0.002\n      the peak" in text
+    assert "--attack.steps 2\n" in text
+    assert "step size as a share of ε" in text
+
+
+def test_a_config_may_import_its_neighbour(folder, capsys):
+    (folder / "neighbour_of_config.py").write_text(CONFIG)
+    (folder / "config.py").write_text("from neighbour_of_config import config\n")
+    line = refused("train config.py --mixture.top-k 5", folder, capsys)
+    assert "mixture.experts = 2" in line
+
+
+def test_ctrl_c_says_how_to_resume(folder, capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxmoe.run.train", stop)
+    assert main(["train", "config.py"]) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "resumes run" in line
+
+
+def test_another_librarys_value_error_keeps_its_traceback(folder, monkeypatch):
+    def broken(*_, **__):
+        return jax.numpy.zeros(3).reshape(2)
+
+    monkeypatch.setattr("jaxmoe.run.train", broken)
+    with pytest.raises((TypeError, ValueError)):
+        main(["train", "config.py"])
+
+
+def test_skipped_clips_are_named_up_to_ten(folder, capsys):
+    from jaxmoe.commands.arguments import notes_on_clips
+
+    @dataclasses.dataclass
+    class Found:
+        skipped: tuple = tuple((f"video {i}.mp4", "no frames") for i in range(12))
+        padded: tuple = (("short.mp4", "3 frames"),)
+
+    text = "\n".join(notes_on_clips(Found(), "run/run.json"))
+    assert "12 clips were skipped" in text
+    assert "video 9.mp4: no frames" in text
+    assert "video 10.mp4" not in text
+    assert "2 more, all in run/run.json" in text
+    assert "short.mp4" in text
+    assert "video 11.mp4" in "\n".join(notes_on_clips(Found(), None))
+
+
+def test_piped_progress_is_one_line_an_epoch():
+    import io
+
+    from jaxmoe.reporting.progress import PlainProgress
+
+    stream, now = io.StringIO(), [0.0]
+    progress = PlainProgress(stream, clock=lambda: now[0])
+    progress.stage("at_m", 200, 0)
+    for step in range(100):
+        now[0] += 0.5
+        progress.step({"adversarial/loss": 1.5, "adversarial/gradient_norm": 1} if step else None)
+    progress.epoch(1, Validation(0.5, 0.25, 1.0, 0.4))
+    first, second = stream.getvalue().splitlines()
+    assert "compiling" in first
+    for part in ("0:50", "epoch 1", "loss 1.5", "50.0%", "25.0%", "40%"):
+        assert part in second
+    for _ in range(130):
+        now[0] += 0.5
+        progress.step(None)
+    assert len(stream.getvalue().splitlines()) == 3
+
+
+def test_bars_survive_names_with_brackets():
+    import io
+
+    from jaxmoe.reporting.progress import BarProgress
+
+    stream = io.StringIO()
+    with BarProgress(stream) as progress:
+        progress.data(1, 2)
+        progress.data(2, 2)
+        progress.say("skipped [/red].mp4")
+        progress.stage("j_tlat", 2, 0)
+        progress.step({"router/loss": 0.5, "global/loss": 1.0})
+        progress.epoch(1, Validation(0.5, 0.25, 1.0, 0.4))
+        progress.evaluation(1, 3, "pgd ε = 0.03")
+    assert "skipped [/red].mp4" in stream.getvalue()
+    assert "j_tlat" in stream.getvalue()

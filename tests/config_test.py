@@ -1,0 +1,83 @@
+"""Configuration: impossible values are found, files round-trip, shipped configs are possible."""
+
+import dataclasses
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from jaxmoe.commands.arguments import load_config
+from jaxmoe.config import Experiment, from_dict, to_dict, validate
+
+CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").rglob("*.py"))
+
+
+def changed(section: str, **fields) -> Experiment:
+    experiment = Experiment()
+    replaced = dataclasses.replace(getattr(experiment, section), **fields)
+    return dataclasses.replace(experiment, **{section: replaced})
+
+
+@pytest.mark.parametrize(
+    ("section", "fields", "message"),
+    [
+        ("threat", {"epsilon": -0.1}, r"threat\.epsilon: -0\.1 .* ≥ 0"),
+        ("threat", {"norm": "l1"}, r"threat\.norm: 'l1' is not one of linf, l2"),
+        ("mixture", {"top_k": 5}, r"mixture\.top_k: 5 .* at most mixture\.experts = 4"),
+        ("mixture", {"experts": 0}, r"mixture\.experts: 0 .* at least 1"),
+        ("mixture", {"balance_weight": -1.0}, r"mixture\.balance_weight: -1\.0 .* ≥ 0"),
+        ("training", {"epochs": 0}, r"training\.epochs: 0 .* at least 1"),
+        ("training", {"epsilon_warmup": 1.0}, r"training\.epsilon_warmup: 1\.0 .* below 1"),
+        ("training", {"recipe": "j_tlat", "weak_experts": 9}, r"training\.weak_experts: 9"),
+        ("optimizer", {"learning_rate": 0.0}, r"optimizer\.learning_rate: 0\.0 .* above 0"),
+        ("evaluation", {"epsilons": (0.1, -0.1)}, r"evaluation\.epsilons: -0\.1"),
+        ("evaluation", {"attacks": ("pdg",)}, r"'pdg' .* did you mean pgd"),
+        ("data", {"name": "video_folder"}, r"data\.directory: None .* the folder"),
+    ],
+)
+def test_an_impossible_value_is_one_line_with_field_and_value(section, fields, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        validate(changed(section, **fields))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_negative_attack_number_is_refused_where_it_is_written():
+    with pytest.raises(ValueError, match=r"attack\.lam: -1 is not a finite number ≥ 0"):
+        changed("attack", lam=-1)
+
+
+def test_an_experiment_survives_json():
+    experiment = changed("expert", stage_sizes=(1, 2))
+    assert from_dict(to_dict(experiment)) == experiment
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"threat": {"epsilom": 1}}, r"threat\.epsilom: no such field; did you mean epsilon\?"),
+        ({"treat": {}}, r"treat: no such section; did you mean threat\?"),
+    ],
+)
+def test_an_unknown_name_in_a_file_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        from_dict(values)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_is_possible(path):
+    experiment = load_config(str(path))
+    if experiment.data.name != "synthetic_actions":
+        data = dataclasses.replace(experiment.data, directory="somewhere")
+        experiment = dataclasses.replace(experiment, data=data)
+    assert validate(experiment) is experiment
+
+
+def test_importing_jaxmoe_imports_no_room_and_never_tensorflow():
+    script = (
+        "import sys, jaxmoe; light = set(sys.modules);"
+        "import jaxmoe.cli, jaxmoe.run, jaxmoe.evaluation, jaxmoe.reporting, tensorflow_datasets;"
+        "print('jax' in light, 'grain' in light, 'tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "False", "False"], done.stderr

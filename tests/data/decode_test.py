@@ -1,0 +1,148 @@
+"""Decoding: any container, upright, antialiased, and every defect by name."""
+
+import struct
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxmoe.data.decode import UnreadableVideoError, decode_video
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("clip.avi", "mpeg4"),
+        ("clip.mp4", "mpeg4"),
+        ("clip.mkv", "mpeg4"),
+        ("clip.webm", "libvpx"),
+        ("clip.gif", "gif"),
+        ("a b!+[1](2)%20 é日本.avi", "mpeg4"),
+        ("-dash #1?&.mp4", "mpeg4"),
+    ],
+)
+def test_containers_and_odd_names_give_frames_in_order(tmp_path, write_video, name, codec):
+    frames = decode_video(write_video(tmp_path / name, frames=6, codec=codec), 16)
+    assert frames.shape == (6, 16, 24, 3)
+    assert frames.dtype == np.uint8
+    brightness = frames.mean((1, 2, 3))
+    # A GIF has a palette of few greys.
+    np.testing.assert_allclose(brightness, 20 + 10 * np.arange(6), atol=25 if codec == "gif" else 4)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"), [(64, 32, (16, 32)), (32, 64, (32, 16)), (40, 40, (16, 16))]
+)
+def test_shorter_side_is_resolution_and_aspect_stays(
+    tmp_path, write_video, width, height, expected
+):
+    frames = decode_video(write_video(tmp_path / "v.avi", width=width, height=height), 16)
+    assert frames.shape[1:3] == expected
+
+
+def test_resizing_averages_instead_of_skipping_pixels(tmp_path):
+    file = tmp_path / "checkerboard.mkv"
+    board = np.indices((128, 128)).sum(0) % 2 * 255
+    image = np.repeat(board[..., None], 3, 2).astype(np.uint8)
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 128, 128, "yuv444p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    frame = decode_video(file, 16)[0].astype(int)
+    assert abs(frame - 127).max() < 20
+
+
+def test_a_video_filmed_sideways_is_turned_upright(tmp_path):
+    file = tmp_path / "phone.mp4"
+    image = np.zeros((32, 64, 3), np.uint8)
+    image[:, :32] = 250  # bright on the left
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    # ISO 14496-12: a 3×3 matrix in the track header; this one is a quarter turn clockwise.
+    data = file.read_bytes()
+    start = data.index(struct.pack(">9i", *_IDENTITY), data.index(b"tkhd"))
+    turned = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 32 << 16, 0, 1 << 30)
+    file.write_bytes(data[:start] + turned + data[start + len(turned) :])
+    frame = decode_video(file, 16)[0]
+    assert frame.shape == (32, 16, 3)
+    assert frame[:12].mean() > 200  # what was left is on top
+    assert frame[20:].mean() < 50
+
+
+_IDENTITY = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+
+
+def test_a_real_clip_matches_an_independent_resize(real_data):
+    file = real_data / "clips" / "ucf101" / "v_LongJump_g01_c04.avi"
+    frames = decode_video(file, 60)
+    with av.open(str(file)) as container:
+        full = [frame.to_image() for frame in container.decode(video=0)]
+    assert frames.shape == (len(full), 60, 80, 3)
+    for t in (0, len(full) - 1):
+        reference = np.asarray(full[t].resize((80, 60), Image.Resampling.BICUBIC), np.float32)
+        assert np.abs(frames[t] - reference).mean() < 3
+
+
+def _empty(file, _):
+    file.write_bytes(b"")
+
+
+def _noise(file, _):
+    file.write_bytes(np.random.default_rng(0).bytes(5000))
+
+
+def _text(file, _):
+    file.write_text("this is no video\n" * 50)
+
+
+def _still(file, _):
+    Image.new("RGB", (32, 32)).save(file, "PNG")
+
+
+def _sound(file, _):
+    with av.open(str(file), "w", format="wav") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+
+
+def _headless(file, write_video):
+    data = write_video(file.with_suffix(".mp4"), frames=20).read_bytes()
+    file.write_bytes(data[: len(data) // 2])  # an MP4 keeps its index at the end
+
+
+def _cut_off(file, write_video):
+    data = write_video(file.with_name("whole.avi"), frames=60, width=64, height=64).read_bytes()
+    file.write_bytes(data[: 5000 + (len(data) - 5000) // 10])
+
+
+def _missing(file, _):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (_empty, "empty"),
+        (_noise, "cannot be decoded"),
+        (_text, "cannot be decoded"),
+        (_still, "still image"),
+        (_sound, "no video stream"),
+        (_headless, "cannot be decoded|no video stream"),
+        (_cut_off, "cut off|cannot be decoded"),
+        (_missing, "no such file"),
+    ],
+)
+def test_a_defect_is_one_line(tmp_path, write_video, capfd, spoil, reason):
+    file = tmp_path / "spoiled.avi"
+    spoil(file, write_video)
+    with pytest.raises(UnreadableVideoError, match=reason) as raised:
+        decode_video(file, 16)
+    assert "\n" not in str(raised.value)
+    assert capfd.readouterr().err == ""  # FFmpeg writes past Python

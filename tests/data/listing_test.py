@@ -1,0 +1,100 @@
+"""What a directory or a manifest lists, and what is said of a wrong one."""
+
+import pytest
+
+from jaxmoe.data.class_folders import list_class_folders
+from jaxmoe.data.manifest import read_manifest
+
+
+def _touch(root, *paths):
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"x")
+
+
+def test_class_folders_are_training_videos_in_path_order(tmp_path):
+    _touch(tmp_path, "run/b [2].avi", "run/a!.avi", "jump/é+.mp4", "jump/.hidden", ".git/x")
+    listing = list_class_folders(tmp_path)
+    assert listing.classes == ("jump", "run")
+    assert [v.path for v in listing.videos] == ["jump/é+.mp4", "run/a!.avi", "run/b [2].avi"]
+    assert listing.splits == ("train",)
+
+
+def test_split_folders(tmp_path):
+    _touch(tmp_path, "train/run/a.avi", "val/run/b.avi", "test/run/c.avi", "train/hop/d.avi")
+    found = {v.path: (v.label, v.split) for v in list_class_folders(tmp_path).videos}
+    assert found == {
+        "train/run/a.avi": ("run", "train"),
+        "val/run/b.avi": ("run", "validation"),
+        "test/run/c.avi": ("run", "test"),
+        "train/hop/d.avi": ("hop", "train"),
+    }
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    _touch(tmp_path, "train/a.avi", "car/b.avi")
+    assert list_class_folders(tmp_path).classes == ("car", "train")
+
+
+def test_a_test_label_without_training_videos_is_named(tmp_path):
+    _touch(tmp_path, "train/run/a.avi", "test/runs/c.avi")
+    with pytest.raises(ValueError, match=r"label 'runs'.*did you mean 'run'"):
+        list_class_folders(tmp_path)
+
+
+@pytest.mark.parametrize("folders", [[], ["run", "jump"]])
+def test_a_directory_without_files_says_what_is_expected(tmp_path, folders):
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+    with pytest.raises(ValueError, match=r"^data\.directory: .*<class>/<video>"):
+        list_class_folders(tmp_path)
+
+
+def _manifest(tmp_path, text, encoding="utf-8"):
+    file = tmp_path / "manifest.csv"
+    file.write_text(text, encoding)
+    return read_manifest(file, tmp_path)
+
+
+def test_manifest_rows_in_any_column_order_with_quotes_and_a_byte_order_mark(tmp_path):
+    listing = _manifest(
+        tmp_path, 'split,path,label\r\ntest,"a, b!.avi",x\r\ntrain,./c.avi,x\r\n', "utf-8-sig"
+    )
+    assert [(v.path, v.label, v.split) for v in listing.videos] == [
+        ("a, b!.avi", "x", "test"),
+        ("c.avi", "x", "train"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("path,label,split\n", "lists no video"),
+        ("path,lable,split\na,x,train\n", "unknown column 'lable'.*did you mean 'label'"),
+        ("path,label,split,fold\na,x,train,1\n", "unknown column 'fold'.*path, label, split"),
+        ("path,label\na,x\n", "no column 'split'"),
+        ("path,label,split,label\na,x,train,x\n", "more than one column 'label'"),
+        ("path,label,split\na,x,trian\n", "line 2: unknown split 'trian'.*did you mean 'train'"),
+        ("path,label,split\na,x,train\n,x,test\n", "line 3: path is empty"),
+        ("path,label,split\na,x\n", "line 2: needs 3 fields"),
+        ("path,label,split\na,x,train,y\n", "line 2: needs 3 fields"),
+        ("path,label,split\na,x,train\na,x,test\n", "lists a twice"),
+        ("path,label,split\na,x,test\n", "no video for training"),
+        ("path,label,split\na,hug,train\nb,hugs,test\n", "label 'hugs' of b.*did you mean 'hug'"),
+    ],
+)
+def test_a_wrong_manifest_is_one_line(tmp_path, text, message):
+    with pytest.raises(ValueError, match=r"^data\.manifest: .*" + message) as raised:
+        _manifest(tmp_path, text)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_manifest_in_another_encoding_is_one_line(tmp_path):
+    with pytest.raises(ValueError, match="UTF-8"):
+        _manifest(tmp_path, "path,label,split\né.avi,x,train\n", "latin-1")
+
+
+def test_a_missing_manifest_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"data\.manifest: no such file: .*other\.csv"):
+        read_manifest(tmp_path / "other.csv", tmp_path)

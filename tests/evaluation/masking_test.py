@@ -1,0 +1,92 @@
+"""Checks of masked gradients: an honest mixture passes, planted frauds are flagged."""
+
+import jax.numpy as jnp
+import planted
+import pytest
+from planted import FAR, NEAR
+
+from jaxmoe.attacks import AttackSettings
+from jaxmoe.evaluation import Programs, Row, evaluate_suite
+from jaxmoe.evaluation.masking import epsilon_check, loss_check, router_gradient_check
+
+CLIPS = planted.clips((NEAR, FAR), (FAR, NEAR), (FAR, FAR), (FAR, 100), (30, 100))
+FACTORY = planted.batches(CLIPS, [0, 0, 0, 1, 0])
+
+
+def verdicts(model, params=planted.PARAMS, factory=FACTORY, **options):
+    options = {"epsilons": [2 / 255, 4 / 255], "settings": AttackSettings(steps=6)} | options
+    result = evaluate_suite(model, params, factory, **options)
+    assert all(check.sentence.endswith(".") for check in result.checks)
+    return {check.name: check.verdict for check in result.checks}
+
+
+def test_an_honest_mixture_passes_every_check():
+    found = verdicts(planted.MIXTURE, attacks=["pgd", "pgd-r"], programs=planted.PROGRAMS)
+    assert len(found) == 6
+    assert set(found.values()) == {"pass"}
+
+
+def test_logits_times_a_million_are_flagged():
+    params = planted.PARAMS | {"experts": 1e6 * planted.PARAMS["experts"]}
+    found = verdicts(planted.MIXTURE, params, attacks=["pgd"], programs=planted.PROGRAMS)
+    assert found["zero gradients"] == "flag"
+
+
+def test_a_router_of_integers_is_flagged():
+    model = planted.mixture(router=lambda scale, x: jnp.round(planted.route(scale, x)))
+    found = verdicts(model, attacks=["pgd-r"], probe_batches=0)
+    assert found == {
+        "zero gradients": "flag",
+        "loss rises with steps": "flag",
+        "accuracy falls with ε": "pass",
+    }
+    # Its own probe sees it where no attack was on the router.
+    check = router_gradient_check(Programs(model), planted.PARAMS, list(FACTORY()))
+    assert (check.verdict, check.value) == ("flag", 1.0)
+
+
+def test_a_quantiser_is_flagged_by_its_gradients_and_by_epsilon_1():
+    def quantised(scale, x):
+        return planted.plain(scale, jnp.round(8 * x) / 8)
+
+    found = verdicts(quantised, jnp.float32(10.0), attacks=["pgd"])
+    assert found["zero gradients"] == "flag"
+    assert found["nothing survives ε = 1"] == "flag"
+
+
+def test_noise_that_beats_the_attacks_is_flagged():
+    # No gradient, and wrong as soon as v moves at all.
+    def brittle(scale, x):
+        same = jnp.abs(planted.means(x)[:, 1] - jnp.float32(FAR / 255)) < 1e-6
+        return planted.two_sides(jnp.where(same, scale, -scale))
+
+    factory = planted.batches(planted.clips((FAR, FAR), (FAR, FAR)), [0, 0])
+    found = verdicts(brittle, jnp.float32(10.0), factory, attacks=["fgsm"])
+    assert found["white box beats black box"] == "flag"
+
+
+def row(epsilon, accuracy, trace=(1.0, 2.0), n=200):
+    return Row(
+        "pgd", epsilon, "linf", accuracy, accuracy, n, 0, len(trace) - 1, 1, 1, 0.1, 0.0
+    )._replace(loss_trace=list(trace), zero_gradient=0.0)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "verdict"),
+    [((0.5, 0.4, 0.3), "pass"), ((0.5, 0.3, 0.4), "flag"), ((0.5, 0.5, 0.505), "pass")],
+)
+def test_accuracy_may_not_rise_with_epsilon(accuracies, verdict):
+    rows = [row(k / 255, accuracy) for k, accuracy in zip((1, 2, 4), accuracies, strict=True)]
+    assert epsilon_check(rows[::-1]).verdict == verdict
+
+
+def test_one_epsilon_is_no_evidence_of_a_fall():
+    assert epsilon_check([row(1 / 255, 0.5)]).verdict == "not run"
+
+
+def test_loss_is_compared_with_the_first_look():
+    assert loss_check([row(0.1, 0.5, (1.0, 0.9, 1.1))]).verdict == "pass"
+    check = loss_check([row(0.1, 0.5), row(0.2, 0.5, (1.0, 1.0, 0.9))])
+    assert check.verdict == "flag"
+    assert check.value == 0.5
+    assert "pgd at ε = 0.2" in check.sentence

@@ -1,0 +1,33 @@
+"""Metrics against counts by hand and closed forms."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxmoe.evaluation import accuracy, load_of_choices, routing_entropy, routing_iou
+from jaxmoe.evaluation.metrics import choice_flips
+
+
+def test_accuracy_of_a_dense_task_is_the_share_of_its_pixels():
+    logits = jnp.eye(3)[jnp.array([[0, 1], [2, 2]])]
+    np.testing.assert_array_equal(accuracy(logits, jnp.array([[0, 1], [2, 0]])), [1.0, 0.5])
+
+
+def test_entropy_of_a_uniform_router_is_log_m_and_of_a_sure_one_0():
+    logits = jnp.array([[0.0, 0, 0, 0], [0, -jnp.inf, -jnp.inf, -jnp.inf], [1e6, 0, 0, 0]])
+    np.testing.assert_allclose(routing_entropy(logits), [np.log(4), 0, 0], atol=1e-6)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.permutations(range(5)), st.permutations(range(5)), st.integers(min_value=1, max_value=5))
+def test_iou_is_that_of_the_sets(first, second, top_k):
+    a, b = set(np.argsort(first)[-top_k:]), set(np.argsort(second)[-top_k:])
+    logits = [jnp.array([order], jnp.float32) for order in (first, second)]
+    assert routing_iou(*logits, top_k)[0] == pytest.approx(len(a & b) / len(a | b))
+    assert bool(choice_flips(*logits)[0]) == (np.argmax(first) != np.argmax(second))
+
+
+def test_load_counts_experts_that_nobody_chose():
+    np.testing.assert_allclose(load_of_choices(np.array([1, 1, 3]), 4), [0, 2 / 3, 0, 1 / 3])

@@ -1,0 +1,249 @@
+"""Suites on mixtures whose every answer is known."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import planted
+import pytest
+from planted import FAR, NEAR
+
+from jaxmoe import attacks
+from jaxmoe.attacks import AttackResult, AttackSettings
+from jaxmoe.evaluation import (
+    NonFiniteError,
+    NonFiniteGradient,
+    Programs,
+    ThreatViolation,
+    evaluate_suite,
+)
+
+EPSILON = 4 / 255
+SETTINGS = AttackSettings(steps=6)
+# Route breakable twice, class breakable, neither, wrong when clean.
+CLIPS = planted.clips((NEAR, FAR), (NEAR, FAR), (FAR, NEAR), (FAR, FAR), (FAR, FAR))
+LABELS = [0, 0, 0, 0, 1]
+FACTORY = planted.batches(CLIPS, LABELS)
+
+
+# Compilation is what takes the time here: of plain classifiers where no routing is needed, and
+# without the checks of masked gradients, which have their own tests.
+BASE = {"attacks": ["pgd", "pgd-r"], "epsilons": [EPSILON], "settings": SETTINGS}
+PLAIN_PARAMS = jnp.float32(10.0)
+
+
+def run(factory=FACTORY, params=planted.PARAMS, **options):
+    options = BASE | {"programs": planted.PROGRAMS, "probe_batches": 0} | options
+    return evaluate_suite(planted.MIXTURE, params, factory, **options)
+
+
+def run_plain(model=planted.plain, factory=FACTORY, **options):
+    options = BASE | {"attacks": ["pgd"], "probe_batches": 0} | options
+    return evaluate_suite(model, PLAIN_PARAMS, factory, **options)
+
+
+def test_worst_case_is_the_and_of_every_clip_not_the_smallest_mean():
+    result = run()
+    assert result.row("clean").robust_accuracy == 4 / 5
+    assert result.row("pgd", EPSILON).robust_accuracy == 3 / 5
+    assert result.row("pgd-r", EPSILON).robust_accuracy == 2 / 5
+    assert result.row("worst-case", EPSILON).robust_accuracy == 1 / 5
+    np.testing.assert_array_equal(result.correct["pgd-r", EPSILON], [0, 0, 1, 1, 0])
+
+
+def test_a_clip_wrong_when_clean_is_not_robust_even_if_the_attack_corrects_it():
+    clip = planted.clips((FAR, NEAR))
+    # A metric that counts the wrong class: the clean clip fails it, and the attack corrects that.
+    result = run_plain(
+        factory=planted.batches(clip, [0]),
+        attacks=["fgsm"],
+        metric=lambda logits, labels: (jnp.argmax(logits, -1) == 1 - labels).astype(jnp.float32),
+    )
+    row = result.row("fgsm", EPSILON)
+    assert row.accuracy_under_attack == 1
+    assert row.robust_accuracy == 0
+
+
+def test_an_attack_reaches_as_far_as_epsilon_and_no_further():
+    result = run(epsilons=[2 / 255, 3 / 255, 4 / 255], attacks=["pgd"])
+    assert [result.row("pgd", k / 255).robust_accuracy for k in (2, 3, 4)] == [0.8, 0.8, 0.6]
+
+
+def test_routing_figures_are_those_of_the_planted_routes():
+    row = run().row("pgd-r", EPSILON)
+    assert row.flip_rate == 2 / 5
+    assert row.routing_iou == pytest.approx(3 / 5)
+    assert row.load_clean == [1, 0]
+    np.testing.assert_allclose(row.load_adversarial, [3 / 5, 2 / 5])
+
+
+def test_lipschitz_figures_are_those_of_the_planted_slopes():
+    # FGSM moves v alone by ε: logits change by 10 ε, the clip's mean square is half of ε².
+    row = run(attacks=["fgsm"]).row("fgsm", EPSILON)
+    assert row.lipschitz_model_mean == pytest.approx(2 * 10**2, rel=1e-3)
+    np.testing.assert_allclose(row.lipschitz_experts_max, [200, 200], rtol=1e-3)
+    assert row.lipschitz_router_logits_max == pytest.approx(0, abs=1e-6)
+    assert row.lipschitz_router_weights_max == pytest.approx(0, abs=1e-6)
+
+
+def test_costs_and_settings_stand_beside_the_accuracy():
+    settings = dataclasses.replace(SETTINGS, restarts=2)
+    result = run(attacks=["fgsm", "PGD_R"], settings=settings, seed=7)
+    fgsm, router, worst = (result.row(name, EPSILON) for name in ("fgsm", "pgd-r", "worst-case"))
+    assert (fgsm.steps, fgsm.restarts, fgsm.gradient_evaluations) == (1, 1, 1)
+    assert (router.steps, router.restarts, router.gradient_evaluations) == (6, 2, 12)
+    assert len(router.loss_trace) == 2 * 7
+    assert worst.gradient_evaluations == 13
+    assert {row.seed for row in result.rows} == {7}
+    assert {row.n for row in result.rows} == {5}
+    assert router.compile_seconds > 0 < router.seconds
+
+
+def test_padding_counts_nowhere():
+    clip, labels = (CLIPS[:4] / 255).astype(np.float32), LABELS[:4]
+
+    def padded(padding):
+        return run(planted.batches(clip, labels, batch_size=5, padding=padding), attacks=["fgsm"])
+
+    whole, broken = padded(clip[2:3]), padded(np.full_like(clip[:1], np.nan))
+    assert broken.row("clean").n == 4
+    assert broken.row("worst-case", EPSILON).robust_accuracy == 3 / 4
+    np.testing.assert_array_equal(broken.index, np.arange(4))
+    times = {"seconds": 0.0, "compile_seconds": 0.0}
+    for row, other in zip(whole.rows, broken.rows, strict=True):
+        assert row._replace(**times) == other._replace(**times)
+
+
+def test_results_depend_on_the_seed_and_not_on_the_batch_size():
+    # Without steps an attack is its random start; many clips sit where a random start decides.
+    clip = np.repeat(planted.clips((FAR, 128)), 24, axis=0)
+    still = dataclasses.replace(SETTINGS, alpha=0.0, steps=1)
+    programs = Programs(planted.plain)
+
+    def correct(batch_size, seed):
+        factory = planted.batches(clip, [0] * 24, batch_size)
+        result = run_plain(
+            factory=factory, epsilons=[16 / 255], settings=still, seed=seed, programs=programs
+        )
+        return result.correct["pgd", 16 / 255]
+
+    np.testing.assert_array_equal(correct(24, 0), correct(7, 0))
+    assert 0 < correct(24, 0).mean() < 1
+    assert np.any(correct(24, 0) != correct(24, 1))
+
+
+def test_a_sweep_compiles_each_attack_once():
+    programs = Programs(planted.MIXTURE)
+    names = ["fgsm", "tlga-r"]
+    epsilons = [k / 255 for k in (1, 2, 4, 8)]
+    for lam in (0.0, 1e-4):
+        settings = dataclasses.replace(SETTINGS, lam=lam, alpha=0.2 + lam)
+        result = run(programs=programs, attacks=names, epsilons=epsilons, settings=settings)
+    assert {name: result.compilations[name] for name in names} == dict.fromkeys(names, 1)
+    assert set(programs.traces.values()) == {1}
+    assert result.row("fgsm", 8 / 255).compile_seconds == 0
+
+
+def test_programs_of_another_model_are_refused():
+    with pytest.raises(ValueError, match="another model"):
+        run_plain(programs=planted.PROGRAMS)
+
+
+def test_a_gradient_that_is_not_finite_is_an_error_that_names_its_clips():
+    def broken_where_dark(scale, x):
+        # √max(v − ½, 0) has the value 0 and the gradient 0 · ∞ below ½.
+        return planted.plain(scale, x) + jnp.sqrt(jnp.maximum(planted.means(x)[:, 1:] - 0.5, 0))
+
+    factory = planted.batches(planted.clips((FAR, FAR), (FAR, 20), (FAR, 30)), [0, 1, 1])
+    with pytest.raises(NonFiniteGradient, match=r"fgsm at ε = 0\.0156863.*index \[1, 2\]"):
+        run_plain(broken_where_dark, factory, attacks=["fgsm"])
+
+
+def test_a_router_that_says_nan_is_an_error_and_not_a_robust_model():
+    with pytest.raises(NonFiniteError, match="clean"):
+        run(params=planted.PARAMS | {"router": jnp.float32(jnp.nan)})
+
+
+def attack_that_returns(change):
+    def build(model, threat, settings):
+        def attack(key, params, x, y):
+            loss = jnp.ones(x.shape[0])
+            return AttackResult(
+                change(x, threat.epsilon), loss, loss[None], 0 * loss, jnp.isfinite(loss)
+            )
+
+        return attack
+
+    return attacks.NamedAttack("liar", build, "model")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x, e: x - 1.01 * e,
+        lambda x, e: jnp.where(x > 0.8, 1 + e / 2, x),
+        lambda x, e: x + jnp.nan,
+    ],
+    ids=["ball", "box", "nan"],
+)
+def test_what_an_attack_returns_is_checked(monkeypatch, change):
+    monkeypatch.setitem(attacks.ATTACKS, "liar", attack_that_returns(change))
+    clip = np.full_like(CLIPS, 254)
+    with pytest.raises((ThreatViolation, NonFiniteError), match="liar"):
+        run_plain(attacks=["liar"], factory=planted.batches(clip, LABELS))
+
+
+def test_what_an_attack_believes_is_not_the_result(monkeypatch):
+    monkeypatch.setitem(attacks.ATTACKS, "liar", attack_that_returns(lambda x, e: x))
+    assert run_plain(attacks=["liar"]).row("liar", EPSILON).robust_accuracy == 4 / 5
+
+
+def test_l2_is_measured_by_its_own_norm():
+    # A frame has 64 pixels: v moves by ε / 8, and 3.5 / 255 · 8 is 0.110.
+    factory = planted.batches(CLIPS[2:4], [0, 0])
+    result = run_plain(norm="l2", epsilons=[0.1, 0.12], factory=factory)
+    assert result.row("pgd", 0.1).robust_accuracy == 1
+    assert result.row("pgd", 0.12).robust_accuracy == 0.5
+
+
+def test_a_plain_classifier_has_general_attacks_and_no_routing():
+    row = run_plain(attacks=["fgsm"]).row("fgsm", EPSILON)
+    assert row.robust_accuracy == 3 / 5
+    assert row.lipschitz_model_mean > 0
+    for name in ("flip_rate", "routing_iou", "load_clean", "lipschitz_experts_mean"):
+        assert getattr(row, name) is None
+    with pytest.raises(ValueError, match="no such parts"):
+        run_plain(attacks=["pgd-r"])
+
+
+def test_a_factory_that_changes_its_mind_is_refused():
+    passes = iter(range(9))
+
+    def factory():
+        shift = next(passes)
+        for batch in planted.batches(CLIPS, LABELS)():
+            yield batch | {"index": batch["index"] + shift}
+
+    with pytest.raises(ValueError, match="same batches every time"):
+        run(factory, attacks=["pgd"])
+
+
+def test_no_valid_clip_and_no_epsilon_are_refused():
+    def nothing():
+        for batch in planted.batches(CLIPS, LABELS)():
+            yield batch | {"valid": np.zeros(5, bool)}
+
+    with pytest.raises(ValueError, match="no valid clip"):
+        run(factory=nothing)
+    with pytest.raises(ValueError, match="at least one ε"):
+        run(epsilons=[])
+    with pytest.raises(ValueError, match="did you mean pgd"):
+        run(attacks=["pdg"])
+
+
+def test_progress_ends_at_its_total():
+    seen = []
+    factory = planted.batches(np.concatenate([CLIPS, CLIPS]), 2 * LABELS, batch_size=5)
+    run(factory, progress=lambda *state: seen.append(state))
+    assert [done for done, _, _ in seen] == list(range(1, 7))
+    assert seen[-1][:2] == (6, 6)

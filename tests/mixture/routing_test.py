@@ -1,0 +1,101 @@
+"""Combine weights and balance losses against their closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from jaxmoe.mixture import balance_loss, choose, expert_load
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    logits=hnp.arrays(np.float32, (3, 4), elements=st.floats(-8, 8, width=32), unique=True),
+    top_k=st.integers(1, 4),
+)
+def test_the_most_trusted_are_chosen_and_weighted_as_the_rule_says(logits, top_k):
+    weights = softmax(logits.astype(np.float64))
+    want_experts = np.argsort(-logits, axis=-1)[:, :top_k]
+    chosen = np.take_along_axis(weights, want_experts, -1)
+    want = {
+        "softmax": chosen,
+        "renormalized": chosen / chosen.sum(-1, keepdims=True),
+        "none": np.ones_like(chosen),
+    }
+    for combine, want_weights in want.items():
+        experts, got = choose(jnp.asarray(logits), top_k, combine)
+        np.testing.assert_array_equal(experts, want_experts)
+        np.testing.assert_allclose(got, want_weights, rtol=1e-5)
+
+
+def test_experts_whose_weights_underflow_are_still_ranked():
+    logits = jnp.array([[500.0, 0.0, 50.0], [0.0, 500.0, 300.0]])
+    experts, weights = choose(logits, 2, "renormalized")
+    np.testing.assert_array_equal(experts, [[0, 2], [1, 2]])
+    np.testing.assert_allclose(weights, [[1, 0], [1, 0]], atol=1e-7)
+
+
+def test_the_chosen_expert_is_the_one_of_the_greatest_logit():
+    # The two weights of a row round to the same float32.
+    logits = jnp.array([[0.0, 1e-8, -30.0], [-30.0, 0.0, 1e-8]])
+    np.testing.assert_array_equal(choose(logits, 1, "softmax").experts, [[1], [2]])
+    np.testing.assert_allclose(expert_load(logits), [0, 0.5, 0.5])
+
+
+def test_only_the_softmax_rule_gives_a_top_1_router_a_gradient():
+    logits = jnp.array([[0.3, -0.2, 0.1]])
+
+    def gradient(combine):
+        return jax.grad(lambda r: jnp.sum(choose(r, 1, combine).weights))(logits)
+
+    a = softmax(np.asarray(logits, np.float64))[0]
+    np.testing.assert_allclose(gradient("softmax")[0], a[0] * (np.eye(3)[0] - a), rtol=1e-5)
+    np.testing.assert_array_equal(gradient("none"), 0)
+    np.testing.assert_allclose(gradient("renormalized"), 0, atol=1e-7)
+
+
+@settings(max_examples=20, deadline=None)
+@given(logits=hnp.arrays(np.float32, (5, 3), elements=st.floats(-5, 5, width=32), unique=True))
+def test_balance_losses(logits):
+    weights = softmax(logits.astype(np.float64))
+    share = np.bincount(logits.argmax(-1), minlength=3) / 5
+    np.testing.assert_allclose(expert_load(jnp.asarray(logits)), share, rtol=1e-6)
+    switch = 3 * (share * weights.mean(0)).sum()
+    np.testing.assert_allclose(balance_loss(jnp.asarray(logits), "switch"), switch, rtol=1e-5)
+    total = weights.sum(0)
+    variation = (total.std() / total.mean()) ** 2
+    got = balance_loss(jnp.asarray(logits), "importance")
+    np.testing.assert_allclose(got, variation, rtol=1e-4, atol=1e-6)
+
+
+def test_balance_losses_of_an_even_and_of_a_collapsed_router():
+    even, collapsed = 60 * jnp.eye(4), 60 * jnp.eye(4)[jnp.zeros(4, jnp.int32)]
+    np.testing.assert_allclose(balance_loss(even, "switch"), 1, rtol=1e-5)
+    np.testing.assert_allclose(balance_loss(collapsed, "switch"), 4, rtol=1e-5)
+    np.testing.assert_allclose(balance_loss(even, "importance"), 0, atol=1e-6)
+    np.testing.assert_allclose(balance_loss(collapsed, "importance"), 3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["switch", "importance"])
+def test_following_a_balance_loss_evens_the_load(kind):
+    favourite = np.array([3, 0, 0, 0])
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(32, 4)) + favourite, jnp.float32)
+    step = jax.jit(lambda r: r - 20 * jax.grad(balance_loss)(r, kind))
+    before = float(expert_load(logits).max())
+    for _ in range(30):
+        logits = step(logits)
+    assert before > 0.9
+    assert float(jax.nn.softmax(logits).mean(0).max()) < 0.5
+
+
+def test_an_unknown_balance_is_refused():
+    with pytest.raises(ValueError, match="balance: 'swich' is not one of switch, importance"):
+        balance_loss(jnp.zeros((2, 2)), "swich")

@@ -1,0 +1,117 @@
+import dataclasses
+
+import pytest
+
+from jaxmoe.config import Experiment
+from jaxmoe.overrides import apply_overrides, field_comments, list_fields, parse_number
+
+
+def override(text: str) -> Experiment:
+    return apply_overrides(Experiment(), text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "section", "field", "expected"),
+    [
+        ("--optimizer.learning-rate 3e-4", "optimizer", "learning_rate", 3e-4),
+        ("--optimizer.learning_rate=3e-4", "optimizer", "learning_rate", 3e-4),
+        ("--threat.epsilon 8/255", "threat", "epsilon", 8 / 255),
+        ("--mixture.top-k 2", "mixture", "top_k", 2),
+        ("--expert.depth 18", "expert", "depth", 18),
+        ("--expert.stage-sizes 1 2", "expert", "stage_sizes", (1, 2)),
+        ("--expert.stem-strides 2 2 2", "expert", "stem_strides", (2, 2, 2)),
+        ("--evaluation.attacks pgd j-tlga", "evaluation", "attacks", ("pgd", "j-tlga")),
+        ("--evaluation.epsilons 0 4/255", "evaluation", "epsilons", (0.0, 4 / 255)),
+        ("--data.stride 2", "data", "stride", 2),
+        ("--data.stride none", "data", "stride", None),
+        ("--data.directory a=b/c", "data", "directory", "a=b/c"),
+        ("--data.flip", "data", "flip", True),
+        ("--data.flip false", "data", "flip", False),
+        ("--attack.alpha 1", "attack", "alpha", 1.0),
+        ("--attack.steps 3 --attack.steps 7", "attack", "steps", 7),
+    ],
+)
+def test_value_gets_the_type_of_its_field(text, section, field, expected):
+    value = getattr(getattr(override(text), section), field)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+def test_all_else_stays_as_it_was():
+    changed = override("--training.epochs 3 --mixture.experts 2")
+    restored = dataclasses.replace(
+        changed,
+        training=dataclasses.replace(changed.training, epochs=Experiment().training.epochs),
+        mixture=dataclasses.replace(changed.mixture, experts=Experiment().mixture.experts),
+    )
+    assert restored == Experiment()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("--optimizer.lerning-rate 1", ["optimizer.lerning-rate", "--optimizer.learning-rate"]),
+        ("--treat.epsilon 1", ["treat.epsilon", "--threat.epsilon"]),
+        ("--learning-rate 1", ["learning-rate", "--optimizer.learning-rate"]),
+        ("--mixture.top-k two", ["mixture.top_k", "two", "an integer"]),
+        ("--mixture.top-k 1.5", ["mixture.top_k", "1.5", "an integer"]),
+        ("--mixture.top-k 1 2", ["mixture.top_k", "1 2", "an integer"]),
+        ("--mixture.top-k", ["mixture.top_k", "no value", "an integer"]),
+        ("--expert.depth 11", ["expert.depth", "11", "10, 18, 34"]),
+        ("--expert.stem-strides 1 2", ["expert.stem_strides", "1 2", "3 of"]),
+        ("--evaluation.attacks", ["evaluation.attacks", "no value", "one or more"]),
+        ("--data.flip maybe", ["data.flip", "maybe", "true or false"]),
+        ("--threat.epsilon 8/0", ["threat.epsilon", "8/0", "a number"]),
+        ("--attack.alpha -1", ["attack.alpha", "-1"]),
+        ("stray", ["stray"]),
+    ],
+)
+def test_error_names_field_value_and_what_is_accepted(text, said):
+    with pytest.raises(ValueError, match=r"^.*$") as caught:
+        override(text)
+    for part in said:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_field_can_be_overridden_with_its_own_value():
+    for section in dataclasses.fields(Experiment):
+        for field in list_fields(Experiment(), section.name):
+            values = field.value if isinstance(field.value, tuple) else (field.value,)
+            arguments = [f"--{field.name}", *(str(value) for value in values)]
+            assert apply_overrides(Experiment(), arguments) == Experiment(), field.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Commented:
+    """A class.
+
+    Attributes:
+      listed: what this
+        docstring says.
+      other: more.
+
+    Raises:
+      nothing: at all.
+    """
+
+    listed: float = 1.0
+    other: int = 2
+    beside: tuple[int, ...] = (1, 2)  # what its line says
+    bare: str = "#"
+
+
+def test_comments_are_those_of_the_source():
+    assert field_comments(Commented) == {
+        "listed": "what this docstring says.",
+        "other": "more.",
+        "beside": "what its line says",
+    }
+
+
+def test_numbers_are_decimals_or_fractions():
+    assert parse_number("8/255") == 8 / 255
+    assert parse_number("1e-3") == 1e-3
+    for text in ("", "8/", "1/0", "a"):
+        with pytest.raises(ValueError, match="is no number"):
+            parse_number(text)

@@ -1,0 +1,146 @@
+"""What is written and printed of a suite."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxmoe.evaluation import Check, MixtureFlops, Row, SuiteResult
+from jaxmoe.reporting import (
+    format_epsilon,
+    plot_robust_accuracy,
+    print_suite,
+    read_results,
+    results_markdown,
+    write_results,
+)
+
+EPSILON = 8 / 255
+CLEAN = Row("clean", 0.0, "linf", 0.75, 0.75, 4, 0, None, None, 0, 0.5, 2.0)._replace(
+    load_clean=[0.75, 0.25], routing_entropy_clean=0.4
+)
+PGD = Row("pgd", EPSILON, "linf", 0.25, 0.5, 4, 0, 10, 1, 10, 1.5, 9.0, flip_rate=0.5)._replace(
+    load_adversarial=[0.5, 0.5],
+    routing_entropy_adversarial=0.6,
+    lipschitz_model_mean=12.0,
+    lipschitz_router_weights_mean=1.0,
+    lipschitz_router_logits_mean=2.0,
+    lipschitz_experts_mean=[3.0, float("nan")],
+)
+WORST = Row("worst-case", EPSILON, "linf", 0.125, 0.125, 4, 0, None, None, 10, 1.5, 9.0)
+ROWS = (CLEAN, PGD, WORST)
+CHECKS = (Check("zero gradients", 1.0, "flag", "All were zero."),)
+FLOPS = MixtureFlops(0.01, 1.0, 1.11, 4.01, 0.277, 0.252, 11, 4)
+RESULT = SuiteResult(ROWS, {}, np.arange(4), np.zeros(4), CHECKS, {"pgd": 1}, {"pgd": 9.0})
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "norm", "text"),
+    [
+        (8 / 255, "linf", "8/255"),
+        (float(np.float32(4 / 255)), "linf", "4/255"),
+        (0.05, "linf", "0.05"),
+        (0.0, "linf", "0"),
+        (2 / 255, "l2", "0.007843"),
+        (1e-7, "linf", "1e-07"),
+    ],
+)
+def test_epsilon_is_shown_in_grey_levels_where_it_is_a_whole_number(epsilon, norm, text):
+    assert format_epsilon(epsilon, norm) == text
+
+
+def test_results_json_is_a_list_of_rows_that_strict_readers_take(tmp_path):
+    write_results(ROWS, tmp_path)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    text = (tmp_path / "results.json").read_text(encoding="utf-8")
+    records = json.loads(text, parse_constant=refuse)
+    assert [record["attack"] for record in records] == ["clean", "pgd", "worst-case"]
+    assert all(set(record) == set(Row._fields) for record in records)
+    assert records[1]["robust_accuracy"] == 0.25
+    assert records[1]["lipschitz_experts_mean"] == [3.0, None]
+    assert records[0]["steps"] is None
+
+
+def test_results_are_read_back_and_replaced_whole(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    write_results(ROWS, folder)
+    paths = write_results(ROWS[:1], folder)
+    assert read_results(folder) == [CLEAN]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in paths)
+
+
+def test_csv_has_one_line_for_each_row(tmp_path):
+    write_results(ROWS, tmp_path)
+    with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as file:
+        records = list(csv.DictReader(file))
+    assert [record["attack"] for record in records] == ["clean", "pgd", "worst-case"]
+    assert records[1]["load_adversarial"] == "0.5 0.5"
+    assert records[0]["flip_rate"] == ""
+
+
+def test_markdown_has_the_rows_the_checks_and_the_operations():
+    lines = results_markdown(ROWS, CHECKS, FLOPS).splitlines()
+    assert lines[3] == "| pgd | 8/255 | 25.00 | 4 | 50.00 | 10 | 1.50 |"
+    assert "| flag | zero gradients | All were zero. |" in lines
+    assert "mixture / dense 0.277" in lines[-1]
+
+
+def test_piped_output_is_plain_ascii_with_everything_in_it():
+    file = io.StringIO()
+    print_suite(RESULT, FLOPS, file=file)
+    text = file.getvalue()
+    assert text.isascii()
+    assert "\x1b" not in text
+    for words in (
+        "pgd",
+        "8/255",
+        "25.00",
+        "worst-case",
+        "flag",
+        "All were zero.",
+        "50 50",
+        "0.277",
+    ):
+        assert words in text
+    assert not any(line != line.rstrip() for line in text.splitlines())
+
+
+def test_a_terminal_gets_a_table(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    file = Terminal()
+    print_suite(RESULT, FLOPS, file=file)
+    assert "━" in file.getvalue()
+    assert "robust accuracy %" in file.getvalue()
+
+
+def test_a_model_without_routing_is_printed_too():
+    file = io.StringIO()
+    rows = (CLEAN._replace(load_clean=None, routing_entropy_clean=None), WORST)
+    print_suite(RESULT._replace(rows=rows, checks=()), file=file)
+    assert "load" not in file.getvalue()
+
+
+@pytest.mark.parametrize("rows", [ROWS, (CLEAN,), (CLEAN, PGD._replace(norm="l2"))])
+def test_a_figure_is_a_png(tmp_path, rows):
+    path = plot_robust_accuracy(rows, tmp_path / "figures")
+    assert path.name == "robust_accuracy.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_matplotlib_waits_until_a_figure_is_drawn():
+    code = "import sys, jaxmoe.reporting; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

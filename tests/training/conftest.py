@@ -1,0 +1,62 @@
+"""A mixture small enough to train in a test: a linear router, tanh experts, four frames."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxmoe.mixture import Mixture, from_functions
+from jaxmoe.training import Batch
+
+EXPERTS, CLASSES, SHAPE = 4, 3, (4, 3, 3, 1)
+
+
+def tiny_mixture(top_k: int = 1) -> Mixture:
+    features = int(np.prod(SHAPE))
+
+    def flat(x):
+        return x.reshape(x.shape[0], -1)
+
+    def init(key, x):
+        del x
+        keys = jax.random.split(key, 3)
+        return {
+            "router": {"w": jax.random.normal(keys[0], (features, EXPERTS))},
+            "experts": {
+                "w": jax.random.normal(keys[1], (EXPERTS, features, CLASSES)),
+                "b": jax.random.normal(keys[2], (EXPERTS, CLASSES)),
+            },
+        }
+
+    return from_functions(
+        lambda params, x: flat(x) @ params["w"],
+        lambda params, x: jax.numpy.tanh(flat(x) @ params["w"]) + params["b"][None],
+        num_experts=EXPERTS,
+        top_k=top_k,
+        init=init,
+    )
+
+
+def tiny_batch(clips: int = 8, seed: int = 0) -> Batch:
+    draw = np.random.default_rng(seed)
+    return Batch(
+        draw.integers(0, 256, (clips, *SHAPE), dtype=np.uint8),
+        draw.integers(0, CLASSES, clips).astype(np.int32),
+        np.arange(clips, dtype=np.int32) + 100,
+    )
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+    """Optax's Adam raises a float to an integer count, which strict promotion forbids."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def mixture() -> Mixture:
+    return tiny_mixture()
+
+
+@pytest.fixture(scope="session")
+def params(mixture):
+    return mixture.init(jax.random.key(0), None)

@@ -1,0 +1,72 @@
+"""A step under pmap on four virtual devices against one device, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import json, re, sys
+import jax, numpy as np, optax
+from jaxmoe.attacks import AttackSettings
+from jaxmoe.parallel import AXIS, Parallel
+from jaxmoe.threat import ThreatModel
+from jaxmoe.training import RECIPES, RecipeOptions, adamw, init_state, make_train_step
+from tests.training.conftest import tiny_batch, tiny_mixture
+
+mixture = tiny_mixture()
+params = mixture.init(jax.random.key(0), None)
+optimizer = adamw(1e-2, 1.0)
+result = {"devices": len(jax.devices())}
+for recipe in ("standard", "j_tlat"):
+    options = RecipeOptions(AttackSettings(steps=3), balance_weight=0.3)
+    step = lambda axis: make_train_step(
+        mixture, RECIPES[recipe], options, ThreatModel("linf", 0.1), optimizer,
+        optax.constant_schedule(1e-2), optax.constant_schedule(0.1), axis_name=axis,
+    )
+    ends = []
+    for devices in (jax.devices()[:1], jax.devices()):
+        parallel = Parallel(devices)
+        state = parallel.replicate(init_state(params, optimizer))
+        shards = parallel.shard(tiny_batch(16))
+        mapped = parallel.map(step(AXIS)).lower(state, shards, jax.random.key(7)).compile()
+        for i in range(3):
+            shards = parallel.shard(tiny_batch(16, seed=i))
+            state, metrics = mapped(state, shards, jax.random.key(7))
+        ends.append((parallel.first(state).params, parallel.first(metrics)))
+    result[recipe] = max(
+        float(np.max(np.abs(a - b) / (1e-3 + np.abs(b))))
+        for a, b in zip(*map(jax.tree.leaves, ends), strict=True)
+    )
+    hlo = mapped.as_text()
+    bodies = [b for b in re.split(r"\\n(?=%|ENTRY)", hlo) if "while" in b.split("\\n")[0]]
+    result[recipe + "/loops"] = len(re.findall(r" while\\(", hlo))
+    result[recipe + "/in_loops"] = sum("all-reduce" in b for b in bodies)
+print(json.dumps(result))
+"""
+
+
+@pytest.fixture(scope="module")
+def figures():
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("recipe", ["standard", "j_tlat"])
+def test_four_devices_equal_one_on_the_same_global_batch(figures, recipe):
+    assert figures["devices"] == 4
+    assert figures[recipe] <= 1e-5
+
+
+def test_attack_loops_hold_no_collective(figures):
+    assert figures["j_tlat/loops"] >= 3
+    assert figures["j_tlat/in_loops"] == 0

@@ -1,0 +1,150 @@
+"""A killed run resumes to the same bits; a checkpoint of another model is refused."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jaxmoe.attacks import AttackSettings
+from jaxmoe.config import (
+    DataConfig,
+    Experiment,
+    ExpertConfig,
+    MixtureConfig,
+    RunConfig,
+    TrainingConfig,
+)
+
+SCRIPT = """
+import sys
+from jaxmoe.run import train
+from tests.training.resume_test import Silent, experiment
+train(experiment(sys.argv[1]), Silent())
+"""
+
+
+class Silent:
+    def stage(self, name, steps, done):
+        pass
+
+    def step(self, metrics):
+        pass
+
+    def epoch(self, epoch, validation):
+        pass
+
+
+def experiment(directory: str, **training) -> Experiment:
+    return Experiment(
+        data=DataConfig(frames=4, size=8, train_clips=40, validation_clips=10, test_clips=10),
+        expert=ExpertConfig(width=4, stage_sizes=(1,)),
+        mixture=MixtureConfig(experts=2, balance_weight=0.1),
+        attack=AttackSettings(steps=2),
+        training=TrainingConfig(
+            **{
+                "recipe": "at_m",
+                "shared_epochs": 1,
+                "shared_noise": 0.1,
+                "standard_epochs": 1,
+                "epochs": 4,
+                "batch_size": 8,
+            }
+            | training
+        ),
+        run=RunConfig(directory=directory, checkpoint_every=1, evaluate_every=2, log_every=1),
+    )
+
+
+def start(directory, cache) -> subprocess.Popen:
+    environment = os.environ | {"JAXMOE_CACHE": str(cache), "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(directory)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> None:
+    errors = process.communicate()[1]
+    assert process.returncode == 0, errors[-2000:]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """One run that was left alone, and one that was killed in its third stage and resumed."""
+    folder = tmp_path_factory.mktemp("resume")
+    whole, killed, cache = folder / "whole", folder / "killed", folder / "cache"
+    finish(start(whole, cache))
+    process = start(killed, cache)
+    latest = killed / "checkpoints" / "latest"
+    # Steps 5, 10, 15 end the first epochs of the three stages; 20 is in the middle of the last.
+    while process.poll() is None and not any((latest / str(s)).is_dir() for s in (15, 20, 25)):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    finish(start(killed, cache))
+    return whole, killed, cache
+
+
+def params_of(run, cache, monkeypatch):
+    from jaxmoe.run import load
+
+    monkeypatch.setenv("JAXMOE_CACHE", str(cache))
+    return load(run, "latest").params
+
+
+def test_a_killed_run_ends_with_the_same_params_to_the_bit(runs, monkeypatch):
+    whole, killed, cache = runs
+    a, b = params_of(whole, cache, monkeypatch), params_of(killed, cache, monkeypatch)
+    for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_the_metrics_of_a_killed_run_have_no_gap_and_no_repeat(runs):
+    from jaxmoe.training import read_metrics
+
+    whole, killed, _ = runs
+    steps = [(line["step"], line.get("epoch")) for line in read_metrics(whole)]
+    assert [(line["step"], line.get("epoch")) for line in read_metrics(killed)] == steps
+    assert [s for s, epoch in steps if epoch is None] == list(range(1, 31))
+
+
+def test_a_finished_run_is_left_as_it_is(runs, monkeypatch):
+    _, killed, cache = runs
+    before = params_of(killed, cache, monkeypatch)
+    finish(start(killed, cache))
+    after = params_of(killed, cache, monkeypatch)
+    for x, y in zip(*map(jax.tree.leaves, (before, after)), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_another_experiment_in_the_same_folder_is_refused(runs, monkeypatch):
+    from jaxmoe.run import train
+
+    _, killed, cache = runs
+    monkeypatch.setenv("JAXMOE_CACHE", str(cache))
+    with pytest.raises(ValueError, match=r"run\.directory: .* training\.epochs = 4, not 5"):
+        train(experiment(str(killed), epochs=5), Silent())
+
+
+def test_a_checkpoint_of_another_model_is_refused(runs, tmp_path, monkeypatch):
+    import dataclasses
+
+    from jaxmoe.run import train
+
+    whole, _, cache = runs
+    monkeypatch.setenv("JAXMOE_CACHE", str(cache))
+    wider = dataclasses.replace(
+        experiment(str(tmp_path / "wider"), initialize_from=str(whole)),
+        expert=ExpertConfig(width=8, stage_sizes=(1,)),
+    )
+    with pytest.raises(ValueError, match="holds another model"):
+        train(wider, Silent())
+    assert not (tmp_path / "wider").exists()

@@ -1,0 +1,131 @@
+"""The training step: what moves, what does not, and that devices do not change it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxmoe.attacks import AttackSettings
+from jaxmoe.threat import ThreatModel
+from jaxmoe.training import RECIPES, RecipeOptions, adamw, init_state, make_train_step
+from tests.training.conftest import tiny_batch
+
+OPTIONS = RecipeOptions(AttackSettings(steps=2), balance_weight=0.3)
+
+
+def build(mixture, recipe, **fields):
+    optimizer = adamw(1e-2, 1.0)
+    step = make_train_step(
+        mixture,
+        RECIPES[recipe],
+        fields.pop("options", OPTIONS),
+        ThreatModel("linf", 0.1),
+        optimizer,
+        optax.constant_schedule(1e-2),
+        optax.constant_schedule(0.1),
+        **fields,
+    )
+    return jax.jit(step), optimizer
+
+
+def same(a, b) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_every_recipe_lowers_its_loss_on_one_batch(mixture, params, recipe):
+    step, optimizer = build(mixture, recipe, options=OPTIONS._replace(balance_weight=0.0))
+    state, batch = init_state(params, optimizer), tiny_batch()
+    losses = []
+    for _ in range(40):
+        state, metrics = step(state, batch, jax.random.key(1))
+        losses.append(float(metrics[[name for name in metrics if name.endswith("/loss")][-1]]))
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize(
+    ("phase", "moved", "kept"), [(0, "router", "experts"), (1, "experts", "router")]
+)
+def test_a_part_outside_a_phase_stays_the_same_to_the_bit(mixture, params, phase, moved, kept):
+    step, optimizer = build(mixture, "j_tlat", only_phase=phase)
+    before = init_state(params, optimizer)
+    after, _ = step(before, tiny_batch(), jax.random.key(1))
+    assert same(before.params[kept], after.params[kept])
+    assert same(before.optimizer[kept], after.optimizer[kept])
+    assert not same(before.params[moved], after.params[moved])
+    assert not same(before.optimizer[moved], after.optimizer[moved])
+
+
+def test_the_third_phase_moves_everything(mixture, params):
+    step, optimizer = build(mixture, "j_tlat", only_phase=2)
+    before = init_state(params, optimizer)
+    after, _ = step(before, tiny_batch(), jax.random.key(1))
+    assert not same(before.params["router"], after.params["router"])
+    assert not same(before.params["experts"], after.params["experts"])
+
+
+def test_running_statistics_do_not_move(mixture, params):
+    """Weight decay alone would move them."""
+
+    def with_statistics(p):
+        return {**p, "experts": {"params": p["experts"], "batch_stats": jnp.ones((4, 3))}}
+
+    expert = mixture._replace(
+        apply=lambda p, x: mixture.apply({**p, "experts": p["experts"]["params"]}, x)
+    )
+    step, optimizer = build(expert, "standard", options=RecipeOptions())
+    before = init_state(with_statistics(params), optimizer)
+    after, _ = step(before, tiny_batch(), jax.random.key(1))
+    assert same(before.params["experts"]["batch_stats"], after.params["experts"]["batch_stats"])
+    assert not same(before.params["experts"]["params"], after.params["experts"]["params"])
+
+
+def test_the_same_key_gives_the_same_bits_and_another_does_not(mixture, params):
+    step, optimizer = build(mixture, "at_m")
+    state, batch = init_state(params, optimizer), tiny_batch()
+    first, _ = step(state, batch, jax.random.key(1))
+    again, _ = step(state, batch, jax.random.key(1))
+    other, _ = step(state, batch, jax.random.key(2))
+    assert same(first, again)
+    assert not same(first.params, other.params)
+
+
+def test_the_order_of_the_batch_does_not_matter(mixture, params):
+    """Random starts are folded by the example's own index."""
+    step, optimizer = build(mixture, "at_m")
+    state, batch = init_state(params, optimizer), tiny_batch()
+    order = np.random.default_rng(3).permutation(len(batch.label))
+    straight, _ = step(state, batch, jax.random.key(1))
+    shuffled, _ = step(state, jax.tree.map(lambda a: a[order], batch), jax.random.key(1))
+    for a, b in zip(*map(jax.tree.leaves, (straight.params, shuffled.params)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_an_adversarial_step_at_epsilon_zero_is_the_standard_step(mixture, params):
+    optimizer = adamw(1e-2, 1.0)
+
+    def first_step(recipe):
+        step = make_train_step(
+            mixture,
+            RECIPES[recipe],
+            RecipeOptions(AttackSettings(steps=2)),
+            ThreatModel("linf", 0.1),
+            optimizer,
+            optax.constant_schedule(1e-2),
+            optax.constant_schedule(0.0),
+        )
+        return jax.jit(step)(init_state(params, optimizer), tiny_batch(), jax.random.key(1))[0]
+
+    for a, b in zip(
+        *map(jax.tree.leaves, (first_step("at_m").params, first_step("standard").params)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_broken_attack_shows_in_the_metrics(mixture, params):
+    broken = mixture._replace(apply=lambda p, x: mixture.apply(p, x) * jnp.sqrt(-jnp.ones(())))
+    step, optimizer = build(broken, "at_m")
+    _, metrics = step(init_state(params, optimizer), tiny_batch(), jax.random.key(1))
+    assert float(metrics["adversarial/finite"]) == 0

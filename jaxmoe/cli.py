@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         nearest = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.0)[0]
         return _fail(f"no command {command!r}; did you mean {nearest}?")
+    if argv is None:
+        _ask_for_huge_pages()
     _hush_libraries()
     _remember_programs()
     with warnings.catch_warnings():
@@ -94,6 +96,17 @@ def _raised_by_us(error: BaseException) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
     package = pathlib.Path(__file__).parent
     return pathlib.Path(frames[-1].filename).is_relative_to(package)
+
+
+def _ask_for_huge_pages() -> None:
+    """Starts this command anew with a setting that glibc reads only when a process starts.
+
+    On CPUs a compiled program takes its workspace from the system and gives it back in every call.
+    In pages of 4 KiB, their faults are a quarter of a training step's time.
+    """
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        os.execv(sys.executable, sys.orig_argv)
 
 
 def _remember_programs() -> None:

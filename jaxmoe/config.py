@@ -24,12 +24,12 @@ RecipeName = Literal["standard", "at_m", "tlat", "j_tlat"]
 class DataConfig:
     """Where clips come from and how they are cut."""
 
-    name: DatasetName = "synthetic_actions"
+    name: DatasetName = "synthetic_actions"  # rendered, or from videos in `directory`
     directory: str | None = None  # the videos; synthetic_actions needs none
     manifest: str | None = None  # another manifest.csv, for other splits of the same videos
     split: int = 1  # official split of ucf101 and hmdb51, 1 to 3
     resolution: int | None = None  # shorter side of the stored frames; None is the builder's
-    frames: int = 16  # T
+    frames: int = 16  # of a clip
     size: int = 32  # H = W of a clip
     stride: int | None = None  # frames between two of a clip; None spreads them over the video
     flip: bool = False  # mirror training clips at random
@@ -39,20 +39,20 @@ class DataConfig:
     workers: int = 0  # loader processes; 0 is threads of this one
     cache: str | None = None  # where prepared data is kept; None is ~/.cache/jaxmoe
     train_clips: int = 1000  # of synthetic_actions
-    validation_clips: int = 100
-    test_clips: int = 200
+    validation_clips: int = 100  # of synthetic_actions
+    test_clips: int = 200  # of synthetic_actions
 
 
 @dataclasses.dataclass(frozen=True)
 class ExpertConfig:
     """The architecture that every expert has: a 3D ResNet."""
 
-    depth: Literal[10, 18, 34] = 10
+    depth: Literal[10, 18, 34] = 10  # layers; 10 has one block a stage
     width: int = 16  # channels of the first stage
     stage_sizes: tuple[int, ...] | None = None  # blocks per stage, instead of the depth's
-    stem: Literal["hara", "small"] = "small"
-    stem_strides: tuple[int, int, int] = (1, 2, 2)
-    norm: Literal["group", "frozen_batch"] = "group"
+    stem: Literal["hara", "small"] = "small"  # 7 × 7 × 7 and a max pool, or 3 × 3 × 3 alone
+    stem_strides: tuple[int, int, int] = (1, 2, 2)  # of the stem: time, height, width
+    norm: Literal["group", "frozen_batch"] = "group"  # frozen_batch is for imported weights
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; params stay float32
 
 
@@ -69,10 +69,10 @@ class MixtureConfig:
     """How many experts, how many of them a clip sees, and how they are kept busy."""
 
     experts: int = 4  # M
-    top_k: int = 1
-    combine: Combine = "softmax"
+    top_k: int = 1  # experts that see a clip; all of them is the dense mixture
+    combine: Combine = "softmax"  # how the chosen experts' outputs are weighted
     block_size: int | None = None  # clips in a dispatch block; None picks one
-    balance: Balance = "switch"
+    balance: Balance = "switch"  # which balance loss
     balance_weight: float = 0.0  # of the balance loss, in every recipe
 
 
@@ -80,7 +80,7 @@ class MixtureConfig:
 class ThreatConfig:
     """The threat model of training."""
 
-    norm: Norm = "linf"
+    norm: Norm = "linf"  # of the perturbation, over a clip
     epsilon: float = 8 / 255  # in pixel units
 
 
@@ -105,6 +105,7 @@ class TrainingConfig:
     initialize_from: str | None = None  # a run whose latest params are the start
     shared_epochs: int = 0  # before all else, clean: one expert alone on all clips, then M copies
     shared_noise: float = 0.0  # relative size of the noise that tells the copies apart
+    dense_epochs: int = 0  # after these, clean: every expert on every clip, before routing hardens
     standard_epochs: int = 0  # before an adversarial recipe, clean: the mixture
     epsilon_warmup: float = 0.3  # share of the recipe's steps in which ε rises from 0
     schedule: Literal["minibatch", "epoch"] = "minibatch"  # J-TLAT: all phases on each, or in turn
@@ -220,7 +221,7 @@ _AT_LEAST_ONE = {
 _NOT_NEGATIVE = {
     "mixture": ("balance_weight",),
     "optimizer": ("weight_decay", "gradient_clip"),
-    "training": ("shared_epochs", "shared_noise", "standard_epochs", "lam"),
+    "training": ("shared_epochs", "shared_noise", "dense_epochs", "standard_epochs", "lam"),
     "data": ("workers",),
     "evaluation": ("alpha", "temporal_alpha"),
 }

@@ -28,6 +28,7 @@ from jaxmoe.training import (
     RecipeOptions,
     Stage,
     copy_expert,
+    dense,
     fit,
     make_validate,
     restore_params,
@@ -108,12 +109,19 @@ def train(
     return run
 
 
-def load(run: pathlib.Path, checkpoint: str | None = None, **data_fields: Any) -> Trained:
+def load(
+    run: pathlib.Path,
+    checkpoint: str | None = None,
+    *,
+    data_progress: Callable[[int, int], None] | None = None,
+    **data_fields: Any,
+) -> Trained:
     """Reads a run back: its experiment, data, mixture and params.
 
     Args:
       run: the folder.
       checkpoint: "best" or "latest"; None is what the experiment's evaluation says.
+      data_progress: called with (videos done, videos in all) where they are prepared anew.
       **data_fields: fields of `DataConfig` to replace, such as a directory that has moved.
 
     Raises:
@@ -124,7 +132,7 @@ def load(run: pathlib.Path, checkpoint: str | None = None, **data_fields: Any) -
     if data_fields:
         replaced = dataclasses.replace(experiment.data, **data_fields)
         experiment = dataclasses.replace(experiment, data=replaced)
-    dataset = open_dataset(experiment.data)
+    dataset = open_dataset(experiment.data, data_progress)
     mixture = build_mixture(experiment, len(dataset.classes))
     like = jax.eval_shape(lambda: init_params(experiment, mixture))
     which = checkpoint or experiment.evaluation.checkpoint
@@ -196,7 +204,7 @@ def write_description(run: pathlib.Path, experiment: Experiment, dataset: data.D
 
 
 def _stages(experiment: Experiment) -> tuple[Stage, ...]:
-    """Shared expert, clean mixture, recipe: the first two only where wanted and not done before."""
+    """Shared expert, dense mixture, clean mixture, recipe: all but the last only where wanted."""
     t = experiment.training
     recipe = Stage(
         t.recipe,
@@ -210,6 +218,8 @@ def _stages(experiment: Experiment) -> tuple[Stage, ...]:
         return (recipe,)
     if t.standard_epochs and t.recipe != "standard":
         stages.insert(0, Stage("standard", RECIPES["standard"], t.standard_epochs, selects=False))
+    if t.dense_epochs:
+        stages.insert(0, Stage("dense", dense, t.dense_epochs, selects=False))
     if t.shared_epochs:
         stages[0] = dataclasses.replace(stages[0], prepare=copy_expert(t.shared_noise))
         shared = Stage("shared expert", shared_expert, t.shared_epochs, validates=False)

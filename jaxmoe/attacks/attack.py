@@ -39,9 +39,18 @@ class Attack(Protocol):
 
 
 def as_apply(model: Model, settings: AttackSettings) -> Apply:
-    """`(params, x) -> logits` of a mixture, with the wanted gradient, or of any classifier."""
+    """`(params, x) -> logits` of a mixture, with the wanted gradient, or of any classifier.
+
+    Raises:
+      ValueError: a gradient mode other than "hard" for a model that is no mixture.
+    """
     if isinstance(model, Mixture):
         return with_gradient(model, settings.gradient)
+    if settings.gradient != "hard":
+        raise ValueError(
+            f"attack.gradient: {settings.gradient!r} needs a Mixture; expected 'hard', the one "
+            f"gradient that {model!r} has"
+        )
     return model
 
 

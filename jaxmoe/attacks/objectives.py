@@ -4,11 +4,16 @@ All reduce over every axis but the batch, so that clips, images and dense predic
 Axes: B = batch, M = experts, K = classes (last axis of logits).
 """
 
+from typing import Literal, get_args
+
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
+
+RouterOutput = Literal["weights", "logits"]
+ROUTER_OUTPUTS: tuple[str, ...] = get_args(RouterOutput)
 
 
 def cross_entropy(
@@ -44,14 +49,14 @@ def lipschitz_quotient(
 
 
 def router_output(
-    logits: Float[Array, "batch experts"], kind: str = "weights"
+    logits: Float[Array, "batch experts"], kind: RouterOutput = "weights"
 ) -> Float[Array, "batch experts"]:
     """What a router's Lipschitz quotient compares: its softmax `"weights"` or its `"logits"`."""
     if kind == "weights":
         return jax.nn.softmax(logits, axis=-1)
     if kind == "logits":
         return logits
-    raise ValueError(f"attack.router_output: {kind!r} is not one of weights, logits")
+    raise ValueError(f"attack.router_output: {kind!r} is not one of {', '.join(ROUTER_OUTPUTS)}")
 
 
 def _mean_square(difference: Array) -> Array:

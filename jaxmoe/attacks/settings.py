@@ -6,6 +6,7 @@ import functools
 import jax
 from jaxtyping import Array, Float
 
+from jaxmoe.attacks.objectives import ROUTER_OUTPUTS, RouterOutput
 from jaxmoe.attacks.updates import AXES, DIRECTIONS, Axis, Direction
 from jaxmoe.mixture import GRADIENT_MODES, GradientMode
 
@@ -62,7 +63,7 @@ class AttackSettings:
     gradient: GradientMode = "hard"
     momentum_axis: Axis = "iterations"
     momentum_direction: Direction = "shorten"
-    router_output: str = "weights"
+    router_output: RouterOutput = "weights"
     stop_denominator: bool = False
 
     def __post_init__(self):
@@ -76,7 +77,7 @@ class AttackSettings:
         _check_one_of("gradient", self.gradient, GRADIENT_MODES)
         _check_one_of("momentum_axis", self.momentum_axis, AXES)
         _check_one_of("momentum_direction", self.momentum_direction, DIRECTIONS)
-        _check_one_of("router_output", self.router_output, ("weights", "logits"))
+        _check_one_of("router_output", self.router_output, ROUTER_OUTPUTS)
 
 
 def _check_one_of(name: str, value: str, accepted: tuple[str, ...]) -> None:

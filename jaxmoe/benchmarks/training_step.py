@@ -46,18 +46,14 @@ def run() -> list[Row]:
         )
     )
     routing = choose(mixture.route(params, x), options.weak_experts, "renormalized")
-    # One objective for each phase's attack, as the phases make them.
+    # One objective for each phase's attack, as the phases make them: clean outputs computed once.
+    quotients = {"lam": settings.lam, "settings": settings}
+    router = router_loss(mixture, params, x, gamma1=settings.gamma1, **quotients)
+    whole = model_loss(mixture, settings, params, x, y)
     objectives = {
-        "router": lambda p, x: router_loss(
-            mixture, p, x, lam=settings.lam, gamma1=settings.gamma1, settings=settings
-        ),
-        "weak_experts": lambda p, x: expert_loss(
-            mixture, p, x, y, routing, lam=settings.lam, settings=settings
-        ),
-        "global": lambda p, x: _sum(
-            model_loss(mixture, settings, p, x, y),
-            router_loss(mixture, p, x, lam=settings.lam, gamma1=settings.gamma1, settings=settings),
-        ),
+        "router": router,
+        "weak_experts": expert_loss(mixture, params, x, y, routing, **quotients),
+        "global": lambda x_adv: whole(x_adv) + settings.gamma2 * router(x_adv),
     }
     sides = {"J-TLAT step": lambda: step(state, batch, jax.random.key(1))}
     x_adv = threat.random_start(jax.random.key(2), x)
@@ -65,7 +61,7 @@ def run() -> list[Row]:
         attack_gradient = jax.jit(_attack_gradient(objectives[phase.name]))
         loss_gradient = jax.jit(_loss_gradient(phase))
         sides[f"{STEPS} input gradients, {phase.name}"] = lambda f=attack_gradient: [
-            f(params, x, x_adv) for _ in range(STEPS)
+            f(x_adv) for _ in range(STEPS)
         ]
         moving = {part: params[part] for part in phase.moves}
         sides[f"params' gradient, {phase.name}"] = lambda f=loss_gradient, m=moving: f(
@@ -81,15 +77,8 @@ def run() -> list[Row]:
     ]
 
 
-def _sum(first, second):
-    return lambda x_adv: first(x_adv) + second(x_adv)
-
-
 def _attack_gradient(objective):
-    def gradient(params, x, x_adv):
-        return jax.grad(lambda x_adv: jnp.sum(objective(params, x)(x_adv)))(x_adv)
-
-    return gradient
+    return jax.grad(lambda x_adv: jnp.sum(objective(x_adv)))
 
 
 def _loss_gradient(phase):

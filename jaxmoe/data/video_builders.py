@@ -4,7 +4,7 @@ import collections
 import concurrent.futures
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -109,7 +109,25 @@ class VideoFolder(_Videos, skip_registration=True):
         super().__init__(listing, resolution=resolution, cache=cache, progress=progress)
 
 
-class UCF101(_Videos, skip_registration=True):
+class _OfficialSplit(_Videos, skip_registration=True):
+    """A data set whose archives name the clips of splits 1, 2 and 3."""
+
+    list_videos: Callable[[pathlib.Path, int], Listing]
+
+    def __init__(
+        self,
+        *,
+        directory: str | os.PathLike,
+        split: int,
+        resolution: int,
+        cache: str | os.PathLike | None = None,
+        progress: Progress | None = None,
+    ):
+        listing = self.list_videos(require_directory(directory), split)
+        super().__init__(listing, resolution=resolution, cache=cache, progress=progress)
+
+
+class UCF101(_OfficialSplit, skip_registration=True):
     """UCF-101 from locally extracted archives, with official split 1, 2 or 3.
 
     Args of the constructor: `directory`, what the archives were extracted to; `split`;
@@ -118,39 +136,17 @@ class UCF101(_Videos, skip_registration=True):
     """
 
     name = "ucf101"
-
-    def __init__(
-        self,
-        *,
-        directory: str | os.PathLike,
-        split: int,
-        resolution: int,
-        cache: str | os.PathLike | None = None,
-        progress: Progress | None = None,
-    ):
-        listing = list_ucf101(require_directory(directory), split)
-        super().__init__(listing, resolution=resolution, cache=cache, progress=progress)
+    list_videos = staticmethod(list_ucf101)
 
 
-class HMDB51(_Videos, skip_registration=True):
+class HMDB51(_OfficialSplit, skip_registration=True):
     """HMDB-51 from locally extracted archives, with official split 1, 2 or 3.
 
     Args of the constructor and errors as in `UCF101`.
     """
 
     name = "hmdb51"
-
-    def __init__(
-        self,
-        *,
-        directory: str | os.PathLike,
-        split: int,
-        resolution: int,
-        cache: str | os.PathLike | None = None,
-        progress: Progress | None = None,
-    ):
-        listing = list_hmdb51(require_directory(directory), split)
-        super().__init__(listing, resolution=resolution, cache=cache, progress=progress)
+    list_videos = staticmethod(list_hmdb51)
 
 
 def _identity(video: ListedVideo) -> list:

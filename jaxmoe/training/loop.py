@@ -188,6 +188,7 @@ def fit(
         stage_key = jax.random.fold_in(key, number)
         progress.stage(stage.name, steps, int(state.step))
         replicated = parallel.replicate(state)
+        unread: list[Mapping[str, jax.Array]] = []  # reading a step's metrics waits for it
         for epoch in range(first_epoch, stage.epochs):
             for stepper in steppers:
                 for _ in range(batches_per_epoch):
@@ -195,16 +196,17 @@ def fit(
                     shards = parallel.shard(Batch(batch["clip"], batch["label"], batch["index"]))
                     replicated, metrics = stepper(replicated, shards, stage_key)
                     global_step += 1
+                    unread.append(metrics)
                     shown = None
                     if global_step % options.log_every == 0:
-                        shown = _checked(parallel.first(metrics), stage.name, global_step)
+                        shown = _read(unread, parallel, stage.name, global_step)
                         log.write(global_step, {"stage": stage.name, **shown})
                     progress.step(shown)
             done = epoch + 1
             last = done == stage.epochs
             if stage.validates and (done % options.evaluate_every == 0 or last):
                 state = parallel.first(replicated)
-                _checked(parallel.first(metrics), stage.name, global_step)
+                _read(unread, parallel, stage.name, global_step)
                 validation = validate(state.params)
                 log.write(
                     global_step,
@@ -217,7 +219,7 @@ def fit(
                     best = score
                     checkpoints.save("best", global_step, state, {"epoch": done, "score": score})
             if done % options.checkpoint_every == 0 or last:
-                _checked(parallel.first(metrics), stage.name, global_step)
+                _read(unread, parallel, stage.name, global_step)
                 state = parallel.first(replicated)
                 following = (
                     {"stage": number + 1, "epoch": 0} if last else {"stage": number, "epoch": done}
@@ -263,9 +265,16 @@ def _sweeps(
     return list(range(len(stage.recipe(mixture, threat, options))))
 
 
-def _checked(metrics: Mapping[str, np.ndarray], stage: str, step: int) -> dict[str, float]:
-    shown = {name: float(value) for name, value in metrics.items()}
-    for name, value in shown.items():
-        if not np.isfinite(value) or (name.endswith("/finite") and value < 1):
-            raise NonFiniteTrainingError(f"{stage}: {name} is not finite at step {step}")
+def _read(
+    unread: list[Mapping[str, jax.Array]], parallel: Parallel, stage: str, step: int
+) -> dict[str, float]:
+    """The metrics of the last step; every unread step's are checked and forgotten."""
+    shown: dict[str, float] = {}
+    first = step - len(unread) + 1
+    for number, metrics in enumerate(unread, first):
+        shown = {name: float(value) for name, value in parallel.first(metrics).items()}
+        for name, value in shown.items():
+            if not np.isfinite(value) or (name.endswith("/finite") and value < 1):
+                raise NonFiniteTrainingError(f"{stage}: {name} is not finite at step {number}")
+    unread.clear()
     return {name: value for name, value in shown.items() if not name.endswith("/finite")}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.attacks import AttackSettings, pgd
-from jaxmoe.mixture import Mixture, expert_load
+from jaxmoe.mixture import Mixture
 from jaxmoe.threat import ThreatModel, example_keys
 from jaxmoe.training.step import to_float
 
@@ -33,7 +33,7 @@ def make_validate(
         x = to_float(clip)
         logits = mixture.apply(params, x)
         right = jnp.argmax(logits, axis=-1) == label
-        load = expert_load(mixture.route(params, x))
+        chosen = jnp.argmax(mixture.route(params, x), axis=-1)
         result_logits, robust = logits, jnp.zeros_like(right)
         if adversarial:
             keys = example_keys(jax.random.key(0), index)
@@ -42,17 +42,18 @@ def make_validate(
         log_probabilities = jax.nn.log_softmax(result_logits)
         losses = -jnp.take_along_axis(log_probabilities, label[:, None], axis=-1)[:, 0]
         count = lambda values: jnp.sum(jnp.where(valid, values, 0).astype(jnp.float32))  # noqa: E731
-        return count(right), count(robust), count(losses), jnp.sum(valid), load
+        load = jax.vmap(lambda expert: count(chosen == expert))(jnp.arange(mixture.num_experts))
+        return jnp.stack([count(right), count(robust), count(losses), count(valid)]), load
 
     def validate(params, batches) -> Validation:
-        totals, loads = np.zeros(4), []
+        totals, loads = np.zeros(4), np.zeros(mixture.num_experts)
         for batch in batches:
-            *sums, load = judge(
+            sums, load = judge(
                 params, batch["clip"], batch["label"], batch["index"], batch["valid"]
             )
-            totals += np.array([float(value) for value in sums])
-            loads.append(np.asarray(load))
+            totals += np.asarray(sums)
+            loads += np.asarray(load)
         right, robust, loss, n = totals
-        return Validation(right / n, robust / n, loss / n, float(np.mean(loads, axis=0).max()))
+        return Validation(right / n, robust / n, loss / n, float(loads.max() / n))
 
     return validate

@@ -1,7 +1,7 @@
-"""Clean training: the mixture, or one expert alone as the start of all."""
+"""Clean training: the mixture, all its experts at once, or one expert alone as the start of all."""
 
 from jaxmoe.attacks import cross_entropy
-from jaxmoe.mixture import Mixture
+from jaxmoe.mixture import Mixture, with_gradient
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training.phase import Phase, RecipeOptions
 
@@ -15,6 +15,18 @@ def standard(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> t
         return cross_entropy(mixture.apply(params, x), y)
 
     return (Phase("standard", None, loss),)
+
+
+def dense(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[Phase, ...]:
+    """CE(Σ_i a_i E_i(x), y): every expert learns from every clip, before routing hardens."""
+    del threat, options
+    apply = with_gradient(mixture, "soft")
+
+    def loss(params, x, y, found):
+        del found
+        return cross_entropy(apply(params, x), y)
+
+    return (Phase("dense", None, loss),)
 
 
 def shared_expert(

@@ -53,8 +53,9 @@ def experiment(
         training=TrainingConfig(
             recipe=recipe,
             initialize_from=initialize_from,
-            shared_epochs=8,
+            shared_epochs=12,
             shared_noise=0.05,
+            dense_epochs=1,
             standard_epochs=0 if clean else 2,
             epochs=2 if clean else 3,
             batch_size=32,

@@ -5,6 +5,7 @@ A run's folder holds `config.json`, `run.json` (versions, seed, git revision, co
 """
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import pathlib
@@ -23,6 +24,7 @@ from jaxmoe.mixture import Mixture
 from jaxmoe.parallel import Parallel
 from jaxmoe.training import (
     RECIPES,
+    Checkpoints,
     LoopOptions,
     Progress,
     RecipeOptions,
@@ -62,6 +64,7 @@ def train(
     run = pathlib.Path(experiment.run.directory)
     _check_same_experiment(run, experiment)
     dataset = open_dataset(experiment.data, data_progress)
+    _check_same_splits(run, dataset, "run.directory", "choose another directory")
     parallel = Parallel(devices)
     batch_size = experiment.training.batch_size
     if batch_size % parallel.count:
@@ -85,7 +88,8 @@ def train(
     )
     mixture = build_mixture(experiment, len(dataset.classes))
     threat = build_threat(experiment)
-    params = _initial_params(experiment, mixture)
+    stages = _stages(experiment)
+    params = _initial_params(experiment, mixture, dataset)
     adversarial = experiment.training.recipe != "standard"
     judge = make_validate(mixture, threat, experiment.attack, adversarial=adversarial)
     validation = evaluation_loader(
@@ -96,7 +100,7 @@ def train(
         run,
         mixture,
         params,
-        _stages(experiment),
+        stages,
         iter(loader),
         loader.batches_per_epoch,
         lambda params: judge(params, validation),
@@ -196,6 +200,7 @@ def write_description(run: pathlib.Path, experiment: Experiment, dataset: data.D
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "devices": [device.device_kind for device in jax.devices()],
         "clips": dataset.counts,
+        "splits": _describe_splits(dataset),
         "skipped": list(dataset.skipped),
         "padded": list(dataset.padded),
     }
@@ -227,13 +232,45 @@ def _stages(experiment: Experiment) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
-def _initial_params(experiment: Experiment, mixture: Mixture) -> Any:
+def _initial_params(experiment: Experiment, mixture: Mixture, dataset: data.Dataset) -> Any:
     fresh = init_params(experiment, mixture)
-    source = experiment.training.initialize_from
-    if source is None:
+    if experiment.training.initialize_from is None:
         return fresh
-    other = read_experiment(pathlib.Path(source))
-    return restore_params(pathlib.Path(source), "latest", fresh, loop_options(other))
+    source = pathlib.Path(experiment.training.initialize_from)
+    other = read_experiment(source)
+    if Checkpoints(pathlib.Path(experiment.run.directory)).position("latest") is not None:
+        return fresh  # resumed from there: the source may be gone
+    if other.data.name == dataset.name:
+        # A start that learned from test or validation clips would make both worthless.
+        _check_same_splits(
+            source, dataset, "training.initialize_from", "expected a run on the same clips"
+        )
+    position = Checkpoints(source).position("latest")
+    if position is not None and not position["finished"]:
+        raise ValueError(
+            f"training.initialize_from: {source} is not trained to its end; train it first"
+        )
+    return restore_params(source, "latest", fresh, loop_options(other))
+
+
+def _describe_splits(dataset: data.Dataset) -> dict[str, str]:
+    """A digest of each split's clips and labels, wherever the files lie."""
+    return {
+        split: hashlib.sha256(
+            json.dumps([(record.path, record.label) for record in source.records]).encode()
+        ).hexdigest()[:16]
+        for split, source in dataset.splits.items()
+    }
+
+
+def _check_same_splits(run: pathlib.Path, dataset: data.Dataset, field: str, advice: str) -> None:
+    path = run / "run.json"
+    if not path.is_file():
+        return
+    recorded = json.loads(path.read_text(encoding="utf-8"))["splits"]
+    for split, digest in _describe_splits(dataset).items():
+        if recorded[split] != digest:
+            raise ValueError(f"{field}: {run} holds a run with other {split} clips; {advice}")
 
 
 def _check_same_experiment(run: pathlib.Path, experiment: Experiment) -> None:
@@ -244,6 +281,8 @@ def _check_same_experiment(run: pathlib.Path, experiment: Experiment) -> None:
         for name, value in fields.items():
             if section == "evaluation" or (section, name) in _MAY_CHANGE:
                 continue
+            if (section, name) == ("training", "initialize_from") and value and old[section][name]:
+                continue  # the source may have moved
             if old[section][name] != value:
                 raise ValueError(
                     f"run.directory: {run} holds a run with {section}.{name} = "
@@ -256,10 +295,8 @@ _MAY_CHANGE = {
     ("run", "directory"),
     ("run", "log_every"),
     ("data", "directory"),
-    ("data", "manifest"),
+    ("data", "manifest"),  # what it lists may not: `_check_same_splits`
     ("data", "cache"),
-    ("data", "workers"),
-    ("training", "initialize_from"),
 }
 
 

@@ -64,6 +64,9 @@ class ThreatModel:
             epsilon = _per_example(self.epsilon, x)
             length = example_norm(delta)
             delta = delta * jnp.minimum(1.0, epsilon / jnp.maximum(length, 1e-12))
+            # x + δ is rounded; where δ is the same over a region, all its pixels one way.
+            length = example_norm((x + delta) - x)
+            delta = delta * jnp.where(length > epsilon, epsilon / jnp.maximum(length, 1e-12), 1)
         # A pixel that was outside the box when clean stays as it is: the adversary did not do that.
         low = jnp.minimum(x, self.bounds[0])
         high = jnp.maximum(x, self.bounds[1])

@@ -72,6 +72,17 @@ def test_projection_reaches_the_surface_of_the_ball():
     np.testing.assert_allclose(l2, 0.5 + 0.1 * unit, atol=1e-6)
 
 
+def test_a_flat_change_stays_in_the_ball_for_all_its_rounding():
+    # Every pixel of a region is rounded the same way, and a norm sums all of it.
+    grey = jnp.array([37.0, 100.0, 201.0]).reshape(3, 1, 1, 1, 1)
+    x = jnp.broadcast_to(grey / 255, (3, 16, 112, 112, 3))
+    for epsilon in (0.5, 2.0):
+        allowed = np.asarray(ThreatModel("l2", epsilon).project(x + 0.1, x), np.float64)
+        size = np.sqrt(((allowed - np.asarray(x, np.float64)) ** 2).sum((1, 2, 3, 4)))
+        assert (size <= epsilon * (1 + 1e-6)).all()
+        np.testing.assert_allclose(size, epsilon, rtol=1e-4)
+
+
 def test_epsilon_and_frames_may_differ_by_example():
     x = jnp.full((2, 2, 3), 0.5)
     frames = jnp.array([[True, False], [True, True]])

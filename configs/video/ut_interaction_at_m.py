@@ -12,4 +12,4 @@ from jaxmoe.config import Experiment
 
 
 def config() -> Experiment:
-    return adversarial("at_m", epochs=30)
+    return adversarial("at_m", epochs=50)

@@ -12,5 +12,5 @@ from jaxmoe.config import Experiment
 
 
 def config() -> Experiment:
-    # Three phases a batch: fifteen epochs cost more than AT-M's thirty.
-    return adversarial("j_tlat", epochs=15)
+    # Three phases a batch: 25 epochs cost more than the 50 of AT-M.
+    return adversarial("j_tlat", epochs=25)

@@ -12,4 +12,4 @@ from jaxmoe.config import Experiment
 
 
 def config() -> Experiment:
-    return adversarial("tlat", epochs=30)
+    return adversarial("tlat", epochs=50)

@@ -15,7 +15,13 @@ from jaxmoe.attacks.component_attacks import (
 from jaxmoe.attacks.gradient_attacks import fgsm, lipschitz_attack, mi_fgsm, model_loss, pgd
 from jaxmoe.attacks.objectives import cross_entropy, lipschitz_quotient, router_output
 from jaxmoe.attacks.perturb import AttackResult, Objective, perturb
-from jaxmoe.attacks.registry import ATTACKS, NamedAttack, build_attack, find_attack
+from jaxmoe.attacks.registry import (
+    ATTACKS,
+    NamedAttack,
+    build_attack,
+    canonical_name,
+    find_attack,
+)
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.updates import (
     momentum,
@@ -32,6 +38,7 @@ __all__ = [
     "NamedAttack",
     "Objective",
     "build_attack",
+    "canonical_name",
     "constant_step",
     "cross_entropy",
     "expert_attack",

@@ -49,8 +49,8 @@ ATTACKS: dict[str, NamedAttack] = {
 }
 
 
-def find_attack(name: str) -> NamedAttack:
-    """The attack with a paper's name, in any case, `-` and `_` alike.
+def canonical_name(name: str) -> str:
+    """The key in `ATTACKS` of a paper's name in any case, `-` and `_` alike.
 
     Raises:
       ValueError: no such attack; the message has the nearest name.
@@ -60,7 +60,16 @@ def find_attack(name: str) -> NamedAttack:
         nearest = difflib.get_close_matches(key, ATTACKS, n=1, cutoff=0.4)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ValueError(f"attack: {name!r} is not one of {', '.join(ATTACKS)}{hint}")
-    return ATTACKS[key]
+    return key
+
+
+def find_attack(name: str) -> NamedAttack:
+    """The attack with a paper's name, spelt as `canonical_name` allows.
+
+    Raises:
+      ValueError: no such attack; the message has the nearest name.
+    """
+    return ATTACKS[canonical_name(name)]
 
 
 def build_attack(

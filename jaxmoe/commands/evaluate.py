@@ -86,7 +86,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     Raises:
       ValueError, FileNotFoundError: bad input, one line.
     """
-    from jaxmoe.attacks import find_attack
+    from jaxmoe.attacks import canonical_name
     from jaxmoe.experiment import evaluation_settings
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.run import load, read_experiment
@@ -95,8 +95,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     experiment = read_experiment(folder)
     defaults = experiment.evaluation
     attacks = options.attacks or list(defaults.attacks)
-    for name in attacks:
-        find_attack(name)
+    attacks = [canonical_name(name) for name in attacks]
     epsilons = _checked_epsilons(options.epsilons or list(defaults.epsilons))
     batch_size = defaults.batch_size if options.batch_size is None else options.batch_size
     if batch_size < 1:

@@ -53,7 +53,7 @@ class SyntheticActions(ClipBuilder, skip_registration=True):
             plan[split] = []
             for i in range(count):
                 key = (seed, number, i)
-                clip = PlannedClip(index, f"{split}/{i}", i % len(CLASSES), key)
+                clip = PlannedClip(index, f"{split}/{seed}-{i}", i % len(CLASSES), key)
                 plan[split].append(clip)
                 index += 1
         super().__init__(

@@ -56,19 +56,26 @@ class Programs:
         epsilon: float,
         settings: AttackSettings,
         seed: int,
+        restart: int = 0,
     ) -> tuple[AttackResult, float]:
         """What the attack called `name` finds on a batch, and the seconds that it took.
 
-        Random starts depend on (seed, name, the clip's own index) alone.
+        Random starts depend on (seed, name, restart, the clip's own index) alone.
         """
 
-        def program(params, clip, label, index, epsilon, settings, seed):
+        def program(params, clip, label, index, epsilon, settings, seed, restart):
             keys = attack_keys(seed, name, index)
+            keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, restart)
             attack = build_attack(name, self.model, ThreatModel(self.norm, epsilon), settings)
             return attack(keys, params, to_pixels(clip), label)
 
         return self.timed(
-            name, program, params, *_inputs(batch), *_numbers(epsilon, settings, seed)
+            name,
+            program,
+            params,
+            *_inputs(batch),
+            *_numbers(epsilon, settings, seed),
+            jnp.uint32(restart),
         )
 
     def score(

@@ -7,6 +7,7 @@ attack itself believed counts. Axes: B = batch, M = experts, K = classes.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -34,7 +35,7 @@ class Scores(NamedTuple):
     """What is kept of an attacked batch, one entry per clip."""
 
     correct: Float[Array, " batch"]
-    finite: Bool[Array, " batch"]  # the logits at x'
+    finite: Bool[Array, " batch"]  # all outputs at x'
     size: Float[Array, " batch"]  # ‖x' − x‖ in the threat model's norm
     in_box: Bool[Array, " batch"]
     lipschitz: Lipschitz
@@ -56,7 +57,7 @@ def run_model(model: Model, metric: Metric, params: Any, x: Array, y: Array) -> 
     if isinstance(model, Mixture):
         logits = model.apply(params, x)
         router, experts = model.route(params, x), model.experts(params, x)
-        finite = _finite(logits) & _finite(router)
+        finite = _finite(logits) & _finite(router) & jnp.all(jax.vmap(_finite)(experts), axis=0)
     else:
         logits, router, experts = model(params, x), None, None
         finite = _finite(logits)

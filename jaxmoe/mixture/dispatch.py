@@ -93,6 +93,7 @@ def dispatch(
       experts: the chosen experts of every clip.
       block_size: clips in a block; None picks `default_block_size`.
     """
+    x = jnp.asarray(x)
     batch, chosen = experts.shape
     num_experts = jax.tree.leaves(expert_params)[0].shape[0]
     block_size = block_size or default_block_size(batch * chosen, num_experts)

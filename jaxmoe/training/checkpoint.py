@@ -15,7 +15,8 @@ class Checkpoints:
     """
 
     def __init__(self, run: pathlib.Path):
-        self._folder = run.resolve() / "checkpoints"
+        self.run = run.resolve()
+        self._folder = self.run / "checkpoints"
 
     def save(self, which: str, step: int, state: Any, position: dict[str, Any]) -> None:
         """Saves as `which`, "latest" or "best", in place of the one before."""

@@ -17,8 +17,8 @@ from jaxmoe.training.checkpoint import Checkpoints
 from jaxmoe.training.metrics_log import MetricsLog
 from jaxmoe.training.optimizer import adamw, epsilon_schedule, learning_rate_schedule
 from jaxmoe.training.phase import Params, Recipe, RecipeOptions
-from jaxmoe.training.step import Batch, TrainState, init_state, make_train_step
-from jaxmoe.training.validation import Validation
+from jaxmoe.training.step import Batch, TrainState, init_state, is_frozen, make_train_step
+from jaxmoe.training.validation import NonFiniteTrainingError, Validation
 
 
 class Position(Protocol):
@@ -93,20 +93,16 @@ class Progress(Protocol):
         ...
 
 
-class NonFiniteTrainingError(RuntimeError):
-    """A loss, gradient or attack was not finite: the run stops instead of going on with it."""
-
-
 def copy_expert(noise: float) -> Callable[[Any, Params], Params]:
     """`prepare` that gives every expert the params of expert 0, times 1 + noise · 𝒩(0, 1)."""
 
     def prepare(key, params):
-        leaves, structure = jax.tree.flatten(params["experts"])
+        leaves, structure = jax.tree_util.tree_flatten_with_path(params["experts"])
         keys = jax.random.split(key, len(leaves))
         copies = [
             jnp.broadcast_to(leaf[:1], leaf.shape)
-            * (1 + noise * jax.random.normal(k, leaf.shape, leaf.dtype))
-            for k, leaf in zip(keys, leaves, strict=True)
+            * (1 if is_frozen(path) else 1 + noise * jax.random.normal(k, leaf.shape, leaf.dtype))
+            for k, (path, leaf) in zip(keys, leaves, strict=True)
         ]
         return {**params, "experts": jax.tree.unflatten(structure, copies)}
 
@@ -130,7 +126,8 @@ def fit(
     """Trains through `stages` and returns the last params; resumes where `run` was left.
 
     Batches, keys and schedules are functions of the seed and the step alone, and the loader's place
-    is in the checkpoint, so a killed run that resumes ends with the same params to the bit.
+    is in the checkpoint, so a killed run that resumes ends with the same params to the bit; on a
+    GPU only where XLA's own operations are deterministic (`--xla_gpu_deterministic_ops`).
 
     Raises:
       NonFiniteTrainingError: a metric is not finite.
@@ -230,6 +227,7 @@ def fit(
                     state,
                     {
                         **following,
+                        "finished": last and number == len(stages) - 1,
                         "global_step": global_step,
                         "best": best,
                         "seconds": time.monotonic() - began,

@@ -54,7 +54,7 @@ class RecipeOptions(NamedTuple):
     attack: AttackSettings = AttackSettings()  # of the inner attacks
     lam: float = 1e-4  # λ in the losses that are minimised
     balance: Balance = "switch"
-    balance_weight: float = 0.0  # in every phase that moves the router
+    balance_weight: float = 0.0  # in every phase that moves the router; J-TLAT collapses without
     weak_experts: int = 2  # of J-TLAT's second phase
     global_attack: str = "j-tlga"  # of J-TLAT's third phase
 

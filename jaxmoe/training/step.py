@@ -117,7 +117,7 @@ def make_train_step(
 
         moving = {part: params[part] for part in sorted(phase.moves)}
         gradient, loss = jax.grad(objective, has_aux=True)(moving)
-        gradient = _mean(gradient, axis_name)
+        gradient = _mean(_without_frozen(gradient), axis_name)
         new_params, new_states = dict(params), dict(optimizer_states)
         for part in moving:
             updates, new_states[part] = optimizer.update(
@@ -134,13 +134,23 @@ def make_train_step(
     return step
 
 
+def is_frozen(path: tuple) -> bool:
+    """Whether a leaf's path is in the collection that nothing moves."""
+    return any(getattr(entry, "key", None) == FROZEN_COLLECTION for entry in path)
+
+
+def _without_frozen(gradient: Params) -> Params:
+    """Zeros for the frozen collection, so that it takes no share of the clipped norm."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.zeros_like(leaf) if is_frozen(path) else leaf, gradient
+    )
+
+
 def _apply(params: Params, updates: Any, rate: Array) -> Params:
     """`params − rate · updates`, the frozen collection left as it is."""
 
     def move(path, param, update):
-        if any(getattr(entry, "key", None) == FROZEN_COLLECTION for entry in path):
-            return param
-        return param - rate.astype(param.dtype) * update
+        return param if is_frozen(path) else param - rate.astype(param.dtype) * update
 
     return jax.tree_util.tree_map_with_path(move, params, updates)
 

@@ -13,6 +13,10 @@ from jaxmoe.threat import ThreatModel, example_keys
 from jaxmoe.training.step import to_float
 
 
+class NonFiniteTrainingError(RuntimeError):
+    """A loss, gradient or attack was not finite: the run stops instead of going on with it."""
+
+
 class Validation(NamedTuple):
     """Means over the validation clips."""
 
@@ -25,7 +29,10 @@ class Validation(NamedTuple):
 def make_validate(
     mixture: Mixture, threat: ThreatModel, settings: AttackSettings, *, adversarial: bool
 ) -> Callable[[Any, Iterable[Mapping[str, np.ndarray]]], Validation]:
-    """`(params, batches) -> Validation`; robust accuracy is 0 where not `adversarial`."""
+    """`(params, batches) -> Validation`; robust accuracy is 0 where not `adversarial`.
+
+    It raises `NonFiniteTrainingError` where a loss or a gradient is not finite.
+    """
     attack = pgd(mixture, threat, settings)
 
     @jax.jit
@@ -34,26 +41,35 @@ def make_validate(
         logits = mixture.apply(params, x)
         right = jnp.argmax(logits, axis=-1) == label
         chosen = jnp.argmax(mixture.route(params, x), axis=-1)
-        result_logits, robust = logits, jnp.zeros_like(right)
+        result_logits, robust, finite = logits, jnp.zeros_like(right), jnp.ones_like(right)
         if adversarial:
             keys = example_keys(jax.random.key(0), index)
-            result_logits = mixture.apply(params, attack(keys, params, x, label).x_adv)
+            result = attack(keys, params, x, label)
+            finite = result.finite
+            result_logits = mixture.apply(params, result.x_adv)
             robust = right & (jnp.argmax(result_logits, axis=-1) == label)
         log_probabilities = jax.nn.log_softmax(result_logits)
         losses = -jnp.take_along_axis(log_probabilities, label[:, None], axis=-1)[:, 0]
         count = lambda values: jnp.sum(jnp.where(valid, values, 0).astype(jnp.float32))  # noqa: E731
         load = jax.vmap(lambda expert: count(chosen == expert))(jnp.arange(mixture.num_experts))
-        return jnp.stack([count(right), count(robust), count(losses), count(valid)]), load
+        finite &= jnp.isfinite(losses)
+        sums = [count(right), count(robust), count(losses), count(valid), count(~finite)]
+        return jnp.stack(sums), load
 
     def validate(params, batches) -> Validation:
-        totals, loads = np.zeros(4), np.zeros(mixture.num_experts)
+        totals, loads = np.zeros(5), np.zeros(mixture.num_experts)
         for batch in batches:
             sums, load = judge(
                 params, batch["clip"], batch["label"], batch["index"], batch["valid"]
             )
             totals += np.asarray(sums)
             loads += np.asarray(load)
-        right, robust, loss, n = totals
+        right, robust, loss, n, broken = totals
+        if broken:
+            # A gradient that is not finite is no attack survived.
+            raise NonFiniteTrainingError(
+                f"validation: a loss or gradient is not finite on {broken:.0f} of {n:.0f} clips"
+            )
         return Validation(right / n, robust / n, loss / n, float(loads.max() / n))
 
     return validate

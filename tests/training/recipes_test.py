@@ -1,5 +1,7 @@
 """Each phase's loss against a plain, slow rewrite of its formula, values and gradients."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.threat import ThreatModel, example_keys
 from jaxmoe.training import RECIPES, Found, RecipeOptions, to_float
-from jaxmoe.training.recipes import shared_expert
+from jaxmoe.training.recipes import dense, shared_expert
 from tests.training.conftest import CLASSES, EXPERTS, tiny_batch
 
 LAM = 0.03
@@ -133,6 +135,33 @@ def test_j_tlat_equals_its_formulas(mixture, params, clips):
         )
     )
     compare(lambda p: jnp.mean(weak.loss(p, x, y, found)), slow, params)
+
+
+@pytest.mark.parametrize("recipe", ["at_m", "tlat", "j_tlat"])
+def test_what_the_adversary_sees_is_not_what_is_minimised(mixture, params, clips, recipe):
+    x, x_adv, y = clips
+
+    def gradient(mode):
+        options = OPTIONS._replace(attack=dataclasses.replace(OPTIONS.attack, gradient=mode))
+        phase = RECIPES[recipe](mixture, ThreatModel("linf", 0.1), options)[-1]
+        return jax.jit(jax.grad(lambda p: jnp.mean(phase.loss(p, x, y, Found(x_adv)))))(params)
+
+    for a, b in zip(*map(jax.tree.leaves, (gradient("hard"), gradient("soft"))), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_dense_warm_up_equals_its_formula(mixture, params, clips):
+    x, _, y = clips
+
+    def slow(p):
+        losses = []
+        for clip, label in zip(x, y, strict=True):
+            outputs = jnp.stack(flat_experts(p, clip))
+            losses.append(cross_entropy(softmax(route(p, clip)) @ outputs, label))
+        return jnp.mean(jnp.stack(losses))
+
+    (phase,) = dense(mixture, ThreatModel(), OPTIONS)
+    compare(lambda p: jnp.mean(phase.loss(p, x, y, Found(x))), slow, params)
 
 
 def test_the_weak_experts_attack_raises_the_loss_it_is_for(mixture, params, clips):

@@ -1,5 +1,7 @@
 """A killed run resumes to the same bits; a checkpoint of another model is refused."""
 
+import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -134,9 +136,50 @@ def test_another_experiment_in_the_same_folder_is_refused(runs, monkeypatch):
         train(experiment(str(killed), epochs=5), Silent())
 
 
-def test_a_checkpoint_of_another_model_is_refused(runs, tmp_path, monkeypatch):
-    import dataclasses
+def test_other_clips_in_the_same_folder_are_refused(runs, monkeypatch):
+    from jaxmoe.run import train
 
+    _, killed, cache = runs
+    monkeypatch.setenv("JAXMOE_CACHE", str(cache))
+    description = json.loads((killed / "run.json").read_text())
+    other = description | {"splits": description["splits"] | {"test": "0" * 16}}
+    (killed / "run.json").write_text(json.dumps(other))
+    try:
+        with pytest.raises(ValueError, match=r"run\.directory: .* other test clips"):
+            train(experiment(str(killed)), Silent())
+    finally:
+        (killed / "run.json").write_text(json.dumps(description))
+
+
+def test_a_start_whose_clips_differ_is_refused(runs, tmp_path, monkeypatch):
+    from jaxmoe.run import train
+
+    whole, _, cache = runs
+    monkeypatch.setenv("JAXMOE_CACHE", str(cache))
+    start = experiment(str(tmp_path / "other"), initialize_from=str(whole))
+    start = dataclasses.replace(start, data=dataclasses.replace(start.data, seed=1))
+    with pytest.raises(ValueError, match=r"training\.initialize_from: .* other train clips"):
+        train(start, Silent())
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_start_that_is_not_trained_to_its_end_is_refused(runs, tmp_path, monkeypatch):
+    from jaxmoe.run import train
+    from jaxmoe.training import Checkpoints
+
+    whole, _, cache = runs
+    monkeypatch.setenv("JAXMOE_CACHE", str(cache))
+    assert Checkpoints(whole).position("latest")["finished"]
+    monkeypatch.setattr(Checkpoints, "position", lambda self, which: _unfinished(self, whole))
+    with pytest.raises(ValueError, match=r"training\.initialize_from: .* not trained to its end"):
+        train(experiment(str(tmp_path / "next"), initialize_from=str(whole)), Silent())
+
+
+def _unfinished(checkpoints, source):
+    return {"finished": False} if checkpoints.run == source.resolve() else None
+
+
+def test_a_checkpoint_of_another_model_is_refused(runs, tmp_path, monkeypatch):
     from jaxmoe.run import train
 
     whole, _, cache = runs

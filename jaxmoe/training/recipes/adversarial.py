@@ -52,8 +52,9 @@ def inner_attack(
 
 
 def _model_loss(mixture: Mixture, options: RecipeOptions) -> PhaseLoss:
-    # Minimising and maximising see the same formula: only λ differs.
-    settings = dataclasses.replace(options.attack, lam=options.lam)
+    # The formula that the attack maximises, with the defence's λ and the true gradient: what an
+    # attack sees of the mixture is the adversary's choice.
+    settings = dataclasses.replace(options.attack, lam=options.lam, gradient="hard")
 
     def loss(params, x, y, found):
         return model_loss(mixture, settings, params, x, y)(found.x_adv)

@@ -1,6 +1,9 @@
 import dataclasses
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -40,6 +43,27 @@ from jaxmoe.attacks import AttackSettings
 def config():
     return {TINY!r}
 """
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
+def test_a_command_starts_with_huge_pages_unless_the_user_has_a_setting():
+    script = """
+import os, sys
+from jaxmoe.cli import main
+sys.argv[1:] = ["data", "--help"]
+main()
+print(os.environ["GLIBC_TUNABLES"])
+"""
+
+    def tunables(**given):
+        unset = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=unset | given, capture_output=True, text=True
+        )
+        return done.stdout.splitlines()[-1]
+
+    assert tunables() == "glibc.malloc.hugetlb=1"
+    assert tunables(GLIBC_TUNABLES="glibc.malloc.arena_max=2") == "glibc.malloc.arena_max=2"
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from jaxmoe.benchmarks.row import Row
 
 BENCHMARKS = {
+    "import-time": "import jaxmoe against its libraries",
     "attack-loop": "a compiled attack against as many single gradient steps",
     "dispatch": "a sparse mixture against one expert and the router",
     "flops": "operations of the sparse mixture against the dense one",

@@ -63,7 +63,11 @@ def make_parser(command: str, description: str, example: str) -> Parser:
         help="radii in pixel units, 0.0157 or 4/255",
     )
     add("--steps", type=int, help="gradient steps of an attack")
-    add("--restarts", type=int, help="random starts of an attack, the best counts")
+    add(
+        "--restarts",
+        type=int,
+        help="random starts of an attack; a clip is robust if it survives all",
+    )
     add("--seed", type=int, help="of the random starts")
     add("--batch-size", type=int, help="clips at once; no result depends on it")
     add("--checkpoint", choices=("best", "latest"), help="which params")

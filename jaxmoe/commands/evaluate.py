@@ -66,7 +66,7 @@ def make_parser(command: str, description: str, example: str) -> Parser:
     add(
         "--restarts",
         type=int,
-        help="random starts of an attack; a clip is robust if it survives all",
+        help="random starts; a robust clip survives all",
     )
     add("--seed", type=int, help="of the random starts")
     add("--batch-size", type=int, help="clips at once; no result depends on it")

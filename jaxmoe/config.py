@@ -73,7 +73,7 @@ class MixtureConfig:
     combine: Combine = "softmax"  # how the chosen experts' outputs are weighted
     block_size: int | None = None  # clips in a dispatch block; None picks one
     balance: Balance = "switch"  # which balance loss
-    balance_weight: float = 0.5  # of the balance loss, in every recipe; 0 is without
+    balance_weight: float = 0.5  # of the balance loss; J-TLAT wants above 1
 
 
 @dataclasses.dataclass(frozen=True)

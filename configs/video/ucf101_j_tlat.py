@@ -26,7 +26,7 @@ def config() -> Experiment:
         data=DataConfig(name="ucf101", resolution=128, frames=16, size=112, flip=True, workers=8),
         expert=ExpertConfig(depth=18, width=64, stem="hara"),
         router=RouterConfig(name="conv", width=16),
-        mixture=MixtureConfig(experts=4, top_k=1, balance_weight=0.5),
+        mixture=MixtureConfig(experts=4, top_k=1, balance_weight=1.5),
         threat=ThreatConfig(epsilon=8 / 255),
         optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=5e-2),
         training=TrainingConfig(

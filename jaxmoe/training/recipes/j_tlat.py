@@ -23,7 +23,12 @@ def j_tlat(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tup
 
 
 def router_phase(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> Phase:
-    """Minimises ℓ_R = CE(r(x'), y_R) + λ L_Lip(r) over the router, x' from TLGA-R."""
+    """Minimises ℓ_R = CE(r(x'), y_R) + λ L_Lip(r) over the router, x' from TLGA-R.
+
+    One expert for every clip minimises it, so a balance loss belongs beside it. Against Switch's of
+    weight w the collapsed router rests where its expert's weight is 1 / (M w): at w = 0.5 half of
+    all; above w = 1 nowhere, since no most trusted of M experts has less than 1 / M.
+    """
 
     def loss(params, x, y, found):
         del y

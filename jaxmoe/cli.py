@@ -7,6 +7,7 @@ help answers at once.
 
 import difflib
 import importlib
+import io
 import logging
 import os
 import pathlib
@@ -53,6 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"no command {command!r}; did you mean {nearest}?")
     if argv is None:
         _ask_for_huge_pages()
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may hold what the terminal cannot show.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     _hush_libraries()
     _remember_programs()
     with warnings.catch_warnings():
@@ -79,11 +84,12 @@ def _run(command: str, arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         return _fail(str(error))
-    except ValueError as error:
-        # Another library's ValueError is a bug of ours: it keeps its traceback.
+    except (ValueError, ArithmeticError, AssertionError, RuntimeError) as error:
+        # Another library's error is a bug of ours: it keeps its traceback. Ours say what is wrong
+        # with the input, or with a run's numbers.
         if not _raised_by_us(error):
             raise
-        return _fail(str(error))
+        return _fail(str(error), code=2 if isinstance(error, ValueError) else 1)
     return 0
 
 

@@ -222,8 +222,9 @@ _NOT_NEGATIVE = {
     "mixture": ("balance_weight",),
     "optimizer": ("weight_decay", "gradient_clip"),
     "training": ("shared_epochs", "shared_noise", "dense_epochs", "standard_epochs", "lam"),
-    "data": ("workers",),
-    "evaluation": ("alpha", "temporal_alpha"),
+    "data": ("workers", "seed"),
+    "evaluation": ("alpha", "temporal_alpha", "seed"),
+    "run": ("seed",),
 }
 
 

@@ -88,6 +88,7 @@ def open_dataset(
         manifest=config.manifest,
         split=config.split,
         frames=config.frames,
+        stride=config.stride,
         validation_fraction=config.validation_fraction,
         seed=config.seed,
         cache=config.cache,

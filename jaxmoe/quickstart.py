@@ -146,7 +146,7 @@ def _table(results: "dict[str, SuiteResult]", config: Experiment) -> str:
     text = [
         "  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)) for line in lines
     ]
-    clips, epsilon = first.rows[0].n, format_epsilon(config.threat.epsilon)
+    clips, epsilon = first.rows[0].n, format_epsilon(config.threat.epsilon, config.threat.norm)
     setting = (
         f"ℓ∞, ε = {epsilon}, {clips} rendered test clips, one seed; worst-case: right under all"
     )

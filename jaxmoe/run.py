@@ -45,6 +45,7 @@ class Trained(NamedTuple):
     dataset: data.Dataset
     mixture: Mixture
     params: Any
+    finished: bool  # or stopped before the end of its training
 
 
 def train(
@@ -95,7 +96,8 @@ def train(
     validation = evaluation_loader(
         dataset.validation, experiment.data, min(batch_size, max(len(dataset.validation), 1))
     )
-    write_description(run, experiment, dataset)
+    if not _is_finished(run):
+        write_description(run, experiment, dataset)
     fit(
         run,
         mixture,
@@ -130,18 +132,19 @@ def load(
 
     Raises:
       FileNotFoundError: no run there, no data, or no checkpoint yet.
-      ValueError: a checkpoint of another model.
+      ValueError: a checkpoint of another model, or data whose splits are not the run's.
     """
     experiment = read_experiment(run)
     if data_fields:
         replaced = dataclasses.replace(experiment.data, **data_fields)
         experiment = dataclasses.replace(experiment, data=replaced)
     dataset = open_dataset(experiment.data, data_progress)
+    _check_same_splits(run, dataset, "data.directory", "expected those that it was trained on")
     mixture = build_mixture(experiment, len(dataset.classes))
     like = jax.eval_shape(lambda: init_params(experiment, mixture))
     which = checkpoint or experiment.evaluation.checkpoint
     params = restore_params(run, which, like, loop_options(experiment))
-    return Trained(experiment, dataset, mixture, params)
+    return Trained(experiment, dataset, mixture, params, _is_finished(run))
 
 
 def read_experiment(run: pathlib.Path) -> Experiment:
@@ -189,16 +192,22 @@ def recipe_options(experiment: Experiment) -> RecipeOptions:
 
 
 def write_description(run: pathlib.Path, experiment: Experiment, dataset: data.Dataset) -> None:
-    """Writes `config.json` and `run.json`, atomically."""
+    """Writes `config.json` and `run.json`, atomically; a resumed run adds to the latter."""
     run.mkdir(parents=True, exist_ok=True)
     packages = ("jaxmoe", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    description = {
+    process = {
         "command": sys.argv,
-        "seed": experiment.run.seed,
         "git_revision": _git_revision(),
         "python": sys.version.split()[0],
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "devices": [device.device_kind for device in jax.devices()],
+    }
+    before = []
+    if (run / "run.json").is_file():
+        before = json.loads((run / "run.json").read_text(encoding="utf-8"))["processes"]
+    description = {
+        "seed": experiment.run.seed,
+        "processes": [*before, process],  # more than one where the run was stopped
         "clips": dataset.counts,
         "splits": _describe_splits(dataset),
         "skipped": list(dataset.skipped),
@@ -245,8 +254,7 @@ def _initial_params(experiment: Experiment, mixture: Mixture, dataset: data.Data
         _check_same_splits(
             source, dataset, "training.initialize_from", "expected a run on the same clips"
         )
-    position = Checkpoints(source).position("latest")
-    if position is not None and not position["finished"]:
+    if not _is_finished(source):
         raise ValueError(
             f"training.initialize_from: {source} is not trained to its end; train it first"
         )
@@ -271,6 +279,12 @@ def _check_same_splits(run: pathlib.Path, dataset: data.Dataset, field: str, adv
     for split, digest in _describe_splits(dataset).items():
         if recorded[split] != digest:
             raise ValueError(f"{field}: {run} holds a run with other {split} clips; {advice}")
+
+
+def _is_finished(run: pathlib.Path) -> bool:
+    """Whether a run was trained to its end."""
+    position = Checkpoints(run).position("latest")
+    return position is not None and position["finished"]
 
 
 def _check_same_experiment(run: pathlib.Path, experiment: Experiment) -> None:

@@ -17,7 +17,8 @@ import re
 import statistics
 import subprocess
 import sys
-import time
+
+from jaxmoe.training import Checkpoints
 
 RECIPES = ("standard", "at_m", "tlat", "j_tlat")
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs" / "video"
@@ -31,15 +32,17 @@ def main() -> None:
     parser.add_argument("--runs", default="runs/ut_interaction", type=pathlib.Path)
     parser.add_argument("--seeds", nargs="+", default=[0, 1, 2], type=int)
     options = parser.parse_args()
+    if not (pathlib.Path(options.data) / "manifest.csv").is_file():
+        parser.error(f"--data: {options.data} has no manifest.csv")
     options.runs.mkdir(parents=True, exist_ok=True)
     for seed in options.seeds:
         manifest = _write_fold(pathlib.Path(options.data), options.runs, seed)
         for recipe in RECIPES:
             folder = options.runs / f"{recipe}_{seed}"
-            if not (folder / "trained.json").is_file():
+            if not _position(folder).get("finished"):
                 start = [] if recipe == "standard" else [options.runs / f"standard_{seed}"]
                 _train(recipe, seed, folder, options.data, manifest, *start)
-            if not (folder / "results.json").is_file():
+            if not (folder / "evaluation.json").is_file():  # what is written last
                 _jaxmoe("evaluate", str(folder))
     print(tables(options.runs, options.seeds))
 
@@ -69,13 +72,10 @@ def tables(runs: pathlib.Path, seeds: list[int]) -> str:
                 spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
                 cells.append(f"{statistics.mean(values):.1f}{spread}")
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", "| training | " + " | ".join(RECIPES) + " |"]
+    lines += ["", "| training, after standard's | " + " | ".join(RECIPES) + " |"]
     lines.append("|---" * (len(RECIPES) + 1) + "|")
     seconds = [
-        statistics.mean(
-            json.loads((runs / f"{recipe}_{seed}" / "trained.json").read_text("utf-8"))["seconds"]
-            for seed in seeds
-        )
+        statistics.mean(_position(runs / f"{recipe}_{seed}")["seconds"] for seed in seeds)
         for recipe in RECIPES
     ]
     lines.append("| minutes | " + " | ".join(f"{value / 60:.1f}" for value in seconds) + " |")
@@ -107,19 +107,23 @@ def _train(
     manifest: pathlib.Path,
     start: pathlib.Path | None = None,
 ) -> None:
-    began = time.monotonic()
     arguments = [str(CONFIGS / f"ut_interaction_{recipe}.py"), "--data.directory", data]
     arguments += ["--data.manifest", str(manifest.resolve())]
     arguments += ["--run.directory", str(folder), "--run.seed", str(seed)]
     if start is not None:
         arguments += ["--training.initialize-from", str(start)]
     _jaxmoe("train", *arguments)
-    done = {"seconds": time.monotonic() - began}
-    (folder / "trained.json").write_text(json.dumps(done) + "\n", "utf-8")
+
+
+def _position(run: pathlib.Path) -> dict:
+    """Where a run's training stands, with its seconds so far; empty before its first checkpoint."""
+    return Checkpoints(run).position("latest") or {}
 
 
 def _jaxmoe(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "jaxmoe", *arguments], check=True)
+    code = subprocess.run([sys.executable, "-m", "jaxmoe", *arguments], check=False).returncode
+    if code:
+        sys.exit(code)  # it has said why
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 import sys
 
-import jax
+import numpy as np
 import pytest
 
 from jaxmoe.attacks import AttackSettings
@@ -82,7 +82,7 @@ def trained(folder) -> pathlib.Path:
     run.mkdir()
     (run / "config.json").write_text(json.dumps(to_dict(TINY)))
     params = init_params(TINY, build_mixture(TINY, 10))
-    Checkpoints(run).save("latest", 1, init_state(params, adamw(1e-2, 1.0)), {"epoch": 1})
+    Checkpoints(run).save("latest", 1, init_state(params, adamw(1e-2, 1.0)), {"finished": True})
     return run
 
 
@@ -304,11 +304,48 @@ def test_ctrl_c_says_how_to_resume(folder, capsys, monkeypatch):
 
 def test_another_librarys_value_error_keeps_its_traceback(folder, monkeypatch):
     def broken(*_, **__):
-        return jax.numpy.zeros(3).reshape(2)
+        return np.zeros(3).reshape(2)
 
     monkeypatch.setattr("jaxmoe.run.train", broken)
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises(ValueError, match="reshape"):
         main(["train", "config.py"])
+
+
+def test_numbers_that_are_not_finite_are_one_line_in_every_command(trained, monkeypatch, capsys):
+    from jaxmoe.evaluation.guards import check_finite_outputs
+
+    def broken(*_, **__):
+        batch = {"index": np.arange(2), "valid": np.ones(2, bool)}
+        check_finite_outputs(np.zeros(2, bool), batch, "tla-m", 0.1)
+
+    monkeypatch.setattr("jaxmoe.evaluation.evaluate_suite", broken)
+    assert main(["sweep", str(trained), "--attacks", "tla-m", "--lam", "1e38"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "jaxmoe: tla-m at ε = 0.1: outputs that are not finite on the clips with index [0, 1]"
+    ]
+
+
+def test_a_sweep_refuses_a_number_before_it_runs_any(trained, monkeypatch, capsys):
+    monkeypatch.setattr("jaxmoe.evaluation.evaluate_suite", lambda *_, **__: pytest.fail("ran"))
+    assert main(["sweep", str(trained), "--attacks", "tla-m", "--lam", "0", "-1"]) == 2
+    assert "attack.lam: -1.0 is not a finite number" in capsys.readouterr().err
+
+
+def test_other_clips_than_the_run_was_trained_on_are_refused(trained, capsys):
+    splits = {"train": "0", "validation": "0", "test": "0"}
+    (trained / "run.json").write_text(json.dumps({"splits": splits}))
+    assert main(["evaluate", str(trained)]) == 2
+    assert "holds a run with other train clips" in capsys.readouterr().err
+
+
+def test_a_run_that_was_stopped_says_so(trained, monkeypatch, capsys):
+    monkeypatch.setattr("jaxmoe.commands.evaluate._run_and_write", lambda *_: None)
+    assert main(["evaluate", str(trained)]) == 0
+    assert "stopped before the end" not in capsys.readouterr().out
+    monkeypatch.setattr("jaxmoe.run._is_finished", lambda run: False)
+    assert main(["evaluate", str(trained)]) == 0
+    assert f"{trained} was stopped before the end of its training" in capsys.readouterr().out
 
 
 def test_skipped_clips_are_named_up_to_ten(folder, capsys):

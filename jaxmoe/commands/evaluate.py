@@ -114,7 +114,10 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     moved = {} if options.directory is None else {"directory": options.directory}
     plan = Plan(attacks, epsilons, settings, seed, batch_size)
     with make_progress() as progress:
-        return plan, load(folder, options.checkpoint, data_progress=progress.data, **moved)
+        trained = load(folder, options.checkpoint, data_progress=progress.data, **moved)
+        if not trained.finished:
+            progress.say(f"{folder} was stopped before the end of its training")
+    return plan, trained
 
 
 def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan) -> None:
@@ -122,9 +125,10 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan) -> None
     from jaxmoe.experiment import evaluation_loader
     from jaxmoe.reporting import plot_robust_accuracy, print_suite, write_results
     from jaxmoe.reporting.progress import make_progress
+    from jaxmoe.reporting.results import write_text
 
-    experiment, dataset, mixture, params = trained
-    loader = evaluation_loader(dataset.test, experiment.data, plan.batch_size)
+    experiment, mixture, params = trained.experiment, trained.mixture, trained.params
+    loader = evaluation_loader(trained.dataset.test, experiment.data, plan.batch_size)
     try:
         with make_progress() as progress:
             result = evaluate_suite(
@@ -145,11 +149,12 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan) -> None
     files.append(plot_robust_accuracy(result.rows, output))
     files.append(output / "evaluation.json")
     details = {
+        "training_finished": trained.finished,
         "checks": [check._asdict() for check in result.checks],
         "gflops": flops and flops._asdict(),
         "compilations": result.compilations,
     }
-    files[-1].write_text(json.dumps(details, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_text(files[-1], json.dumps(details, indent=1, ensure_ascii=False) + "\n")
     print_suite(result, flops)
     print(f"written to {output}: {', '.join(file.name for file in files)}")
 

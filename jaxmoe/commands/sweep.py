@@ -53,16 +53,20 @@ def _sweep_numbers(options: argparse.Namespace) -> None:
     from jaxmoe.evaluation.metrics import accuracy
     from jaxmoe.experiment import evaluation_loader
     from jaxmoe.reporting.progress import make_progress
+    from jaxmoe.reporting.results import write_text
 
     plan, trained = open_run(options)
-    experiment, dataset, mixture, params = trained
-    loader = evaluation_loader(dataset.validation, experiment.data, plan.batch_size)
+    experiment, mixture, params = trained.experiment, trained.mixture, trained.params
+    loader = evaluation_loader(trained.dataset.validation, experiment.data, plan.batch_size)
     programs = Programs(mixture, experiment.threat.norm, accuracy)
     swept = {name: getattr(options, name) for name in NUMBERS if getattr(options, name)}
+    grid = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
+    settings = [dataclasses.replace(plan.settings, **numbers) for numbers in grid]
     rows: list[dict[str, Any]] = []
+    file = pathlib.Path(options.run) / "sweep" / "numbers.json"
+    file.parent.mkdir(exist_ok=True)
     with make_progress() as progress:
-        for values in itertools.product(*swept.values()):
-            numbers = dict(zip(swept, values, strict=True))
+        for numbers, with_numbers in zip(grid, settings, strict=True):
             progress.say(", ".join(f"{name} {value:g}" for name, value in numbers.items()))
             result = evaluate_suite(
                 mixture,
@@ -70,7 +74,7 @@ def _sweep_numbers(options: argparse.Namespace) -> None:
                 lambda: loader,
                 attacks=plan.attacks,
                 epsilons=plan.epsilons,
-                settings=dataclasses.replace(plan.settings, **numbers),
+                settings=with_numbers,
                 norm=experiment.threat.norm,
                 seed=plan.seed,
                 programs=programs,
@@ -82,21 +86,19 @@ def _sweep_numbers(options: argparse.Namespace) -> None:
                 for row in result.rows
                 if row.attack in plan.attacks
             ]
-    output = pathlib.Path(options.run) / "sweep"
-    output.mkdir(exist_ok=True)
-    rows.sort(key=lambda row: (row["attack"], row["epsilon"], row["robust_accuracy"]))
-    (output / "numbers.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    _print(rows, swept)
-    print(f"written to {output / 'numbers.json'}: validation clips, strongest first")
+            rows.sort(key=lambda row: (row["attack"], row["epsilon"], row["robust_accuracy"]))
+            write_text(file, json.dumps(rows, indent=1) + "\n")
+    _print(rows, swept, experiment.threat.norm)
+    print(f"written to {file}: validation clips, strongest first")
 
 
-def _print(rows: list[dict[str, Any]], swept: dict[str, list[float]]) -> None:
+def _print(rows: list[dict[str, Any]], swept: dict[str, list[float]], norm: str) -> None:
     from jaxmoe.reporting.tables import format_epsilon
 
     for (attack, epsilon), group in itertools.groupby(
         rows, key=lambda row: (row["attack"], row["epsilon"])
     ):
-        print(f"\n{attack}, ε = {format_epsilon(epsilon)}")
+        print(f"\n{attack}, ε = {format_epsilon(epsilon, norm)}")
         print("  ".join([*(f"{name:>14}" for name in swept), "robust accuracy %"]))
         for row in list(group)[:_SHOWN]:
             cells = [f"{row[name]:>14g}" for name in swept]

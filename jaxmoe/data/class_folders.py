@@ -7,10 +7,12 @@ from jaxmoe.data.listing import ListedVideo, Listing, make_listing
 # What people call the folder of a split.
 _SPLIT_FOLDERS = {
     "train": "train",
+    "training": "train",
     "validation": "validation",
     "valid": "validation",
     "val": "validation",
     "test": "test",
+    "testing": "test",
 }
 
 
@@ -18,8 +20,9 @@ def list_class_folders(root: pathlib.Path) -> Listing:
     """Lists `root/<class>/<file>` or `root/<split>/<class>/<file>`.
 
     The folders below `root` are splits if there is a `train` among them and every one of them is
-    named after a split (`train`, `validation`, `val`, `valid`, `test`); otherwise they are classes
-    and every video is a training video. Files may lie deeper; hidden files are left out.
+    named after a split (`train`, `validation`, `val`, `valid`, `test`, `training`, `testing`, in
+    any case); otherwise they are classes and every video is a training video. Files may lie deeper;
+    hidden files are left out.
 
     Args:
       root: the dataset's directory; it exists.
@@ -28,15 +31,21 @@ def list_class_folders(root: pathlib.Path) -> Listing:
       A `Listing`; a file that turns out to be no video is reported when it is opened.
 
     Raises:
-      ValueError: no folder of a class holds a file, or a label is missing from training.
+      ValueError: no folder of a class holds a file, a label is missing from training, or a folder
+        that is no split lies beside those of two splits.
     """
     folders = _visible_folders(root)
-    names = {folder.name for folder in folders}
-    if "train" in names and names <= set(_SPLIT_FOLDERS):
+    splits = {folder: _SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders}
+    named = set(splits.values()) - {None}
+    odd = [folder.name for folder, split in splits.items() if split is None]
+    if "train" in named and len(named) > 1 and odd:
+        raise ValueError(
+            f"data.directory: {root} has a folder {odd[0]!r} beside those of splits; accepted are "
+            f"class folders alone, or {', '.join(_SPLIT_FOLDERS)} with class folders in them"
+        )
+    if "train" in named and not odd:
         labelled = [
-            (_SPLIT_FOLDERS[split.name], folder)
-            for split in folders
-            for folder in _visible_folders(split)
+            (split, folder) for top, split in splits.items() for folder in _visible_folders(top)
         ]
     else:
         labelled = [("train", folder) for folder in folders]
@@ -55,7 +64,9 @@ def list_class_folders(root: pathlib.Path) -> Listing:
 
 
 def _visible_folders(root: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(
+        p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX"))
+    )
 
 
 def _hidden(path: pathlib.Path) -> bool:

@@ -1,6 +1,7 @@
 """`load_dataset`: a dataset by name, prepared if need be, as three splits with random access."""
 
 import dataclasses
+import itertools
 import os
 import pathlib
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Literal
 
 from jaxmoe.data.holdout import hold_out
 from jaxmoe.data.listing import SPLITS, nearest
+from jaxmoe.data.official_splits import hmdb51_source, ucf101_source
 from jaxmoe.data.source import ClipRecord, ClipSource
 
 DATASETS = ("synthetic_actions", "video_folder", "ucf101", "hmdb51")
@@ -15,6 +17,9 @@ DATASETS = ("synthetic_actions", "video_folder", "ucf101", "hmdb51")
 # Shorter side of the stored frames where the caller names none.
 _VIDEO_RESOLUTION = 64
 _SYNTHETIC_RESOLUTION = 32
+
+# What film a clip was cut from, where names tell: its clips are not told apart by a split.
+_SOURCES = {"ucf101": ucf101_source, "hmdb51": hmdb51_source}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +67,7 @@ def load_dataset(
     split: int = 1,
     resolution: int | None = None,
     frames: int = 16,
+    stride: int | None = None,
     short: Literal["pad", "skip"] = "pad",
     validation_fraction: float = 0.125,
     test_fraction: float = 0.2,
@@ -86,6 +92,8 @@ def load_dataset(
         clips; None is 64, or 32 for `synthetic_actions`.
       frames: frames that a clip should have: synthetic clips have as many, a video with fewer is
         too short.
+      stride: frames between two of a clip, so that a video needs (frames − 1) · stride + 1; None is
+        as many as it has.
       short: what becomes of a video that is too short: `pad` repeats its last frame, `skip`
         leaves it out; both are reported.
       validation_fraction: share of train held out where the data has no validation split.
@@ -111,6 +119,8 @@ def load_dataset(
             f"{', '.join(DATASETS)}{nearest(name, DATASETS)}"
         )
     _check(short, frames, seed, validation_fraction, test_fraction)
+    if manifest and name != "video_folder":
+        raise ValueError(f"data.manifest: {manifest}; only video_folder takes one, not {name}")
     from jaxmoe.data.prepare import prepare
     from jaxmoe.data.synthetic_actions import SyntheticActions
     from jaxmoe.data.video_builders import HMDB51, UCF101, VideoFolder
@@ -133,7 +143,8 @@ def load_dataset(
         else:
             official = UCF101 if name == "ucf101" else HMDB51
             builder = official(directory=directory, split=split, **shared)
-    return _open(name, prepare(builder), frames, short, seed, (test_fraction, validation_fraction))
+    needed = (frames - 1) * (stride or 1) + 1
+    return _open(name, prepare(builder), needed, short, seed, (test_fraction, validation_fraction))
 
 
 def _check(short: str, frames: int, seed: int, validation: float, test: float) -> None:
@@ -151,7 +162,7 @@ def _check(short: str, frames: int, seed: int, validation: float, test: float) -
 def _open(
     name: str,
     folder: pathlib.Path,
-    frames: int,
+    needed: int,
     short: str,
     seed: int,
     fractions: tuple[float, float],
@@ -164,13 +175,13 @@ def _open(
     splits: dict[str, tuple[ClipRecord, ...]] = {}
     for split, rows in metadata["clips"].items():
         records = [ClipRecord(position, split, *row) for position, row in enumerate(rows)]
-        too_short = [record for record in records if record.num_frames < frames]
+        too_short = [record for record in records if record.num_frames < needed]
         reasons = [
-            (r.path, f"{r.num_frames} frames, fewer than data.frames={frames}") for r in too_short
+            (r.path, f"{r.num_frames} frames, fewer than the {needed} of a clip") for r in too_short
         ]
         if short == "skip":
             skipped.extend(reasons)
-            records = [record for record in records if record.num_frames >= frames]
+            records = [record for record in records if record.num_frames >= needed]
         else:
             padded.extend(reasons)
         splits[split] = tuple(records)
@@ -179,13 +190,20 @@ def _open(
         if split in held_out:
             # Different seeds, or both would be drawn from the same end of a class.
             splits["train"], splits[split] = hold_out(
-                splits["train"], fraction, 2 * seed + (split == "test")
+                splits["train"], fraction, 2 * seed + (split == "test"), _SOURCES.get(name)
             )
     for split, records in splits.items():
         if not records:
             raise ValueError(
                 f"data.directory: split {split!r} has no usable clip; {len(skipped)} were skipped "
                 f"and {', '.join(held_out) or 'nothing'} was held out of train"
+            )
+    trained = {record.label for record in splits["train"]}
+    for record in itertools.chain(*splits.values()):
+        if record.label not in trained:
+            raise ValueError(
+                f"data.directory: label {metadata['classes'][record.label]!r} of {record.path} has "
+                f"no usable clip in train; {len(skipped)} were skipped"
             )
     codec = metadata["codec"]
     sources = {split: ClipSource(folder, codec, splits[split]) for split in SPLITS}

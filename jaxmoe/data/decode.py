@@ -59,6 +59,8 @@ def _decode(container, resolution: int) -> tuple[list[np.ndarray], int]:
     name = container.format.name
     if name.startswith("image2") or name.endswith("_pipe"):
         raise UnreadableVideoError("a still image, not a video")
+    if name == "tty":  # FFmpeg would film the letters
+        raise UnreadableVideoError("text, not a video")
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     frames = []

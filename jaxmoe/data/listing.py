@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import pathlib
 from collections.abc import Iterable, Sequence
 
@@ -61,11 +62,18 @@ def make_listing(videos: Iterable[ListedVideo], classes: Sequence[str] | None, f
     ordered = tuple(sorted(videos, key=lambda video: video.path))
     if not ordered:
         raise ValueError(f"{field}: lists no video")
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for video in ordered:
-        if video.path in seen:
-            raise ValueError(f"{field}: lists {video.path} twice; each video belongs to one split")
-        seen.add(video.path)
+        # Not by path alone: `a/../b.avi` and a link are `b.avi` too.
+        file = os.path.realpath(video.file)
+        if file in seen:
+            other = "" if seen[file] == video.path else f", as {seen[file]} too"
+            raise ValueError(
+                f"{field}: lists {video.path} twice{other}; each video belongs to one split"
+            )
+        seen[file] = video.path
+        if not video.label.isprintable():
+            raise ValueError(f"{field}: label {video.label!r} of {video.path!r} cannot be printed")
     trained = {video.label for video in ordered if video.split == "train"}
     if not trained:
         raise ValueError(f"{field}: lists no video for training (split 'train')")

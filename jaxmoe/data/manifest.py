@@ -65,6 +65,8 @@ def _video(row: dict[str, str], complete: bool, where: str, root: pathlib.Path) 
     for column in COLUMNS:
         if not row[column]:
             raise ValueError(f"{where}: {column} is empty")
+        if row[column] != row[column].strip():
+            raise ValueError(f"{where}: {column} {row[column]!r} has blanks around it")
     if row["split"] not in SPLITS:
         raise ValueError(
             f"{where}: unknown split {row['split']!r}; accepted are "

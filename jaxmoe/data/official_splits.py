@@ -86,6 +86,17 @@ def list_hmdb51(directory: pathlib.Path, split: int) -> Listing:
     return _checked(directory, videos, classes)
 
 
+def ucf101_source(path: str) -> str:
+    """The group of a clip: `v_Archery_g08_c01.avi` is cut from the same film as `…_g08_c02.avi`."""
+    return path.rpartition("_c")[0]
+
+
+def hmdb51_source(path: str) -> str:
+    """The film of a clip, which stands before its class: `April_09` in `April_09_brush_hair_…`."""
+    label, _, name = path.rpartition("/")
+    return f"{label}/{name.partition(f'_{label}_')[0]}"
+
+
 def _check_split(split: int) -> None:
     if split not in (1, 2, 3):
         raise ValueError(f"data.split: {split!r} is no official split; accepted are 1, 2, 3")

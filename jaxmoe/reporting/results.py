@@ -47,7 +47,7 @@ def write_results(
         MARKDOWN: results_markdown(rows, checks, flops),
     }
     for name, text in contents.items():
-        _write(folder / name, text)
+        write_text(folder / name, text)
     return [folder / name for name in contents]
 
 
@@ -114,7 +114,8 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def _write(path: pathlib.Path, text: str) -> None:
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file beside its place and moves it there."""
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
     ) as file:

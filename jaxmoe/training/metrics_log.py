@@ -53,4 +53,6 @@ def _truncate(path: pathlib.Path, last_step: int) -> None:
             continue
         if entry["step"] <= last_step:
             kept.append(line)
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    partial.replace(path)

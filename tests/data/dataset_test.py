@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from jaxmoe.data import describe, load_dataset
 from jaxmoe.data.holdout import hold_out
+from jaxmoe.data.official_splits import hmdb51_source, ucf101_source
 from jaxmoe.data.source import ClipRecord
 
 
@@ -86,16 +87,40 @@ def test_short_videos_are_padded_and_reported(folder):
     padded = _load(folder, frames=7, short="pad")
     assert len(padded.padded) == 8
     assert padded.counts["train"] == 8
-    assert ("train/kick+/a b.avi", "6 frames, fewer than data.frames=7") in padded.padded
+    assert ("train/kick+/a b.avi", "6 frames, fewer than the 7 of a clip") in padded.padded
 
 
 def test_short_videos_can_be_left_out(folder, write_video):
     write_video(folder / "train/kick+/short.avi", frames=2)
     dataset = _load(folder, frames=4, short="skip")
-    assert dataset.skipped == (("train/kick+/short.avi", "2 frames, fewer than data.frames=4"),)
+    assert dataset.skipped == (("train/kick+/short.avi", "2 frames, fewer than the 4 of a clip"),)
     assert dataset.counts["train"] == 8
     # The other policy reads the same prepared records.
     assert _load(folder, frames=4, short="pad").folder == dataset.folder
+
+
+def test_a_stride_needs_longer_videos(folder):
+    dataset = _load(folder, frames=4, stride=2, short="pad")
+    assert dict(dataset.padded)["train/kick+/a b.avi"] == "6 frames, fewer than the 7 of a clip"
+    assert not _load(folder, frames=3, stride=2, short="pad").padded
+
+
+def test_a_manifest_of_another_dataset_is_refused(folder):
+    with pytest.raises(ValueError, match=r"data\.manifest: m\.csv; only video_folder takes one"):
+        load_dataset("ucf101", directory=folder, manifest="m.csv")
+
+
+def test_clips_of_one_film_are_held_out_together():
+    paths = [f"Archery/v_Archery_g{g:02}_c{c:02}.avi" for g in range(8) for c in range(5)]
+    records = [ClipRecord(i, "train", i, 0, 1, 1, 1, path) for i, path in enumerate(paths)]
+    kept, held = hold_out(records, 0.2, 0, ucf101_source)
+    assert len(kept) + len(held) == 40
+    assert 8 <= len(held) <= 12
+    films = [{ucf101_source(record.path) for record in part} for part in (kept, held)]
+    assert not films[0] & films[1]
+    assert hmdb51_source("brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi").endswith(
+        "/April_09"
+    )
 
 
 def test_a_split_without_a_usable_video_is_an_error_that_names_one(folder):

@@ -100,6 +100,12 @@ def _text(file, _):
     file.write_text("this is no video\n" * 50)
 
 
+def _annotations(file, _):
+    # Named as text and long enough for FFmpeg to film the letters.
+    file.with_suffix(".txt").write_text("frame 12: two people shake hands\n" * 200)
+    file.symlink_to(file.with_suffix(".txt"))
+
+
 def _still(file, _):
     Image.new("RGB", (32, 32)).save(file, "PNG")
 
@@ -132,6 +138,7 @@ def _missing(file, _):
         (_empty, "empty"),
         (_noise, "cannot be decoded"),
         (_text, "cannot be decoded"),
+        (_annotations, "text|cannot be decoded"),
         (_still, "still image"),
         (_sound, "no video stream"),
         (_headless, "cannot be decoded|no video stream"),

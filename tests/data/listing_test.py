@@ -1,5 +1,7 @@
 """What a directory or a manifest lists, and what is said of a wrong one."""
 
+import os
+
 import pytest
 
 from jaxmoe.data.class_folders import list_class_folders
@@ -29,6 +31,29 @@ def test_split_folders(tmp_path):
         "test/run/c.avi": ("run", "test"),
         "train/hop/d.avi": ("hop", "train"),
     }
+
+
+def test_split_folders_in_other_spellings(tmp_path):
+    _touch(tmp_path, "Training/run/a.avi", "TEST/run/c.avi", "__MACOSX/run/a.avi")
+    found = {v.path: (v.label, v.split) for v in list_class_folders(tmp_path).videos}
+    assert found == {
+        "Training/run/a.avi": ("run", "train"),
+        "TEST/run/c.avi": ("run", "test"),
+    }
+
+
+def test_a_folder_beside_those_of_splits_is_named(tmp_path):
+    _touch(tmp_path, "train/run/a.avi", "test/run/c.avi", "annotations/a.txt")
+    with pytest.raises(ValueError, match=r"data\.directory: .* a folder 'annotations' beside"):
+        list_class_folders(tmp_path)
+
+
+def test_a_class_name_that_is_no_text_is_one_line(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(folder)
+    open(folder + b"/a.avi", "wb").close()
+    with pytest.raises(ValueError, match=r"data\.directory: label 'caf\\udce9' .* printed"):
+        list_class_folders(tmp_path)
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -80,6 +105,8 @@ def test_manifest_rows_in_any_column_order_with_quotes_and_a_byte_order_mark(tmp
         ("path,label,split\na,x\n", "line 2: needs 3 fields"),
         ("path,label,split\na,x,train,y\n", "line 2: needs 3 fields"),
         ("path,label,split\na,x,train\na,x,test\n", "lists a twice"),
+        ("path,label,split\na,x,train\nb/../a,x,test\n", "lists b/../a twice, as a too"),
+        ("path,label,split\na,x,train\nb,x ,train\n", "line 3: label 'x ' has blanks around it"),
         ("path,label,split\na,x,test\n", "no video for training"),
         ("path,label,split\na,hug,train\nb,hugs,test\n", "label 'hugs' of b.*did you mean 'hug'"),
     ],

@@ -99,6 +99,45 @@ def test_costs_and_settings_stand_beside_the_accuracy():
     assert router.compile_seconds > 0 < router.seconds
 
 
+def test_a_clip_must_survive_every_restart_whatever_its_loss(monkeypatch):
+    """Restart 0 breaks clip 0 with a small loss, restart 1 clip 1; the others have great losses."""
+    breaks = jnp.array([[True, False], [False, True]])
+
+    def build(name, model, threat, settings):
+        def attack(key, params, x, y):
+            number = len(calls)
+            calls.append(key)
+            darker = jnp.asarray(x).at[:, 1].add(-4 / 255)
+            x_adv = jnp.where(breaks[number].reshape(2, 1, 1, 1, 1), darker, x)
+            loss = jnp.where(breaks[number], 0.1, 9.0)
+            return AttackResult(
+                x_adv, loss, jnp.stack([loss, loss]), jnp.zeros(2), jnp.ones(2, bool)
+            )
+
+        return attack
+
+    calls = []
+    factory = planted.batches(planted.clips((FAR, NEAR), (FAR, NEAR)), [0, 0])
+    monkeypatch.setattr("jaxmoe.evaluation.programs.build_attack", build)
+    result = run_plain(
+        programs=_Uncompiled(planted.plain),
+        factory=factory,
+        settings=dataclasses.replace(SETTINGS, steps=1, restarts=2),
+    )
+    row = result.row("pgd", EPSILON)
+    assert len(calls) == 2
+    assert (calls[0] != calls[1]).all()
+    assert row.robust_accuracy == 0
+    np.testing.assert_allclose(row.loss_trace, [4.55] * 4)
+
+
+class _Uncompiled(Programs):
+    """Runs what it is given every time, so that an attack may count its calls."""
+
+    def timed(self, name, program, *args):
+        return program(*args), 0.0
+
+
 def test_padding_counts_nowhere():
     clip, labels = (CLIPS[:4] / 255).astype(np.float32), LABELS[:4]
 

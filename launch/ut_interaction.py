@@ -49,38 +49,47 @@ def main() -> None:
 
 def tables(runs: pathlib.Path, seeds: list[int]) -> str:
     """Markdown: mean robust accuracy over the seeds, an attack a line, a recipe a column."""
-    rows = {
-        (recipe, seed): json.loads((runs / f"{recipe}_{seed}" / "results.json").read_text("utf-8"))
+    found = {
+        (recipe, seed, row["attack"], row["epsilon"]): row
         for recipe in RECIPES
         for seed in seeds
+        for row in json.loads((runs / f"{recipe}_{seed}" / "results.json").read_text("utf-8"))
     }
-    epsilons = sorted({row["epsilon"] for row in rows["standard", seeds[0]]} - {0})
-    lines = []
-    for epsilon in epsilons:
-        lines += ["", f"| ε = {epsilon * 255:.0f}/255 | " + " | ".join(RECIPES) + " |"]
-        lines.append("|---" * (len(RECIPES) + 1) + "|")
-        names = [row["attack"] for row in rows["standard", seeds[0]] if row["epsilon"] == epsilon]
-        for name in ["clean", *names]:
-            cells = []
-            for recipe in RECIPES:
-                values = [
-                    100 * row["robust_accuracy"]
-                    for seed in seeds
-                    for row in rows[recipe, seed]
-                    if row["attack"] == name and row["epsilon"] in (0, epsilon)
-                ]
-                spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-                cells.append(f"{statistics.mean(values):.1f}{spread}")
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", "| training, after standard's | " + " | ".join(RECIPES) + " |"]
-    lines.append("|---" * (len(RECIPES) + 1) + "|")
-    seconds = [
-        statistics.mean(_position(runs / f"{recipe}_{seed}")["seconds"] for seed in seeds)
+    attacks = list(dict.fromkeys(attack for _, _, attack, _ in found))
+    epsilons = sorted({epsilon for *_, epsilon in found} - {0})
+    spreads: dict[str, list[float]] = {recipe: [] for recipe in RECIPES}
+
+    def cell(recipe: str, attack: str) -> str:
+        means = []
+        for epsilon in [0] if attack == "clean" else epsilons:
+            rows = [found[recipe, seed, attack, epsilon] for seed in seeds]
+            values = [100 * row["robust_accuracy"] for row in rows]
+            means.append(f"{statistics.mean(values):.1f}")
+            spreads[recipe].append(statistics.pstdev(values))
+        return " / ".join(means)
+
+    def line(name: str, cells: list[str]) -> str:
+        return f"| {name} | " + " | ".join(cells) + " |"
+
+    minutes = [
+        statistics.mean(_position(runs / f"{recipe}_{seed}")["seconds"] for seed in seeds) / 60
         for recipe in RECIPES
     ]
-    lines.append("| minutes | " + " | ".join(f"{value / 60:.1f}" for value in seconds) + " |")
-    clips = " + ".join(str(rows["standard", seed][0]["n"]) for seed in seeds)
-    lines += ["", f"n = {clips} test clips, seeds {', '.join(map(str, seeds))}; accuracy in %."]
+    lines = [
+        line("%", list(RECIPES)),
+        line("---", ["---"] * len(RECIPES)),
+        *(line(attack, [cell(recipe, attack) for recipe in RECIPES]) for attack in attacks),
+        line("minutes", [f"{value:.1f}" for value in minutes]),
+        line("spread", [f"{statistics.mean(spreads[recipe]):.1f}" for recipe in RECIPES]),
+    ]
+    clips = " + ".join(str(found["standard", seed, "clean", 0]["n"]) for seed in seeds)
+    radii = ", ".join(f"{epsilon * 255:.0f}" for epsilon in epsilons)
+    lines += [
+        "",
+        f"ε = {radii} /255. Means over seeds {', '.join(map(str, seeds))}, n = {clips} test clips;",
+        "spread: the standard deviation over the seeds, mean of the lines; minutes: of training, the",
+        "adversarial recipes' from the standard run on.",
+    ]
     return "\n".join(lines)
 
 

@@ -86,9 +86,9 @@ def tables(runs: pathlib.Path, seeds: list[int]) -> str:
     radii = ", ".join(f"{epsilon * 255:.0f}" for epsilon in epsilons)
     lines += [
         "",
-        f"ε = {radii} /255. Means over seeds {', '.join(map(str, seeds))}, n = {clips} test clips;",
-        "spread: the standard deviation over the seeds, mean of the lines; minutes: of training, the",
-        "adversarial recipes' from the standard run on.",
+        f"ε = {radii} /255. Means over seeds {', '.join(map(str, seeds))}, n = {clips} clips.",
+        "spread: standard deviation over the seeds, mean of the lines. minutes: of training, those",
+        "of adversarial recipes from the standard run on.",
     ]
     return "\n".join(lines)
 

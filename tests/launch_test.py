@@ -43,7 +43,8 @@ def test_trains_on_four_virtual_devices_without_noise(tmp_path):
     assert done.stderr == ""
     assert done.returncode == 0
     assert "standard: epoch 1" in done.stdout
-    assert len(json.loads((tmp_path / "run" / "run.json").read_text())["processes"][0]["devices"]) == 4
+    (process,) = json.loads((tmp_path / "run" / "run.json").read_text())["processes"]
+    assert len(process["devices"]) == 4
 
 
 def test_exit_code_is_the_commands(tmp_path):

@@ -32,7 +32,7 @@ _STANDARD = Experiment(
         shared_epochs=40,
         shared_noise=0.1,
         dense_epochs=8,
-        epochs=50,
+        epochs=20,
         batch_size=16,
     ),
     evaluation=EvaluationConfig(
@@ -53,7 +53,7 @@ def config() -> Experiment:
 
 
 def adversarial(recipe: str, **training) -> Experiment:
-    """The same network and data under an adversarial recipe, after a shorter clean start."""
+    """The same network and data under an adversarial recipe, after the same clean start."""
     return dataclasses.replace(
         _STANDARD,
         attack=dataclasses.replace(_STANDARD.attack, steps=5, alpha=0.4, temporal_alpha=0.8),
@@ -63,7 +63,7 @@ def adversarial(recipe: str, **training) -> Experiment:
             shared_epochs=_STANDARD.training.shared_epochs,
             shared_noise=_STANDARD.training.shared_noise,
             dense_epochs=_STANDARD.training.dense_epochs,
-            standard_epochs=20,
+            standard_epochs=_STANDARD.training.epochs,
             batch_size=_STANDARD.training.batch_size,
             **training,
         ),

@@ -37,7 +37,7 @@ for recipe in ("standard", "j_tlat"):
             state, metrics = mapped(state, shards, jax.random.key(7))
         ends.append((parallel.first(state).params, parallel.first(metrics)))
     result[recipe] = max(
-        float(np.max(np.abs(a - b) / (1e-3 + np.abs(b))))
+        float(np.max(np.abs(a - b)) / (1e-6 + np.max(np.abs(b))))  # of a whole leaf
         for a, b in zip(*map(jax.tree.leaves, ends), strict=True)
     )
     hlo = mapped.as_text()
@@ -64,7 +64,7 @@ def figures():
 @pytest.mark.parametrize("recipe", ["standard", "j_tlat"])
 def test_four_devices_equal_one_on_the_same_global_batch(figures, recipe):
     assert figures["devices"] == 4
-    assert figures[recipe] <= 1e-5
+    assert figures[recipe] <= 1e-5, figures
 
 
 def test_attack_loops_hold_no_collective(figures):

@@ -4,7 +4,12 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from jaxmoe.attacks import ATTACKS
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row
+
+# What an attack is aimed at shows in its line, its place in the registry in its colour.
+_LINES = {"model": "-", "router": "--", "experts": ":", "joint": "-."}
+_COLOURS = 10  # of the map
 
 
 def plot_robust_accuracy(rows: Sequence[Row], path: str | os.PathLike) -> pathlib.Path:
@@ -25,7 +30,7 @@ def plot_robust_accuracy(rows: Sequence[Row], path: str | os.PathLike) -> pathli
     if path.suffix != ".png":
         path = path / "robust_accuracy.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     clean = [row.robust_accuracy for row in rows if row.attack == CLEAN]
@@ -35,20 +40,36 @@ def plot_robust_accuracy(rows: Sequence[Row], path: str | os.PathLike) -> pathli
         points = sorted((r.epsilon, r.robust_accuracy) for r in rows if r.attack == attack)
         if clean and points[0][0] > 0:
             points.insert(0, (0.0, clean[0]))
-        worst = attack == WORST_CASE
         axes.plot(
             [epsilon * scale for epsilon, _ in points],
             [100 * accuracy for _, accuracy in points],
             marker="o",
+            markersize=4,
             label=attack,
-            color="black" if worst else None,
-            linewidth=2.5 if worst else 1.2,
+            **_style(attack),
         )
     axes.set_xlabel("ε, grey levels of 255" if grey_levels else "ε, pixel units")
     axes.set_ylabel("robust accuracy, %")
     axes.set_ylim(-2, 102)
     axes.grid(alpha=0.3)
     if axes.lines:
-        axes.legend(fontsize="small")
+        first = rows[0]
+        axes.set_title(
+            f"n = {first.n} clips, norm {first.norm}, seed {first.seed}", fontsize="small"
+        )
+        figure.legend(loc="outside right upper", fontsize="small", handlelength=3)
     figure.savefig(path, dpi=150)
     return path
+
+
+def _style(attack: str) -> dict[str, str | float]:
+    if attack == WORST_CASE:
+        return {"color": "black", "linewidth": 2.5}
+    if attack not in ATTACKS:
+        return {"linewidth": 1.2}
+    place = list(ATTACKS).index(attack)
+    return {
+        "color": f"C{place % _COLOURS}",
+        "linestyle": _LINES[ATTACKS[attack].component],
+        "linewidth": 1.2,
+    }

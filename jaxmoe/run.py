@@ -204,7 +204,7 @@ def write_description(run: pathlib.Path, experiment: Experiment, dataset: data.D
     }
     before = []
     if (run / "run.json").is_file():
-        before = json.loads((run / "run.json").read_text(encoding="utf-8"))["processes"]
+        before = json.loads((run / "run.json").read_text(encoding="utf-8")).get("processes", [])
     description = {
         "seed": experiment.run.seed,
         "processes": [*before, process],  # more than one where the run was stopped
@@ -275,16 +275,16 @@ def _check_same_splits(run: pathlib.Path, dataset: data.Dataset, field: str, adv
     path = run / "run.json"
     if not path.is_file():
         return
-    recorded = json.loads(path.read_text(encoding="utf-8"))["splits"]
+    recorded = json.loads(path.read_text(encoding="utf-8")).get("splits", {})
     for split, digest in _describe_splits(dataset).items():
-        if recorded[split] != digest:
+        if recorded.get(split) != digest:
             raise ValueError(f"{field}: {run} holds a run with other {split} clips; {advice}")
 
 
 def _is_finished(run: pathlib.Path) -> bool:
     """Whether a run was trained to its end."""
     position = Checkpoints(run).position("latest")
-    return position is not None and position["finished"]
+    return position is not None and position.get("finished", False)
 
 
 def _check_same_experiment(run: pathlib.Path, experiment: Experiment) -> None:

@@ -1,4 +1,4 @@
-"""What `jaxmoe quickstart` trains: a tiny mixture on rendered clips, by J-TLAT, in a minute.
+"""What `jaxmoe quickstart` trains: a tiny mixture on rendered clips, by J-TLAT, in minutes.
 
 jaxmoe train configs/video/quickstart.py
 """

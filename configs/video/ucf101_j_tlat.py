@@ -2,8 +2,8 @@
 
 jaxmoe train configs/video/ucf101_j_tlat.py --data.directory DIR
 
-DIR holds `UCF-101/` and `ucfTrainTestlist/`, both extracted. Made for
-eight accelerators of 40 GB or more; we never ran it to its end, so no figure stands here.
+DIR holds `UCF-101/` and `ucfTrainTestlist/`, both extracted. Made for eight accelerators of 40 GB
+or more; we never ran it to its end, so no figure stands here.
 Published (https://arxiv.org/abs/2602.01369): clean 54.29 %, PGD at 8/255 36.37 %.
 """
 

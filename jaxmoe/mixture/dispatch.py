@@ -16,8 +16,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxmoe.models.conv import CONV_OUTPUT
+
 Params = Any
 PlainExpert = Callable[[Params, Array], Array]
+
+
+# What the backward pass keeps of a block; it repeats the rest. Stacked over S blocks, any other
+# activation costs more to write and read than to compute (a third of an input gradient's time on
+# CPU, and half its memory), and S copies of an expert would be larger than all M experts.
+_KEEP_PRODUCTS = jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_saveable,
+    jax.checkpoint_policies.save_only_these_names(CONV_OUTPUT),
+)
 
 
 class Plan(NamedTuple):
@@ -87,7 +98,8 @@ def dispatch(
     """The outputs of the chosen experts alone, differentiable in `expert_params` and `x`.
 
     Args:
-      expert: `(params, x [b, …]) -> [b, …]`, one expert on a block of clips, clip by clip.
+      expert: `(params, x [b, …]) -> [b, …]`, one expert on a block of clips, clip by clip. Its
+        gradient keeps the results of matmuls and convolutions and repeats everything else.
       expert_params: the experts' params, stacked on a leading axis M.
       x: the clips.
       experts: the chosen experts of every clip.
@@ -102,7 +114,7 @@ def dispatch(
 
     fixed_params = jax.lax.stop_gradient(expert_params)
 
-    @functools.partial(jax.checkpoint, policy=_save_all_but_expert_slices)
+    @functools.partial(jax.checkpoint, policy=_KEEP_PRODUCTS)
     def run_block(gradient_sink, block):
         slot_pair, index, used = block
         params, gradient_sink = _take_expert(fixed_params, gradient_sink, index)
@@ -120,16 +132,6 @@ def dispatch(
     )
     slots = blocks.reshape(-1, *blocks.shape[2:])
     return slots[plan.pair_slot].reshape(batch, chosen, *slots.shape[1:])
-
-
-def _save_all_but_expert_slices(primitive, *_, **params) -> bool:
-    """What the backward pass keeps: S copies of an expert would be larger than all M experts.
-
-    `_take_expert` is a custom_vjp_call where the params are not differentiated, its own operations
-    where they are. To repeat these costs a copy at most.
-    """
-    del params
-    return primitive.name not in ("custom_vjp_call", "dynamic_slice", "squeeze")
 
 
 @jax.custom_vjp

@@ -16,11 +16,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float
 
 from jaxmoe.models.conv_kernel_gradient import taps_kernel_gradient
 from jaxmoe.models.conv_taps import conv_taps, taps_input_gradient
 from jaxmoe.models.conv_window import Window, conv_native, make_window
+
+CONV_OUTPUT = "conv"  # its name to policies of `jax.checkpoint`
 
 
 def conv(
@@ -51,7 +54,7 @@ def conv(
       ValueError: shapes or dtypes disagree, or an option is out of its range.
     """
     window = make_window(x, kernel, strides, padding, dilation)
-    return _conv(x, kernel, window)
+    return checkpoint_name(_conv(x, kernel, window), CONV_OUTPUT)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -1,6 +1,7 @@
 """Sparse dispatch against a plain loop over clips and experts: nothing dropped, same gradients."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from jaxmoe.mixture import dispatch
 from jaxmoe.mixture.dispatch import make_plan, num_blocks
+from jaxmoe.models import conv
 
 B, M, D, K = 7, 4, 3, 2
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -151,3 +153,25 @@ def test_no_gradient_keeps_a_copy_of_the_params_for_each_block(argument):
     copies = num_blocks(batch, experts, block_size) * all_experts / experts
     used = compiled.memory_analysis().temp_size_in_bytes
     assert used < all_experts < copies
+
+
+@pytest.mark.parametrize("argument", [0, 1])
+def test_no_gradient_repeats_a_convolution_or_a_matmul(argument):
+    def convolutional(params, x):
+        hidden = jnp.tanh(conv(x, params["first"]))
+        return jnp.tanh(conv(hidden, params["second"])).mean(1) @ params["head"]
+
+    kernels = jnp.ones((3, 5, 3, 3))
+    params = {"first": kernels, "second": kernels, "head": jnp.ones((3, 3, 2))}
+    x, routing = jnp.ones((6, 16, 3)), jnp.arange(6)[:, None] % 3
+
+    def products(apply):
+        def total(params, x):
+            return jnp.sum(jnp.square(apply(params, x)))
+
+        gradient = jax.jit(jax.grad(total, argnums=argument), compiler_options=FAST)
+        text = gradient.lower(params, x).compile().as_text()
+        return len(re.findall(r" (?:convolution|dot)\(", text))
+
+    one = products(lambda params, x: convolutional(jax.tree.map(lambda p: p[0], params), x))
+    assert products(lambda params, x: dispatch(convolutional, params, x, routing, 2)) == one

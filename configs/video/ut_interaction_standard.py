@@ -29,10 +29,10 @@ _STANDARD = Experiment(
     optimizer=OptimizerConfig(learning_rate=2e-3, weight_decay=1e-2),
     training=TrainingConfig(
         recipe="standard",
-        shared_epochs=40,
-        shared_noise=0.1,
-        dense_epochs=8,
-        epochs=20,
+        shared_epochs=60,
+        shared_noise=0.05,
+        dense_epochs=10,
+        epochs=12,
         batch_size=16,
     ),
     evaluation=EvaluationConfig(

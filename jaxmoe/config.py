@@ -74,6 +74,7 @@ class MixtureConfig:
     block_size: int | None = None  # clips in a dispatch block; None picks one
     balance: Balance = "switch"  # which balance loss
     balance_weight: float = 0.5  # of the balance loss; J-TLAT wants above 1
+    router_noise: float = 0.0  # standard deviation on router logits in training; 1 / M is usual
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +220,7 @@ _AT_LEAST_ONE = {
 }
 
 _NOT_NEGATIVE = {
-    "mixture": ("balance_weight",),
+    "mixture": ("balance_weight", "router_noise"),
     "optimizer": ("weight_decay", "gradient_clip"),
     "training": ("shared_epochs", "shared_noise", "dense_epochs", "standard_epochs", "lam"),
     "data": ("workers", "seed"),

@@ -186,6 +186,7 @@ def recipe_options(experiment: Experiment) -> RecipeOptions:
         lam=experiment.training.lam,
         balance=experiment.mixture.balance,
         balance_weight=experiment.mixture.balance_weight,
+        router_noise=experiment.mixture.router_noise,
         weak_experts=experiment.training.weak_experts,
         global_attack=experiment.training.global_attack,
     )

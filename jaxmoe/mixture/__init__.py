@@ -10,6 +10,8 @@ from jaxmoe.mixture.mixture import (
     from_functions,
     from_modules,
     stack_experts,
+    with_route,
+    with_router_noise,
 )
 from jaxmoe.mixture.routing import (
     BALANCES,
@@ -42,4 +44,6 @@ __all__ = [
     "from_modules",
     "stack_experts",
     "with_gradient",
+    "with_route",
+    "with_router_noise",
 ]

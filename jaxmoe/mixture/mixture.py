@@ -95,22 +95,14 @@ def from_functions(
     def select(params, x, experts):
         return dispatch(expert, params["experts"], x, experts, block_size)
 
-    def apply(params, x):
-        routing = choose(route(params, x), top_k, combine)
-        if top_k == num_experts:
-            outputs = jnp.moveaxis(run_experts(params, x), 0, 1)
-            outputs = _take(outputs, routing.experts)
-        else:
-            outputs = select(params, x, routing.experts)
-        return combine_outputs(outputs, routing.weights)
-
     def no_init(key, x):
         del key, x
         raise ValueError("this mixture was made from functions without `init`; pass it its params")
 
-    return Mixture(
-        init or no_init, route, run_expert, run_experts, select, apply, num_experts, top_k, combine
+    mixture = Mixture(
+        init or no_init, route, run_expert, run_experts, select, route, num_experts, top_k, combine
     )
+    return with_route(mixture, route)
 
 
 def from_modules(
@@ -143,6 +135,39 @@ def from_modules(
         block_size=block_size,
         init=init,
     )
+
+
+def with_route(
+    mixture: Mixture, route: Callable[[Params, Clips], Float[Array, "batch experts"]]
+) -> Mixture:
+    """The mixture with another `route`, which its `apply` follows."""
+    mixture = mixture._replace(route=route)
+
+    def apply(params, x):
+        if mixture.top_k == mixture.num_experts:
+            return apply_dense(mixture, params, x)
+        routing = choose(route(params, x), mixture.top_k, mixture.combine)
+        return combine_outputs(mixture.select(params, x, routing.experts), routing.weights)
+
+    return mixture._replace(apply=apply)
+
+
+def with_router_noise(mixture: Mixture, noise: Float[Array, "batch experts"]) -> Mixture:
+    """The mixture with `noise` added to its router logits: noisy top-k, for training.
+
+    Shazeer et al. 2017, section 2.1, https://arxiv.org/abs/1701.06538, with noise of a fixed scale
+    as in Riquelme et al. 2021, section 2.2, https://arxiv.org/abs/2106.05974.
+
+    Args:
+      mixture: the mixture.
+      noise: one number for each clip of the batch and expert, in units of logits.
+    """
+
+    def route(params, x):
+        logits = mixture.route(params, x)
+        return logits + noise.astype(logits.dtype)
+
+    return with_route(mixture, route)
 
 
 def stack_experts(experts: Sequence[Params]) -> Params:

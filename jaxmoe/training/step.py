@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key, UInt8
 
-from jaxmoe.mixture import Mixture, balance_loss
+from jaxmoe.mixture import Mixture, balance_loss, with_router_noise
 from jaxmoe.threat import ThreatModel, example_keys
 from jaxmoe.training.optimizer import Schedule
 from jaxmoe.training.phase import PARTS, Found, Params, Phase, Recipe, RecipeOptions
@@ -88,6 +88,14 @@ def make_train_step(
         chosen = range(len(phases)) if only_phase is None else (only_phase,)
         rate = jnp.asarray(learning_rate(state.step), jnp.float32)
         key = jax.random.fold_in(key, state.step)
+        if options.router_noise:
+            keys = example_keys(jax.random.fold_in(key, len(phases)), batch.index)
+            draw = jax.vmap(lambda k: jax.random.normal(k, (mixture.num_experts,)))
+            noisy_mixture = with_router_noise(mixture, options.router_noise * draw(keys))
+            # In losses alone: an attack sees the router as it will be used.
+            noisy_phases = recipe(noisy_mixture, threat_now, options)
+            losses = [phase.loss for phase in noisy_phases]
+            phases = [p._replace(loss=loss) for p, loss in zip(phases, losses, strict=True)]
 
         params, optimizer_states = state.params, dict(state.optimizer)
         metrics: Metrics = {}

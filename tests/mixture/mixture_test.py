@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.mixture import apply_dense, from_functions, from_modules, stack_experts
+from jaxmoe.mixture import (
+    apply_dense,
+    from_functions,
+    from_modules,
+    stack_experts,
+    with_router_noise,
+)
 from jaxmoe.models import PooledRouter, ResNet3D
 
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -112,6 +118,18 @@ def test_dense_predictions_keep_their_spatial_axes():
     experts = jnp.asarray(RNG.normal(size=(2, 2, 5)), jnp.float32)
     got = moe.apply({"router": jnp.array([[0.0, 9.0], [0.0, 9.0]]), "experts": experts}, x)
     np.testing.assert_allclose(got, np.asarray(x) @ np.asarray(experts[1]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("top_k", [1, 4])
+def test_noise_on_router_logits_changes_the_route(top_k):
+    mixture = linear(top_k=top_k, combine="none")
+    away = 1e3 * jax.nn.one_hot(jnp.arange(len(X)) % 4, 4)
+    noisy = with_router_noise(mixture, away)
+    np.testing.assert_allclose(noisy.route(PARAMS, X), mixture.route(PARAMS, X) + away)
+    experts = mixture.experts(PARAMS, X)
+    sent = experts[jnp.arange(len(X)) % 4, jnp.arange(len(X))]
+    expected = sent if top_k == 1 else experts.sum(0)
+    np.testing.assert_allclose(noisy.apply(PARAMS, X), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_trees_of_single_experts_are_stacked():

@@ -8,7 +8,15 @@ import pytest
 
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.threat import ThreatModel
-from jaxmoe.training import RECIPES, RecipeOptions, adamw, init_state, make_train_step
+from jaxmoe.training import (
+    RECIPES,
+    Found,
+    Phase,
+    RecipeOptions,
+    adamw,
+    init_state,
+    make_train_step,
+)
 from tests.training.conftest import tiny_batch
 
 OPTIONS = RecipeOptions(AttackSettings(steps=2), balance_weight=0.3)
@@ -129,3 +137,35 @@ def test_a_broken_attack_shows_in_the_metrics(mixture, params):
     step, optimizer = build(broken, "at_m")
     _, metrics = step(init_state(params, optimizer), tiny_batch(), jax.random.key(1))
     assert float(metrics["adversarial/finite"]) == 0
+
+
+def test_router_noise_is_in_losses_and_not_in_attacks(mixture, params):
+    batch = tiny_batch()
+
+    def recipe(mixture, threat, options):
+        del threat, options
+
+        def attack(keys, params, x, y, previous):
+            del keys, y, previous
+            return Found(mixture.route(params, x))
+
+        def loss(params, x, y, found):
+            del y
+            return jnp.mean(jnp.square(mixture.route(params, x) - found.x_adv), axis=-1)
+
+        return (Phase("router", attack, loss),)
+
+    def loss(noise, key=1):
+        optimizer = adamw(0.0, 1.0)
+        constant = optax.constant_schedule(0.0)
+        options = RecipeOptions(router_noise=noise)
+        step = jax.jit(
+            make_train_step(mixture, recipe, options, ThreatModel(), optimizer, constant, constant)
+        )
+        _, metrics = step(init_state(params, optimizer), batch, jax.random.key(key))
+        return float(metrics["router/loss"])
+
+    assert loss(0.0) == 0
+    assert loss(0.5) > 0
+    assert loss(1.0) == pytest.approx(4 * loss(0.5), rel=1e-3)
+    assert loss(0.5) != loss(0.5, key=2)

@@ -15,6 +15,7 @@ from jaxmoe.attacks.registry import find_attack
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.mixture.routing import Balance, Combine
 from jaxmoe.threat import Norm, ThreatModel
+from jaxmoe.training.recipes import RECIPES
 
 DatasetName = Literal["synthetic_actions", "video_folder", "ucf101", "hmdb51"]
 RecipeName = Literal["standard", "at_m", "tlat", "j_tlat"]
@@ -186,6 +187,8 @@ def validate(experiment: Experiment) -> Experiment:
         e.mixture.top_k,
         f"at most mixture.experts = {e.mixture.experts}",
     )
+    known = ", ".join(RECIPES)
+    _check(e.training.recipe in RECIPES, "training.recipe", e.training.recipe, f"one of {known}")
     if e.training.recipe == "j_tlat":
         _check(
             e.training.weak_experts <= e.mixture.experts,

@@ -98,7 +98,10 @@ def _write_fold(data: pathlib.Path, runs: pathlib.Path, seed: int) -> pathlib.Pa
     with (data / "manifest.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
-        sequence = int(re.search(r"seq(\d+)", row["path"])[1])
+        found = re.search(r"seq(\d+)", row["path"])
+        if found is None:
+            sys.exit(f"--data: {row['path']} in manifest.csv names no sequence, such as seq12")
+        sequence = int(found[1])
         row["split"] = "test" if (sequence + seed) % FOLDS == 0 else "train"
     fold = runs / f"fold_{seed % FOLDS}.csv"
     with fold.open("w", encoding="utf-8", newline="") as file:

@@ -256,6 +256,12 @@ def test_evaluate_writes_what_it_says(trained, folder, capsys):
     assert details["gflops"]["ratio"] < 1
     assert details["checks"]
 
+    assert run("evaluate run --attacks pgd --alpha 0 --output elsewhere") == 0
+    assert json.loads((trained / "results.json").read_text()) == rows
+    still = json.loads((folder / "elsewhere" / "results.json").read_text())[1]
+    assert still["attack"] == "pgd"
+    assert np.ptp(still["loss_trace"]) == 0  # steps of length 0
+
 
 def test_sweep_writes_beside_the_evaluation_and_has_a_grid(monkeypatch):
     asked = []
@@ -419,7 +425,8 @@ def test_bars_survive_names_with_brackets():
         progress.say("skipped [/red].mp4")
         progress.stage("j_tlat", 2, 0)
         progress.step({"router/loss": 0.5, "global/loss": 1.0})
-        progress.epoch(1, Validation(0.5, 0.25, 1.0, 0.4))
+        progress.epoch(1, Validation(0.5, None, 1.0, 0.4))
         progress.evaluation(1, 3, "pgd ε = 0.03")
     assert "skipped [/red].mp4" in stream.getvalue()
     assert "j_tlat" in stream.getvalue()
+    assert "robust" not in stream.getvalue()  # clean training knows nothing of it

@@ -9,6 +9,7 @@ import pytest
 
 from jaxmoe.commands.arguments import load_config
 from jaxmoe.config import Experiment, from_dict, to_dict, validate
+from jaxmoe.training import RECIPES
 
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").rglob("*.py"))
 
@@ -62,6 +63,14 @@ def test_an_experiment_survives_json():
 def test_an_unknown_name_in_a_file_is_refused(values, message):
     with pytest.raises(ValueError, match=message):
         from_dict(values)
+
+
+def test_a_recipe_of_ones_own_is_possible_once_it_has_a_name(monkeypatch):
+    experiment = changed("training", recipe="mine")
+    with pytest.raises(ValueError, match=r"training\.recipe: mine .* j_tlat"):
+        validate(experiment)
+    monkeypatch.setitem(RECIPES, "mine", RECIPES["standard"])
+    assert validate(experiment) is experiment
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

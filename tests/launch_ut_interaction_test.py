@@ -37,6 +37,12 @@ def test_folds_part_the_sequences(launcher, tmp_path):
     assert sorted(itertools.chain(*tested)) == list(range(1, 21))
 
 
+def test_videos_without_a_sequence_are_one_line(launcher, tmp_path):
+    (tmp_path / "manifest.csv").write_text("path,label,split\nhug/x.avi,hug,train\n")
+    with pytest.raises(SystemExit, match=r"hug/x\.avi .* no sequence"):
+        launcher._write_fold(tmp_path, tmp_path, 0)
+
+
 def test_the_table_has_the_means(launcher, tmp_path):
     params = {"router": jnp.zeros(1), "experts": jnp.zeros(1)}
     for number, recipe in enumerate(launcher.RECIPES):

@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 _DESCRIPTION = """Attacks the test clips of a trained run, each attack at each ε, and prints robust
 accuracy, routing, Lipschitz figures, GFLOPs and checks for masked gradients.
 
-writes RUN/results.json (a list of rows), results.csv, results.md, robust_accuracy.png and
-evaluation.json (checks, GFLOPs, compilations). What is not given is as in the run's config."""
+writes results.json (a list of rows), results.csv, results.md, robust_accuracy.png and
+evaluation.json (checks, GFLOPs, compilations) into RUN, over those of the evaluation before, or
+into --output. What is not given is as in the run's config."""
 
 _EXAMPLE = """example:
   jaxmoe evaluate runs/ut_interaction_at_m --attacks pgd tlga-r j-tlga --epsilons 4/255 8/255"""
+
+
+NUMBERS = ("alpha", "temporal_alpha", "decay", "lam", "gamma1", "gamma2")
 
 
 class Plan(NamedTuple):
@@ -40,8 +44,18 @@ def run(arguments: list[str]) -> None:
       RunFailedError: numbers that were not finite, or an attack that left its ball.
       Stopped: Ctrl-C.
     """
-    options = make_parser("evaluate", _DESCRIPTION, _EXAMPLE).parse(arguments)
-    evaluate(options, pathlib.Path(options.run))
+    parser = make_parser("evaluate", _DESCRIPTION, _EXAMPLE)
+    parser.add_argument("--output", metavar="DIR", help="where the files are written (RUN)")
+    for name in NUMBERS:
+        option = "--" + name.replace("_", "-")
+        parser.add_argument(option, type=number, metavar="X", help=f"the attacks' {name}")
+    parser.add_argument(
+        "--gradient",
+        choices=("hard", "soft", "straight_through"),
+        help="what attacks see of the mixture's gradient",
+    )
+    options = parser.parse(arguments)
+    evaluate(options, pathlib.Path(options.output or options.run))
 
 
 def make_parser(command: str, description: str, example: str) -> Parser:
@@ -107,7 +121,8 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     seed = defaults.seed if options.seed is None else options.seed
     if not 0 <= seed < 2**32:
         raise ValueError(f"--seed: {seed} is not accepted; expected 0 to 2**32 - 1")
-    given = {name: getattr(options, name) for name in ("steps", "restarts")}
+    names = ("steps", "restarts", "gradient", *NUMBERS)
+    given = {name: getattr(options, name, None) for name in names}
     changes = {name: value for name, value in given.items() if value is not None}
     settings = dataclasses.replace(evaluation_settings(experiment), **changes)
 

@@ -8,7 +8,7 @@ import pathlib
 from typing import Any
 
 from jaxmoe.commands.arguments import number
-from jaxmoe.commands.evaluate import evaluate, make_parser, open_run
+from jaxmoe.commands.evaluate import NUMBERS, evaluate, make_parser, open_run
 
 _DESCRIPTION = """Runs attacks × ε on the test clips of a trained run and draws robust accuracy
 against ε. ε is an argument of the compiled attack: each attack compiles once for the whole grid.
@@ -25,7 +25,6 @@ _EXAMPLE = """examples:
   jaxmoe sweep runs/quickstart/at_m --attacks tla-m --epsilons 4/255 --lam 0 1e-5 1e-4 1e-3"""
 
 _GRID = [level / 255 for level in (1, 2, 4, 8, 16)]
-NUMBERS = ("alpha", "temporal_alpha", "decay", "lam", "gamma1", "gamma2")
 _SHOWN = 12  # settings of an attack at an ε on the terminal; all are in the file
 
 
@@ -36,13 +35,14 @@ def run(arguments: list[str]) -> None:
     for name in NUMBERS:
         parser.add_argument(
             "--" + name.replace("_", "-"),
+            dest=f"{name}_values",
             nargs="+",
             type=number,
             metavar="X",
             help=f"values of the attacks' {name}, on the validation clips",
         )
     options = parser.parse(arguments)
-    if any(getattr(options, name) for name in NUMBERS):
+    if any(getattr(options, f"{name}_values") for name in NUMBERS):
         _sweep_numbers(options)
     else:
         evaluate(options, pathlib.Path(options.run) / "sweep")
@@ -59,7 +59,8 @@ def _sweep_numbers(options: argparse.Namespace) -> None:
     experiment, mixture, params = trained.experiment, trained.mixture, trained.params
     loader = evaluation_loader(trained.dataset.validation, experiment.data, plan.batch_size)
     programs = Programs(mixture, experiment.threat.norm, accuracy)
-    swept = {name: getattr(options, name) for name in NUMBERS if getattr(options, name)}
+    given = {name: getattr(options, f"{name}_values") for name in NUMBERS}
+    swept = {name: values for name, values in given.items() if values}
     grid = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
     settings = [dataclasses.replace(plan.settings, **numbers) for numbers in grid]
     rows: list[dict[str, Any]] = []

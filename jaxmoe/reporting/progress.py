@@ -163,9 +163,11 @@ def show_losses(losses: Mapping[str, float]) -> str:
 
 def show_epoch(losses: Mapping[str, float], validation: "Validation") -> str:
     """Losses of training and figures of the validation split."""
+    robust = validation.robust_accuracy
     return (
         f"{show_losses(losses).removeprefix(', ')}{', ' if losses else ''}"
-        f"validation: accuracy {validation.accuracy:.1%}, robust {validation.robust_accuracy:.1%}, "
+        f"validation: accuracy {validation.accuracy:.1%}, "
+        f"{'' if robust is None else f'robust {robust:.1%}, '}"
         f"busiest expert {validation.largest_load:.0%} of the clips"
     )
 

@@ -208,10 +208,15 @@ def fit(
                 log.write(
                     global_step,
                     {"epoch": done, "stage": stage.name}
-                    | {f"validation/{k}": v for k, v in validation._asdict().items()},
+                    | {
+                        f"validation/{name}": value
+                        for name, value in validation._asdict().items()
+                        if value is not None
+                    },
                 )
                 progress.epoch(done, validation)
-                score = [validation.robust_accuracy, validation.accuracy, -validation.loss]
+                robust_accuracy = validation.robust_accuracy or 0.0
+                score = [robust_accuracy, validation.accuracy, -validation.loss]
                 if stage.selects and (best is None or score > best):
                     best = score
                     checkpoints.save("best", global_step, state, {"epoch": done, "score": score})

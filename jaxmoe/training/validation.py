@@ -21,7 +21,7 @@ class Validation(NamedTuple):
     """Means over the validation clips."""
 
     accuracy: float
-    robust_accuracy: float  # under PGD with the training's threat and settings
+    robust_accuracy: float | None  # under PGD as in training; None where training is clean
     loss: float  # clean cross-entropy where there is no attack, else the adversarial one
     largest_load: float  # share of the clips at the busiest expert: 1 is collapse
 
@@ -29,7 +29,7 @@ class Validation(NamedTuple):
 def make_validate(
     mixture: Mixture, threat: ThreatModel, settings: AttackSettings, *, adversarial: bool
 ) -> Callable[[Any, Iterable[Mapping[str, np.ndarray]]], Validation]:
-    """`(params, batches) -> Validation`; robust accuracy is 0 where not `adversarial`.
+    """`(params, batches) -> Validation`; no robust accuracy where not `adversarial`.
 
     It raises `NonFiniteTrainingError` where a loss or a gradient is not finite.
     """
@@ -70,6 +70,7 @@ def make_validate(
             raise NonFiniteTrainingError(
                 f"validation: a loss or gradient is not finite on {broken:.0f} of {n:.0f} clips"
             )
-        return Validation(right / n, robust / n, loss / n, float(loads.max() / n))
+        robust_accuracy = robust / n if adversarial else None
+        return Validation(right / n, robust_accuracy, loss / n, float(loads.max() / n))
 
     return validate

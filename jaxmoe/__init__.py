@@ -1,7 +1,7 @@
 """Attack, train and judge mixture-of-experts models, part by part, in JAX.
 
 Rooms, from the ground up: `threat`, `models`, `mixture`, `attacks`, `training`, `data`, `parallel`,
-`evaluation`, `reporting`. Each is imported when first touched.
+`evaluation`, `reporting`, `run`. Each is imported when first touched.
 """
 
 import importlib
@@ -18,6 +18,7 @@ _ROOMS = (
     "models",
     "parallel",
     "reporting",
+    "run",
     "threat",
     "training",
 )

@@ -11,7 +11,6 @@ from jaxmoe.config import (
     ExpertConfig,
     MixtureConfig,
     OptimizerConfig,
-    RecipeName,
     RunConfig,
     ThreatConfig,
     TrainingConfig,
@@ -21,13 +20,11 @@ if TYPE_CHECKING:
     from jaxmoe.evaluation import SuiteResult
     from jaxmoe.reporting.progress import BarProgress, PlainProgress
 
-DEFENCES: dict[RecipeName, str] = {"at_m": "AT-M", "j_tlat": "J-TLAT"}
+DEFENCES: dict[str, str] = {"at_m": "AT-M", "j_tlat": "J-TLAT"}
 ATTACKS = ("pgd", "tlga-r", "j-tlga")
 
 
-def experiment(
-    recipe: RecipeName, directory: str, initialize_from: str | None = None
-) -> Experiment:
+def experiment(recipe: str, directory: str, initialize_from: str | None = None) -> Experiment:
     """The quickstart's experiment with one of its recipes.
 
     Args:

@@ -95,12 +95,14 @@ def tables(runs: pathlib.Path, seeds: list[int]) -> str:
 
 def _write_fold(data: pathlib.Path, runs: pathlib.Path, seed: int) -> pathlib.Path:
     """The manifest with the sequences of a seed's fold as its test split."""
-    with (data / "manifest.csv").open(encoding="utf-8", newline="") as file:
+    with (data / "manifest.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
+    if not rows:
+        sys.exit("--data: manifest.csv lists no video")
     for row in rows:
-        found = re.search(r"seq(\d+)", row["path"])
+        found = re.search(r"seq(\d+)", row.get("path", ""))
         if found is None:
-            sys.exit(f"--data: {row['path']} in manifest.csv names no sequence, such as seq12")
+            sys.exit(f"--data: {row.get('path')} in manifest.csv names no sequence, such as seq12")
         sequence = int(found[1])
         row["split"] = "test" if (sequence + seed) % FOLDS == 0 else "train"
     fold = runs / f"fold_{seed % FOLDS}.csv"

@@ -258,6 +258,8 @@ def test_evaluate_writes_what_it_says(trained, folder, capsys):
 
     assert run("evaluate run --attacks pgd --alpha 0 --output elsewhere") == 0
     assert json.loads((trained / "results.json").read_text()) == rows
+    details = json.loads((folder / "elsewhere" / "evaluation.json").read_text())
+    assert (details["settings"]["alpha"], details["checkpoint"]) == (0, "latest")
     still = json.loads((folder / "elsewhere" / "results.json").read_text())[1]
     assert still["attack"] == "pgd"
     assert np.ptp(still["loss_trace"]) == 0  # steps of length 0

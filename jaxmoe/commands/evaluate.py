@@ -34,6 +34,7 @@ class Plan(NamedTuple):
     settings: Any  # AttackSettings, imported late
     seed: int
     batch_size: int
+    checkpoint: str
 
 
 def run(arguments: list[str]) -> None:
@@ -52,7 +53,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "--gradient",
         choices=("hard", "soft", "straight_through"),
-        help="what attacks see of the mixture's gradient",
+        help="what attacks on the whole mixture see of its gradient, joint ones included",
     )
     options = parser.parse(arguments)
     evaluate(options, pathlib.Path(options.output or options.run))
@@ -127,7 +128,8 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     settings = dataclasses.replace(evaluation_settings(experiment), **changes)
 
     moved = {} if options.directory is None else {"directory": options.directory}
-    plan = Plan(attacks, epsilons, settings, seed, batch_size)
+    checkpoint = options.checkpoint or defaults.checkpoint
+    plan = Plan(attacks, epsilons, settings, seed, batch_size, checkpoint)
     with make_progress() as progress:
         trained = load(folder, options.checkpoint, data_progress=progress.data, **moved)
         if not trained.finished:
@@ -144,6 +146,7 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan) -> None
 
     experiment, mixture, params = trained.experiment, trained.mixture, trained.params
     loader = evaluation_loader(trained.dataset.test, experiment.data, plan.batch_size)
+    output.mkdir(parents=True, exist_ok=True)
     try:
         with make_progress() as progress:
             result = evaluate_suite(
@@ -164,6 +167,9 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan) -> None
     files.append(plot_robust_accuracy(result.rows, output))
     files.append(output / "evaluation.json")
     details = {
+        "command": sys.argv,
+        "settings": dataclasses.asdict(plan.settings),
+        "checkpoint": plan.checkpoint,
         "training_finished": trained.finished,
         "checks": [check._asdict() for check in result.checks],
         "gflops": flops and flops._asdict(),

@@ -140,7 +140,11 @@ def from_modules(
 def with_route(
     mixture: Mixture, route: Callable[[Params, Clips], Float[Array, "batch experts"]]
 ) -> Mixture:
-    """The mixture with another `route`, which its `apply` follows."""
+    """The mixture with another `route`, and an `apply` that follows it.
+
+    `_replace(route=…)` alone would leave `apply` where it was. An `apply` of one's own is replaced:
+    it is made from `route`, `select`, `experts` and `combine`.
+    """
     mixture = mixture._replace(route=route)
 
     def apply(params, x):
@@ -153,21 +157,24 @@ def with_route(
 
 
 def with_router_noise(mixture: Mixture, noise: Float[Array, "batch experts"]) -> Mixture:
-    """The mixture with `noise` added to its router logits: noisy top-k, for training.
+    """The mixture whose `apply` chooses experts by router logits with `noise`: noisy top-k.
 
+    For training. `route` stays as it is, so that a router's own losses keep their labels.
     Shazeer et al. 2017, section 2.1, https://arxiv.org/abs/1701.06538, with noise of a fixed scale
     as in Riquelme et al. 2021, section 2.2, https://arxiv.org/abs/2106.05974.
 
     Args:
       mixture: the mixture.
-      noise: one number for each clip of the batch and expert, in units of logits.
+      noise: one number for each clip of the batch and expert, in units of logits. `apply` then
+        takes that batch alone, whole and in its order.
     """
 
-    def route(params, x):
+    def noisy(params, x):
         logits = mixture.route(params, x)
+        chex.assert_equal_shape((logits, noise))
         return logits + noise.astype(logits.dtype)
 
-    return with_route(mixture, route)
+    return mixture._replace(apply=with_route(mixture, noisy).apply)
 
 
 def stack_experts(experts: Sequence[Params]) -> Params:

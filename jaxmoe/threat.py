@@ -98,6 +98,25 @@ class ThreatModel:
             delta = unit * _per_example(radius, x) * _per_example(self.epsilon, x)
         return self.project(x + delta, x)
 
+    def surface_start(
+        self, key: Key[Array, "*batch"], x: Float[Array, "batch ..."]
+    ) -> Float[Array, "batch ..."]:
+        """A random allowed input ε away from `x`, but for the box: Auto-PGD's start.
+
+        A uniform (ℓ∞) or normal (ℓ2) draw, scaled to the length ε. `key` as for `random_start`.
+        """
+        keys = per_example_keys(key, x.shape[0])
+        draw = jax.random.normal
+        if self.norm == "linf":
+            draw = functools.partial(jax.random.uniform, minval=-1.0, maxval=1.0)
+        delta = self.mask(jax.vmap(lambda k: draw(k, x.shape[1:], x.dtype))(keys))
+        if self.norm == "linf":
+            length = jnp.max(jnp.abs(delta), axis=tuple(range(1, x.ndim)), keepdims=True)
+        else:
+            length = example_norm(delta)
+        delta = delta / jnp.maximum(length, 1e-12)
+        return self.project(x + delta * _per_example(self.epsilon, x), x)
+
     def size(
         self, x_adv: Float[Array, "batch ..."], x: Float[Array, "batch ..."]
     ) -> Float[Array, " batch"]:

@@ -10,9 +10,10 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 RouterOutput = Literal["weights", "logits"]
+FEWEST_CLASSES = 4  # of the difference-of-logits ratios
 ROUTER_OUTPUTS: tuple[str, ...] = get_args(RouterOutput)
 
 
@@ -22,6 +23,64 @@ def cross_entropy(
     """CE of integer labels, mean over the dense axes if there are any."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return jnp.mean(losses, axis=tuple(range(1, losses.ndim)))
+
+
+def margin(
+    logits: Float[Array, "batch ... classes"], labels: Int[Array, "batch ..."]
+) -> Float[Array, " batch"]:
+    """`max_{j≠y} z_j − z_y`, above 0 where the model is wrong; mean over the dense axes."""
+    return _mean_over_positions(_best_wrong(logits, labels) - _logit_of(logits, labels))
+
+
+def difference_of_logits_ratio(
+    logits: Float[Array, "batch ... classes"], labels: Int[Array, "batch ..."]
+) -> Float[Array, " batch"]:
+    """DLR: `(max_{j≠y} z_j − z_y) / (z_(1) − z_(3))`, sorted from the largest.
+
+    No scale or shift of the logits changes it. Below four classes `margin` takes its place.
+    Croce & Hein 2020, eq. 6 (https://arxiv.org/abs/2003.01690).
+    """
+    if logits.shape[-1] < FEWEST_CLASSES:
+        return margin(logits, labels)
+    largest = jax.lax.top_k(logits, 3)[0]
+    scale = largest[..., 0] - largest[..., 2] + 1e-12
+    return _mean_over_positions(
+        (_best_wrong(logits, labels) - _logit_of(logits, labels)) / scale
+    )
+
+
+def targeted_difference_of_logits_ratio(
+    logits: Float[Array, "batch ... classes"],
+    labels: Int[Array, "batch ..."],
+    targets: Int[Array, "batch ..."],
+) -> Float[Array, " batch"]:
+    """Targeted DLR: `(z_t − z_y) / (z_(1) − (z_(3) + z_(4)) / 2)`, eq. 7 there.
+
+    Below four classes it is `z_t − z_y`.
+    """
+    difference = _logit_of(logits, targets) - _logit_of(logits, labels)
+    if logits.shape[-1] < FEWEST_CLASSES:
+        return _mean_over_positions(difference)
+    largest = jax.lax.top_k(logits, 4)[0]
+    scale = largest[..., 0] - (largest[..., 2] + largest[..., 3]) / 2 + 1e-12
+    return _mean_over_positions(difference / scale)
+
+
+def likeliest_targets(
+    logits: Float[Array, "batch ... classes"], labels: Int[Array, "batch ..."], count: int
+) -> Int[Array, "targets batch ..."]:
+    """The `count` classes of the largest logits without the label, at most K − 1 of them."""
+    count = min(count, logits.shape[-1] - 1)
+    wrong = jnp.where(_one_hot(logits, labels), -jnp.inf, logits)
+    return jnp.moveaxis(jax.lax.top_k(wrong, count)[1], -1, 0)
+
+
+def is_right(
+    logits: Float[Array, "batch ... classes"], labels: Int[Array, "batch ..."]
+) -> Bool[Array, " batch"]:
+    """Whether anything of an example is still classified as labelled."""
+    right = jnp.argmax(logits, axis=-1) == labels
+    return jnp.any(right, axis=tuple(range(1, right.ndim)))
 
 
 def lipschitz_quotient(
@@ -57,6 +116,22 @@ def router_output(
     if kind == "logits":
         return logits
     raise ValueError(f"attack.router_output: {kind!r} is not one of {', '.join(ROUTER_OUTPUTS)}")
+
+
+def _best_wrong(logits: Array, labels: Array) -> Array:
+    return jnp.max(jnp.where(_one_hot(logits, labels), -jnp.inf, logits), axis=-1)
+
+
+def _logit_of(logits: Array, classes: Array) -> Array:
+    return jnp.take_along_axis(logits, classes[..., None], axis=-1)[..., 0]
+
+
+def _one_hot(logits: Array, classes: Array) -> Array:
+    return jnp.arange(logits.shape[-1]) == classes[..., None]
+
+
+def _mean_over_positions(values: Array) -> Array:
+    return jnp.mean(values, axis=tuple(range(1, values.ndim)))
 
 
 def _mean_square(difference: Array) -> Array:

@@ -76,10 +76,10 @@ def perturb(
         x_adv, state, best = carry
         gradient, losses = look(x_adv)
         best = _keep_best(best, x_adv, losses)
-        finite = _is_finite(gradient) & jnp.isfinite(losses)
+        finite = is_finite(gradient) & jnp.isfinite(losses)
         # Before the update: frames that may not change take no share of a step's length.
         gradient = threat.mask(gradient)
-        seen = (losses, _is_zero(gradient), finite)
+        seen = (losses, is_zero(gradient), finite)
         delta, state = update.update(gradient, state, x_adv)
         return (threat.project(x_adv + delta, x), state, best), seen
 
@@ -122,9 +122,11 @@ def _keep_best(best, x_adv, losses):
     return jnp.where(keep, x_adv, best_x), jnp.where(better, losses, best_loss)
 
 
-def _is_zero(gradient: Array) -> Array:
+def is_zero(gradient: Float[Array, "batch ..."]) -> Bool[Array, " batch"]:
+    """Whether an example's gradient is zero everywhere."""
     return jnp.all(gradient == 0, axis=tuple(range(1, gradient.ndim)))
 
 
-def _is_finite(gradient: Array) -> Array:
+def is_finite(gradient: Float[Array, "batch ..."]) -> Bool[Array, " batch"]:
+    """Whether every number of an example's gradient is finite."""
     return jnp.all(jnp.isfinite(gradient), axis=tuple(range(1, gradient.ndim)))

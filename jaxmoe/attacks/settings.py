@@ -16,6 +16,9 @@ _ARRAYS = ("alpha", "temporal_alpha", "decay", "lam", "gamma1", "gamma2")
 _STATIC = (
     "steps",
     "restarts",
+    "targets",
+    "queries",
+    "square_frames",
     "gradient",
     "momentum_axis",
     "momentum_direction",
@@ -42,6 +45,9 @@ class AttackSettings:
       gamma2: γ2, weight of the router's loss in the joint attacks, ≥ 0.
       steps: gradient steps, ≥ 1.
       restarts: random starts, ≥ 1.
+      targets: wrong classes that a targeted attack aims at, ≥ 1; K − 1 at most are.
+      queries: looks of a black-box attack after its first, ≥ 1.
+      square_frames: frames that a square of the Square attack spans, ≥ 1; None is all.
       gradient: what is seen of the mixture's gradient (`mixture.with_gradient`).
       momentum_axis: along what temporal momentum accumulates (`updates.temporal_momentum`).
       momentum_direction: the published formula shortens the steps of sensitive frames.
@@ -60,6 +66,9 @@ class AttackSettings:
     gamma2: Number = 0.1
     steps: int = 10
     restarts: int = 1
+    targets: int = 9
+    queries: int = 5000
+    square_frames: int | None = None
     gradient: GradientMode = "hard"
     momentum_axis: Axis = "iterations"
     momentum_direction: Direction = "shorten"
@@ -71,9 +80,10 @@ class AttackSettings:
             value = getattr(self, name)
             if isinstance(value, int | float) and not 0 <= value < float("inf"):
                 raise ValueError(f"attack.{name}: {value} is not a finite number ≥ 0")
-        for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"attack.{name}: {getattr(self, name)} is not at least 1")
+        for name in ("steps", "restarts", "targets", "queries", "square_frames"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"attack.{name}: {value} is not at least 1")
         _check_one_of("gradient", self.gradient, GRADIENT_MODES)
         _check_one_of("momentum_axis", self.momentum_axis, AXES)
         _check_one_of("momentum_direction", self.momentum_direction, DIRECTIONS)

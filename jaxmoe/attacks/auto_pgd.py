@@ -1,0 +1,250 @@
+"""Auto-PGD: PGD with momentum whose step size halves by itself. Part of AutoAttack.
+
+Reference: Croce & Hein 2020, section 3 and algorithm 1 (https://arxiv.org/abs/2003.01690).
+Axes: B = batch, S = steps, K = classes.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key
+
+from jaxmoe.attacks.attack import Attack, Model, as_apply
+from jaxmoe.attacks.objectives import (
+    cross_entropy,
+    difference_of_logits_ratio,
+    is_right,
+    likeliest_targets,
+    targeted_difference_of_logits_ratio,
+)
+from jaxmoe.attacks.perturb import AttackResult, is_finite, is_zero
+from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.attacks.updates import steepest_direction
+from jaxmoe.threat import ThreatModel, per_example_keys
+
+FIRST_STEP = 2.0  # of ε
+NEW_SHARE = 0.75  # of a new step; the rest is the last one again
+RISES = 0.75  # ρ: where the loss rises in a smaller share of a window's steps, the step halves
+WINDOWS = 0.22, 0.03, 0.06  # of all steps: the first, how much shorter the next, the shortest
+
+Look = Callable[[Float[Array, "batch ..."]], tuple[Float[Array, " batch"], Bool[Array, " batch"]]]
+"""Per-example loss to maximise, and whether the model is right there."""
+
+
+def auto_pgd(
+    model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
+) -> Attack:
+    """APGD-CE: Auto-PGD on CE(F). AutoAttack takes 100 steps."""
+    return _untargeted(model, threat, settings, cross_entropy)
+
+
+def auto_pgd_ratio(
+    model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
+) -> Attack:
+    """APGD-DLR: Auto-PGD on the difference-of-logits ratio, which the logits' scale cannot mask."""
+    return _untargeted(model, threat, settings, difference_of_logits_ratio)
+
+
+def auto_pgd_targeted(
+    model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
+) -> Attack:
+    """APGD-T: Auto-PGD toward each of the `settings.targets` likeliest wrong classes, one by one.
+
+    Every target has `settings.restarts` starts. There are K − 1 targets at most.
+    """
+
+    def attack(key, params, x, y):
+        apply = as_apply(model, settings)
+        keys = per_example_keys(key, x.shape[0])
+        targets = likeliest_targets(apply(params, x), y, settings.targets)
+
+        def attempt(number):
+            target = targets[number // settings.restarts]
+
+            def look(x_adv):
+                logits = apply(params, x_adv)
+                loss = targeted_difference_of_logits_ratio(logits, y, target)
+                return loss, is_right(logits, y)
+
+            return maximize(_fold(keys, number), x, look, threat, settings.steps)
+
+        return _strongest(attempt, targets.shape[0] * settings.restarts, x)
+
+    return attack
+
+
+def _untargeted(model: Model, threat: ThreatModel, settings: AttackSettings, objective) -> Attack:
+    def attack(key, params, x, y):
+        apply = as_apply(model, settings)
+        keys = per_example_keys(key, x.shape[0])
+
+        def look(x_adv):
+            logits = apply(params, x_adv)
+            return objective(logits, y), is_right(logits, y)
+
+        def attempt(number):
+            return maximize(_fold(keys, number), x, look, threat, settings.steps)
+
+        return _strongest(attempt, settings.restarts, x)
+
+    return attack
+
+
+class Climb(NamedTuple):
+    """The state of `maximize`."""
+
+    x_adv: Float[Array, "batch ..."]
+    previous: Float[Array, "batch ..."]  # the iterate before
+    gradient: Float[Array, "batch ..."]  # at x_adv
+    loss: Float[Array, " batch"]  # at the last look
+    step_size: Float[Array, " batch"]
+    best: Float[Array, "batch ..."]  # the iterate of the greatest loss
+    best_gradient: Float[Array, "batch ..."]
+    best_loss: Float[Array, " batch"]
+    wrong: Float[Array, "batch ..."]  # the last iterate on which the model failed
+    failed: Bool[Array, " batch"]  # whether there is one
+    rises: Float[Array, " batch"]  # of the loss, in this window
+    best_before: Float[Array, " batch"]  # best loss at the last checkpoint
+    halved: Bool[Array, " batch"]  # whether the step was halved there
+
+
+def maximize(
+    keys: Key[Array, " batch"],
+    x: Float[Array, "batch ..."],
+    look: Look,
+    threat: ThreatModel,
+    steps: int,
+) -> tuple[AttackResult, Bool[Array, " batch"]]:
+    """Maximises the loss of `look` inside `threat`, as one compiled loop of `steps` steps.
+
+    It takes `steps` + 1 gradients. Momentum, checkpoints and halvings are those of algorithm 1; at
+    a halving an example goes back to its best iterate.
+
+    Returns:
+      The result, and whether the model failed on any iterate. `x_adv` is the last such iterate, or
+      the one of the greatest loss.
+    """
+
+    def value_and_gradient(x_adv):
+        def total(x_adv):
+            loss, right = look(x_adv)
+            return jnp.sum(loss), (loss, right)
+
+        gradient, (loss, right) = jax.grad(total, has_aux=True)(x_adv)
+        finite = is_finite(gradient) & jnp.isfinite(loss)
+        gradient = threat.mask(gradient)
+        return gradient, loss, right, (loss, is_zero(gradient), finite)
+
+    def step(state: Climb, schedule):
+        first, window, checkpoint = schedule
+        length = _spread(state.step_size, x)
+        ahead = state.x_adv + length * steepest_direction(threat.norm, state.gradient)
+        ahead = threat.project(ahead, x)
+        share = jnp.where(first, 1.0, NEW_SHARE).astype(x.dtype)
+        inertia = (1 - share) * (state.x_adv - state.previous)
+        x_adv = threat.project(state.x_adv + share * (ahead - state.x_adv) + inertia, x)
+        gradient, loss, right, seen = value_and_gradient(x_adv)
+        better = loss > state.best_loss
+        state = state._replace(
+            x_adv=x_adv,
+            previous=state.x_adv,
+            gradient=gradient,
+            loss=loss,
+            best=_where(better, x_adv, state.best),
+            best_gradient=_where(better, gradient, state.best_gradient),
+            best_loss=jnp.maximum(loss, state.best_loss),
+            wrong=_where(right, state.wrong, x_adv),
+            failed=state.failed | ~right,
+            rises=state.rises + (loss > state.loss),
+        )
+        halve = state.rises <= RISES * window
+        halve |= ~state.halved & (state.best_before >= state.best_loss)
+        halve &= checkpoint
+        return (
+            state._replace(
+                step_size=jnp.where(halve, state.step_size / 2, state.step_size),
+                x_adv=_where(halve, state.best, state.x_adv),
+                gradient=_where(halve, state.best_gradient, state.gradient),
+                rises=jnp.where(checkpoint, 0, state.rises),
+                best_before=jnp.where(checkpoint, state.best_loss, state.best_before),
+                halved=jnp.where(checkpoint, halve, state.halved),
+            ),
+            seen,
+        )
+
+    start = threat.surface_start(keys, x)
+    gradient, loss, right, seen = value_and_gradient(start)
+    batch = x.shape[0]
+    none, everyone = jnp.zeros(batch, x.dtype), jnp.ones(batch, bool)
+    state = Climb(
+        x_adv=start,
+        previous=start,
+        gradient=gradient,
+        # The first rise is counted from 0, as the authors' code does.
+        loss=none,
+        step_size=jnp.broadcast_to(jnp.asarray(FIRST_STEP * threat.epsilon, x.dtype), (batch,)),
+        best=start,
+        best_gradient=gradient,
+        best_loss=loss,
+        wrong=start,
+        failed=~right,
+        rises=none,
+        best_before=loss,
+        halved=everyone,
+    )
+    state, later = jax.lax.scan(step, state, schedule(steps))
+    losses, zero, finite = (
+        jnp.concatenate([here[None], there]) for here, there in zip(seen, later, strict=True)
+    )
+    result = AttackResult(
+        _where(state.failed, state.wrong, state.best),
+        state.best_loss,
+        losses,
+        jnp.mean(zero.astype(x.dtype), axis=0),
+        jnp.all(finite, axis=0),
+    )
+    return result, state.failed
+
+
+def schedule(steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each step: whether it is the first, its window's length, whether it is a checkpoint."""
+    window, shorter, shortest = (max(int(share * steps), 1) for share in WINDOWS)
+    windows, checkpoints, last = np.zeros(steps, np.float32), np.zeros(steps, bool), 0
+    for number in range(steps):
+        windows[number] = window
+        if number + 1 - last == window:
+            checkpoints[number], last = True, number + 1
+            window = max(window - shorter, shortest)
+    return np.arange(steps) == 0, windows, checkpoints
+
+
+def _strongest(attempt: Callable, attempts: int, x: Array) -> AttackResult:
+    """Example by example the attempt on which the model failed, or else that of greatest loss."""
+    if attempts == 1:
+        return attempt(0)[0]
+    results, failed = jax.lax.map(attempt, jnp.arange(attempts))
+    # A larger loss says nothing across targets: an attempt that succeeded is worth more.
+    winner = jnp.argmax(jnp.where(failed, jnp.inf, results.loss), axis=0)
+    pick = jax.vmap(lambda candidates, i: candidates[i], in_axes=(1, 0))
+    return AttackResult(
+        pick(results.x_adv, winner),
+        pick(results.loss, winner),
+        results.loss_trace.reshape(-1, x.shape[0]),
+        jnp.mean(results.zero_gradient, axis=0),
+        jnp.all(results.finite, axis=0),
+    )
+
+
+def _fold(keys: Key[Array, " batch"], number: Array | int) -> Key[Array, " batch"]:
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+
+
+def _where(condition: Bool[Array, " batch"], yes: Array, no: Array) -> Array:
+    return jnp.where(_spread(condition, yes), yes, no)
+
+
+def _spread(values: Array, like: Array) -> Array:
+    return values.reshape(values.shape + (1,) * (like.ndim - 1))

@@ -1,6 +1,7 @@
 """Attacks: one loop, objectives and updates that compose, and the papers' attacks made of them."""
 
 from jaxmoe.attacks.attack import Attack, constant_step, temporal_step
+from jaxmoe.attacks.auto_pgd import auto_pgd, auto_pgd_ratio, auto_pgd_targeted
 from jaxmoe.attacks.component_attacks import (
     expert_attack,
     expert_loss,
@@ -13,7 +14,14 @@ from jaxmoe.attacks.component_attacks import (
     router_loss,
 )
 from jaxmoe.attacks.gradient_attacks import fgsm, lipschitz_attack, mi_fgsm, model_loss, pgd
-from jaxmoe.attacks.objectives import cross_entropy, lipschitz_quotient, router_output
+from jaxmoe.attacks.objectives import (
+    cross_entropy,
+    difference_of_logits_ratio,
+    lipschitz_quotient,
+    margin,
+    router_output,
+    targeted_difference_of_logits_ratio,
+)
 from jaxmoe.attacks.perturb import AttackResult, Objective, perturb
 from jaxmoe.attacks.registry import (
     ATTACKS,
@@ -23,6 +31,7 @@ from jaxmoe.attacks.registry import (
     find_attack,
 )
 from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.attacks.square import square
 from jaxmoe.attacks.updates import (
     momentum,
     steepest_direction,
@@ -37,10 +46,14 @@ __all__ = [
     "AttackSettings",
     "NamedAttack",
     "Objective",
+    "auto_pgd",
+    "auto_pgd_ratio",
+    "auto_pgd_targeted",
     "build_attack",
     "canonical_name",
     "constant_step",
     "cross_entropy",
+    "difference_of_logits_ratio",
     "expert_attack",
     "expert_loss",
     "fgsm",
@@ -52,6 +65,7 @@ __all__ = [
     "lipschitz_expert_attack",
     "lipschitz_quotient",
     "lipschitz_router_attack",
+    "margin",
     "mi_fgsm",
     "model_loss",
     "momentum",
@@ -60,8 +74,10 @@ __all__ = [
     "router_attack",
     "router_loss",
     "router_output",
+    "square",
     "steepest_direction",
     "steepest_step",
+    "targeted_difference_of_logits_ratio",
     "temporal_momentum",
     "temporal_step",
 ]

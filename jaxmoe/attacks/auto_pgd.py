@@ -20,7 +20,7 @@ from jaxmoe.attacks.objectives import (
     likeliest_targets,
     targeted_difference_of_logits_ratio,
 )
-from jaxmoe.attacks.perturb import AttackResult, is_finite, is_zero
+from jaxmoe.attacks.perturb import AttackResult, is_finite, is_zero, pick_attempts
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.updates import steepest_direction
 from jaxmoe.threat import ThreatModel, per_example_keys
@@ -71,7 +71,7 @@ def auto_pgd_targeted(
 
             return maximize(_fold(keys, number), x, look, threat, settings.steps)
 
-        return _strongest(attempt, targets.shape[0] * settings.restarts, x)
+        return _strongest(attempt, targets.shape[0] * settings.restarts)
 
     return attack
 
@@ -88,7 +88,7 @@ def _untargeted(model: Model, threat: ThreatModel, settings: AttackSettings, obj
         def attempt(number):
             return maximize(_fold(keys, number), x, look, threat, settings.steps)
 
-        return _strongest(attempt, settings.restarts, x)
+        return _strongest(attempt, settings.restarts)
 
     return attack
 
@@ -158,9 +158,9 @@ def maximize(
             best_loss=jnp.maximum(loss, state.best_loss),
             wrong=_where(right, state.wrong, x_adv),
             failed=state.failed | ~right,
-            rises=state.rises + (loss > state.loss),
+            rises=state.rises + (loss > state.loss).astype(x.dtype),
         )
-        halve = state.rises <= RISES * window
+        halve = state.rises <= RISES * window.astype(x.dtype)
         halve |= ~state.halved & (state.best_before >= state.best_loss)
         halve &= checkpoint
         return (
@@ -203,6 +203,7 @@ def maximize(
         _where(state.failed, state.wrong, state.best),
         state.best_loss,
         losses,
+        jnp.asarray(steps + 1),
         jnp.mean(zero.astype(x.dtype), axis=0),
         jnp.all(finite, axis=0),
     )
@@ -221,21 +222,14 @@ def schedule(steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.arange(steps) == 0, windows, checkpoints
 
 
-def _strongest(attempt: Callable, attempts: int, x: Array) -> AttackResult:
+def _strongest(attempt: Callable, attempts: int) -> AttackResult:
     """Example by example the attempt on which the model failed, or else that of greatest loss."""
     if attempts == 1:
         return attempt(0)[0]
     results, failed = jax.lax.map(attempt, jnp.arange(attempts))
     # A larger loss says nothing across targets: an attempt that succeeded is worth more.
     winner = jnp.argmax(jnp.where(failed, jnp.inf, results.loss), axis=0)
-    pick = jax.vmap(lambda candidates, i: candidates[i], in_axes=(1, 0))
-    return AttackResult(
-        pick(results.x_adv, winner),
-        pick(results.loss, winner),
-        results.loss_trace.reshape(-1, x.shape[0]),
-        jnp.mean(results.zero_gradient, axis=0),
-        jnp.all(results.finite, axis=0),
-    )
+    return pick_attempts(results, winner)
 
 
 def _fold(keys: Key[Array, " batch"], number: Array | int) -> Key[Array, " batch"]:

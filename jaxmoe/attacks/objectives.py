@@ -44,9 +44,7 @@ def difference_of_logits_ratio(
         return margin(logits, labels)
     largest = jax.lax.top_k(logits, 3)[0]
     scale = largest[..., 0] - largest[..., 2] + 1e-12
-    return _mean_over_positions(
-        (_best_wrong(logits, labels) - _logit_of(logits, labels)) / scale
-    )
+    return _mean_over_positions((_best_wrong(logits, labels) - _logit_of(logits, labels)) / scale)
 
 
 def targeted_difference_of_logits_ratio(
@@ -79,7 +77,7 @@ def is_right(
     logits: Float[Array, "batch ... classes"], labels: Int[Array, "batch ..."]
 ) -> Bool[Array, " batch"]:
     """Whether anything of an example is still classified as labelled."""
-    right = jnp.argmax(logits, axis=-1) == labels
+    right = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
     return jnp.any(right, axis=tuple(range(1, right.ndim)))
 
 
@@ -127,7 +125,7 @@ def _logit_of(logits: Array, classes: Array) -> Array:
 
 
 def _one_hot(logits: Array, classes: Array) -> Array:
-    return jnp.arange(logits.shape[-1]) == classes[..., None]
+    return jax.nn.one_hot(classes, logits.shape[-1], dtype=bool)
 
 
 def _mean_over_positions(values: Array) -> Array:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmoe.threat import ThreatModel, per_example_keys
 
@@ -23,6 +23,7 @@ class AttackResult(NamedTuple):
     x_adv: Float[Array, "batch ..."]  # the iterate with the greatest loss, per example
     loss: Float[Array, " batch"]  # its loss
     loss_trace: Float[Array, "looks batch"]  # loss of each iterate, S + 1 for each restart
+    gradients: Int[Array, ""]  # gradients taken of each example: what the attack cost
     zero_gradient: Float[Array, " batch"]  # share of the gradients that were zero everywhere
     finite: Bool[Array, " batch"]  # whether every loss and every gradient was finite
 
@@ -96,6 +97,7 @@ def perturb(
             best_x,
             best_loss,
             jnp.concatenate([losses, last[None]]),
+            jnp.asarray(steps),
             jnp.mean(zero.astype(x.dtype), axis=0),
             jnp.all(finite, axis=0) & jnp.isfinite(last),
         )
@@ -104,14 +106,22 @@ def perturb(
     if restarts == 1:
         return attempt(fold(keys, 0))
     results = jax.lax.map(lambda i: attempt(fold(keys, i)), jnp.arange(restarts))
-    winner = jnp.argmax(results.loss, axis=0)
+    return pick_attempts(results, jnp.argmax(results.loss, axis=0))
+
+
+def pick_attempts(attempts: AttackResult, winner: Int[Array, " batch"]) -> AttackResult:
+    """One result of several, stacked on a leading axis: example by example the attempt `winner`.
+
+    Traces, costs and whether all was finite are those of all attempts together.
+    """
     pick = jax.vmap(lambda candidates, i: candidates[i], in_axes=(1, 0))
     return AttackResult(
-        pick(results.x_adv, winner),
-        pick(results.loss, winner),
-        results.loss_trace.reshape(-1, x.shape[0]),
-        jnp.mean(results.zero_gradient, axis=0),
-        jnp.all(results.finite, axis=0),
+        pick(attempts.x_adv, winner),
+        pick(attempts.loss, winner),
+        attempts.loss_trace.reshape(-1, winner.shape[0]),
+        jnp.sum(attempts.gradients),
+        jnp.mean(attempts.zero_gradient, axis=0),
+        jnp.all(attempts.finite, axis=0),
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxmoe.attacks.attack import Attack, Model
+from jaxmoe.attacks.auto_pgd import auto_pgd, auto_pgd_ratio, auto_pgd_targeted
 from jaxmoe.attacks.component_attacks import (
     expert_attack,
     guided_router_attack,
@@ -16,6 +17,7 @@ from jaxmoe.attacks.component_attacks import (
 )
 from jaxmoe.attacks.gradient_attacks import fgsm, lipschitz_attack, mi_fgsm, pgd
 from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.attacks.square import square
 from jaxmoe.threat import ThreatModel
 
 
@@ -28,16 +30,15 @@ class NamedAttack(NamedTuple):
     one_step: bool = False
     from_clean: bool = False  # starts at the clean input, where a restart would repeat the run
 
-    def gradient_evaluations(self, settings: AttackSettings) -> int:
-        """Gradients that it takes of each example."""
-        steps = 1 if self.one_step else settings.steps
-        return steps if self.from_clean else steps * settings.restarts
-
 
 ATTACKS: dict[str, NamedAttack] = {
     "fgsm": NamedAttack("FGSM", fgsm, "model", one_step=True, from_clean=True),
     "pgd": NamedAttack("PGD", pgd, "model"),
     "mi-fgsm": NamedAttack("MI-FGSM", mi_fgsm, "model", from_clean=True),
+    "apgd-ce": NamedAttack("APGD-CE", auto_pgd, "model"),
+    "apgd-dlr": NamedAttack("APGD-DLR", auto_pgd_ratio, "model"),
+    "apgd-t": NamedAttack("APGD-T", auto_pgd_targeted, "model"),
+    "square": NamedAttack("Square", square, "model"),
     "pgd-r": NamedAttack("PGD-R", router_attack, "router"),
     "tla-r": NamedAttack("TLA-R", lipschitz_router_attack, "router"),
     "tlga-r": NamedAttack("TLGA-R", guided_router_attack, "router"),

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxmoe.attacks.attack import Attack, Model, as_apply
 from jaxmoe.attacks.objectives import margin
-from jaxmoe.attacks.perturb import AttackResult, Objective
+from jaxmoe.attacks.perturb import AttackResult, Objective, pick_attempts
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.threat import ThreatModel, per_example_keys
 
@@ -33,7 +33,15 @@ def square(
     def attack(key, params, x, y):
         apply = as_apply(model, settings)
         keys = per_example_keys(key, x.shape[0])
-        return search(keys, x, lambda x_adv: margin(apply(params, x_adv), y), threat, settings)
+
+        def attempt(number):
+            own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+            return search(own, x, lambda x_adv: margin(apply(params, x_adv), y), threat, settings)
+
+        if settings.restarts == 1:
+            return attempt(0)
+        results = jax.lax.map(attempt, jnp.arange(settings.restarts))
+        return pick_attempts(results, jnp.argmax(results.loss, axis=0))
 
     return attack
 
@@ -72,9 +80,9 @@ def search(
         raise ValueError(f"square: inputs of shape {x.shape}; expected [B, H, W, C] or clips")
     clips = x.reshape(x.shape[0], -1, *x.shape[-3:])
     shape, window = clips.shape[1:], settings.square_frames or clips.shape[1]
-    squares = _Squares(settings.queries, shape, window, odd=threat.norm == "l2")
-    epsilon = jnp.broadcast_to(jnp.asarray(threat.epsilon, x.dtype), (x.shape[0],))
     linf = threat.norm == "linf"
+    squares = _Squares(settings.queries, shape, window, x.dtype, odd=not linf)
+    epsilon = jnp.broadcast_to(jnp.asarray(threat.epsilon, x.dtype), (x.shape[0],))
     propose = squares.recolour if linf else squares.move
 
     def allowed(proposed):
@@ -112,7 +120,8 @@ def search(
     return AttackResult(
         end.x_adv,
         end.loss,
-        jnp.where(looked[:, None], end.trace, end.loss),
+        jnp.where(looked[:, None], end.trace, end.loss[None]),
+        jnp.zeros((), jnp.int32),
         jnp.zeros(x.shape[0], x.dtype),
         finite,
     )
@@ -121,20 +130,18 @@ def search(
 class _Squares:
     """What is drawn for one clip `[T, H, W, C]`: starts, and changes of `x_adv`."""
 
-    def __init__(self, queries: int, shape: tuple[int, ...], window: int, *, odd: bool):
-        self.shape, self.window = shape, window
+    def __init__(self, queries: int, shape: tuple[int, ...], window: int, dtype, *, odd: bool):
+        self.shape, self.window, self.dtype = shape, window, dtype
         self.sizes = _sizes(queries, *shape[1:3], odd=odd)
-        largest = int(self.sizes.max())
-        bumps = np.zeros((len(set(self.sizes.tolist())), largest, largest), np.float32)
-        for place, size in enumerate(sorted(set(self.sizes.tolist()))):
-            bumps[place, :size, :size] = _bumps(size)
-        self.bumps = bumps
-        self.place = np.searchsorted(sorted(set(self.sizes.tolist())), self.sizes)
+        distinct, self.place = np.unique(self.sizes, return_inverse=True)
+        self.bumps = np.zeros((len(distinct), distinct[-1], distinct[-1]), np.float32)
+        for place, size in enumerate(distinct):
+            self.bumps[place, :size, :size] = _bumps(size)
 
     def stripes(self, key: Key[Array, ""]) -> Clip:
         """The ℓ∞ start: vertical stripes of ±1 of every window of frames."""
         windows = -(-self.shape[0] // self.window)
-        signs = _signs(key, (windows, 1, *self.shape[2:]))
+        signs = self._signs(key, (windows, 1, *self.shape[2:]))
         return jnp.broadcast_to(jnp.repeat(signs, self.window, 0)[: self.shape[0]], self.shape)
 
     def recolour(self, key, query, clip, x_adv, epsilon) -> Clip:
@@ -142,19 +149,20 @@ class _Squares:
         del clip
         place_key, colour_key = jax.random.split(key)
         mask, _ = self._window(place_key, jnp.asarray(self.sizes)[query])
-        return x_adv + mask * 2 * epsilon * _signs(colour_key, self.shape[-1:])
+        return x_adv + mask * 2 * epsilon * self._colour(colour_key)
 
     def tiles(self, key: Key[Array, ""]) -> Clip:
         """The ℓ2 start: a grid of bumps with random signs, of length 1."""
         frames, height, width, channels = self.shape
         size = max(height // 5, 1)
-        bump = jnp.asarray(_bumps(size))
+        bump = jnp.asarray(_bumps(size), self.dtype)
         rows, columns = height // size, width // size
         sign_key, turn_key = jax.random.split(key)
         windows = -(-frames // self.window)
-        signs = _signs(sign_key, (windows, rows, 1, columns, 1, channels))
+        signs = self._signs(sign_key, (windows, rows, 1, columns, 1, channels))
         turned = jax.random.bernoulli(turn_key, shape=(windows, rows, 1, columns, 1, 1))
-        grid = jnp.where(turned, bump.T[:, None, :, None], bump[:, None, :, None]) * signs
+        bump = bump[None, None, :, None, :, None]
+        grid = jnp.where(turned, bump.swapaxes(2, 4), bump) * signs
         grid = grid.reshape(windows, rows * size, columns * size, channels)
         grid = jnp.repeat(grid, self.window, 0)[:frames]
         edges = ((0, height - rows * size), (0, width - columns * size))
@@ -162,19 +170,19 @@ class _Squares:
         return delta / jnp.maximum(jnp.sqrt(jnp.sum(jnp.square(delta))), 1e-12)
 
     def move(self, key, query, clip, x_adv, epsilon) -> Clip:
-        """ℓ2: takes one square's share of the perturbation and adds it to another's, with a bump."""
+        """ℓ2: one square's share of the perturbation goes to another one, with a bump."""
         to_key, from_key, colour_key, turn_key = jax.random.split(key, 4)
         size = jnp.asarray(self.sizes)[query]
         to, (top, left) = self._window(to_key, size)
         source, _ = self._window(from_key, size)
         delta = x_adv - clip
-        bump = jnp.asarray(self.bumps)[jnp.asarray(self.place)[query]]
+        bump = jnp.asarray(self.bumps, self.dtype)[jnp.asarray(self.place)[query]]
         bump = jnp.where(jax.random.bernoulli(turn_key), bump, bump.T)
         rows = jnp.clip(jnp.arange(self.shape[1]) - top, 0, bump.shape[0] - 1)
         columns = jnp.clip(jnp.arange(self.shape[2]) - left, 0, bump.shape[1] - 1)
         bump = bump[rows][:, columns][None, :, :, None] * to
         added = bump / jnp.maximum(_length(bump), 1e-12)
-        added = added * _signs(colour_key, self.shape[-1:])
+        added = added * self._colour(colour_key)
         old = delta * to
         added = added + old / jnp.maximum(_length(old), 1e-12)
         spare = jnp.maximum(epsilon**2 - jnp.sum(jnp.square(delta)), 0) / self.shape[-1]
@@ -198,10 +206,16 @@ class _Squares:
 
         mask = (
             inside(frames, start, self.window)[:, None, None]
-            & inside(height, top, size)[:, None]
-            & inside(width, left, size)
+            & inside(height, top, size)[None, :, None]
+            & inside(width, left, size)[None, None, :]
         )
-        return mask[..., None].astype(jnp.float32), (top, left)
+        return mask[..., None].astype(self.dtype), (top, left)
+
+    def _colour(self, key: Key[Array, ""]) -> Float[Array, "1 1 1 channels"]:
+        return self._signs(key, (1, 1, 1, self.shape[-1]))
+
+    def _signs(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Array:
+        return jax.random.rademacher(key, shape, self.dtype)
 
 
 def _sizes(queries: int, height: int, width: int, *, odd: bool) -> np.ndarray:
@@ -230,10 +244,6 @@ def _bump(height: int, width: int) -> np.ndarray:
             1 / (ring + 1) ** 2
         )
     return total / np.maximum(np.sqrt(np.sum(np.square(total))), 1e-12)
-
-
-def _signs(key: Key[Array, ""], shape: tuple[int, ...]) -> Array:
-    return jax.random.rademacher(key, shape, jnp.float32)
 
 
 def _length(delta: Clip) -> Float[Array, "1 1 1 channels"]:

@@ -225,7 +225,7 @@ class _Run:
             seed=self.seed,
             steps=1 if named.one_step else self.settings.steps,
             restarts=restarts,
-            gradient_evaluations=named.gradient_evaluations(self.settings),
+            gradient_evaluations=int(seen[0].gradients),
             seconds=seconds,
             compile_seconds=_seconds_of(self.programs, name) - compiled,
             loss_trace=trace.mean(axis=1, dtype=np.float64).tolist(),
@@ -252,6 +252,7 @@ def _strongest(tries: list[tuple[AttackResult, Scores]]) -> tuple[AttackResult, 
     result = results[0]._replace(
         loss=loss[winner, clips],
         loss_trace=np.concatenate([result.loss_trace for result in results]),
+        gradients=np.sum([result.gradients for result in results]),
         zero_gradient=np.mean([result.zero_gradient for result in results], axis=0),
         finite=np.all([result.finite for result in results], axis=0),
     )

@@ -111,7 +111,7 @@ def test_a_clip_must_survive_every_restart_whatever_its_loss(monkeypatch):
             x_adv = jnp.where(breaks[number].reshape(2, 1, 1, 1, 1), darker, x)
             loss = jnp.where(breaks[number], 0.1, 9.0)
             return AttackResult(
-                x_adv, loss, jnp.stack([loss, loss]), jnp.zeros(2), jnp.ones(2, bool)
+                x_adv, loss, jnp.stack([loss, loss]), jnp.int32(1), jnp.zeros(2), jnp.ones(2, bool)
             )
 
         return attack
@@ -207,9 +207,8 @@ def attack_that_returns(change):
     def build(model, threat, settings):
         def attack(key, params, x, y):
             loss = jnp.ones(x.shape[0])
-            return AttackResult(
-                change(x, threat.epsilon), loss, loss[None], 0 * loss, jnp.isfinite(loss)
-            )
+            x_adv, finite = change(x, threat.epsilon), jnp.isfinite(loss)
+            return AttackResult(x_adv, loss, loss[None], jnp.int32(1), 0 * loss, finite)
 
         return attack
 

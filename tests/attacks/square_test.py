@@ -1,0 +1,64 @@
+"""Square: what it draws, and that it needs no gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmoe.attacks import AttackSettings, build_attack
+from jaxmoe.threat import ThreatModel
+
+FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+EPSILON = 0.05
+
+
+def brightness(params, x):
+    """Two classes, told apart by the mean pixel; steps without a gradient."""
+    level = jnp.mean(jnp.round(255 * x) / 255, axis=tuple(range(1, x.ndim))) - params
+    return jnp.stack([level, -level], axis=-1)
+
+
+def attack(name, x, y, threat, params=0.5, **settings):
+    run = build_attack(name, brightness, threat, AttackSettings(**settings))
+    return jax.jit(run, compiler_options=FAST)(jax.random.key(0), jnp.float32(params), x, y)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("shape", [(3, 10, 12, 3), (3, 4, 10, 12, 3)])
+def test_it_breaks_what_has_no_gradient(norm, shape):
+    x = jnp.full(shape, 0.51)
+    y = jnp.zeros(3, jnp.int32)
+    epsilon = EPSILON if norm == "linf" else 0.05 * np.sqrt(np.prod(shape[1:]))
+    threat = ThreatModel(norm, epsilon)
+    blind = attack("pgd", x, y, threat, steps=5)
+    assert (blind.zero_gradient == 1).all()
+    found = attack("square", x, y, threat, queries=200)
+    assert (jnp.argmax(brightness(0.5, found.x_adv), -1) == 1).all()
+    assert (threat.size(found.x_adv, x) <= epsilon + 1e-6).all()
+    assert (found.loss > 0).all()
+    assert found.finite.all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_it_stops_where_all_are_wrong_and_goes_on_where_they_are_not(norm):
+    x, y = jnp.full((2, 10, 10, 1), 0.5), jnp.zeros(2, jnp.int32)
+    done = attack("square", x, y, ThreatModel(norm, 0.01), params=0.9, queries=20)
+    np.testing.assert_array_equal(done.loss_trace, jnp.broadcast_to(done.loss, (21, 2)))
+    hopeless = attack("square", x, y, ThreatModel(norm, 0.01), params=0.1, queries=20)
+    assert len(np.unique(np.asarray(hopeless.loss_trace))) > 2
+    np.testing.assert_array_equal(hopeless.loss, hopeless.loss_trace.max(0))
+
+
+@pytest.mark.parametrize(("span", "alike"), [(None, True), (2, False)])
+def test_squares_span_all_frames_or_a_window(span, alike):
+    x, y = jnp.full((4, 6, 10, 10, 3), 0.5), jnp.zeros(4, jnp.int32)
+    threat = ThreatModel("linf", EPSILON)
+    found = attack("square", x, y, threat, params=0.1, queries=10, square_frames=span)
+    delta = np.asarray(found.x_adv - x)
+    np.testing.assert_allclose(np.abs(delta), EPSILON, atol=1e-6)  # all of the ball's corners
+    assert (delta == delta[:, :1]).all() == alike
+
+
+def test_only_images_and_clips():
+    with pytest.raises(ValueError, match=r"square: inputs of shape \(2, 5\)"):
+        attack("square", jnp.ones((2, 5)), jnp.zeros(2, jnp.int32), ThreatModel())

@@ -13,6 +13,7 @@ from jaxmoe.attacks.component_attacks import (
     router_attack,
     router_loss,
 )
+from jaxmoe.attacks.fab import fab, fab_targeted
 from jaxmoe.attacks.gradient_attacks import fgsm, lipschitz_attack, mi_fgsm, model_loss, pgd
 from jaxmoe.attacks.objectives import (
     cross_entropy,
@@ -56,6 +57,8 @@ __all__ = [
     "difference_of_logits_ratio",
     "expert_attack",
     "expert_loss",
+    "fab",
+    "fab_targeted",
     "fgsm",
     "find_attack",
     "guided_router_attack",

@@ -15,6 +15,7 @@ from jaxmoe.attacks.component_attacks import (
     lipschitz_router_attack,
     router_attack,
 )
+from jaxmoe.attacks.fab import fab, fab_targeted
 from jaxmoe.attacks.gradient_attacks import fgsm, lipschitz_attack, mi_fgsm, pgd
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.square import square
@@ -38,6 +39,8 @@ ATTACKS: dict[str, NamedAttack] = {
     "apgd-ce": NamedAttack("APGD-CE", auto_pgd, "model"),
     "apgd-dlr": NamedAttack("APGD-DLR", auto_pgd_ratio, "model"),
     "apgd-t": NamedAttack("APGD-T", auto_pgd_targeted, "model"),
+    "fab": NamedAttack("FAB", fab, "model"),
+    "fab-t": NamedAttack("FAB-T", fab_targeted, "model"),
     "square": NamedAttack("Square", square, "model"),
     "pgd-r": NamedAttack("PGD-R", router_attack, "router"),
     "tla-r": NamedAttack("TLA-R", lipschitz_router_attack, "router"),

@@ -56,7 +56,7 @@ def test_what_is_returned_is_allowed_repeatable_and_the_examples_own(
     if epsilon == 0:
         np.testing.assert_array_equal(result.x_adv, x)
     assert result.finite.all()
-    if not name.startswith(("apgd", "square")):  # these return a wrong iterate, best or not
+    if not name.startswith(("apgd", "fab", "square")):  # these return a wrong iterate, best or not
         np.testing.assert_array_equal(result.loss, result.loss_trace.max(0))
 
     again = run_attack(name, keys, x, y, threat, SETTINGS)
@@ -135,7 +135,16 @@ def test_an_attack_on_a_part_needs_a_mixture(name):
 
 @pytest.mark.parametrize(
     ("name", "gradients"),
-    [("fgsm", 1), ("mi-fgsm", 5), ("pgd", 10), ("apgd-ce", 12), ("apgd-t", 36), ("square", 0)],
+    [
+        ("fgsm", 1),
+        ("mi-fgsm", 5),
+        ("pgd", 10),
+        ("apgd-ce", 12),
+        ("apgd-t", 36),
+        ("fab", 40),
+        ("fab-t", 30),
+        ("square", 0),
+    ],
 )
 def test_gradients_are_those_that_the_attack_takes(small, name, gradients):
     taken = []

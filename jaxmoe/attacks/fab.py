@@ -1,0 +1,272 @@
+"""FAB: walks to the nearest decision boundary, and back toward the clean input. Part of AutoAttack.
+
+Croce & Hein 2020, "Minimally distorted adversarial examples with a fast adaptive boundary attack",
+algorithm 1 (https://arxiv.org/abs/1907.02044). It looks for the smallest change; where that is
+within ε, the example is broken. Axes: B = batch, S = steps, K = classes, N = numbers of an example.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jaxmoe.attacks.attack import Apply, Attack, Model, Params, as_apply
+from jaxmoe.attacks.objectives import is_right, likeliest_targets, margin
+from jaxmoe.attacks.perturb import AttackResult, is_finite, is_zero, pick_attempts
+from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.threat import Norm, ThreatModel, per_example_keys
+
+LARGEST_BIAS = 0.1  # α_max: share of a step that goes to the clean input's own projection
+OVERSHOOT = 1.05  # η: how far a step goes, 1 being the boundary
+WAY_BACK = 0.9  # β: what is left of a change that reached another class
+
+Boundary = Callable[[Float[Array, "batch ..."]], tuple[Array, Array]]
+"""`x -> (z_t − z_y [B], its gradient [B, …])`, t the class on the boundary's other side."""
+
+
+def fab(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()) -> Attack:
+    """FAB: to the nearest of all K − 1 linearised boundaries, K gradients a step."""
+
+    def attack(key, params, x, y):
+        apply = as_apply(model, settings)
+        boundary = _nearest_boundary(apply, params, y, threat)
+
+        def attempt(number):
+            return search(
+                _fold(key, x, number),
+                x,
+                y,
+                apply,
+                params,
+                boundary,
+                threat,
+                settings.steps,
+                number > 0,
+            )
+
+        result = _closest(attempt, settings.restarts, x, threat)
+        classes = jax.eval_shape(apply, params, x).shape[-1]
+        return result._replace(gradients=result.gradients * classes)
+
+    return attack
+
+
+def fab_targeted(
+    model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
+) -> Attack:
+    """FAB-T: to the boundary with each of the `settings.targets` likeliest wrong classes."""
+
+    def attack(key, params, x, y):
+        apply = as_apply(model, settings)
+        targets = likeliest_targets(apply(params, x), y, settings.targets)
+
+        def attempt(number):
+            boundary = _boundary_with(apply, params, y, targets[number // settings.restarts])
+            random = number % settings.restarts > 0
+            return search(
+                _fold(key, x, number), x, y, apply, params, boundary, threat, settings.steps, random
+            )
+
+        return _closest(attempt, targets.shape[0] * settings.restarts, x, threat)
+
+    return attack
+
+
+class _Search(NamedTuple):
+    """State of `search`."""
+
+    x_adv: Float[Array, "batch ..."]
+    found: Float[Array, "batch ..."]  # the closest input of another class
+    distance: Float[Array, " batch"]  # its distance; inf where there is none
+
+
+def search(
+    keys: Key[Array, " batch"],
+    x: Float[Array, "batch ..."],
+    y: Int[Array, " batch"],
+    apply: Apply,
+    params: Params,
+    boundary: Boundary,
+    threat: ThreatModel,
+    steps: int,
+    random_start: Bool[Array, ""] | bool,
+) -> tuple[AttackResult, Float[Array, " batch"]]:
+    """Looks for the closest input of another class, in the box and in the frames that may change.
+
+    Returns:
+      The closest input found, which may lie outside the ball, and its distance, inf for none.
+    """
+
+    def step(state: _Search, _):
+        difference, gradient = boundary(state.x_adv)
+        seen = (difference, is_zero(gradient), is_finite(gradient) & jnp.isfinite(difference))
+        gradient = threat.mask(gradient)
+        level = _dot(gradient, state.x_adv) - difference
+        to_plane = change_to_plane(state.x_adv, gradient, level, threat)
+        from_clean = change_to_plane(x, gradient, level, threat)
+        near, far = (jnp.maximum(_size(change, threat), 1e-8) for change in (to_plane, from_clean))
+        bias = _spread(jnp.minimum(near / (near + far), LARGEST_BIAS), x)
+        moved = (state.x_adv + OVERSHOOT * to_plane) * (1 - bias)
+        moved = moved + (x + OVERSHOOT * from_clean) * bias
+        moved = jnp.clip(moved, *threat.bounds)
+        wrong = ~is_right(apply(params, moved), y)
+        size = threat.size(moved, x)
+        closer = wrong & (size < state.distance)
+        return (
+            _Search(
+                _where(wrong, x + (moved - x) * WAY_BACK, moved),
+                _where(closer, moved, state.found),
+                jnp.where(closer, size, state.distance),
+            ),
+            seen,
+        )
+
+    # Restarts begin anywhere in half the ball.
+    near = x + (threat.surface_start(keys, x) - x) / 2
+    start = jnp.where(random_start, near, x)
+    nothing = jnp.full(x.shape[0], jnp.inf, x.dtype)
+    state, seen = jax.lax.scan(step, _Search(start, x, nothing), None, length=steps)
+    differences, zero, finite = seen
+    last = margin(apply(params, state.found), y)
+    result = AttackResult(
+        state.found,
+        last,
+        jnp.concatenate([differences, last[None]]),
+        jnp.asarray(steps),
+        jnp.mean(zero.astype(x.dtype), axis=0),
+        jnp.all(finite, axis=0),
+    )
+    return result, state.distance
+
+
+def change_to_plane(
+    x: Float[Array, "batch ..."],
+    normal: Float[Array, "batch ..."],
+    level: Float[Array, " batch"],
+    threat: ThreatModel,
+) -> Float[Array, "batch ..."]:
+    """The smallest change that takes `x` to the plane `normal · z = level` without leaving the box.
+
+    A pixel moves by λ (ℓ∞) or λ |normal| (ℓ2) until it meets the box; what all move together makes
+    up for the gap. Where even the box's corner falls short, the change is to the corner.
+    """
+    batch = x.shape[0]
+    low, high = threat.bounds
+    points, slopes = x.reshape(batch, -1), normal.reshape(batch, -1)
+    gap = level - jnp.sum(points * slopes, axis=1)  # what the product has to gain
+    slopes = slopes * jnp.where(gap < 0, -1, 1)[:, None]
+    room = jnp.where(slopes > 0, high - points, points - low)
+    speed = jnp.abs(slopes) if threat.norm == "l2" else jnp.ones_like(slopes)
+    gain = jnp.abs(slopes) * speed  # of the product, for a unit of λ
+    stop = jnp.where(gain > 0, room / jnp.maximum(speed, 1e-30), jnp.inf)  # λ at the box
+    order = jnp.argsort(stop, axis=1)
+    stops, gains = (jnp.take_along_axis(values, order, axis=1) for values in (stop, gain))
+    met = jnp.cumsum(jnp.where(gains > 0, gains * stops, 0), axis=1)
+    moving = jnp.sum(gain, axis=1, keepdims=True) - jnp.cumsum(gains, axis=1)
+    gained = met + jnp.where(jnp.isfinite(stops), stops, 0) * moving  # when pixel n meets the box
+    gap = jnp.abs(gap)
+    short = jnp.sum(((gained < gap[:, None]) & jnp.isfinite(stops)).astype(jnp.int32), axis=1)
+
+    def at(values, first):
+        """`values` after `short` pixels have met the box."""
+        padded = jnp.concatenate([first[:, None], values], axis=1)
+        return jnp.take_along_axis(padded, short[:, None], axis=1)[:, 0]
+
+    already = at(met, jnp.zeros_like(gap))
+    still = at(moving, jnp.sum(gain, axis=1))
+    total = jnp.sum(gain, axis=1)
+    # Rounding leaves a little of the sums where nothing moves any more.
+    length = jnp.where(still > 1e-6 * total, (gap - already) / jnp.maximum(still, 1e-30), jnp.inf)
+    change = jnp.minimum(length[:, None] * speed, room)
+    return (jnp.sign(slopes) * jnp.where(gain > 0, change, 0)).reshape(x.shape)
+
+
+def _boundary_with(apply: Apply, params: Params, y: Array, target: Array) -> Boundary:
+    """The boundary between each label and its target."""
+
+    def boundary(x_adv):
+        def difference(x_adv):
+            logits = apply(params, x_adv)
+            take = lambda classes: jnp.take_along_axis(logits, classes[:, None], -1)[:, 0]  # noqa: E731
+            values = take(target) - take(y)
+            return jnp.sum(values), values
+
+        gradient, values = jax.grad(difference, has_aux=True)(x_adv)
+        return values, gradient
+
+    return boundary
+
+
+def _nearest_boundary(apply: Apply, params: Params, y: Array, threat: ThreatModel) -> Boundary:
+    """The nearest of the linearised boundaries between each label and all other classes."""
+
+    def boundary(x_adv):
+        logits, pull = jax.vjp(lambda x_adv: apply(params, x_adv), x_adv)
+        labels = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype)
+        differences = logits - jnp.sum(logits * labels, axis=-1, keepdims=True)
+
+        def other(number):
+            gradient = pull(
+                jax.nn.one_hot(jnp.full_like(y, number), logits.shape[-1], dtype=logits.dtype)
+                - labels
+            )[0]
+            return gradient
+
+        def closer(best, number):
+            gradient = other(number)
+            steepness = jnp.maximum(_dual_size(threat.mask(gradient), threat.norm), 1e-12)
+            difference = differences[:, number]
+            distance = jnp.where(y == number, jnp.inf, jnp.abs(difference) / steepness)
+            nearer = distance < best[0]
+            return (
+                jnp.where(nearer, distance, best[0]),
+                jnp.where(nearer, difference, best[1]),
+                _where(nearer, gradient, best[2]),
+            ), None
+
+        none = jnp.full(x_adv.shape[0], jnp.inf, logits.dtype)
+        first = (none, jnp.zeros_like(none), jnp.zeros_like(x_adv))
+        (_, difference, gradient), _ = jax.lax.scan(closer, first, jnp.arange(logits.shape[-1]))
+        return difference, gradient
+
+    return boundary
+
+
+def _closest(attempt: Callable, attempts: int, x: Array, threat: ThreatModel) -> AttackResult:
+    """Example by example the attempt that came closest, brought into the ball."""
+    if attempts == 1:
+        result, _ = attempt(0)
+    else:
+        results, distances = jax.lax.map(attempt, jnp.arange(attempts))
+        result = pick_attempts(results, jnp.argmin(distances, axis=0))
+    return result._replace(x_adv=threat.project(result.x_adv, x))
+
+
+def _fold(key: Key[Array, "*batch"], x: Array, number: Array | int) -> Key[Array, " batch"]:
+    keys = per_example_keys(key, x.shape[0])
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+
+
+def _dot(a: Array, b: Array) -> Float[Array, " batch"]:
+    return jnp.sum(a * b, axis=tuple(range(1, a.ndim)))
+
+
+def _size(change: Array, threat: ThreatModel) -> Float[Array, " batch"]:
+    return threat.size(change, jnp.zeros_like(change))
+
+
+def _dual_size(gradient: Array, norm: Norm) -> Float[Array, " batch"]:
+    axes = tuple(range(1, gradient.ndim))
+    if norm == "linf":
+        return jnp.sum(jnp.abs(gradient), axis=axes)
+    return jnp.sqrt(jnp.sum(jnp.square(gradient), axis=axes))
+
+
+def _where(condition: Bool[Array, " batch"], yes: Array, no: Array) -> Array:
+    return jnp.where(_spread(condition, yes), yes, no)
+
+
+def _spread(values: Array, like: Array) -> Array:
+    return values.reshape(values.shape + (1,) * (like.ndim - 1))

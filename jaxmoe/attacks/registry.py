@@ -30,6 +30,13 @@ class NamedAttack(NamedTuple):
     component: str  # "model", "router", "experts" or "joint": what it attacks
     one_step: bool = False
     from_clean: bool = False  # starts at the clean input, where a restart would repeat the run
+    black_box: bool = False  # looks at logits alone, `queries` times
+
+    def steps(self, settings: AttackSettings) -> int:
+        """Steps of one start: gradients' or, of a black-box attack, queries."""
+        if self.one_step:
+            return 1
+        return settings.queries if self.black_box else settings.steps
 
 
 ATTACKS: dict[str, NamedAttack] = {
@@ -41,7 +48,7 @@ ATTACKS: dict[str, NamedAttack] = {
     "apgd-t": NamedAttack("APGD-T", auto_pgd_targeted, "model"),
     "fab": NamedAttack("FAB", fab, "model"),
     "fab-t": NamedAttack("FAB-T", fab_targeted, "model"),
-    "square": NamedAttack("Square", square, "model"),
+    "square": NamedAttack("Square", square, "model", black_box=True),
     "pgd-r": NamedAttack("PGD-R", router_attack, "router"),
     "tla-r": NamedAttack("TLA-R", lipschitz_router_attack, "router"),
     "tlga-r": NamedAttack("TLGA-R", guided_router_attack, "router"),

@@ -83,6 +83,8 @@ def make_parser(command: str, description: str, example: str) -> Parser:
         type=int,
         help="random starts; a robust clip survives all",
     )
+    add("--queries", type=int, help="looks of a black-box attack")
+    add("--targets", type=int, help="wrong classes that a targeted attack aims at")
     add("--seed", type=int, help="of the random starts")
     add("--batch-size", type=int, help="clips at once; no result depends on it")
     add("--checkpoint", choices=("best", "latest"), help="which params")
@@ -122,7 +124,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     seed = defaults.seed if options.seed is None else options.seed
     if not 0 <= seed < 2**32:
         raise ValueError(f"--seed: {seed} is not accepted; expected 0 to 2**32 - 1")
-    names = ("steps", "restarts", "gradient", *NUMBERS)
+    names = ("steps", "restarts", "queries", "targets", "gradient", *NUMBERS)
     given = {name: getattr(options, name, None) for name in names}
     changes = {name: value for name, value in given.items() if value is not None}
     settings = dataclasses.replace(evaluation_settings(experiment), **changes)

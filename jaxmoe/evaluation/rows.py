@@ -23,9 +23,9 @@ class Row(NamedTuple):
     accuracy_under_attack: float  # 0–1; right under the attack
     n: int  # clips
     seed: int
-    steps: int | None
+    steps: int | None  # of one start; queries of a black-box attack
     restarts: int | None
-    gradient_evaluations: int  # per clip
+    gradient_evaluations: int  # per clip, those that were taken
     seconds: float  # of the attack on all clips, without compilation and scoring
     compile_seconds: float  # in the first ε's row of an attack, where it is compiled
     flip_rate: float | None = None  # share of clips whose first choice of expert changed

@@ -223,7 +223,7 @@ class _Run:
             accuracy_under_attack=mean(correct),
             n=len(correct),
             seed=self.seed,
-            steps=1 if named.one_step else self.settings.steps,
+            steps=named.steps(self.settings),
             restarts=restarts,
             gradient_evaluations=int(seen[0].gradients),
             seconds=seconds,

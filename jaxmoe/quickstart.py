@@ -43,7 +43,8 @@ def experiment(recipe: str, directory: str, initialize_from: str | None = None) 
             test_clips=192,
         ),
         expert=ExpertConfig(width=8, stage_sizes=(1, 1, 1), stem="small", stem_strides=(1, 2, 2)),
-        mixture=MixtureConfig(experts=4, top_k=1, balance_weight=0.5),
+        # Below 1 a router that J-TLAT trains may rest on one expert: see `recipes.router_phase`.
+        mixture=MixtureConfig(experts=4, top_k=1, balance_weight=1.5),
         threat=ThreatConfig(epsilon=4 / 255),
         attack=AttackSettings(steps=3, alpha=0.5, temporal_alpha=1.0),
         optimizer=OptimizerConfig(learning_rate=5e-3 if clean else 2e-3),

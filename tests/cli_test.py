@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -64,6 +65,25 @@ print(os.environ["GLIBC_TUNABLES"])
 
     assert tunables() == "glibc.malloc.hugetlb=1"
     assert tunables(GLIBC_TUNABLES="glibc.malloc.arena_max=2") == "glibc.malloc.arena_max=2"
+
+
+def test_a_command_asks_for_wide_matmuls_and_keeps_the_users_flags():
+    script = """
+import os, sys
+from jaxmoe.cli import main
+sys.argv[1:] = ["data", "--help"]
+main()
+import jax
+jax.numpy.ones(3)
+print(os.environ["XLA_FLAGS"])
+"""
+    given = os.environ | {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=given, capture_output=True, text=True, check=True
+    )
+    flags = done.stdout.splitlines()[-1].split()
+    assert "--xla_cpu_multi_thread_eigen=false" in flags
+    assert len(flags) == (2 if importlib.metadata.version("jaxlib").startswith("0.10.") else 1)
 
 
 @pytest.fixture

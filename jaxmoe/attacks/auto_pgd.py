@@ -20,14 +20,22 @@ from jaxmoe.attacks.objectives import (
     likeliest_targets,
     targeted_difference_of_logits_ratio,
 )
-from jaxmoe.attacks.perturb import AttackResult, is_finite, is_zero, pick_attempts
+from jaxmoe.attacks.perturb import (
+    AttackResult,
+    attempt_keys,
+    is_finite,
+    is_zero,
+    pick_attempts,
+    spread,
+    where_example,
+)
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.updates import steepest_direction
 from jaxmoe.threat import ThreatModel, per_example_keys
 
 FIRST_STEP = 2.0  # of ε
 NEW_SHARE = 0.75  # of a new step; the rest is the last one again
-RISES = 0.75  # ρ: where the loss rises in a smaller share of a window's steps, the step halves
+RISES = 0.75  # ρ: where the loss rises in no larger share of a window's steps, the step halves
 WINDOWS = 0.22, 0.03, 0.06  # of all steps: the first, how much shorter the next, the shortest
 
 Look = Callable[[Float[Array, "batch ..."]], tuple[Float[Array, " batch"], Bool[Array, " batch"]]]
@@ -69,7 +77,7 @@ def auto_pgd_targeted(
                 loss = targeted_difference_of_logits_ratio(logits, y, target)
                 return loss, is_right(logits, y)
 
-            return maximize(_fold(keys, number), x, look, threat, settings.steps)
+            return maximize(attempt_keys(keys, number), x, look, threat, settings.steps)
 
         return _strongest(attempt, targets.shape[0] * settings.restarts)
 
@@ -86,7 +94,7 @@ def _untargeted(model: Model, threat: ThreatModel, settings: AttackSettings, obj
             return objective(logits, y), is_right(logits, y)
 
         def attempt(number):
-            return maximize(_fold(keys, number), x, look, threat, settings.steps)
+            return maximize(attempt_keys(keys, number), x, look, threat, settings.steps)
 
         return _strongest(attempt, settings.restarts)
 
@@ -140,7 +148,7 @@ def maximize(
 
     def step(state: Climb, schedule):
         first, window, checkpoint = schedule
-        length = _spread(state.step_size, x)
+        length = spread(state.step_size, x)
         ahead = state.x_adv + length * steepest_direction(threat.norm, state.gradient)
         ahead = threat.project(ahead, x)
         share = jnp.where(first, 1.0, NEW_SHARE).astype(x.dtype)
@@ -153,10 +161,10 @@ def maximize(
             previous=state.x_adv,
             gradient=gradient,
             loss=loss,
-            best=_where(better, x_adv, state.best),
-            best_gradient=_where(better, gradient, state.best_gradient),
+            best=where_example(better, x_adv, state.best),
+            best_gradient=where_example(better, gradient, state.best_gradient),
             best_loss=jnp.maximum(loss, state.best_loss),
-            wrong=_where(right, state.wrong, x_adv),
+            wrong=where_example(right, state.wrong, x_adv),
             failed=state.failed | ~right,
             rises=state.rises + (loss > state.loss).astype(x.dtype),
         )
@@ -166,8 +174,8 @@ def maximize(
         return (
             state._replace(
                 step_size=jnp.where(halve, state.step_size / 2, state.step_size),
-                x_adv=_where(halve, state.best, state.x_adv),
-                gradient=_where(halve, state.best_gradient, state.gradient),
+                x_adv=where_example(halve, state.best, state.x_adv),
+                gradient=where_example(halve, state.best_gradient, state.gradient),
                 rises=jnp.where(checkpoint, 0, state.rises),
                 best_before=jnp.where(checkpoint, state.best_loss, state.best_before),
                 halved=jnp.where(checkpoint, halve, state.halved),
@@ -200,7 +208,7 @@ def maximize(
         jnp.concatenate([here[None], there]) for here, there in zip(seen, later, strict=True)
     )
     result = AttackResult(
-        _where(state.failed, state.wrong, state.best),
+        where_example(state.failed, state.wrong, state.best),
         state.best_loss,
         losses,
         jnp.asarray(steps + 1),
@@ -230,15 +238,3 @@ def _strongest(attempt: Callable, attempts: int) -> AttackResult:
     # A larger loss says nothing across targets: an attempt that succeeded is worth more.
     winner = jnp.argmax(jnp.where(failed, jnp.inf, results.loss), axis=0)
     return pick_attempts(results, winner)
-
-
-def _fold(keys: Key[Array, " batch"], number: Array | int) -> Key[Array, " batch"]:
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
-
-
-def _where(condition: Bool[Array, " batch"], yes: Array, no: Array) -> Array:
-    return jnp.where(_spread(condition, yes), yes, no)
-
-
-def _spread(values: Array, like: Array) -> Array:
-    return values.reshape(values.shape + (1,) * (like.ndim - 1))

@@ -14,7 +14,15 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmoe.attacks.attack import Apply, Attack, Model, Params, as_apply
 from jaxmoe.attacks.objectives import is_right, likeliest_targets, margin
-from jaxmoe.attacks.perturb import AttackResult, is_finite, is_zero, pick_attempts
+from jaxmoe.attacks.perturb import (
+    AttackResult,
+    attempt_keys,
+    is_finite,
+    is_zero,
+    pick_attempts,
+    spread,
+    where_example,
+)
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.threat import Norm, ThreatModel, per_example_keys
 
@@ -35,7 +43,7 @@ def fab(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSett
 
         def attempt(number):
             return search(
-                _fold(key, x, number),
+                attempt_keys(per_example_keys(key, x.shape[0]), number),
                 x,
                 y,
                 apply,
@@ -66,7 +74,15 @@ def fab_targeted(
             boundary = _boundary_with(apply, params, y, targets[number // settings.restarts])
             random = number % settings.restarts > 0
             return search(
-                _fold(key, x, number), x, y, apply, params, boundary, threat, settings.steps, random
+                attempt_keys(per_example_keys(key, x.shape[0]), number),
+                x,
+                y,
+                apply,
+                params,
+                boundary,
+                threat,
+                settings.steps,
+                random,
             )
 
         return _closest(attempt, targets.shape[0] * settings.restarts, x, threat)
@@ -107,7 +123,7 @@ def search(
         to_plane = change_to_plane(state.x_adv, gradient, level, threat)
         from_clean = change_to_plane(x, gradient, level, threat)
         near, far = (jnp.maximum(_size(change, threat), 1e-8) for change in (to_plane, from_clean))
-        bias = _spread(jnp.minimum(near / (near + far), LARGEST_BIAS), x)
+        bias = spread(jnp.minimum(near / (near + far), LARGEST_BIAS), x)
         moved = (state.x_adv + OVERSHOOT * to_plane) * (1 - bias)
         moved = moved + (x + OVERSHOOT * from_clean) * bias
         moved = jnp.clip(moved, *threat.bounds)
@@ -116,8 +132,8 @@ def search(
         closer = wrong & (size < state.distance)
         return (
             _Search(
-                _where(wrong, x + (moved - x) * WAY_BACK, moved),
-                _where(closer, moved, state.found),
+                where_example(wrong, x + (moved - x) * WAY_BACK, moved),
+                where_example(closer, moved, state.found),
                 jnp.where(closer, size, state.distance),
             ),
             seen,
@@ -223,7 +239,7 @@ def _nearest_boundary(apply: Apply, params: Params, y: Array, threat: ThreatMode
             return (
                 jnp.where(nearer, distance, best[0]),
                 jnp.where(nearer, difference, best[1]),
-                _where(nearer, gradient, best[2]),
+                where_example(nearer, gradient, best[2]),
             ), None
 
         none = jnp.full(x_adv.shape[0], jnp.inf, logits.dtype)
@@ -244,11 +260,6 @@ def _closest(attempt: Callable, attempts: int, x: Array, threat: ThreatModel) ->
     return result._replace(x_adv=threat.project(result.x_adv, x))
 
 
-def _fold(key: Key[Array, "*batch"], x: Array, number: Array | int) -> Key[Array, " batch"]:
-    keys = per_example_keys(key, x.shape[0])
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
-
-
 def _dot(a: Array, b: Array) -> Float[Array, " batch"]:
     return jnp.sum(a * b, axis=tuple(range(1, a.ndim)))
 
@@ -262,11 +273,3 @@ def _dual_size(gradient: Array, norm: Norm) -> Float[Array, " batch"]:
     if norm == "linf":
         return jnp.sum(jnp.abs(gradient), axis=axes)
     return jnp.sqrt(jnp.sum(jnp.square(gradient), axis=axes))
-
-
-def _where(condition: Bool[Array, " batch"], yes: Array, no: Array) -> Array:
-    return jnp.where(_spread(condition, yes), yes, no)
-
-
-def _spread(values: Array, like: Array) -> Array:
-    return values.reshape(values.shape + (1,) * (like.ndim - 1))

@@ -102,10 +102,9 @@ def perturb(
             jnp.all(finite, axis=0) & jnp.isfinite(last),
         )
 
-    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
     if restarts == 1:
-        return attempt(fold(keys, 0))
-    results = jax.lax.map(lambda i: attempt(fold(keys, i)), jnp.arange(restarts))
+        return attempt(attempt_keys(keys, 0))
+    results = jax.lax.map(lambda i: attempt(attempt_keys(keys, i)), jnp.arange(restarts))
     return pick_attempts(results, jnp.argmax(results.loss, axis=0))
 
 
@@ -128,8 +127,24 @@ def pick_attempts(attempts: AttackResult, winner: Int[Array, " batch"]) -> Attac
 def _keep_best(best, x_adv, losses):
     best_x, best_loss = best
     better = losses > best_loss
-    keep = better.reshape(better.shape + (1,) * (x_adv.ndim - 1))
-    return jnp.where(keep, x_adv, best_x), jnp.where(better, losses, best_loss)
+    return where_example(better, x_adv, best_x), jnp.where(better, losses, best_loss)
+
+
+def attempt_keys(keys: Key[Array, " batch"], number: Array | int) -> Key[Array, " batch"]:
+    """The examples' keys of one of several attempts."""
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+
+
+def where_example(
+    condition: Bool[Array, " batch"], yes: Float[Array, "batch ..."], no: Float[Array, "batch ..."]
+) -> Float[Array, "batch ..."]:
+    """`jnp.where`, example by example."""
+    return jnp.where(spread(condition, yes), yes, no)
+
+
+def spread(values: Array, like: Float[Array, "batch ..."]) -> Array:
+    """One value for each example, broadcastable against `like`: [B, 1, …, 1]."""
+    return values.reshape(values.shape + (1,) * (like.ndim - 1))
 
 
 def is_zero(gradient: Float[Array, "batch ..."]) -> Bool[Array, " batch"]:

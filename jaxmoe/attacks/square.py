@@ -15,7 +15,13 @@ from jaxtyping import Array, Float, Key
 
 from jaxmoe.attacks.attack import Attack, Model, as_apply
 from jaxmoe.attacks.objectives import margin
-from jaxmoe.attacks.perturb import AttackResult, Objective, pick_attempts
+from jaxmoe.attacks.perturb import (
+    AttackResult,
+    Objective,
+    attempt_keys,
+    pick_attempts,
+    where_example,
+)
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.threat import ThreatModel, per_example_keys
 
@@ -35,7 +41,7 @@ def square(
         keys = per_example_keys(key, x.shape[0])
 
         def attempt(number):
-            own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+            own = attempt_keys(keys, number)
             return search(own, x, lambda x_adv: margin(apply(params, x_adv), y), threat, settings)
 
         if settings.restarts == 1:
@@ -88,28 +94,25 @@ def search(
     def allowed(proposed):
         return threat.project(proposed.reshape(x.shape), x)
 
-    def draw(number):
-        return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
-
     def unfinished(state):
         return (state.looks <= settings.queries) & jnp.any(state.loss <= 0)
 
     def query(state):
         x_adv = state.x_adv.reshape(clips.shape)
         proposed = jax.vmap(propose, in_axes=(0, None, 0, 0, 0))(
-            draw(state.looks), state.looks - 1, clips, x_adv, epsilon
+            attempt_keys(keys, state.looks), state.looks - 1, clips, x_adv, epsilon
         )
         proposed = allowed(proposed)
         losses = loss(proposed)
         better = (losses > state.loss) & (state.loss <= 0)
         return _Search(
             state.looks + 1,
-            jnp.where(better.reshape(better.shape + (1,) * (x.ndim - 1)), proposed, state.x_adv),
+            where_example(better, proposed, state.x_adv),
             jnp.where(better, losses, state.loss),
             state.trace.at[state.looks].set(losses),
         )
 
-    start = jax.vmap(squares.stripes if linf else squares.tiles)(draw(0))
+    start = jax.vmap(squares.stripes if linf else squares.tiles)(attempt_keys(keys, 0))
     start = allowed(clips + start * epsilon.reshape(-1, 1, 1, 1, 1))
     first = loss(start)
     trace = jnp.zeros((settings.queries + 1, x.shape[0]), first.dtype).at[0].set(first)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jaxmoe.attacks import ATTACKS
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row
 
-# What an attack is aimed at shows in its line, its place in the registry in its colour.
+# What an attack is aimed at shows in its line, its place among those alike in its colour.
 _LINES = {"model": "-", "router": "--", "experts": ":", "joint": "-."}
 _COLOURS = 10  # of the map
 
@@ -67,9 +67,11 @@ def _style(attack: str) -> dict[str, str | float]:
         return {"color": "black", "linewidth": 2.5}
     if attack not in ATTACKS:
         return {"linewidth": 1.2}
-    place = list(ATTACKS).index(attack)
+    component = ATTACKS[attack].component
+    alike = [name for name, other in ATTACKS.items() if other.component == component]
+    place = alike.index(attack)
     return {
         "color": f"C{place % _COLOURS}",
-        "linestyle": _LINES[ATTACKS[attack].component],
+        "linestyle": _LINES[component],
         "linewidth": 1.2,
     }

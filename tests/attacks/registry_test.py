@@ -134,19 +134,20 @@ def test_an_attack_on_a_part_needs_a_mixture(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "gradients"),
+    ("name", "gradients", "looks"),
     [
-        ("fgsm", 1),
-        ("mi-fgsm", 5),
-        ("pgd", 10),
-        ("apgd-ce", 12),
-        ("apgd-t", 36),
-        ("fab", 40),
-        ("fab-t", 30),
-        ("square", 0),
+        ("fgsm", 1, 2),
+        ("mi-fgsm", 5, 6),
+        ("pgd", 10, 12),
+        ("j-tlga", 10, 12),
+        ("apgd-ce", 12, 12),
+        ("apgd-t", 36, 36),
+        ("fab", 40, 12),
+        ("fab-t", 30, 36),
+        ("square", 0, 12),
     ],
 )
-def test_gradients_are_those_that_the_attack_takes(small, name, gradients):
+def test_gradients_are_those_that_the_attack_takes(small, name, gradients, looks):
     taken = []
 
     @jax.custom_vjp
@@ -160,15 +161,15 @@ def test_gradients_are_those_that_the_attack_takes(small, name, gradients):
     watched.defvjp(lambda x: (x, None), backward)
     s = small(SHAPES[0])
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), s.params)
-    model = s.mixture()
+    mixture = s.mixture()
+    model = mixture._replace(apply=lambda params, x: mixture.apply(params, watched(x)))
     given_settings = AttackSettings(steps=5, restarts=2, queries=5)
-    attack = build_attack(
-        name, lambda params, x: model.apply(params, watched(x)), ThreatModel(), given_settings
-    )
+    attack = build_attack(name, model, ThreatModel(), given_settings)
     x = jnp.asarray(s.x, jnp.float32)
     result = jax.jit(attack)(jax.random.key(0), params, x, jnp.asarray(s.y))
     jax.effects_barrier()
     assert int(result.gradients) == len(taken) == gradients
+    assert result.loss_trace.shape[0] == looks
 
 
 @pytest.mark.parametrize("name", ["J_TLGA", "j-tlga", "J-TLGA"])

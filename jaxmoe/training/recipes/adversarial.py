@@ -23,7 +23,8 @@ def at_m(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple
 def tlat(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[Phase, ...]:
     """TLAT: CE(F(x'), y) + λ L_Lip(F) with x' from TLA-M, everything moves.
 
-    It is J-TLAT's third phase alone, with TLA-M in place of J-TLGA. Reference: TLGA, ICLR 2026 (https://arxiv.org/abs/2602.01369).
+    It is J-TLAT's third phase alone, with TLA-M in place of J-TLGA.
+    Reference: TLGA, ICLR 2026 (https://arxiv.org/abs/2602.01369).
     """
     return (global_phase("tla-m", mixture, threat, options),)
 

@@ -53,9 +53,9 @@ def experiment(recipe: str, directory: str, initialize_from: str | None = None) 
             initialize_from=initialize_from,
             shared_epochs=12,
             shared_noise=0.05,
-            dense_epochs=1,
-            standard_epochs=0 if clean else 2,
-            epochs=2 if clean else 3,
+            dense_epochs=0,
+            standard_epochs=0 if clean else 3,
+            epochs=3 if clean else 2,
             batch_size=32,
         ),
         evaluation=EvaluationConfig(

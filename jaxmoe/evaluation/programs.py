@@ -18,6 +18,8 @@ from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.scoring import Metric, Outputs, Scores, run_model, score, to_pixels
 from jaxmoe.threat import Norm, ThreatModel, example_keys
 
+OUTPUTS = "outputs"  # the name of the program that runs the model, on clean clips and others
+
 
 class Programs:
     """Compiles what a suite runs. Hand one to several suites of a model to compile once for all.
@@ -42,11 +44,7 @@ class Programs:
 
     def clean(self, params: Any, batch: dict[str, Any]) -> tuple[Outputs, float]:
         """Clean outputs of a batch, and the seconds that they took."""
-
-        def program(params, clip, label):
-            return run_model(self.model, self.metric, params, to_pixels(clip), label)
-
-        return self.timed("clean", program, params, batch["clip"], batch["label"])
+        return self._outputs(params, to_pixels(jnp.asarray(batch["clip"])), batch["label"])
 
     def attack(
         self,
@@ -82,14 +80,21 @@ class Programs:
         self, params: Any, batch: dict[str, Any], x_adv: jax.Array, clean: Outputs, epsilon: float
     ) -> tuple[Scores, float]:
         """Scores of adversarial clips by the hard forward, and the seconds that they took."""
+        outputs, seconds = self._outputs(params, x_adv, batch["label"])
 
-        def program(params, x_adv, clip, label, clean, epsilon):
+        def program(x_adv, clip, outputs, clean, epsilon):
             threat = ThreatModel(self.norm, epsilon)
-            x = to_pixels(clip)
-            return score(self.model, self.metric, threat, params, x_adv, x, label, clean)
+            return score(self.model, threat, x_adv, to_pixels(clip), outputs, clean)
 
-        inputs = batch["clip"], batch["label"], clean, jnp.float32(epsilon)
-        return self.timed("score", program, params, x_adv, *inputs)
+        inputs = x_adv, batch["clip"], outputs, clean, jnp.float32(epsilon)
+        scores, more_seconds = self.timed("score", program, *inputs)
+        return scores, seconds + more_seconds
+
+    def _outputs(self, params: Any, x: jax.Array, label: Any) -> tuple[Outputs, float]:
+        def program(params, x, label):
+            return run_model(self.model, self.metric, params, x, label)
+
+        return self.timed(OUTPUTS, program, params, x, label)
 
     def timed(self, name: str, program: Callable, *args: Any) -> tuple[Any, float]:
         """Runs a program, compiled for these shapes; returns its result and its seconds.

@@ -65,17 +65,18 @@ def run_model(model: Model, metric: Metric, params: Any, x: Array, y: Array) -> 
 
 
 def score(
-    model: Model,
-    metric: Metric,
-    threat: ThreatModel,
-    params: Any,
-    x_adv: Array,
-    x: Array,
-    y: Array,
-    clean: Outputs,
+    model: Model, threat: ThreatModel, x_adv: Array, x: Array, outputs: Outputs, clean: Outputs
 ) -> Scores:
-    """The scores of adversarial clips `x_adv`, pixels in [0, 1], against their clean outputs."""
-    outputs = run_model(model, metric, params, x_adv, y)
+    """The scores of adversarial clips `x_adv`, pixels in [0, 1], against the clean ones.
+
+    Args:
+      model: what was attacked.
+      threat: what the attack was allowed.
+      x_adv: the adversarial clips.
+      x: the clean clips.
+      outputs: `run_model` of `x_adv`.
+      clean: `run_model` of `x`.
+    """
     common = (outputs.correct, outputs.finite, threat.size(x_adv, x), _in_box(x_adv, x, threat))
     if not isinstance(model, Mixture):
         lipschitz = model_lipschitz(outputs.logits, clean.logits, x_adv, x)

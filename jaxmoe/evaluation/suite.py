@@ -22,7 +22,7 @@ from jaxmoe.evaluation.guards import (
 )
 from jaxmoe.evaluation.masking import masking_checks
 from jaxmoe.evaluation.metrics import accuracy
-from jaxmoe.evaluation.programs import Programs
+from jaxmoe.evaluation.programs import OUTPUTS, Programs
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row, SuiteResult, robust
 from jaxmoe.evaluation.scoring import Metric, Outputs, Scores
 from jaxmoe.evaluation.summary import join_valid, mean, summarize_lipschitz, summarize_routing
@@ -138,7 +138,7 @@ class _Run:
     def clean(self, passes: int, probe_batches: int) -> _Clean:
         """Runs the clean clips; `passes` is how many there will be with this one."""
         outputs, batches, probes, seconds = [], [], [], 0.0
-        compiled = _seconds_of(self.programs, CLEAN)
+        compiled = _seconds_of(self.programs, OUTPUTS)
         for batch in self.batches():
             result, batch_seconds = self.programs.clean(self.params, batch)
             result = jax.device_get(result)
@@ -173,7 +173,7 @@ class _Run:
             restarts=None,
             gradient_evaluations=0,
             seconds=seconds,
-            compile_seconds=_seconds_of(self.programs, CLEAN) - compiled,
+            compile_seconds=_seconds_of(self.programs, OUTPUTS) - compiled,
             **summarize_routing(router, None, valid),
         )
         indices = [batch["index"] for batch in batches]

@@ -27,9 +27,9 @@ from jaxmoe.models.conv_window import (
     zero_pad,
 )
 
-# Up to 8x8 positions of 32 channels and more, matmuls that leave out the padding are 1-1.4x as fast
+# Up to 8x8 positions of 64 channels and more, matmuls that leave out the padding are 1-1.4x as fast
 # as a convolution; narrower ones gain too little for the time it takes to compile them.
-_SMALL_FRAME, _MANY_CHANNELS = 64, 32
+_SMALL_FRAME, _MANY_CHANNELS = 64, 64
 
 
 def conv_taps(x: Array, kernel: Array, window: Window) -> Array:

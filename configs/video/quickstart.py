@@ -1,4 +1,4 @@
-"""What `jaxmoe quickstart` trains: a tiny mixture on rendered clips, by J-TLAT, in minutes.
+"""The J-TLAT run of `jaxmoe quickstart` by itself: a tiny mixture on rendered clips, in minutes.
 
 jaxmoe train configs/video/quickstart.py
 """

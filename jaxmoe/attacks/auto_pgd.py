@@ -22,9 +22,9 @@ from jaxmoe.attacks.objectives import (
 )
 from jaxmoe.attacks.perturb import (
     AttackResult,
-    attempt_keys,
     is_finite,
     is_zero,
+    numbered_keys,
     pick_attempts,
     spread,
     where_example,
@@ -77,7 +77,7 @@ def auto_pgd_targeted(
                 loss = targeted_difference_of_logits_ratio(logits, y, target)
                 return loss, is_right(logits, y)
 
-            return maximize(attempt_keys(keys, number), x, look, threat, settings.steps)
+            return maximize(numbered_keys(keys, number), x, look, threat, settings.steps)
 
         return _strongest(attempt, targets.shape[0] * settings.restarts)
 
@@ -94,7 +94,7 @@ def _untargeted(model: Model, threat: ThreatModel, settings: AttackSettings, obj
             return objective(logits, y), is_right(logits, y)
 
         def attempt(number):
-            return maximize(attempt_keys(keys, number), x, look, threat, settings.steps)
+            return maximize(numbered_keys(keys, number), x, look, threat, settings.steps)
 
         return _strongest(attempt, settings.restarts)
 

@@ -16,9 +16,9 @@ from jaxmoe.attacks.attack import Apply, Attack, Model, Params, as_apply
 from jaxmoe.attacks.objectives import is_right, likeliest_targets, margin
 from jaxmoe.attacks.perturb import (
     AttackResult,
-    attempt_keys,
     is_finite,
     is_zero,
+    numbered_keys,
     pick_attempts,
     spread,
     where_example,
@@ -38,21 +38,12 @@ def fab(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSett
     """FAB: to the nearest of all K − 1 linearised boundaries, K gradients a step."""
 
     def attack(key, params, x, y):
-        apply = as_apply(model, settings)
+        apply, keys = as_apply(model, settings), per_example_keys(key, x.shape[0])
         boundary = _nearest_boundary(apply, params, y, threat)
 
         def attempt(number):
-            return search(
-                attempt_keys(per_example_keys(key, x.shape[0]), number),
-                x,
-                y,
-                apply,
-                params,
-                boundary,
-                threat,
-                settings.steps,
-                number > 0,
-            )
+            own, random = numbered_keys(keys, number), number > 0
+            return search(own, x, y, apply, params, boundary, threat, settings.steps, random)
 
         result = _closest(attempt, settings.restarts, x, threat)
         classes = jax.eval_shape(apply, params, x).shape[-1]
@@ -67,23 +58,13 @@ def fab_targeted(
     """FAB-T: to the boundary with each of the `settings.targets` likeliest wrong classes."""
 
     def attack(key, params, x, y):
-        apply = as_apply(model, settings)
+        apply, keys = as_apply(model, settings), per_example_keys(key, x.shape[0])
         targets = likeliest_targets(apply(params, x), y, settings.targets)
 
         def attempt(number):
             boundary = _boundary_with(apply, params, y, targets[number // settings.restarts])
-            random = number % settings.restarts > 0
-            return search(
-                attempt_keys(per_example_keys(key, x.shape[0]), number),
-                x,
-                y,
-                apply,
-                params,
-                boundary,
-                threat,
-                settings.steps,
-                random,
-            )
+            own, random = numbered_keys(keys, number), number % settings.restarts > 0
+            return search(own, x, y, apply, params, boundary, threat, settings.steps, random)
 
         return _closest(attempt, targets.shape[0] * settings.restarts, x, threat)
 

@@ -103,8 +103,8 @@ def perturb(
         )
 
     if restarts == 1:
-        return attempt(attempt_keys(keys, 0))
-    results = jax.lax.map(lambda i: attempt(attempt_keys(keys, i)), jnp.arange(restarts))
+        return attempt(numbered_keys(keys, 0))
+    results = jax.lax.map(lambda i: attempt(numbered_keys(keys, i)), jnp.arange(restarts))
     return pick_attempts(results, jnp.argmax(results.loss, axis=0))
 
 
@@ -124,14 +124,8 @@ def pick_attempts(attempts: AttackResult, winner: Int[Array, " batch"]) -> Attac
     )
 
 
-def _keep_best(best, x_adv, losses):
-    best_x, best_loss = best
-    better = losses > best_loss
-    return where_example(better, x_adv, best_x), jnp.where(better, losses, best_loss)
-
-
-def attempt_keys(keys: Key[Array, " batch"], number: Array | int) -> Key[Array, " batch"]:
-    """The examples' keys of one of several attempts."""
+def numbered_keys(keys: Key[Array, " batch"], number: Array | int) -> Key[Array, " batch"]:
+    """Each example's key of the attempt, or of the look, called `number`."""
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
 
 
@@ -155,3 +149,9 @@ def is_zero(gradient: Float[Array, "batch ..."]) -> Bool[Array, " batch"]:
 def is_finite(gradient: Float[Array, "batch ..."]) -> Bool[Array, " batch"]:
     """Whether every number of an example's gradient is finite."""
     return jnp.all(jnp.isfinite(gradient), axis=tuple(range(1, gradient.ndim)))
+
+
+def _keep_best(best, x_adv, losses):
+    best_x, best_loss = best
+    better = losses > best_loss
+    return where_example(better, x_adv, best_x), jnp.where(better, losses, best_loss)

@@ -18,8 +18,9 @@ from jaxmoe.attacks.objectives import margin
 from jaxmoe.attacks.perturb import (
     AttackResult,
     Objective,
-    attempt_keys,
+    numbered_keys,
     pick_attempts,
+    spread,
     where_example,
 )
 from jaxmoe.attacks.settings import AttackSettings
@@ -41,7 +42,7 @@ def square(
         keys = per_example_keys(key, x.shape[0])
 
         def attempt(number):
-            own = attempt_keys(keys, number)
+            own = numbered_keys(keys, number)
             return search(own, x, lambda x_adv: margin(apply(params, x_adv), y), threat, settings)
 
         if settings.restarts == 1:
@@ -100,7 +101,7 @@ def search(
     def query(state):
         x_adv = state.x_adv.reshape(clips.shape)
         proposed = jax.vmap(propose, in_axes=(0, None, 0, 0, 0))(
-            attempt_keys(keys, state.looks), state.looks - 1, clips, x_adv, epsilon
+            numbered_keys(keys, state.looks), state.looks - 1, clips, x_adv, epsilon
         )
         proposed = allowed(proposed)
         losses = loss(proposed)
@@ -112,8 +113,8 @@ def search(
             state.trace.at[state.looks].set(losses),
         )
 
-    start = jax.vmap(squares.stripes if linf else squares.tiles)(attempt_keys(keys, 0))
-    start = allowed(clips + start * epsilon.reshape(-1, 1, 1, 1, 1))
+    start = jax.vmap(squares.stripes if linf else squares.tiles)(numbered_keys(keys, 0))
+    start = allowed(clips + start * spread(epsilon, clips))
     first = loss(start)
     trace = jnp.zeros((settings.queries + 1, x.shape[0]), first.dtype).at[0].set(first)
     one = jnp.ones((), jnp.int32)

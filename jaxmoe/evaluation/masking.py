@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.attacks import AttackSettings, cross_entropy
+from jaxmoe.attacks.perturb import is_zero, numbered_keys
 from jaxmoe.evaluation.programs import Programs, attack_keys
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, robust
 from jaxmoe.evaluation.scoring import to_pixels
@@ -119,7 +120,7 @@ def router_gradient_check(programs: Programs, params: Any, batches: Sequence[dic
         def loss(x):
             return jnp.sum(cross_entropy(programs.model.route(params, x), chosen))
 
-        return jnp.all(jax.grad(loss)(x) == 0, axis=tuple(range(1, x.ndim)))
+        return is_zero(jax.grad(loss)(x))
 
     dead = _over(
         batches,
@@ -151,8 +152,7 @@ def noise_check(
         apply = programs.model.apply if isinstance(programs.model, Mixture) else programs.model
 
         def attempt(right, number):
-            try_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
-            x_noisy = threat.random_start(try_keys, x)
+            x_noisy = threat.random_start(numbered_keys(keys, number), x)
             return jnp.minimum(right, programs.metric(apply(params, x_noisy), label)), None
 
         untried = jnp.ones(x.shape[0], jnp.float32)

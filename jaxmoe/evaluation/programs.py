@@ -14,11 +14,12 @@ import jax.numpy as jnp
 
 from jaxmoe.attacks import AttackResult, AttackSettings, build_attack
 from jaxmoe.attacks.attack import Model
+from jaxmoe.attacks.perturb import numbered_keys
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.scoring import Metric, Outputs, Scores, run_model, score, to_pixels
 from jaxmoe.threat import Norm, ThreatModel, example_keys
 
-OUTPUTS = "outputs"  # the name of the program that runs the model, on clean clips and others
+OUTPUTS = "outputs"  # the program that runs the model, on clean and on adversarial clips
 
 
 class Programs:
@@ -43,7 +44,7 @@ class Programs:
         self._compiled: dict[Any, Callable] = {}
 
     def clean(self, params: Any, batch: dict[str, Any]) -> tuple[Outputs, float]:
-        """Clean outputs of a batch, and the seconds that they took."""
+        """Outputs of a clean batch, and the seconds that the model took on its pixels."""
         return self._outputs(params, to_pixels(jnp.asarray(batch["clip"])), batch["label"])
 
     def attack(
@@ -62,8 +63,7 @@ class Programs:
         """
 
         def program(params, clip, label, index, epsilon, settings, seed, restart):
-            keys = attack_keys(seed, name, index)
-            keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, restart)
+            keys = numbered_keys(attack_keys(seed, name, index), restart)
             attack = build_attack(name, self.model, ThreatModel(self.norm, epsilon), settings)
             return attack(keys, params, to_pixels(clip), label)
 

@@ -1,4 +1,4 @@
-"""Clean outputs of a model, and the scores of what an attack returned, clip by clip.
+"""Outputs of a model on clips, and the scores of what an attack returned, clip by clip.
 
 Scores come from running the model again, hard forward, on the returned clips: nothing that the
 attack itself believed counts. Axes: B = batch, M = experts, K = classes.
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoe.attacks.attack import Model
+from jaxmoe.attacks.perturb import is_finite
 from jaxmoe.evaluation import metrics
 from jaxmoe.evaluation.lipschitz import Lipschitz, mixture_lipschitz, model_lipschitz
 from jaxmoe.mixture import Mixture
@@ -57,10 +58,12 @@ def run_model(model: Model, metric: Metric, params: Any, x: Array, y: Array) -> 
     if isinstance(model, Mixture):
         logits = model.apply(params, x)
         router, experts = model.route(params, x), model.experts(params, x)
-        finite = _finite(logits) & _finite(router) & jnp.all(jax.vmap(_finite)(experts), axis=0)
+        finite = (
+            is_finite(logits) & is_finite(router) & jnp.all(jax.vmap(is_finite)(experts), axis=0)
+        )
     else:
         logits, router, experts = model(params, x), None, None
-        finite = _finite(logits)
+        finite = is_finite(logits)
     return Outputs(logits, metric(logits, y), finite, router, experts)
 
 
@@ -102,7 +105,3 @@ def _in_box(x_adv: Array, x: Array, threat: ThreatModel) -> Bool[Array, " batch"
     low, high = threat.bounds
     inside = (x_adv >= jnp.minimum(x, low)) & (x_adv <= jnp.maximum(x, high))
     return jnp.all(inside, axis=tuple(range(1, x.ndim)))
-
-
-def _finite(x: Array) -> Bool[Array, " batch"]:
-    return jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim)))

@@ -120,7 +120,8 @@ def dispatch(
         params, gradient_sink = _take_expert(fixed_params, gradient_sink, index)
         logits = jax.lax.cond(
             used,
-            # In the branch once more, or what is repeated goes from one branch to the next.
+            # Once more inside the branch: else the backward pass repeats the activations in one
+            # `cond` and hands all of them, as its outputs, to another.
             jax.checkpoint(expert, policy=_KEEP_PRODUCTS),
             lambda *_: jnp.zeros((block_size, *output.shape[1:]), output.dtype),
             params,

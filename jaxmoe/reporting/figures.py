@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from jaxmoe.attacks import ATTACKS
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row
 
-# What an attack is aimed at shows in its line, its place among those alike in its colour.
+# What an attack is aimed at shows in its line, its place among attacks on the same in its colour.
 _LINES = {"model": "-", "router": "--", "experts": ":", "joint": "-."}
-_COLOURS = 10  # of the map
+_COLOURS = 10  # of matplotlib's cycle
+_MARKERS = "osD^"  # from one round of the colours to the next
 
 
 def plot_robust_accuracy(rows: Sequence[Row], path: str | os.PathLike) -> pathlib.Path:
@@ -43,7 +44,6 @@ def plot_robust_accuracy(rows: Sequence[Row], path: str | os.PathLike) -> pathli
         axes.plot(
             [epsilon * scale for epsilon, _ in points],
             [100 * accuracy for _, accuracy in points],
-            marker="o",
             markersize=4,
             label=attack,
             **_style(attack),
@@ -64,14 +64,15 @@ def plot_robust_accuracy(rows: Sequence[Row], path: str | os.PathLike) -> pathli
 
 def _style(attack: str) -> dict[str, str | float]:
     if attack == WORST_CASE:
-        return {"color": "black", "linewidth": 2.5}
+        return {"color": "black", "linewidth": 2.5, "marker": "o"}
     if attack not in ATTACKS:
-        return {"linewidth": 1.2}
+        return {"linewidth": 1.2, "marker": "o"}
     component = ATTACKS[attack].component
     alike = [name for name, other in ATTACKS.items() if other.component == component]
     place = alike.index(attack)
     return {
         "color": f"C{place % _COLOURS}",
         "linestyle": _LINES[component],
+        "marker": _MARKERS[place // _COLOURS % len(_MARKERS)],
         "linewidth": 1.2,
     }

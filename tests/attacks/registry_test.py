@@ -147,7 +147,7 @@ def test_an_attack_on_a_part_needs_a_mixture(name):
         ("square", 0, 12),
     ],
 )
-def test_gradients_are_those_that_the_attack_takes(small, name, gradients, looks):
+def test_gradients_and_looks_are_those_that_the_attack_takes(small, name, gradients, looks):
     taken = []
 
     @jax.custom_vjp

@@ -4,6 +4,7 @@ import functools
 import re
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -175,3 +176,25 @@ def test_no_gradient_repeats_a_convolution_or_a_matmul(argument):
 
     one = products(lambda params, x: convolutional(jax.tree.map(lambda p: p[0], params), x))
     assert products(lambda params, x: dispatch(convolutional, params, x, routing, 2)) == one
+
+
+@pytest.mark.parametrize("argument", [0, 1])
+def test_what_the_backward_pass_repeats_stays_where_it_is_used(argument):
+    def expert(params, x):
+        return jnp.tanh(jnp.tanh(x @ params) @ params)
+
+    def total(params, x):
+        return jnp.sum(jnp.square(dispatch(expert, params, x, jnp.arange(6)[:, None] % 3, 2)))
+
+    def conds(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "cond":
+                yield equation
+            for inner in jax.extend.core.jaxprs_in_params(equation.params):
+                yield from conds(inner)
+
+    gradient = jax.make_jaxpr(jax.grad(total, argnums=argument))(
+        jnp.ones((3, 4, 4)), jnp.ones((6, 4))
+    )
+    *_, backward = conds(gradient.jaxpr)
+    assert "tanh" in str(backward)

@@ -21,6 +21,8 @@ USED = {
     "block_of_even_frames": ((8, 5, 5), 10, (3, 3, 3), 1, ONES, 1),
     "strided_block": ((6, 8, 7), 9, (3, 3, 3), 2, ONES, 1),
     "strided_block_of_one_frame": ((1, 2, 2), 9, (3, 3, 3), 2, ONES, 1),
+    "many_channels": ((3, 4, 4), 64, (3, 3, 3), 1, ONES, 1),
+    "strided_many_channels": ((3, 4, 4), 64, (3, 3, 3), 2, ONES, 1),
     "shortcut": ((5, 8, 7), 9, (1, 1, 1), 2, "VALID", 1),
     "pointwise": ((3, 4, 4), 9, (1, 1, 1), 1, "SAME", 1),
     "pointwise_padded": ((3, 4, 4), 9, (1, 1, 1), (1, 2, 2), ((1, 0), (2, 1), (0, 1)), 1),
@@ -68,6 +70,11 @@ def compare(sizes, channels, kernel, strides, padding, dilation, batch=2, featur
 @pytest.mark.parametrize("case", USED)
 def test_lowerings_agree_for_every_window_used(case):
     compare(*USED[case])
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+def test_lowerings_agree_for_many_features(strides):
+    compare((3, 4, 4), 9, (3, 3, 3), strides, ONES, 1, features=64)
 
 
 @st.composite

@@ -48,7 +48,7 @@ def test_gradients_match_finite_differences_in_float64():
 
 
 def test_bfloat16_accumulates_in_float32():
-    x, kernel = draw((2, 6, 6, 6, 32), 0, jnp.bfloat16), draw((3, 3, 3, 32, 4), 1, jnp.bfloat16)
+    x, kernel = draw((2, 6, 6, 6, 64), 0, jnp.bfloat16), draw((3, 3, 3, 64, 4), 1, jnp.bfloat16)
     convolve = jax.jit(conv)
     y = convolve(x, kernel)
     exact = convolve(x.astype(jnp.float32), kernel.astype(jnp.float32))

@@ -136,7 +136,7 @@ class RunConfig:
     directory: str = "runs/unnamed"
     seed: int = 0
     checkpoint_every: int = 5  # epochs
-    evaluate_every: int = 5  # epochs; on the validation split
+    evaluate_every: int = 5  # epochs, on the validation split; 0 is never
     log_every: int = 10  # steps
 
 
@@ -202,6 +202,12 @@ def validate(experiment: Experiment) -> Experiment:
         e.optimizer.learning_rate,
         "above 0",
     )
+    _check(
+        e.run.evaluate_every > 0 or e.evaluation.checkpoint == "latest",
+        "run.evaluate_every",
+        e.run.evaluate_every,
+        "at least 1, or evaluation.checkpoint = latest: without validation nothing is the best",
+    )
     _check(bool(e.evaluation.epsilons), "evaluation.epsilons", "()", "at least one ε")
     for epsilon in e.evaluation.epsilons:
         _check(0 <= epsilon < float("inf"), "evaluation.epsilons", epsilon, "finite numbers ≥ 0")
@@ -219,7 +225,7 @@ _AT_LEAST_ONE = {
     "mixture": ("experts", "top_k"),
     "training": ("epochs", "batch_size", "weak_experts"),
     "evaluation": ("batch_size", "steps", "restarts"),
-    "run": ("checkpoint_every", "evaluate_every", "log_every"),
+    "run": ("checkpoint_every", "log_every"),
 }
 
 _NOT_NEGATIVE = {
@@ -228,7 +234,7 @@ _NOT_NEGATIVE = {
     "training": ("shared_epochs", "shared_noise", "dense_epochs", "standard_epochs", "lam"),
     "data": ("workers", "seed"),
     "evaluation": ("alpha", "temporal_alpha", "seed"),
-    "run": ("seed",),
+    "run": ("seed", "evaluate_every"),
 }
 
 

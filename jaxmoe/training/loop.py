@@ -201,7 +201,8 @@ def fit(
                     progress.step(shown)
             done = epoch + 1
             last = done == stage.epochs
-            if stage.validates and (done % options.evaluate_every == 0 or last):
+            every = options.evaluate_every
+            if stage.validates and every and (done % every == 0 or last):
                 state = parallel.first(replicated)
                 _read(unread, parallel, stage.name, global_step)
                 validation = validate(state.params)

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -120,6 +121,16 @@ def refused(arguments: str, folder: pathlib.Path, capsys) -> str:
     (line,) = output.err.splitlines()
     assert sorted(folder.rglob("*")) == before
     return line
+
+
+@pytest.mark.parametrize("every", [0, 1])
+def test_validation_is_left_out_on_request(folder, capsys, every):
+    with jax.numpy_dtype_promotion("standard"):  # of optax's schedules
+        assert run(f"train config.py --training.recipe standard --run.evaluate-every {every}") == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "validation" in line]
+    looks = (folder / "run" / "metrics.jsonl").read_text().count("validation/accuracy")
+    assert (folder / "run" / "checkpoints" / "best").is_dir() == bool(every)
+    assert len(said) == looks == every
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ def changed(section: str, **fields) -> Experiment:
         ("optimizer", {"learning_rate": 0.0}, r"optimizer\.learning_rate: 0\.0 .* above 0"),
         ("evaluation", {"epsilons": (0.1, -0.1)}, r"evaluation\.epsilons: -0\.1"),
         ("evaluation", {"attacks": ("pdg",)}, r"'pdg' .* did you mean pgd"),
+        ("run", {"evaluate_every": 0}, r"run\.evaluate_every: 0 .* at least 1, or .* latest"),
         ("data", {"name": "video_folder"}, r"data\.directory: None .* the folder"),
     ],
 )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmoe.attacks.attack import Apply, Attack, Model, Params, as_apply
-from jaxmoe.attacks.objectives import is_right, likeliest_targets, margin
+from jaxmoe.attacks.objectives import is_right, likeliest_targets, logit_of, margin
 from jaxmoe.attacks.perturb import (
     AttackResult,
     is_finite,
@@ -186,8 +186,7 @@ def _boundary_with(apply: Apply, params: Params, y: Array, target: Array) -> Bou
     def boundary(x_adv):
         def difference(x_adv):
             logits = apply(params, x_adv)
-            take = lambda classes: jnp.take_along_axis(logits, classes[:, None], -1)[:, 0]  # noqa: E731
-            values = take(target) - take(y)
+            values = logit_of(logits, target) - logit_of(logits, y)
             return jnp.sum(values), values
 
         gradient, values = jax.grad(difference, has_aux=True)(x_adv)
@@ -201,18 +200,13 @@ def _nearest_boundary(apply: Apply, params: Params, y: Array, threat: ThreatMode
 
     def boundary(x_adv):
         logits, pull = jax.vjp(lambda x_adv: apply(params, x_adv), x_adv)
-        labels = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype)
-        differences = logits - jnp.sum(logits * labels, axis=-1, keepdims=True)
+        differences = logits - logit_of(logits, y)[:, None]
 
-        def other(number):
-            gradient = pull(
-                jax.nn.one_hot(jnp.full_like(y, number), logits.shape[-1], dtype=logits.dtype)
-                - labels
-            )[0]
-            return gradient
+        def one_hot(classes):
+            return jax.nn.one_hot(classes, logits.shape[-1], dtype=logits.dtype)
 
         def closer(best, number):
-            gradient = other(number)
+            gradient = pull(one_hot(jnp.full_like(y, number)) - one_hot(y))[0]
             steepness = jnp.maximum(_dual_size(threat.mask(gradient), threat.norm), 1e-12)
             difference = differences[:, number]
             distance = jnp.where(y == number, jnp.inf, jnp.abs(difference) / steepness)

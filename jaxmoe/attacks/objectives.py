@@ -13,8 +13,8 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 RouterOutput = Literal["weights", "logits"]
-FEWEST_CLASSES = 4  # of the difference-of-logits ratios
 ROUTER_OUTPUTS: tuple[str, ...] = get_args(RouterOutput)
+FEWEST_CLASSES = 4  # of the difference-of-logits ratios
 
 
 def cross_entropy(
@@ -22,14 +22,14 @@ def cross_entropy(
 ) -> Float[Array, " batch"]:
     """CE of integer labels, mean over the dense axes if there are any."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return jnp.mean(losses, axis=tuple(range(1, losses.ndim)))
+    return _mean_over_positions(losses)
 
 
 def margin(
     logits: Float[Array, "batch ... classes"], labels: Int[Array, "batch ..."]
 ) -> Float[Array, " batch"]:
     """`max_{j≠y} z_j − z_y`, above 0 where the model is wrong; mean over the dense axes."""
-    return _mean_over_positions(_best_wrong(logits, labels) - _logit_of(logits, labels))
+    return _mean_over_positions(_best_wrong(logits, labels) - logit_of(logits, labels))
 
 
 def difference_of_logits_ratio(
@@ -44,7 +44,7 @@ def difference_of_logits_ratio(
         return margin(logits, labels)
     largest = jax.lax.top_k(logits, 3)[0]
     scale = largest[..., 0] - largest[..., 2] + 1e-12
-    return _mean_over_positions((_best_wrong(logits, labels) - _logit_of(logits, labels)) / scale)
+    return _mean_over_positions((_best_wrong(logits, labels) - logit_of(logits, labels)) / scale)
 
 
 def targeted_difference_of_logits_ratio(
@@ -56,7 +56,7 @@ def targeted_difference_of_logits_ratio(
 
     Below four classes it is `z_t − z_y`.
     """
-    difference = _logit_of(logits, targets) - _logit_of(logits, labels)
+    difference = logit_of(logits, targets) - logit_of(logits, labels)
     if logits.shape[-1] < FEWEST_CLASSES:
         return _mean_over_positions(difference)
     largest = jax.lax.top_k(logits, 4)[0]
@@ -71,6 +71,13 @@ def likeliest_targets(
     count = min(count, logits.shape[-1] - 1)
     wrong = jnp.where(_one_hot(logits, labels), -jnp.inf, logits)
     return jnp.moveaxis(jax.lax.top_k(wrong, count)[1], -1, 0)
+
+
+def logit_of(
+    logits: Float[Array, "batch ... classes"], classes: Int[Array, "batch ..."]
+) -> Float[Array, "batch ..."]:
+    """The logit of one class at each position."""
+    return jnp.take_along_axis(logits, classes[..., None], axis=-1)[..., 0]
 
 
 def is_right(
@@ -120,10 +127,6 @@ def _best_wrong(logits: Array, labels: Array) -> Array:
     return jnp.max(jnp.where(_one_hot(logits, labels), -jnp.inf, logits), axis=-1)
 
 
-def _logit_of(logits: Array, classes: Array) -> Array:
-    return jnp.take_along_axis(logits, classes[..., None], axis=-1)[..., 0]
-
-
 def _one_hot(logits: Array, classes: Array) -> Array:
     return jax.nn.one_hot(classes, logits.shape[-1], dtype=bool)
 
@@ -133,4 +136,4 @@ def _mean_over_positions(values: Array) -> Array:
 
 
 def _mean_square(difference: Array) -> Array:
-    return jnp.mean(jnp.square(difference), axis=tuple(range(1, difference.ndim)))
+    return _mean_over_positions(jnp.square(difference))

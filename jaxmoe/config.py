@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from jaxmoe.attacks.registry import find_attack
+from jaxmoe.attacks.registry import canonical_name
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.mixture.routing import Balance, Combine
 from jaxmoe.threat import Norm, ThreatModel
@@ -212,7 +212,7 @@ def validate(experiment: Experiment) -> Experiment:
     for epsilon in e.evaluation.epsilons:
         _check(0 <= epsilon < float("inf"), "evaluation.epsilons", epsilon, "finite numbers ≥ 0")
     for name in e.evaluation.attacks:
-        find_attack(name)
+        canonical_name(name)
     if e.data.name != "synthetic_actions":
         _check(e.data.directory is not None, "data.directory", None, "the folder with the videos")
     return experiment

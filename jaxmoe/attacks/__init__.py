@@ -2,6 +2,7 @@
 
 from jaxmoe.attacks.attack import Attack, constant_step, temporal_step
 from jaxmoe.attacks.auto_pgd import auto_pgd, auto_pgd_ratio, auto_pgd_targeted
+from jaxmoe.attacks.cascade import CASCADES, Cascade, Stage, stage
 from jaxmoe.attacks.component_attacks import (
     expert_attack,
     expert_loss,
@@ -24,6 +25,7 @@ from jaxmoe.attacks.objectives import (
     targeted_difference_of_logits_ratio,
 )
 from jaxmoe.attacks.perturb import AttackResult, Objective, perturb
+from jaxmoe.attacks.randomized import Randomized
 from jaxmoe.attacks.registry import (
     ATTACKS,
     NamedAttack,
@@ -42,11 +44,15 @@ from jaxmoe.attacks.updates import (
 
 __all__ = [
     "ATTACKS",
+    "CASCADES",
     "Attack",
     "AttackResult",
     "AttackSettings",
+    "Cascade",
     "NamedAttack",
     "Objective",
+    "Randomized",
+    "Stage",
     "auto_pgd",
     "auto_pgd_ratio",
     "auto_pgd_targeted",
@@ -78,6 +84,7 @@ __all__ = [
     "router_loss",
     "router_output",
     "square",
+    "stage",
     "steepest_direction",
     "steepest_step",
     "targeted_difference_of_logits_ratio",

@@ -7,10 +7,13 @@ An attack is a pure function of (key, params, x, y). Its constructor takes what 
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from jaxmoe.attacks.perturb import AttackResult
+from jaxmoe.attacks.expectation import expectation
+from jaxmoe.attacks.perturb import AttackResult, Objective
+from jaxmoe.attacks.randomized import SCORING, Randomized, draw
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.updates import steepest_step, temporal_momentum
 from jaxmoe.mixture import Mixture, with_gradient
@@ -18,7 +21,7 @@ from jaxmoe.threat import ThreatModel
 
 Params = Any
 Apply = Callable[[Params, Array], Array]
-Model = Mixture | Apply
+Model = Mixture | Randomized | Apply
 
 
 class Attack(Protocol):
@@ -41,6 +44,8 @@ class Attack(Protocol):
 def as_apply(model: Model, settings: AttackSettings) -> Apply:
     """`(params, x) -> logits` of a mixture, with the wanted gradient, or of any classifier.
 
+    Of a randomized one it is the first draw.
+
     Raises:
       ValueError: a gradient mode other than "hard" for a model that is no mixture.
     """
@@ -51,7 +56,37 @@ def as_apply(model: Model, settings: AttackSettings) -> Apply:
             f"attack.gradient: {settings.gradient!r} needs a Mixture; expected 'hard', the one "
             f"gradient that {model!r} has"
         )
-    return model
+    return draw(model, 0) if isinstance(model, Randomized) else model
+
+
+def scored_apply(model: Model) -> Apply:
+    """`(params, x) -> logits` that scores are made of: hard routing, noise no attack has seen."""
+    if isinstance(model, Mixture):
+        return model.apply
+    return draw(model, SCORING) if isinstance(model, Randomized) else model
+
+
+def loss_of_logits(
+    model: Model,
+    settings: AttackSettings,
+    params: Params,
+    loss: Callable[[Float[Array, "batch ..."]], Float[Array, " batch"]],
+) -> Objective:
+    """`loss(logits)` as an objective; of a randomized model its mean over `settings.draws` looks.
+
+    The mean is that of losses and of their gradients (expectation over transformation, Athalye et
+    al. 2018, https://arxiv.org/abs/1802.00420), not of logits.
+    """
+    apply = as_apply(model, settings)
+    if not isinstance(model, Randomized):
+        return lambda x_adv: loss(apply(params, x_adv))
+    weights = jnp.full(settings.draws, 1 / settings.draws)
+    return expectation(lambda x_adv, number: loss(draw(model, number)(params, x_adv)), weights)
+
+
+def gradients_per_step(model: Model, settings: AttackSettings) -> int:
+    """Gradients that one step of an attack on a model's logits takes."""
+    return settings.draws if isinstance(model, Randomized) else 1
 
 
 def constant_step(threat: ThreatModel, settings: AttackSettings) -> optax.GradientTransformation:

@@ -12,7 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from jaxmoe.attacks.attack import Attack, Model, as_apply
+from jaxmoe.attacks.attack import (
+    Attack,
+    Model,
+    as_apply,
+    gradients_per_step,
+    loss_of_logits,
+)
 from jaxmoe.attacks.objectives import (
     cross_entropy,
     difference_of_logits_ratio,
@@ -29,6 +35,7 @@ from jaxmoe.attacks.perturb import (
     spread,
     where_example,
 )
+from jaxmoe.attacks.randomized import Randomized
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.updates import steepest_direction
 from jaxmoe.threat import ThreatModel, per_example_keys
@@ -65,40 +72,53 @@ def auto_pgd_targeted(
     """
 
     def attack(key, params, x, y):
-        apply = as_apply(model, settings)
         keys = per_example_keys(key, x.shape[0])
-        targets = likeliest_targets(apply(params, x), y, settings.targets)
+        logits = as_apply(model, settings)(params, x)
+        targets = likeliest_targets(logits, y, settings.targets, settings.first_target)
 
         def attempt(number):
             target = targets[number // settings.restarts]
 
-            def look(x_adv):
-                logits = apply(params, x_adv)
-                loss = targeted_difference_of_logits_ratio(logits, y, target)
-                return loss, is_right(logits, y)
+            def loss(logits):
+                return targeted_difference_of_logits_ratio(logits, y, target)
 
+            look = _look(model, settings, params, y, loss)
             return maximize(numbered_keys(keys, number), x, look, threat, settings.steps)
 
-        return _strongest(attempt, targets.shape[0] * settings.restarts)
+        return _counted(model, settings, attempt, targets.shape[0] * settings.restarts)
 
     return attack
 
 
 def _untargeted(model: Model, threat: ThreatModel, settings: AttackSettings, objective) -> Attack:
     def attack(key, params, x, y):
-        apply = as_apply(model, settings)
         keys = per_example_keys(key, x.shape[0])
-
-        def look(x_adv):
-            logits = apply(params, x_adv)
-            return objective(logits, y), is_right(logits, y)
+        look = _look(model, settings, params, y, lambda logits: objective(logits, y))
 
         def attempt(number):
             return maximize(numbered_keys(keys, number), x, look, threat, settings.steps)
 
-        return _strongest(attempt, settings.restarts)
+        return _counted(model, settings, attempt, settings.restarts)
 
     return attack
+
+
+def _look(model: Model, settings: AttackSettings, params, y, loss) -> Look:
+    apply = as_apply(model, settings)
+    if isinstance(model, Randomized):
+        mean = loss_of_logits(model, settings, params, loss)
+        return lambda x_adv: (mean(x_adv), is_right(apply(params, x_adv), y))
+
+    def look(x_adv):
+        logits = apply(params, x_adv)
+        return loss(logits), is_right(logits, y)
+
+    return look
+
+
+def _counted(model: Model, settings: AttackSettings, attempt, attempts: int) -> AttackResult:
+    result = _strongest(attempt, attempts)
+    return result._replace(gradients=result.gradients * gradients_per_step(model, settings))
 
 
 class Climb(NamedTuple):

@@ -2,7 +2,15 @@
 
 import optax
 
-from jaxmoe.attacks.attack import Attack, Model, as_apply, constant_step, temporal_step
+from jaxmoe.attacks.attack import (
+    Attack,
+    Model,
+    as_apply,
+    constant_step,
+    gradients_per_step,
+    loss_of_logits,
+    temporal_step,
+)
 from jaxmoe.attacks.objectives import cross_entropy, lipschitz_quotient
 from jaxmoe.attacks.perturb import perturb
 from jaxmoe.attacks.settings import AttackSettings
@@ -79,9 +87,8 @@ def _cross_entropy_attack(model, threat, settings, step, **loop) -> Attack:
     """Maximises CE(F(x'), y) by `step`; `loop` goes to `perturb`."""
 
     def attack(key, params, x, y):
-        apply = as_apply(model, settings)
-        return perturb(
-            key, x, lambda x_adv: cross_entropy(apply(params, x_adv), y), threat, step, **loop
-        )
+        loss = loss_of_logits(model, settings, params, lambda logits: cross_entropy(logits, y))
+        result = perturb(key, x, loss, threat, step, **loop)
+        return result._replace(gradients=result.gradients * gradients_per_step(model, settings))
 
     return attack

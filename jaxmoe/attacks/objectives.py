@@ -65,12 +65,20 @@ def targeted_difference_of_logits_ratio(
 
 
 def likeliest_targets(
-    logits: Float[Array, "batch ... classes"], labels: Int[Array, "batch ..."], count: int
+    logits: Float[Array, "batch ... classes"],
+    labels: Int[Array, "batch ..."],
+    count: int,
+    first: Int[Array, ""] | int = 0,
 ) -> Int[Array, "targets batch ..."]:
-    """The `count` classes of the largest logits without the label, at most K − 1 of them."""
+    """The `count` classes of the largest logits without the label, at most K − 1 of them.
+
+    `first` leaves out that many of the largest; where fewer than `count` are left it is the last
+    `count` of all.
+    """
     count = min(count, logits.shape[-1] - 1)
     wrong = jnp.where(_one_hot(logits, labels), -jnp.inf, logits)
-    return jnp.moveaxis(jax.lax.top_k(wrong, count)[1], -1, 0)
+    ordered = jnp.moveaxis(jax.lax.top_k(wrong, logits.shape[-1] - 1)[1], -1, 0)
+    return jax.lax.dynamic_slice_in_dim(ordered, jnp.asarray(first, jnp.int32), count)
 
 
 def logit_of(

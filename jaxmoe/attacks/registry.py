@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from jaxmoe.attacks.attack import Attack, Model
 from jaxmoe.attacks.auto_pgd import auto_pgd, auto_pgd_ratio, auto_pgd_targeted
+from jaxmoe.attacks.cascade import CASCADES
 from jaxmoe.attacks.component_attacks import (
     expert_attack,
     guided_router_attack,
@@ -31,6 +32,11 @@ class NamedAttack(NamedTuple):
     one_step: bool = False
     from_clean: bool = False  # starts at the clean input, where a restart would repeat the run
     black_box: bool = False  # looks at logits alone, `queries` times
+
+    @property
+    def sees_routing(self) -> bool:
+        """Whether its gradient is that of a whole mixture, of which there are three modes."""
+        return self.component in ("model", "joint") and not self.black_box
 
     def steps(self, settings: AttackSettings) -> int:
         """Steps of one start: gradients' or, of a black-box attack, queries."""
@@ -60,17 +66,22 @@ ATTACKS: dict[str, NamedAttack] = {
 }
 
 
+ALIASES = {"autoattack": "auto-attack", "aa": "auto-attack"}
+
+
 def canonical_name(name: str) -> str:
-    """The key in `ATTACKS` of a paper's name in any case, `-` and `_` alike.
+    """The key in `ATTACKS` or `CASCADES` of a paper's name in any case, `-` and `_` alike.
 
     Raises:
       ValueError: no such attack; the message has the nearest name.
     """
     key = name.lower().replace("_", "-")
-    if key not in ATTACKS:
-        nearest = difflib.get_close_matches(key, ATTACKS, n=1, cutoff=0.4)
+    key = ALIASES.get(key, key)
+    known = [*ATTACKS, *CASCADES]
+    if key not in known:
+        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise ValueError(f"attack: {name!r} is not one of {', '.join(ATTACKS)}{hint}")
+        raise ValueError(f"attack: {name!r} is not one of {', '.join(known)}{hint}")
     return key
 
 
@@ -78,9 +89,12 @@ def find_attack(name: str) -> NamedAttack:
     """The attack with a paper's name, spelt as `canonical_name` allows.
 
     Raises:
-      ValueError: no such attack; the message has the nearest name.
+      ValueError: no such attack, or a cascade of several; the message has the nearest name.
     """
-    return ATTACKS[canonical_name(name)]
+    key = canonical_name(name)
+    if key in CASCADES:
+        raise ValueError(f"attack: {key} is a cascade; expected one attack, {', '.join(ATTACKS)}")
+    return ATTACKS[key]
 
 
 def build_attack(

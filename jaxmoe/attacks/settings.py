@@ -4,7 +4,7 @@ import dataclasses
 import functools
 
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxmoe.attacks.objectives import ROUTER_OUTPUTS, RouterOutput
 from jaxmoe.attacks.updates import AXES, DIRECTIONS, Axis, Direction
@@ -12,13 +12,14 @@ from jaxmoe.mixture import GRADIENT_MODES, GradientMode
 
 Number = Float[Array, "*batch"] | float
 
-_ARRAYS = ("alpha", "temporal_alpha", "decay", "lam", "gamma1", "gamma2")
+_ARRAYS = ("alpha", "temporal_alpha", "decay", "lam", "gamma1", "gamma2", "first_target")
 _STATIC = (
     "steps",
     "restarts",
     "targets",
     "queries",
     "square_frames",
+    "draws",
     "gradient",
     "momentum_axis",
     "momentum_direction",
@@ -30,7 +31,7 @@ _STATIC = (
 @functools.partial(jax.tree_util.register_dataclass, data_fields=_ARRAYS, meta_fields=_STATIC)
 @dataclasses.dataclass(frozen=True)
 class AttackSettings:
-    """Numbers of an attack. The first six are arrays to the compiler; the others are static.
+    """Numbers of an attack. The first seven are arrays to the compiler; the others are static.
 
     The paper did not publish λ, α, β, γ1 and γ2. The defaults come from a search on validation
     clips (README, "Numbers of the attacks"); λ grows with the model's distance from robustness, so
@@ -43,11 +44,13 @@ class AttackSettings:
       lam: λ, weight of the Lipschitz quotients, ≥ 0.
       gamma1: γ1, weight of the guidance toward the least trusted expert, ≥ 0.
       gamma2: γ2, weight of the router's loss in the joint attacks, ≥ 0.
+      first_target: targets that a targeted attack leaves out, from the likeliest, ≥ 0.
       steps: gradient steps, ≥ 1.
       restarts: random starts, ≥ 1.
       targets: wrong classes that a targeted attack aims at, ≥ 1; K − 1 at most are.
       queries: looks of a black-box attack after its first, ≥ 1.
       square_frames: frames that a square of the Square attack spans, ≥ 1; None is all.
+      draws: looks at a `Randomized` model for one gradient of APGD, PGD, MI-FGSM or FGSM, ≥ 1.
       gradient: what is seen of the mixture's gradient (`mixture.with_gradient`).
       momentum_axis: along what temporal momentum accumulates (`updates.temporal_momentum`).
       momentum_direction: the published formula shortens the steps of sensitive frames.
@@ -64,11 +67,13 @@ class AttackSettings:
     lam: Number = 1e-5
     gamma1: Number = 1.0
     gamma2: Number = 0.1
+    first_target: Int[Array, ""] | int = 0
     steps: int = 10
     restarts: int = 1
     targets: int = 9
     queries: int = 5000
     square_frames: int | None = None
+    draws: int = 20
     gradient: GradientMode = "hard"
     momentum_axis: Axis = "iterations"
     momentum_direction: Direction = "shorten"
@@ -80,7 +85,7 @@ class AttackSettings:
             value = getattr(self, name)
             if isinstance(value, int | float) and not 0 <= value < float("inf"):
                 raise ValueError(f"attack.{name}: {value} is not a finite number ≥ 0")
-        for name in ("steps", "restarts", "targets", "queries", "square_frames"):
+        for name in ("steps", "restarts", "targets", "queries", "square_frames", "draws"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"attack.{name}: {value} is not at least 1")

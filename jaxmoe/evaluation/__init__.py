@@ -1,5 +1,6 @@
 """Evaluation: suites of attacks, metrics, Lipschitz figures, FLOPs, checks of masked gradients."""
 
+from jaxmoe.evaluation.auto_attack import AutoAttackResult, auto_attack
 from jaxmoe.evaluation.flops import MixtureFlops, mixture_flops
 from jaxmoe.evaluation.guards import NonFiniteError, NonFiniteGradient, ThreatViolation
 from jaxmoe.evaluation.lipschitz import Lipschitz, mixture_lipschitz, model_lipschitz
@@ -12,12 +13,13 @@ from jaxmoe.evaluation.metrics import (
     routing_iou,
 )
 from jaxmoe.evaluation.programs import Programs
-from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, SuiteResult
+from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, StageRow, SuiteResult
 from jaxmoe.evaluation.suite import evaluate_suite
 
 __all__ = [
     "CLEAN",
     "WORST_CASE",
+    "AutoAttackResult",
     "Check",
     "Lipschitz",
     "MixtureFlops",
@@ -25,9 +27,11 @@ __all__ = [
     "NonFiniteGradient",
     "Programs",
     "Row",
+    "StageRow",
     "SuiteResult",
     "ThreatViolation",
     "accuracy",
+    "auto_attack",
     "choice_flips",
     "evaluate_suite",
     "load_of_choices",

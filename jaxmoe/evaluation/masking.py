@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.attacks import AttackSettings, cross_entropy
+from jaxmoe.attacks.attack import scored_apply
 from jaxmoe.attacks.perturb import is_zero, numbered_keys
 from jaxmoe.evaluation.programs import Programs, attack_keys
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, robust
@@ -149,7 +150,7 @@ def noise_check(
         x = to_pixels(clip)
         threat = ThreatModel(programs.norm, epsilon)
         keys = attack_keys(seed, "noise", index)
-        apply = programs.model.apply if isinstance(programs.model, Mixture) else programs.model
+        apply = scored_apply(programs.model)
 
         def attempt(right, number):
             x_noisy = threat.random_start(numbered_keys(keys, number), x)

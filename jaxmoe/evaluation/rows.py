@@ -25,7 +25,7 @@ class Row(NamedTuple):
     seed: int
     steps: int | None  # of one start; queries of a black-box attack
     restarts: int | None
-    gradient_evaluations: int  # per clip, those that were taken
+    gradient_evaluations: float  # per clip, those that were taken; a cascade's mean over clips
     seconds: float  # of the attack on all clips, without compilation and scoring
     compile_seconds: float  # in the first ε's row of an attack, where it is compiled
     flip_rate: float | None = None  # share of clips whose first choice of expert changed
@@ -46,6 +46,20 @@ class Row(NamedTuple):
     lipschitz_experts_max: list[float] | None = None
     loss_trace: list[float] | None = None  # mean loss of every iterate, steps + 1 per restart
     zero_gradient: float | None = None  # share of all gradients that were zero everywhere
+    gradient: str | None = None  # modes of the mixture's gradient that were tried, joined by +
+
+
+class StageRow(NamedTuple):
+    """One attack of a cascade, on the clips that stood before it."""
+
+    cascade: str
+    attack: str
+    epsilon: float  # in pixel units
+    robust_accuracy: float  # 0–1, of all n clips, after it
+    standing: int  # clips that stand after it
+    attacked: int  # clips that stood before it
+    gradient_evaluations: int  # of all clips together
+    seconds: float  # of its attack, without compilation and scoring
 
 
 class Check(NamedTuple):
@@ -71,6 +85,7 @@ class SuiteResult(NamedTuple):
     checks: tuple[Check, ...]  # of masked gradients
     compilations: dict[str, int]  # of each program, attacks by their names
     compile_seconds: dict[str, float]
+    stages: tuple[StageRow, ...] = ()  # of the cascades
 
     def row(self, attack: str, epsilon: float = 0.0) -> Row:
         """The row of an attack at an ε.
@@ -87,3 +102,11 @@ class SuiteResult(NamedTuple):
 def robust(correct: np.ndarray, clean: np.ndarray) -> np.ndarray:
     """Right when clean and right under attack, clip by clip [N]; for parts of a clip the less."""
     return np.minimum(correct, clean)
+
+
+def stage_line(row: StageRow, norm: str) -> str:
+    """A line of a cascade's log: robust accuracy, clips left, seconds."""
+    return (
+        f"{row.cascade} ε = {row.epsilon:.4g} {norm}: {row.attack:<8} robust "
+        f"{row.robust_accuracy:.2%}, {row.standing} of {row.attacked} left, {row.seconds:.1f} s"
+    )

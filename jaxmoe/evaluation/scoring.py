@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmoe.attacks.attack import Model
+from jaxmoe.attacks.attack import Model, scored_apply
 from jaxmoe.attacks.perturb import is_finite
 from jaxmoe.evaluation import metrics
 from jaxmoe.evaluation.lipschitz import Lipschitz, mixture_lipschitz, model_lipschitz
@@ -64,14 +64,14 @@ def to_pixels(clip: Array) -> Float[Array, "batch ..."]:
 
 def run_model(model: Model, metric: Metric, params: Any, x: Array, y: Array) -> Outputs:
     """The hard forward of a model, and of every part that it has."""
+    logits = scored_apply(model)(params, x)
     if isinstance(model, Mixture):
-        logits = model.apply(params, x)
         router, experts = model.route(params, x), model.experts(params, x)
         finite = (
             is_finite(logits) & is_finite(router) & jnp.all(jax.vmap(is_finite)(experts), axis=0)
         )
     else:
-        logits, router, experts = model(params, x), None, None
+        router, experts = None, None
         finite = is_finite(logits)
     return Outputs(logits, metric(logits, y), finite, router, experts)
 
@@ -116,13 +116,11 @@ def verify(
 
     `score` runs every expert on every clip; this runs the router and the chosen experts alone.
     """
+    logits = scored_apply(model)(params, x_adv)
+    finite = is_finite(logits)
     if isinstance(model, Mixture):
-        logits, router = model.apply(params, x_adv), model.route(params, x_adv)
         # A router of NaNs may leave logits that are finite, and worthless.
-        finite = is_finite(logits) & is_finite(router)
-    else:
-        logits = model(params, x_adv)
-        finite = is_finite(logits)
+        finite &= is_finite(model.route(params, x_adv))
     correct = metric(logits, y)
     return Verdict(correct, finite, threat.size(x_adv, x), _in_box(x_adv, x, threat))
 

@@ -5,27 +5,39 @@ an error, not a survived attack. Axes: N = valid clips, B = batch, M = experts.
 """
 
 import dataclasses
+import hashlib
+import itertools
+import os
+import pathlib
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmoe.attacks import AttackResult, build_attack, canonical_name, find_attack
+from jaxmoe import __version__
+from jaxmoe.attacks import ATTACKS, AttackResult, build_attack, canonical_name
 from jaxmoe.attacks.attack import Model
+from jaxmoe.attacks.cascade import CASCADES
+from jaxmoe.attacks.objectives import FEWEST_CLASSES
 from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.evaluation.cascade import Cascading
+from jaxmoe.evaluation.examples import Examples
 from jaxmoe.evaluation.guards import (
     DIFFERENT_PASS,
     check_attack,
     check_finite_outputs,
     check_same_pass,
 )
+from jaxmoe.evaluation.journal import Journal
 from jaxmoe.evaluation.masking import masking_checks
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.programs import OUTPUTS, Programs
-from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row, SuiteResult, robust
+from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row, StageRow, SuiteResult, robust, stage_line
 from jaxmoe.evaluation.scoring import Metric, Outputs, Scores
 from jaxmoe.evaluation.summary import join_valid, mean, summarize_lipschitz, summarize_routing
+from jaxmoe.mixture import GradientMode, Mixture
 from jaxmoe.threat import Norm, ThreatModel
 
 BatchesFactory = Callable[[], Iterable[dict[str, np.ndarray]]]
@@ -42,12 +54,16 @@ def evaluate_suite(
     attacks: Sequence[str],
     epsilons: Sequence[float],
     settings: AttackSettings = AttackSettings(),
+    gradients: Sequence[GradientMode] | None = None,
     norm: Norm = "linf",
     seed: int = 0,
     metric: Metric = accuracy,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
     programs: Programs | None = None,
     probe_batches: int = 2,
+    journal: str | os.PathLike | None = None,
+    examples: str | os.PathLike | None = None,
 ) -> SuiteResult:
     """Runs the clean clips, each attack at each ε, and checks for masked gradients.
 
@@ -58,16 +74,24 @@ def evaluate_suite(
       batches_factory: makes one pass of dicts with `clip` (uint8 grey levels, or floats in [0, 1],
         `[B, T, H, W, C]`), `label` `[B]`, `index` `[B]` (the clip's own number ≥ 0) and `valid`
         `[B]` (False for padding). Called once for each row.
-      attacks: names of `attacks.ATTACKS`.
+      attacks: names of `attacks.ATTACKS` or `attacks.CASCADES`.
       epsilons: radii in pixel units, 8/255 for 8 grey levels.
       settings: numbers of all attacks. Steps and restarts are as given; one-step attacks take one.
+      gradients: modes of a mixture's gradient (`AttackSettings.gradient`). An attack that sees it
+        runs with each, and a robust clip survives all; None is the mode of `settings`.
       norm: `"linf"` or `"l2"`.
       seed: of the random starts, which depend on it, the attack and the clip's index alone.
       metric: `(logits, labels) -> [B]`, 1 for right and 0 for wrong.
       progress: called after every batch.
+      say: given a line after each attack of a cascade.
       programs: compiled programs of an earlier suite of this model, to use again.
       probe_batches: batches that the checks' own attacks see (noise, PGD at ε = 1, the router's
         gradient); 0 leaves these checks out.
+      journal: a file that keeps the result of every batch, so that an evaluation that was stopped
+        goes on from it; of another model, data, settings or seed it is begun anew. It is left for
+        the caller to remove.
+      examples: a folder for adversarial clips, `ATTACK-EPSILON/NUMBER.npz` for each batch, with
+        `x_adv` (float32 pixels), `label`, `index` and `correct`.
 
     Raises:
       ValueError: an unknown attack, an ε that is negative, no valid clip, batches that differ from
@@ -80,21 +104,33 @@ def evaluate_suite(
     epsilons = tuple(dict.fromkeys(float(epsilon) for epsilon in epsilons))
     if not epsilons:
         raise ValueError("epsilons: none given; expected at least one ε ≥ 0")
-    for epsilon in epsilons:
-        threat = ThreatModel(norm, epsilon)
+    gradients = tuple(dict.fromkeys(gradients or (settings.gradient,)))
+    for epsilon, mode in itertools.product(epsilons, gradients):
+        threat, own = ThreatModel(norm, epsilon), dataclasses.replace(settings, gradient=mode)
         for name in attacks:
-            build_attack(name, mixture, threat, settings)
+            for part in _parts(name):
+                build_attack(part, mixture, threat, own)
     programs = programs or Programs(mixture, norm, metric)
     if (programs.model, programs.norm, programs.metric) != (mixture, norm, metric):
         raise ValueError("programs: compiled for another model, norm or metric")
-    run = _Run(programs, params, batches_factory, settings, seed, progress)
+    run = _Run(programs, params, batches_factory, settings, gradients, seed, progress)
     clean = run.clean(1 + len(attacks) * len(epsilons), probe_batches)
-    rows, correct = [clean.row], {(CLEAN, 0.0): clean.correct}
-    for name in attacks:
-        for epsilon in epsilons:
-            row, under_attack = run.attack(name, epsilon, clean)
+    run.examples = examples and pathlib.Path(examples)
+    run.journal = Journal(journal, _fingerprint(run, clean))
+    run.say = say or run.say
+    if run.journal.found:
+        run.say(f"going on from {journal}: {run.journal.found} batches are done")
+    rows, correct, stages = [clean.row], {(CLEAN, 0.0): clean.correct}, []
+    try:
+        for name, epsilon in itertools.product(attacks, epsilons):
+            if run.examples and not run.journal.found:
+                Examples(run.examples, name, epsilon, norm).clear()
+            attack = run.cascade if name in CASCADES else run.attack
+            row, under_attack = attack(name, epsilon, clean, stages)
             rows.append(row)
             correct[name, epsilon] = under_attack
+    finally:
+        run.journal.close()
     if attacks:
         rows += [_worst_case(rows, correct, epsilon) for epsilon in epsilons]
     checks = masking_checks(programs, params, clean.probes, rows, correct, settings, seed)
@@ -106,6 +142,7 @@ def evaluate_suite(
         checks,
         dict(programs.compilations),
         dict(programs.compile_seconds),
+        tuple(stages),
     )
 
 
@@ -120,6 +157,7 @@ class _Clean:
     outputs: list[Outputs]  # of each batch, padding included, in host memory
     batch_indices: list[np.ndarray]
     probes: list[dict]  # the first batches, for the checks of masked gradients
+    digest: int  # of the clips
 
 
 @dataclasses.dataclass
@@ -130,14 +168,18 @@ class _Run:
     params: Any
     batches: BatchesFactory
     settings: AttackSettings
+    gradients: tuple[GradientMode, ...]
     seed: int
     progress: Progress | None
+    journal: Journal = dataclasses.field(default_factory=lambda: Journal(None, ""))
+    examples: pathlib.Path | None = None
+    say: Callable[[str], None] = lambda line: None
     done: int = 0
     total: int = 0
 
     def clean(self, passes: int, probe_batches: int) -> _Clean:
         """Runs the clean clips; `passes` is how many there will be with this one."""
-        outputs, batches, probes, seconds = [], [], [], 0.0
+        outputs, batches, probes, seconds, digest = [], [], [], 0.0, 0
         compiled = _seconds_of(self.programs, OUTPUTS)
         for batch in self.batches():
             result, batch_seconds = self.programs.clean(self.params, batch)
@@ -148,6 +190,7 @@ class _Run:
             if len(probes) < probe_batches:
                 probes.append(batch)
             seconds += batch_seconds
+            digest = zlib.crc32(np.ascontiguousarray(batch["clip"]), digest)
             self._report(CLEAN)
         if not any(batch["valid"].any() for batch in batches):
             raise ValueError("batches: no valid clip")
@@ -177,31 +220,27 @@ class _Run:
             **summarize_routing(router, None, valid),
         )
         indices = [batch["index"] for batch in batches]
-        return _Clean(row, correct, kept["index"], kept["label"], outputs, indices, probes)
+        return _Clean(row, correct, kept["index"], kept["label"], outputs, indices, probes, digest)
 
-    def attack(self, name: str, epsilon: float, clean: _Clean) -> tuple[Row, np.ndarray]:
+    def attack(
+        self, name: str, epsilon: float, clean: _Clean, stages: list[StageRow]
+    ) -> tuple[Row, np.ndarray]:
         """Runs one attack at one ε; returns its row, and what was right under it, [N]."""
-        named = find_attack(name)
+        del stages
+        named = ATTACKS[name]
+        modes = self._modes(name)
         restarts = 1 if named.from_clean else self.settings.restarts
-        # One restart a call, each scored by itself: a greater loss is not always a wrong class.
-        once = dataclasses.replace(self.settings, restarts=1)
         scores, valid, seen, seconds = [], [], [], 0.0
         compiled = _seconds_of(self.programs, name)
         for position, batch in enumerate(self.batches()):
             check_same_pass(batch, clean.batch_indices, position)
-            tries = []
-            for restart in range(restarts):
-                result, batch_seconds = self.programs.attack(
-                    name, self.params, batch, epsilon, once, self.seed, restart
-                )
-                seconds += batch_seconds
-                score, _ = self.programs.score(
-                    self.params, batch, result.x_adv, clean.outputs[position], epsilon
-                )
-                result, score = jax.device_get((result._replace(x_adv=None), score))
-                check_attack(result, score, batch, name, epsilon)
-                tries.append((result, score))
-            result, score = _strongest(tries)
+
+            def compute(batch=batch, position=position):
+                tries = itertools.product(modes, range(restarts))
+                return self._try(name, epsilon, position, batch, clean.outputs[position], tries)
+
+            result, score, batch_seconds = self.journal.recall((name, epsilon, position), compute)
+            seconds += batch_seconds
             scores.append(score)
             valid.append(np.asarray(batch["valid"]))
             seen.append(result)
@@ -225,6 +264,7 @@ class _Run:
             seed=self.seed,
             steps=named.steps(self.settings),
             restarts=restarts,
+            gradient="+".join(modes) if modes[0] else None,
             gradient_evaluations=int(seen[0].gradients),
             seconds=seconds,
             compile_seconds=_seconds_of(self.programs, name) - compiled,
@@ -235,28 +275,116 @@ class _Run:
         )
         return row, correct
 
+    def cascade(
+        self, name: str, epsilon: float, clean: _Clean, stages: list[StageRow]
+    ) -> tuple[Row, np.ndarray]:
+        """Runs a cascade at one ε; as `attack`, and adds its rows to `stages`."""
+        n = len(clean.correct)
+        parts = _parts(name)
+        compiled = sum(_seconds_of(self.programs, part) for part in parts)
+
+        def say(row: StageRow) -> None:
+            stages.append(row)
+            self.say(stage_line(row, self.programs.norm))
+
+        classes = clean.outputs[0].logits.shape[-1]
+        if classes < FEWEST_CLASSES and any("dlr" in part or part == "apgd-t" for part in parts):
+            self.say(f"{name}: {classes} classes are too few for DLR; the margin takes its place")
+        cascading = Cascading(
+            self.programs,
+            self.params,
+            self.batches,
+            self.settings,
+            self.seed,
+            self.gradients,
+            self.journal,
+            self._keep(name, epsilon),
+            say,
+        )
+        found = cascading.run(name, CASCADES[name], epsilon, clean.correct)
+        self.done += len(clean.outputs) - 1
+        self._report(f"{name} ε = {epsilon:.4g}")
+        row = Row(
+            attack=name,
+            epsilon=epsilon,
+            norm=self.programs.norm,
+            robust_accuracy=mean(found.correct),
+            accuracy_under_attack=mean(found.correct),
+            n=n,
+            seed=self.seed,
+            steps=None,
+            restarts=None,
+            gradient_evaluations=sum(stage.gradient_evaluations for stage in found.stages) / n,
+            seconds=sum(stage.seconds for stage in found.stages),
+            compile_seconds=sum(_seconds_of(self.programs, part) for part in parts) - compiled,
+            zero_gradient=found.zero_gradient,
+            gradient="+".join(self.gradients) if self._modes(parts[0])[0] else None,
+        )
+        return row, found.correct
+
+    def _keep(self, name: str, epsilon: float) -> Examples | None:
+        return self.examples and Examples(self.examples, name, epsilon, self.programs.norm)
+
+    def _modes(self, name: str) -> tuple[GradientMode | None, ...]:
+        """The modes of gradient that an attack runs with; None for one that sees none."""
+        if isinstance(self.programs.model, Mixture) and ATTACKS[name].sees_routing:
+            return self.gradients
+        return (None,)
+
+    def _try(self, name, epsilon, position, batch, clean, tries):
+        """Attacks a batch with each gradient and restart, each scored by itself.
+
+        A greater loss is not always a wrong class.
+        """
+        tried, clips, seconds = [], [], 0.0
+        for mode, restart in tries:
+            settings = dataclasses.replace(
+                self.settings, restarts=1, gradient=mode or self.settings.gradient
+            )
+            result, batch_seconds = self.programs.attack(
+                name, self.params, batch, epsilon, settings, self.seed, restart
+            )
+            seconds += batch_seconds
+            x_adv = result.x_adv
+            score, _ = self.programs.score(self.params, batch, x_adv, clean, epsilon)
+            result, score = jax.device_get((result._replace(x_adv=None), score))
+            check_attack(result, score, batch, name, epsilon)
+            tried.append((result, score))
+            clips += [np.asarray(x_adv)] if self.examples else []
+        winner, result, score = _strongest(tried)
+        if self.examples:
+            keep = self._keep(name, epsilon)
+            keep(str(position), batch, _pick(clips, winner), score.correct)
+        return result, score, seconds
+
     def _report(self, what: str) -> None:
         self.done += 1
         if self.progress:
             self.progress(self.done, max(self.total, self.done), what)
 
 
-def _strongest(tries: list[tuple[AttackResult, Scores]]) -> tuple[AttackResult, Scores]:
-    """Clip by clip the scores of the restart that did most harm; the traces of all restarts."""
+def _strongest(
+    tries: list[tuple[AttackResult, Scores]],
+) -> tuple[np.ndarray, AttackResult, Scores]:
+    """Clip by clip the try that did most harm, [B], and its scores; the traces of all tries."""
     results, scores = zip(*tries, strict=True)
     correct = np.stack([score.correct for score in scores])
     loss = np.stack([result.loss for result in results])
     winner = np.lexsort((-loss, correct), axis=0)[0]  # least correct, then the greatest loss
-    clips = np.arange(correct.shape[1])
-    score = jax.tree.map(lambda *leaves: np.stack(leaves)[winner, clips], *scores)
+    score = jax.tree.map(lambda *leaves: _pick(leaves, winner), *scores)
     result = results[0]._replace(
-        loss=loss[winner, clips],
+        loss=_pick(loss, winner),
         loss_trace=np.concatenate([result.loss_trace for result in results]),
         gradients=np.sum([result.gradients for result in results]),
         zero_gradient=np.mean([result.zero_gradient for result in results], axis=0),
         finite=np.all([result.finite for result in results], axis=0),
     )
-    return result, score
+    return winner, result, score
+
+
+def _pick(tries: Sequence[np.ndarray], winner: np.ndarray) -> np.ndarray:
+    """Clip by clip the entry of the try called `winner`, [B, …]."""
+    return np.stack(tries)[winner, np.arange(len(winner))]
 
 
 def _worst_case(rows: list[Row], correct: dict, epsilon: float) -> Row:
@@ -279,6 +407,35 @@ def _worst_case(rows: list[Row], correct: dict, epsilon: float) -> Row:
         seconds=sum(row.seconds for row in attacked),
         compile_seconds=sum(row.compile_seconds for row in attacked),
     )
+
+
+def _parts(name: str) -> list[str]:
+    """The attacks of a cascade, or the attack itself."""
+    return [stage.attack for stage in CASCADES[name].stages] if name in CASCADES else [name]
+
+
+def _fingerprint(run: "_Run", clean: _Clean) -> str:
+    """All that a batch's result depends on, but for the attack and ε."""
+    params = 0
+    for leaf in jax.tree.leaves(run.params):
+        params = zlib.crc32(np.ascontiguousarray(leaf), params)
+    cascades = {name: [str(stage) for stage in c.stages] for name, c in CASCADES.items()}
+    parts = (
+        __version__,
+        str(jax.tree.structure(run.params)),
+        params,
+        clean.digest,
+        [batch.tolist() for batch in clean.batch_indices],
+        clean.label.tolist(),
+        clean.correct.tolist(),
+        run.programs.norm,
+        str(run.settings),
+        run.gradients,
+        run.seed,
+        cascades,
+        run.examples is not None,
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _canonical_names(attacks: Sequence[str]) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ def test_impossible_settings_are_refused(field, value, message):
 
 def test_the_numbers_are_traced_and_the_others_are_static():
     leaves, structure = jax.tree.flatten(AttackSettings())
-    assert len(leaves) == 6
+    assert len(leaves) == 7
     numbers = AttackSettings(alpha=0.5, decay=0.1, lam=0.2, gamma1=0.3, gamma2=0.4)
     assert jax.tree.structure(numbers) == structure
     for field in ({"steps": 3}, {"restarts": 2}, {"gradient": "soft"}, {"stop_denominator": True}):

@@ -1,0 +1,135 @@
+"""AutoAttack on arrays, in one call. Axes: N = examples, B = batch, K = classes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmoe.attacks import build_attack, canonical_name
+from jaxmoe.attacks.attack import Model
+from jaxmoe.attacks.cascade import CASCADES, Cascade, custom
+from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.evaluation.cascade import Cascading
+from jaxmoe.evaluation.guards import check_finite_outputs
+from jaxmoe.evaluation.journal import Journal
+from jaxmoe.evaluation.programs import Programs
+from jaxmoe.evaluation.rows import CLEAN, StageRow, stage_line
+from jaxmoe.evaluation.scoring import to_pixels
+from jaxmoe.threat import Norm, ThreatModel
+
+Version = Literal["standard", "plus", "rand"]
+VERSIONS = {
+    "standard": "auto-attack",
+    "plus": "auto-attack-plus",
+    "rand": "auto-attack-rand",
+}
+
+
+class AutoAttackResult(NamedTuple):
+    """What AutoAttack left."""
+
+    robust: np.ndarray  # bool [N]: right when clean and under every attack
+    x_adv: np.ndarray  # float32 [N, …]: what broke an example, or the clean one
+    log: tuple[StageRow, ...]  # one for each attack
+
+    @property
+    def robust_accuracy(self) -> float:
+        """The share that is robust, 0–1."""
+        return float(np.mean(self.robust))
+
+
+def auto_attack(
+    model: Model,
+    params: Any,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    epsilon: float,
+    norm: Norm = "linf",
+    version: Version | Sequence[str] = "standard",
+    settings: AttackSettings = AttackSettings(),
+    seed: int = 0,
+    batch_size: int = 128,
+    programs: Programs | None = None,
+    say: Callable[[str], None] | None = None,
+) -> AutoAttackResult:
+    """Runs AutoAttack, each attack on the examples that the ones before it left standing.
+
+    Args:
+      model: `(params, x [B, …]) -> [B, K]`, a mixture, or a `Randomized` classifier.
+      params: its params.
+      x: `[N, …]`, uint8 grey levels or floats in [0, 1]; Square takes images or clips.
+      y: labels, int `[N]`.
+      epsilon: radius in pixel units.
+      norm: `"linf"` or `"l2"`.
+      version: `"standard"`, `"plus"`, `"rand"` (for randomized models: 20 draws a gradient), or
+        names of attacks for a cascade of one's own, which take their numbers from `settings`.
+      settings: what a version does not say itself.
+      seed: of random starts; they depend on it and on the example's place alone.
+      batch_size: examples at once; no result depends on it.
+      programs: of an earlier call, which compiled what this one needs.
+      say: given a line after each attack.
+
+    Raises:
+      ValueError: lengths that differ, an unknown version, norm or attack, or an impossible ε.
+      NonFiniteError: outputs, losses or gradients that are not finite.
+      ThreatViolation: an attack that left its ball.
+    """
+    x, y = np.asarray(x), np.asarray(y, np.int32)
+    if not 0 < len(x) == len(y):
+        raise ValueError(f"x, y: {len(x)} examples and {len(y)} labels; expected as many of both")
+    name, cascade = _find(version)
+    threat = ThreatModel(norm, epsilon)
+    for stage in cascade.stages:
+        build_attack(stage.attack, model, threat, settings)
+    programs = programs or Programs(model, norm)
+
+    def batches():
+        for start in range(0, len(x), batch_size):
+            index = np.arange(start, start + batch_size)
+            place = np.minimum(index, len(x) - 1)
+            yield {"clip": x[place], "label": y[place], "index": place, "valid": index < len(x)}
+
+    def right(batch):
+        verdict, _ = programs.verify(params, batch, to_pixels(jnp.asarray(batch["clip"])), 0.0)
+        check_finite_outputs(np.asarray(verdict.finite), batch, CLEAN, 0.0)
+        return np.asarray(verdict.correct)[batch["valid"]]
+
+    clean = np.concatenate([right(batch) for batch in batches()])
+    x_adv = np.array(to_pixels(jnp.asarray(x)), np.float32)
+
+    def keep(name, batch, clips, right):
+        del name
+        broken = batch["valid"] & (right == 0)
+        x_adv[batch["index"][broken]] = clips[broken]
+
+    def log(row: StageRow) -> None:
+        if say:
+            say(stage_line(row, norm))
+
+    if say:
+        say(f"{cascade.title}: clean {np.mean(clean):.2%} of {len(x)}")
+    cascading = Cascading(
+        programs,
+        params,
+        batches,
+        settings,
+        seed,
+        (settings.gradient,),
+        Journal(None, ""),
+        keep,
+        log,
+    )
+    found = cascading.run(name, cascade, float(epsilon), clean)
+    return AutoAttackResult(found.correct > 0, x_adv, tuple(found.stages))
+
+
+def _find(version: Version | Sequence[str]) -> tuple[str, Cascade]:
+    if not isinstance(version, str):
+        return "auto-attack-custom", custom([canonical_name(name) for name in version])
+    if version not in VERSIONS:
+        raise ValueError(
+            f"version: {version!r} is not one of {', '.join(VERSIONS)}, or a list of attacks"
+        )
+    return VERSIONS[version], CASCADES[VERSIONS[version]]

@@ -1,0 +1,213 @@
+"""Runs a cascade: each attempt on the clips that still stand, taken together into full batches.
+
+Batches have one of two sizes, so that nothing is compiled for what happens to be left.
+Axes: N = valid clips, B = batch.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmoe.attacks.attack import scored_apply
+from jaxmoe.attacks.cascade import Cascade, Stage
+from jaxmoe.attacks.registry import ATTACKS
+from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.evaluation.guards import check_attack
+from jaxmoe.evaluation.journal import Journal
+from jaxmoe.evaluation.programs import Programs
+from jaxmoe.evaluation.rows import StageRow
+from jaxmoe.evaluation.scoring import to_pixels
+from jaxmoe.evaluation.summary import mean
+from jaxmoe.mixture import GradientMode
+
+SMALLER = 4  # the smaller batches hold so many times fewer clips
+
+Batch = dict[str, np.ndarray]
+
+
+class CascadeResult(NamedTuple):
+    """What a cascade found."""
+
+    correct: np.ndarray  # [N], what is right under all attempts; 0 where it was wrong when clean
+    stages: list[StageRow]
+    zero_gradient: float | None  # the largest share of one attempt's gradients that were zero
+
+
+class Cascading(NamedTuple):
+    """What a cascade runs with.
+
+    Attributes:
+      programs: of the model.
+      params: its params.
+      batches: makes one pass over the clips, always the same, as for `evaluate_suite`.
+      settings: of what a stage does not say itself.
+      seed: of random starts.
+      gradients: modes of a mixture's gradient; an attack that sees it runs with each of them.
+      journal: of the evaluation.
+      keep: is given a name, the batch, the adversarial clips of an attempt and what is right.
+      say: is told of every stage that is done.
+    """
+
+    programs: Programs
+    params: Any
+    batches: Callable[[], Iterable[Batch]]
+    settings: AttackSettings
+    seed: int
+    gradients: tuple[GradientMode, ...]
+    journal: Journal
+    keep: Callable[[str, Batch, np.ndarray, np.ndarray], None] | None = None
+    say: Callable[[StageRow], None] = lambda row: None
+
+    def run(
+        self, name: str, cascade: Cascade, epsilon: float, clean_correct: np.ndarray
+    ) -> CascadeResult:
+        """Attacks the clips that are right when clean, attempt by attempt.
+
+        Args:
+          name: of the cascade.
+          cascade: what to run.
+          epsilon: radius in pixel units.
+          clean_correct: of the valid clips in the order of a pass, [N], 1 for right.
+
+        Raises:
+          As `evaluate_suite`.
+        """
+        correct, rows, zero = clean_correct.copy(), [], []
+        for number, stage in enumerate(cascade.stages):
+            attacked, gradients, seconds = _standing(correct), 0, 0.0
+            for attempt, settings in enumerate(self._attempts(stage)):
+                tried = self._attempt(
+                    (name, epsilon, number, attempt), stage.attack, settings, epsilon, correct
+                )
+                gradients += tried.gradients
+                seconds += tried.seconds
+                zero += [tried.zero_gradient] if tried.gradients else []
+            rows.append(
+                StageRow(
+                    cascade=name,
+                    attack=stage.attack,
+                    epsilon=epsilon,
+                    robust_accuracy=mean(correct),
+                    standing=_standing(correct),
+                    attacked=attacked,
+                    gradient_evaluations=gradients,
+                    seconds=seconds,
+                )
+            )
+            self.say(rows[-1])
+        return CascadeResult(correct, rows, max(zero, default=None))
+
+    def _attempts(self, stage: Stage) -> Iterator[AttackSettings]:
+        """The settings of a stage's attempts, with each gradient that its attack can see."""
+        modes = self.gradients if ATTACKS[stage.attack].sees_routing else self.gradients[:1]
+        for settings in stage.attempts(self.settings, self._classes()):
+            for mode in modes:
+                yield dataclasses.replace(settings, gradient=mode)
+
+    def _classes(self) -> int:
+        batch = next(iter(self.batches()))
+        clip = jax.ShapeDtypeStruct(batch["clip"].shape, batch["clip"].dtype)
+        apply = scored_apply(self.programs.model)
+        logits = jax.eval_shape(lambda p, clip: apply(p, to_pixels(clip)), self.params, clip)
+        return logits.shape[-1]
+
+    def _attempt(self, key, attack, settings, epsilon, correct) -> "_Tried":
+        """Runs one attempt on what stands; puts what is right under it into `correct`."""
+        total = _Tried(0, 0.0, 0.0)
+        attacked = max(_standing(correct), 1)
+        for number, (places, batch) in enumerate(standing_batches(self.batches(), correct)):
+
+            def compute(batch=batch, number=number):
+                name = "-".join(map(str, [*key[2:], number]))
+                return self._on_batch(name, batch, attack, settings, epsilon, key[-1])
+
+            right, tried = self.journal.recall((*key, number, tuple(places)), compute)
+            correct[places] = np.minimum(correct[places], right)
+            share = tried.zero_gradient * len(places) / attacked
+            total = _Tried(
+                total.gradients + tried.gradients * len(places),
+                total.seconds + tried.seconds,
+                total.zero_gradient + share,
+            )
+        return total
+
+    def _on_batch(self, name, batch, attack, settings, epsilon, attempt):
+        result, seconds = self.programs.attack(
+            attack, self.params, batch, epsilon, settings, self.seed, attempt
+        )
+        verdict, _ = self.programs.verify(self.params, batch, result.x_adv, epsilon)
+        if self.keep:
+            self.keep(name, batch, np.asarray(result.x_adv), np.asarray(verdict.correct))
+        result, verdict = jax.device_get((result._replace(x_adv=None), verdict))
+        check_attack(result, verdict, batch, attack, epsilon)
+        valid = batch["valid"]
+        zero = mean(result.zero_gradient[valid])
+        return verdict.correct[valid], _Tried(int(result.gradients), seconds, zero)
+
+
+class _Tried(NamedTuple):
+    """What an attempt cost, on a batch or on all."""
+
+    gradients: int  # of each clip of a batch, or of all clips together
+    seconds: float
+    zero_gradient: float
+
+
+def standing_batches(
+    batches: Iterable[Batch], correct: np.ndarray
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """The clips of a pass that stand, in full batches and a few smaller ones, all else left out.
+
+    Args:
+      batches: one pass.
+      correct: of the pass's valid clips, [N]; a clip stands above 0.
+
+    Yields:
+      The places in `correct` of a batch's valid clips, and the batch. Its size is that of the pass
+      or a quarter of it; what is missing is filled up with its first clip, which is not valid.
+    """
+    stands = correct > 0
+    size, done, places, waiting = 0, 0, np.zeros(0, int), None
+    for batch in batches:
+        size = len(batch["valid"])
+        here = np.flatnonzero(batch["valid"])
+        number = done + np.arange(len(here))
+        done += len(here)
+        chosen = stands[number]
+        picked = {name: np.asarray(batch[name])[here[chosen]] for name in batch}
+        places = np.concatenate([places, number[chosen]])
+        waiting = picked if waiting is None else _join(waiting, picked)
+        while len(places) >= size:
+            yield places[:size], _part(waiting, 0, size)
+            places, waiting = places[size:], _part(waiting, size, len(places))
+    smaller = max(size // SMALLER, 1)
+    if -(-len(places) // smaller) * smaller >= size:
+        smaller = size
+    while len(places):
+        yield places[:smaller], _filled(_part(waiting, 0, smaller), smaller)
+        places, waiting = places[smaller:], _part(waiting, smaller, len(places))
+
+
+def _part(batch: Batch, start: int, end: int) -> Batch:
+    return {name: values[start:end] for name, values in batch.items()}
+
+
+def _join(first: Batch, second: Batch) -> Batch:
+    return {name: np.concatenate([first[name], second[name]]) for name in first}
+
+
+def _filled(batch: Batch, size: int) -> Batch:
+    missing = size - len(batch["valid"])
+    filled = {
+        name: np.concatenate([values, np.repeat(values[:1], missing, axis=0)])
+        for name, values in batch.items()
+    }
+    filled["valid"] = np.arange(size) < size - missing
+    return filled
+
+
+def _standing(correct: np.ndarray) -> int:
+    return int(np.sum(correct > 0))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from jaxmoe.attacks.settings import AttackSettings
 
+CUSTOM = "auto-attack-custom"  # the name of a cascade that an evaluation was given
 BY_TARGET = ("apgd-t", "fab-t")  # attacks of which every target is an attempt of its own
 
 

@@ -17,12 +17,23 @@ accuracy, routing, Lipschitz figures, GFLOPs and checks for masked gradients.
 
 writes results.json (a list of rows), results.csv, results.md, robust_accuracy.png and
 evaluation.json (checks, GFLOPs, compilations) into RUN, over those of the evaluation before, or
-into --output. What is not given is as in the run's config."""
+into --output. What is not given is as in the run's config. The same command goes on with an
+evaluation that was stopped; its batches are in evaluation.journal until the files are written.
 
-_EXAMPLE = """example:
-  jaxmoe evaluate runs/ut_interaction_at_m --attacks pgd tlga-r j-tlga --epsilons 4/255 8/255"""
+attacks on the whole: fgsm pgd pgd-t mi-fgsm apgd-ce apgd-dlr apgd-t fab fab-t square tla-m
+  tt sparse flicker
+on the router: pgd-r pgd-r-t tla-r tlga-r
+on experts: pgd-e pgd-e-t pgd-each-e tla-e
+on both: j-tla j-tlga j-tlga-t enumerated-route
+cascades, each attack on the clips that still stand, with AutoAttack's own steps: auto-attack
+  auto-attack-plus auto-attack-rand"""
+
+_EXAMPLE = """examples:
+  jaxmoe evaluate runs/ut_interaction_at_m --attacks pgd tlga-r j-tlga --epsilons 4/255 8/255
+  jaxmoe evaluate runs/ut_interaction_at_m --attacks auto-attack --gradient hard soft"""
 
 
+JOURNAL = "evaluation.journal"
 NUMBERS = ("alpha", "temporal_alpha", "decay", "lam", "gamma1", "gamma2")
 
 
@@ -32,6 +43,7 @@ class Plan(NamedTuple):
     attacks: list[str]
     epsilons: list[float]
     settings: Any  # AttackSettings, imported late
+    gradients: list[str]
     seed: int
     batch_size: int
     checkpoint: str
@@ -52,8 +64,21 @@ def run(arguments: list[str]) -> None:
         parser.add_argument(option, type=number, metavar="X", help=f"the attacks' {name}")
     parser.add_argument(
         "--gradient",
+        nargs="+",
         choices=("hard", "soft", "straight_through"),
-        help="what attacks on the whole mixture see of its gradient, joint ones included",
+        help="what attacks on the whole mixture see of its gradient, joint ones included; with "
+        "several a robust clip survives all",
+    )
+    parser.add_argument(
+        "--cascade",
+        nargs="+",
+        metavar="NAME",
+        help="attacks of the cascade auto-attack-custom, with the numbers given here",
+    )
+    parser.add_argument(
+        "--save-examples",
+        action="store_true",
+        help="keep the adversarial clips, examples/ATTACK-NORM-EPSILON/*.npz",
     )
     options = parser.parse(arguments)
     evaluate(options, pathlib.Path(options.output or options.run))
@@ -96,9 +121,11 @@ def evaluate(options: argparse.Namespace, output: pathlib.Path) -> None:
     """Runs the suite that `options` describe and writes its files into `output`."""
     plan, trained = open_run(options)
     try:
-        _run_and_write(trained, output, plan)
+        _run_and_write(trained, output, plan, save=getattr(options, "save_examples", False))
     except KeyboardInterrupt:
-        raise Stopped(f"stopped; nothing new was written to {output}") from None
+        raise Stopped(
+            f"stopped; the same command goes on from {output / JOURNAL}, no result was written"
+        ) from None
 
 
 def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
@@ -107,7 +134,8 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     Raises:
       ValueError, FileNotFoundError: bad input, one line.
     """
-    from jaxmoe.attacks import canonical_name
+    from jaxmoe.attacks import CASCADES, canonical_name, find_attack
+    from jaxmoe.attacks.cascade import CUSTOM, custom
     from jaxmoe.experiment import evaluation_settings
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.run import load, read_experiment
@@ -116,6 +144,9 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     experiment = read_experiment(folder)
     defaults = experiment.evaluation
     attacks = options.attacks or list(defaults.attacks)
+    if cascade := getattr(options, "cascade", None):
+        CASCADES[CUSTOM] = custom([find_attack(name) and canonical_name(name) for name in cascade])
+        attacks = [*(options.attacks or ()), CUSTOM]
     attacks = [canonical_name(name) for name in attacks]
     epsilons = _checked_epsilons(options.epsilons or list(defaults.epsilons))
     batch_size = defaults.batch_size if options.batch_size is None else options.batch_size
@@ -124,14 +155,15 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     seed = defaults.seed if options.seed is None else options.seed
     if not 0 <= seed < 2**32:
         raise ValueError(f"--seed: {seed} is not accepted; expected 0 to 2**32 - 1")
-    names = ("steps", "restarts", "queries", "targets", "gradient", *NUMBERS)
+    names = ("steps", "restarts", "queries", "targets", *NUMBERS)
     given = {name: getattr(options, name, None) for name in names}
     changes = {name: value for name, value in given.items() if value is not None}
     settings = dataclasses.replace(evaluation_settings(experiment), **changes)
 
     moved = {} if options.directory is None else {"directory": options.directory}
     checkpoint = options.checkpoint or defaults.checkpoint
-    plan = Plan(attacks, epsilons, settings, seed, batch_size, checkpoint)
+    gradients = getattr(options, "gradient", None) or [settings.gradient]
+    plan = Plan(attacks, epsilons, settings, gradients, seed, batch_size, checkpoint)
     with make_progress() as progress:
         trained = load(folder, options.checkpoint, data_progress=progress.data, **moved)
         if not trained.finished:
@@ -139,7 +171,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     return plan, trained
 
 
-def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan) -> None:
+def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan, *, save: bool) -> None:
     from jaxmoe.evaluation import NonFiniteError, ThreatViolation, evaluate_suite
     from jaxmoe.experiment import evaluation_loader
     from jaxmoe.reporting import plot_robust_accuracy, print_suite, write_results
@@ -158,9 +190,13 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan) -> None
                 attacks=plan.attacks,
                 epsilons=plan.epsilons,
                 settings=plan.settings,
+                gradients=plan.gradients,
                 norm=experiment.threat.norm,
                 seed=plan.seed,
                 progress=progress.evaluation,
+                say=progress.say,
+                journal=output / JOURNAL,
+                examples=output / "examples" if save else None,
             )
     except (NonFiniteError, ThreatViolation) as error:
         raise RunFailedError(str(error)) from None
@@ -170,7 +206,8 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan) -> None
     files.append(output / "evaluation.json")
     details = {
         "command": sys.argv,
-        "settings": dataclasses.asdict(plan.settings),
+        "settings": dataclasses.asdict(plan.settings) | {"gradient": plan.gradients},
+        "cascades": [stage._asdict() for stage in result.stages],
         "checkpoint": plan.checkpoint,
         "training_finished": trained.finished,
         "checks": [check._asdict() for check in result.checks],
@@ -178,6 +215,7 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan) -> None
         "compilations": result.compilations,
     }
     write_text(files[-1], json.dumps(details, indent=1, ensure_ascii=False) + "\n")
+    (output / JOURNAL).unlink()
     print_suite(result, flops)
     print(f"written to {output}: {', '.join(file.name for file in files)}")
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxmoe.attacks import build_attack, canonical_name
 from jaxmoe.attacks.attack import Model
-from jaxmoe.attacks.cascade import CASCADES, Cascade, custom
+from jaxmoe.attacks.cascade import CASCADES, CUSTOM, Cascade, custom
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.evaluation.cascade import Cascading
 from jaxmoe.evaluation.guards import check_finite_outputs
@@ -127,7 +127,7 @@ def auto_attack(
 
 def _find(version: Version | Sequence[str]) -> tuple[str, Cascade]:
     if not isinstance(version, str):
-        return "auto-attack-custom", custom([canonical_name(name) for name in version])
+        return CUSTOM, custom([canonical_name(name) for name in version])
     if version not in VERSIONS:
         raise ValueError(
             f"version: {version!r} is not one of {', '.join(VERSIONS)}, or a list of attacks"

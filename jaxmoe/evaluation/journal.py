@@ -24,10 +24,8 @@ class Journal:
           file: where; None keeps nothing.
           fingerprint: of all that the results depend on. A file with another one is begun anew.
         """
-        self._results: dict[Hashable, Any] = {}
-        self._stream = None
-        if file is not None:
-            self._stream = _open(pathlib.Path(file), fingerprint, self._results)
+        self._file = None if file is None else pathlib.Path(file)
+        self._results = {} if file is None else _open(self._file, fingerprint)
         self.found = len(self._results)
 
     def recall(self, key: Hashable, compute: Callable[[], Any]) -> Any:
@@ -35,35 +33,32 @@ class Journal:
         if key in self._results:
             return self._results[key]
         result = compute()
-        if self._stream is not None:
-            pickle.dump((key, result), self._stream)
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+        if self._file is not None:
+            with open(self._file, "ab") as stream:
+                pickle.dump((key, result), stream)
+                stream.flush()
+                os.fsync(stream.fileno())
         return result
 
-    def close(self) -> None:
-        """Closes the file; it stays until the evaluation's own files are written."""
-        if self._stream is not None:
-            self._stream.close()
 
-
-def _open(file: pathlib.Path, fingerprint: str, results: dict[Hashable, Any]) -> Any:
-    """The stream to append to; fills `results` with what is whole and of this evaluation."""
+def _open(file: pathlib.Path, fingerprint: str) -> dict[Hashable, Any]:
+    """What is whole and of this evaluation; the file then ends behind it."""
+    results: dict[Hashable, Any] = {}
     file.parent.mkdir(parents=True, exist_ok=True)
-    stream = open(file, "r+b" if file.exists() else "w+b")  # noqa: SIM115
-    whole = 0
-    try:
-        if pickle.load(stream) == fingerprint:
-            whole = stream.tell()
-            while True:
-                key, result = pickle.load(stream)
-                results[key] = result
+    file.touch()
+    with open(file, "r+b") as stream:
+        whole = 0
+        try:
+            if pickle.load(stream) == fingerprint:
                 whole = stream.tell()
-    except (EOFError, pickle.UnpicklingError, ValueError, AttributeError, ImportError, IndexError):
-        pass  # the end, or a record that was not written to its end
-    stream.seek(whole)
-    stream.truncate()
-    if not whole:
-        pickle.dump(fingerprint, stream)
-        stream.flush()
-    return stream
+                while True:
+                    key, result = pickle.load(stream)
+                    results[key] = result
+                    whole = stream.tell()
+        except Exception:  # noqa: BLE001: whatever pickle makes of a torn record, or of another file
+            pass
+        stream.seek(whole)
+        stream.truncate()
+        if not whole:
+            pickle.dump(fingerprint, stream)
+    return results

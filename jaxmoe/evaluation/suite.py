@@ -121,16 +121,13 @@ def evaluate_suite(
     if run.journal.found:
         run.say(f"going on from {journal}: {run.journal.found} batches are done")
     rows, correct, stages = [clean.row], {(CLEAN, 0.0): clean.correct}, []
-    try:
-        for name, epsilon in itertools.product(attacks, epsilons):
-            if run.examples and not run.journal.found:
-                Examples(run.examples, name, epsilon, norm).clear()
-            attack = run.cascade if name in CASCADES else run.attack
-            row, under_attack = attack(name, epsilon, clean, stages)
-            rows.append(row)
-            correct[name, epsilon] = under_attack
-    finally:
-        run.journal.close()
+    for name, epsilon in itertools.product(attacks, epsilons):
+        if run.examples and not run.journal.found:
+            Examples(run.examples, name, epsilon, norm).clear()
+        attack = run.cascade if name in CASCADES else run.attack
+        row, under_attack = attack(name, epsilon, clean, stages)
+        rows.append(row)
+        correct[name, epsilon] = under_attack
     if attacks:
         rows += [_worst_case(rows, correct, epsilon) for epsilon in epsilons]
     checks = masking_checks(programs, params, clean.probes, rows, correct, settings, seed)

@@ -1,0 +1,245 @@
+"""Cascades on planted models: who is attacked, what is reported, and what a restart recalls."""
+
+import jax.numpy as jnp
+import numpy as np
+import planted
+import pytest
+from planted import FAR, NEAR
+
+from jaxmoe.attacks import CASCADES, AttackSettings, Cascade, Randomized, stage
+from jaxmoe.evaluation import Programs, auto_attack, evaluate_suite
+from jaxmoe.evaluation.cascade import standing_batches
+
+EPSILON = 4 / 255
+SETTINGS = AttackSettings(steps=4, queries=4)
+PARAMS = jnp.float32(10.0)
+# Wrong when clean, breakable, safe, breakable, safe: frame 1 decides.
+CLIPS = planted.clips((0, 0), (0, NEAR), (0, FAR), (0, NEAR), (0, FAR))
+LABELS = [0, 0, 0, 0, 0]
+PROGRAMS = Programs(planted.plain)
+
+
+@pytest.fixture
+def cascade(monkeypatch):
+    """A cascade called `two`: FGSM, then PGD with two restarts."""
+    stages = (stage("fgsm"), stage("pgd", restarts=2))
+    monkeypatch.setitem(CASCADES, "two", Cascade("Two", stages))
+    monkeypatch.setitem(CASCADES, "short", Cascade("Short", (stage("apgd-t"),)))
+
+
+def run(**options):
+    options = {"attacks": ["two"], "epsilons": [EPSILON], "settings": SETTINGS} | options
+    factory = planted.batches(CLIPS, LABELS, batch_size=2)
+    model = options.pop("model", planted.plain)
+    programs = PROGRAMS if model is planted.plain else None
+    return evaluate_suite(model, PARAMS, factory, programs=programs, probe_batches=0, **options)
+
+
+def test_each_attack_sees_what_the_ones_before_it_left(cascade):
+    result = run()
+    first, second = result.stages
+    assert (first.attack, first.attacked, first.standing) == ("fgsm", 4, 2)
+    assert (second.attack, second.attacked, second.standing) == ("pgd", 2, 2)
+    assert first.gradient_evaluations == 4
+    assert second.gradient_evaluations == 2 * 2 * SETTINGS.steps
+    row = result.row("two", EPSILON)
+    assert row.robust_accuracy == second.robust_accuracy == 2 / 5
+    assert row.gradient_evaluations == (4 + 16) / 5
+    np.testing.assert_array_equal(result.correct["two", EPSILON], [0, 0, 1, 0, 1])
+    assert result.row("worst-case", EPSILON).robust_accuracy == 2 / 5
+
+
+def test_it_says_a_line_for_each_attack(cascade):
+    lines = []
+    run(say=lines.append)
+    first, second = lines
+    assert "fgsm" in first
+    assert "robust 40.00%, 2 of 4 left" in first
+    assert "2 of 2 left" in second
+
+
+@pytest.mark.parametrize("batch_size", [4, 5, 16])
+@pytest.mark.parametrize("standing", [0, 1, 4, 7, 11])
+def test_batches_of_what_stands_have_two_sizes_and_every_clip_once(batch_size, standing):
+    clips = np.arange(11, dtype=np.float32).reshape(11, 1)
+    correct = np.random.default_rng(standing).permutation(np.arange(11) < standing).astype(float)
+    seen, sizes = [], set()
+    for places, batch in standing_batches(
+        planted.batches(clips, np.arange(11), batch_size)(), correct
+    ):
+        valid = batch["valid"]
+        sizes.add(len(valid))
+        np.testing.assert_array_equal(batch["clip"][valid][:, 0], places)
+        np.testing.assert_array_equal(batch["label"][valid], places)
+        np.testing.assert_array_equal(batch["index"][valid], places)
+        seen += places.tolist()
+    assert seen == np.flatnonzero(correct).tolist()
+    assert sizes <= {batch_size, max(batch_size // 4, 1)}
+
+
+def test_an_evaluation_that_was_stopped_goes_on_to_the_same_report(cascade, tmp_path, monkeypatch):
+    whole = run(attacks=["two", "pgd"])
+    taken = []
+    attack = Programs.attack
+
+    def counted(self, name, *args):
+        taken.append(name)
+        if len(taken) == stop:
+            raise KeyboardInterrupt
+        return attack(self, name, *args)
+
+    monkeypatch.setattr(Programs, "attack", counted)
+    for stop in (2, 3, 2):
+        with pytest.raises(KeyboardInterrupt):
+            run(attacks=["two", "pgd"], journal=tmp_path / "journal")
+        assert len(taken) == stop
+        taken.clear()
+    stop = None
+    lines = []
+    resumed = run(attacks=["two", "pgd"], journal=tmp_path / "journal", say=lines.append)
+    assert "batches are done" in lines[0]
+    for key, right in whole.correct.items():
+        np.testing.assert_array_equal(resumed.correct[key], right)
+    timed = {"seconds": 0.0, "compile_seconds": 0.0}
+    assert [row._replace(**timed) for row in resumed.rows] == [
+        row._replace(**timed) for row in whole.rows
+    ]
+    taken.clear()
+    run(attacks=["two", "pgd"], journal=tmp_path / "journal")
+    assert taken == []
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"settings": AttackSettings(steps=5)}])
+def test_another_evaluation_does_not_go_on_from_the_journal(cascade, tmp_path, change):
+    run(journal=tmp_path / "journal")
+    lines = []
+    run(journal=tmp_path / "journal", say=lines.append, **change)
+    assert not any("batches are done" in line for line in lines)
+
+
+def test_examples_are_kept_on_request(cascade, tmp_path):
+    result = run(attacks=["two", "pgd"], examples=tmp_path)
+    right = np.zeros(5)
+    for file in sorted((tmp_path / f"pgd-linf-{EPSILON:.6g}").glob("*.npz")):
+        kept = np.load(file)
+        right[kept["index"]] = kept["correct"]
+        clean = CLIPS[kept["index"]] / np.float32(255)
+        assert np.abs(kept["x_adv"] - clean).max() <= EPSILON + 1e-6
+        logits = planted.plain(PARAMS, jnp.asarray(kept["x_adv"]))
+        np.testing.assert_array_equal(logits.argmax(-1) == kept["label"], kept["correct"])
+    np.testing.assert_array_equal(right, result.correct["pgd", EPSILON])
+    broken = set()
+    for file in (tmp_path / f"two-linf-{EPSILON:.6g}").glob("*.npz"):
+        kept = np.load(file)
+        broken |= set(kept["index"][kept["correct"] == 0].tolist())
+    assert broken == {1, 3}
+
+
+def test_every_gradient_mode_is_tried_and_a_clip_survives_all_or_none(cascade):
+    # Router weights scale the logits: the soft mixture's gradient sees frame 0 too.
+    result = evaluate_suite(
+        planted.MIXTURE,
+        planted.PARAMS,
+        planted.batches(planted.clips((FAR, NEAR), (FAR, FAR)), [0, 0]),
+        attacks=["pgd", "pgd-r", "two"],
+        epsilons=[EPSILON],
+        settings=AttackSettings(steps=8),
+        gradients=["hard", "soft"],
+        probe_batches=0,
+    )
+    row = result.row("pgd", EPSILON)
+    assert (row.gradient, row.gradient_evaluations) == ("hard+soft", 2 * 8)
+    assert row.robust_accuracy == 1 / 2
+    assert (result.row("pgd-r", EPSILON).gradient, result.row("two", EPSILON).gradient) == (
+        None,
+        "hard+soft",
+    )
+    assert result.stages[0].gradient_evaluations == 2 + 1  # the second mode sees what is left
+
+
+def test_where_dlr_has_too_few_classes_it_says_so(cascade):
+    lines = []
+    run(attacks=["short"], say=lines.append)
+    assert lines[0] == "short: 2 classes are too few for DLR; the margin takes its place"
+
+
+def test_auto_attack_takes_arrays_and_returns_what_broke_them():
+    lines = []
+    x, y = CLIPS, np.zeros(5, int)
+    found = auto_attack(
+        planted.plain,
+        PARAMS,
+        x,
+        y,
+        epsilon=EPSILON,
+        version=["apgd-ce", "apgd-t", "fab-t", "square"],
+        settings=SETTINGS,
+        batch_size=4,
+        say=lines.append,
+    )
+    np.testing.assert_array_equal(found.robust, [0, 0, 1, 0, 1])
+    assert found.robust_accuracy == 2 / 5
+    assert np.abs(found.x_adv - x / np.float32(255)).max() <= EPSILON + 1e-6
+    right = np.asarray(planted.plain(PARAMS, jnp.asarray(found.x_adv)).argmax(-1) == y)
+    np.testing.assert_array_equal(right, found.robust)
+    assert [row.attack for row in found.log] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert "80.00% of 5" in lines[0]
+
+
+def test_auto_attack_refuses_what_it_cannot_run():
+    def call(x=CLIPS, y=LABELS, epsilon=EPSILON, **options):
+        return auto_attack(planted.plain, PARAMS, x, y, epsilon=epsilon, **options)
+
+    with pytest.raises(ValueError, match=r"version: 'best' is not one of standard, plus, rand"):
+        call(version="best")
+    with pytest.raises(ValueError, match=r"x, y: 5 examples and 4 labels"):
+        call(y=[0] * 4)
+    with pytest.raises(ValueError, match=r"threat\.epsilon: -1"):
+        call(epsilon=-1.0)
+    with pytest.raises(ValueError, match=r"attack: 'apgd-c' is not one of .*did you mean apgd-ce"):
+        call(version=["apgd-c"])
+    with pytest.raises(ValueError, match=r"auto-attack is a cascade; expected one attack"):
+        call(version=["autoattack"])
+
+
+def test_the_versions_are_the_authors():
+    stages = {
+        name: [(s.attack, dict(s.numbers)) for s in CASCADES[name].stages]
+        for name in ("auto-attack", "auto-attack-plus", "auto-attack-rand")
+    }
+    assert [attack for attack, _ in stages["auto-attack"]] == [
+        "apgd-ce",
+        "apgd-t",
+        "fab-t",
+        "square",
+    ]
+    ten = [
+        len(list(s.attempts(AttackSettings(), classes=10))) for s in CASCADES["auto-attack"].stages
+    ]
+    three = [
+        len(list(s.attempts(AttackSettings(), classes=3))) for s in CASCADES["auto-attack"].stages
+    ]
+    assert (ten, three) == ([1, 9, 9, 1], [1, 2, 2, 1])
+    assert all(n.get("steps", 100) == 100 for s in stages.values() for _, n in s)
+    assert dict(stages["auto-attack-plus"])["apgd-dlr"]["restarts"] == 5
+    assert dict(stages["auto-attack-rand"])["apgd-ce"]["draws"] == 20
+
+
+def test_a_randomized_model_is_attacked_in_the_mean():
+    def noisy(scale, x, key):
+        import jax
+
+        return planted.plain(scale, x + jax.random.uniform(key, (), x.dtype, -0.01, 0.01))
+
+    found = auto_attack(
+        Randomized(noisy),
+        PARAMS,
+        CLIPS,
+        LABELS,
+        epsilon=8 / 255,
+        version=["apgd-ce", "pgd"],
+        settings=AttackSettings(steps=4, draws=3),
+    )
+    np.testing.assert_array_equal(found.robust, [0, 0, 1, 0, 1])
+    assert found.log[0].gradient_evaluations == 4 * 5 * 3
+    assert found.log[1].gradient_evaluations == 2 * 4 * 3

@@ -1,0 +1,52 @@
+"""A journal gives back what was written whole, and nothing else."""
+
+import pytest
+
+from jaxmoe.evaluation.journal import Journal
+
+
+def write(file, fingerprint="f", values=range(3)):
+    journal = Journal(file, fingerprint)
+    for value in values:
+        journal.recall(("key", value), lambda value=value: {"squared": value**2})
+    return journal
+
+
+def refuse():
+    raise AssertionError("computed again")
+
+
+def test_what_was_computed_is_not_computed_again(tmp_path):
+    write(tmp_path / "j")
+    journal = Journal(tmp_path / "j", "f")
+    assert journal.found == 3
+    assert journal.recall(("key", 2), refuse) == {"squared": 4}
+    with pytest.raises(AssertionError, match="again"):
+        journal.recall(("key", 3), refuse)
+
+
+@pytest.mark.parametrize("lost", [1, 2, 9, 20, 30])
+def test_a_torn_record_is_cut_away_and_the_rest_serves(tmp_path, lost):
+    write(tmp_path / "j")
+    whole = (tmp_path / "j").read_bytes()
+    (tmp_path / "j").write_bytes(whole[:-lost])
+    journal = write(tmp_path / "j", values=range(2, 3))
+    assert 1 <= journal.found < 3
+    assert Journal(tmp_path / "j", "f").recall(("key", 2), refuse) == {"squared": 4}
+
+
+def test_another_evaluation_begins_anew(tmp_path):
+    write(tmp_path / "j")
+    assert write(tmp_path / "j", fingerprint="g", values=range(1)).found == 0
+    assert Journal(tmp_path / "j", "g").found == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing of ours", b"\x80\x05K"])
+def test_a_file_that_is_no_journal_is_begun_anew(tmp_path, content):
+    (tmp_path / "j").write_bytes(content)
+    assert write(tmp_path / "j").found == 0
+    assert Journal(tmp_path / "j", "f").found == 3
+
+
+def test_without_a_file_nothing_is_kept():
+    assert write(None).found == 0

@@ -33,6 +33,11 @@ from jaxmoe.attacks.registry import (
 )
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.square import square
+from jaxmoe.attacks.temporal_attacks import (
+    flickering,
+    sparse_frames_attack,
+    temporal_translation,
+)
 from jaxmoe.attacks.updates import (
     momentum,
     steepest_direction,
@@ -61,6 +66,7 @@ __all__ = [
     "fab_targeted",
     "fgsm",
     "find_attack",
+    "flickering",
     "guided_router_attack",
     "joint_attack",
     "joint_guided_attack",
@@ -77,10 +83,12 @@ __all__ = [
     "router_attack",
     "router_loss",
     "router_output",
+    "sparse_frames_attack",
     "square",
     "steepest_direction",
     "steepest_step",
     "targeted_difference_of_logits_ratio",
     "temporal_momentum",
     "temporal_step",
+    "temporal_translation",
 ]

@@ -19,6 +19,8 @@ _STATIC = (
     "targets",
     "queries",
     "square_frames",
+    "shifts",
+    "sparse_frames",
     "gradient",
     "momentum_axis",
     "momentum_direction",
@@ -48,6 +50,9 @@ class AttackSettings:
       targets: wrong classes that a targeted attack aims at, ≥ 1; K − 1 at most are.
       queries: looks of a black-box attack after its first, ≥ 1.
       square_frames: frames that a square of the Square attack spans, ≥ 1; None is all.
+      shifts: frames by which temporal translation shifts a clip at most, each way, ≥ 0. The shifts'
+        weights are a Gaussian of σ = shifts / 3, as in its authors' code.
+      sparse_frames: frames that the sparse attack changes, ≥ 1; T at most are.
       gradient: what is seen of the mixture's gradient (`mixture.with_gradient`).
       momentum_axis: along what temporal momentum accumulates (`updates.temporal_momentum`).
       momentum_direction: the published formula shortens the steps of sensitive frames.
@@ -69,6 +74,8 @@ class AttackSettings:
     targets: int = 9
     queries: int = 5000
     square_frames: int | None = None
+    shifts: int = 3
+    sparse_frames: int = 4
     gradient: GradientMode = "hard"
     momentum_axis: Axis = "iterations"
     momentum_direction: Direction = "shorten"
@@ -80,10 +87,12 @@ class AttackSettings:
             value = getattr(self, name)
             if isinstance(value, int | float) and not 0 <= value < float("inf"):
                 raise ValueError(f"attack.{name}: {value} is not a finite number ≥ 0")
-        for name in ("steps", "restarts", "targets", "queries", "square_frames"):
+        for name in ("steps", "restarts", "targets", "queries", "square_frames", "sparse_frames"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"attack.{name}: {value} is not at least 1")
+        if self.shifts < 0:
+            raise ValueError(f"attack.shifts: {self.shifts} is not at least 0")
         _check_one_of("gradient", self.gradient, GRADIENT_MODES)
         _check_one_of("momentum_axis", self.momentum_axis, AXES)
         _check_one_of("momentum_direction", self.momentum_direction, DIRECTIONS)

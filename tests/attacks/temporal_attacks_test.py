@@ -132,12 +132,25 @@ def test_frames_are_told_apart_where_squares_of_gradients_underflow():
     np.testing.assert_array_equal(changed, np.eye(T, dtype=bool)[want])
 
 
-def test_the_clean_clips_gradient_counts_where_it_is_zero_or_not_finite():
-    x = np.stack([X[0], np.full_like(X[0], np.nan)])
-    got = run("sparse", ThreatModel("linf", 0.1), x=x, y=Y[:2], steps=3)
-    np.testing.assert_array_equal(got.finite, [True, False])
-    flat = run("sparse", ThreatModel("linf", 0.1), weights=0 * WEIGHTS, steps=3)
-    np.testing.assert_allclose(flat.zero_gradient, 1, rtol=1e-6)
+def test_where_the_gradient_is_zero_allowed_frames_are_taken_all_the_same():
+    threat = ThreatModel("linf", 0.1, frames=jnp.array([False, True, False, True, True]))
+    got = run("sparse", threat, weights=0 * WEIGHTS, sparse_frames=2, steps=3)
+    changed = (got.x_adv != np.float32(X)).any((2, 3, 4))
+    np.testing.assert_array_equal(changed.sum(1), 2)
+    np.testing.assert_allclose(got.zero_gradient, 1, rtol=1e-6)
+
+
+def test_a_clean_gradient_that_is_not_finite_is_reported():
+    def classify_roots(params, x):
+        return classify(params, jnp.sqrt(jnp.abs(x - 0.5)))
+
+    x = np.float32(X)
+    x[1, 0, 0, 0, 0] = 0.5  # where the root has no slope, and no later iterate is
+    threat, numbers = ThreatModel("linf", 0.1), AttackSettings(steps=2, sparse_frames=T)
+    attack = jax.jit(build_attack("sparse", classify_roots, threat, numbers))
+    got = attack(jax.random.key(0), jnp.asarray(WEIGHTS, jnp.float32), x, jnp.asarray(Y))
+    np.testing.assert_array_equal(got.finite, [True, False, True, True])
+    assert np.isfinite(got.loss_trace).all()
 
 
 @pytest.mark.parametrize("frames", [None, FRAMES])

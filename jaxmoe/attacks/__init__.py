@@ -35,6 +35,11 @@ from jaxmoe.attacks.registry import (
 )
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.square import square
+from jaxmoe.attacks.temporal_attacks import (
+    flickering,
+    sparse_frames_attack,
+    temporal_translation,
+)
 from jaxmoe.attacks.updates import (
     momentum,
     steepest_direction,
@@ -67,6 +72,7 @@ __all__ = [
     "fab_targeted",
     "fgsm",
     "find_attack",
+    "flickering",
     "guided_router_attack",
     "joint_attack",
     "joint_guided_attack",
@@ -83,6 +89,7 @@ __all__ = [
     "router_attack",
     "router_loss",
     "router_output",
+    "sparse_frames_attack",
     "square",
     "stage",
     "steepest_direction",
@@ -90,4 +97,5 @@ __all__ = [
     "targeted_difference_of_logits_ratio",
     "temporal_momentum",
     "temporal_step",
+    "temporal_translation",
 ]

@@ -20,6 +20,11 @@ from jaxmoe.attacks.fab import fab, fab_targeted
 from jaxmoe.attacks.gradient_attacks import fgsm, lipschitz_attack, mi_fgsm, pgd
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.square import square
+from jaxmoe.attacks.temporal_attacks import (
+    flickering,
+    sparse_frames_attack,
+    temporal_translation,
+)
 from jaxmoe.threat import ThreatModel
 
 
@@ -55,6 +60,9 @@ ATTACKS: dict[str, NamedAttack] = {
     "fab": NamedAttack("FAB", fab, "model"),
     "fab-t": NamedAttack("FAB-T", fab_targeted, "model"),
     "square": NamedAttack("Square", square, "model", black_box=True),
+    "tt": NamedAttack("TT", temporal_translation, "model", from_clean=True),
+    "sparse": NamedAttack("Sparse", sparse_frames_attack, "model"),
+    "flicker": NamedAttack("Flicker", flickering, "model"),
     "pgd-r": NamedAttack("PGD-R", router_attack, "router"),
     "tla-r": NamedAttack("TLA-R", lipschitz_router_attack, "router"),
     "tlga-r": NamedAttack("TLGA-R", guided_router_attack, "router"),

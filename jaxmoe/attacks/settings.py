@@ -20,11 +20,24 @@ _STATIC = (
     "queries",
     "square_frames",
     "draws",
+    "shifts",
+    "sparse_frames",
     "gradient",
     "momentum_axis",
     "momentum_direction",
     "router_output",
     "stop_denominator",
+)
+
+
+_AT_LEAST_ONE = (
+    "steps",
+    "restarts",
+    "targets",
+    "queries",
+    "square_frames",
+    "draws",
+    "sparse_frames",
 )
 
 
@@ -51,6 +64,9 @@ class AttackSettings:
       queries: looks of a black-box attack after its first, ≥ 1.
       square_frames: frames that a square of the Square attack spans, ≥ 1; None is all.
       draws: looks at a `Randomized` model for one gradient of APGD, PGD, MI-FGSM or FGSM, ≥ 1.
+      shifts: frames by which temporal translation shifts a clip at most, each way, ≥ 0. The shifts'
+        weights are a Gaussian of σ = shifts / 3, as in its authors' code.
+      sparse_frames: frames that the sparse attack changes, ≥ 1; T at most are.
       gradient: what is seen of the mixture's gradient (`mixture.with_gradient`).
       momentum_axis: along what temporal momentum accumulates (`updates.temporal_momentum`).
       momentum_direction: the published formula shortens the steps of sensitive frames.
@@ -74,6 +90,8 @@ class AttackSettings:
     queries: int = 5000
     square_frames: int | None = None
     draws: int = 20
+    shifts: int = 3
+    sparse_frames: int = 4
     gradient: GradientMode = "hard"
     momentum_axis: Axis = "iterations"
     momentum_direction: Direction = "shorten"
@@ -85,10 +103,12 @@ class AttackSettings:
             value = getattr(self, name)
             if isinstance(value, int | float) and not 0 <= value < float("inf"):
                 raise ValueError(f"attack.{name}: {value} is not a finite number ≥ 0")
-        for name in ("steps", "restarts", "targets", "queries", "square_frames", "draws"):
+        for name in _AT_LEAST_ONE:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"attack.{name}: {value} is not at least 1")
+        if self.shifts < 0:
+            raise ValueError(f"attack.shifts: {self.shifts} is not at least 0")
         _check_one_of("gradient", self.gradient, GRADIENT_MODES)
         _check_one_of("momentum_axis", self.momentum_axis, AXES)
         _check_one_of("momentum_direction", self.momentum_direction, DIRECTIONS)

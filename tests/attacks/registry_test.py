@@ -1,5 +1,6 @@
 """What every named attack must keep to, whatever it attacks."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -16,11 +17,15 @@ from jaxmoe.attacks import ATTACKS, AttackSettings, build_attack, find_attack
 from jaxmoe.threat import ThreatModel, example_keys
 
 SHAPES = [(4, 3, 2, 2, 1), (4, 2, 3, 1)]
-SETTINGS = AttackSettings(steps=3, lam=1e-3, queries=5)
+NEED_HEIGHT = ("flicker",)  # the second shape has none
+SETTINGS = AttackSettings(steps=3, lam=1e-3, queries=5, shifts=2, sparse_frames=1)
 KINDS = [
     # Each attack meets both norms and both shapes; half of the pairs at night.
     pytest.param(
-        name, norm, SHAPES[(place // 2 + l2) % 2], marks=[pytest.mark.nightly] * ((place + l2) % 2)
+        name,
+        norm,
+        SHAPES[0 if name in NEED_HEIGHT else (place // 2 + l2) % 2],
+        marks=[pytest.mark.nightly] * ((place + l2) % 2),
     )
     for place, name in enumerate(ATTACKS)
     for l2, norm in enumerate(("linf", "l2"))
@@ -75,7 +80,7 @@ def test_more_steps_in_a_smaller_batch_go_on_where_fewer_ended(small, run_attack
     threat = ThreatModel("linf", jnp.float32(0.1), frames=jnp.ones(SHAPES[0][1], bool))
     keys = example_keys(jax.random.key(0), jnp.arange(4))
     short = run_attack(name, keys, s.x, s.y, threat, SETTINGS)
-    longer = AttackSettings(steps=6, lam=1e-3)
+    longer = dataclasses.replace(SETTINGS, steps=6, queries=5000)
     long = run_attack(name, keys[:2], s.x[:2], s.y[:2], threat, longer)
     looks = short.loss_trace.shape[0]
     np.testing.assert_allclose(long.loss_trace[:looks], short.loss_trace[:, :2], rtol=1e-4)
@@ -145,6 +150,9 @@ def test_an_attack_on_a_part_needs_a_mixture(name):
         ("fab", 40, 12),
         ("fab-t", 30, 36),
         ("square", 0, 12),
+        ("tt", 35, 6),
+        ("sparse", 11, 12),
+        ("flicker", 10, 12),
     ],
 )
 def test_gradients_and_looks_are_those_that_the_attack_takes(small, name, gradients, looks):

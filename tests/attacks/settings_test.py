@@ -16,6 +16,8 @@ from jaxmoe.attacks import AttackSettings
         ("gamma2", -1, r"attack.gamma2: -1"),
         ("steps", 0, r"attack.steps: 0 is not at least 1"),
         ("restarts", 0, r"attack.restarts: 0 is not at least 1"),
+        ("shifts", -1, r"attack.shifts: -1 is not at least 0"),
+        ("sparse_frames", 0, r"attack.sparse_frames: 0 is not at least 1"),
         ("gradient", "true", r"attack.gradient: 'true' is not one of hard, soft, straight_through"),
         ("momentum_axis", "x", r"attack.momentum_axis: 'x' is not one of iterations, frames"),
         ("momentum_direction", "x", r"attack.momentum_direction: 'x' is not one of shorten, boost"),
@@ -32,5 +34,12 @@ def test_the_numbers_are_traced_and_the_others_are_static():
     assert len(leaves) == 7
     numbers = AttackSettings(alpha=0.5, decay=0.1, lam=0.2, gamma1=0.3, gamma2=0.4)
     assert jax.tree.structure(numbers) == structure
-    for field in ({"steps": 3}, {"restarts": 2}, {"gradient": "soft"}, {"stop_denominator": True}):
+    for field in (
+        {"steps": 3},
+        {"restarts": 2},
+        {"shifts": 2},
+        {"sparse_frames": 2},
+        {"gradient": "soft"},
+        {"stop_denominator": True},
+    ):
         assert jax.tree.structure(AttackSettings(**field)) != structure

@@ -25,8 +25,8 @@ from jaxmoe.attacks.perturb import (
     is_finite,
     is_zero,
     numbered_keys,
-    pick_attempts,
     spread,
+    strongest_attempt,
     where_example,
 )
 from jaxmoe.attacks.settings import AttackSettings
@@ -79,7 +79,7 @@ def auto_pgd_targeted(
 
             return maximize(numbered_keys(keys, number), x, look, threat, settings.steps)
 
-        return _strongest(attempt, targets.shape[0] * settings.restarts)
+        return strongest_attempt(attempt, targets.shape[0] * settings.restarts)
 
     return attack
 
@@ -96,7 +96,7 @@ def _untargeted(model: Model, threat: ThreatModel, settings: AttackSettings, obj
         def attempt(number):
             return maximize(numbered_keys(keys, number), x, look, threat, settings.steps)
 
-        return _strongest(attempt, settings.restarts)
+        return strongest_attempt(attempt, settings.restarts)
 
     return attack
 
@@ -228,13 +228,3 @@ def schedule(steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             checkpoints[number], last = True, number + 1
             window = max(window - shorter, shortest)
     return np.arange(steps) == 0, windows, checkpoints
-
-
-def _strongest(attempt: Callable, attempts: int) -> AttackResult:
-    """Example by example the attempt on which the model failed, or else that of greatest loss."""
-    if attempts == 1:
-        return attempt(0)[0]
-    results, failed = jax.lax.map(attempt, jnp.arange(attempts))
-    # A larger loss says nothing across targets: an attempt that succeeded is worth more.
-    winner = jnp.argmax(jnp.where(failed, jnp.inf, results.loss), axis=0)
-    return pick_attempts(results, winner)

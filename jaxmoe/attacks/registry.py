@@ -15,6 +15,14 @@ from jaxmoe.attacks.component_attacks import (
     lipschitz_router_attack,
     router_attack,
 )
+from jaxmoe.attacks.enumerated_attacks import (
+    each_expert_attack,
+    enumerated_route_attack,
+    targeted_expert_attack,
+    targeted_joint_attack,
+    targeted_pgd,
+    targeted_router_attack,
+)
 from jaxmoe.attacks.fab import fab, fab_targeted
 from jaxmoe.attacks.gradient_attacks import fgsm, lipschitz_attack, mi_fgsm, pgd
 from jaxmoe.attacks.settings import AttackSettings
@@ -57,6 +65,12 @@ ATTACKS: dict[str, NamedAttack] = {
     "tla-m": NamedAttack("TLA-M", lipschitz_attack, "model"),
     "j-tla": NamedAttack("J-TLA", joint_attack, "joint"),
     "j-tlga": NamedAttack("J-TLGA", joint_guided_attack, "joint"),
+    "pgd-t": NamedAttack("PGD-T", targeted_pgd, "model"),
+    "pgd-r-t": NamedAttack("PGD-R-T", targeted_router_attack, "router"),
+    "pgd-e-t": NamedAttack("PGD-E-T", targeted_expert_attack, "experts"),
+    "pgd-each-e": NamedAttack("PGD-each-E", each_expert_attack, "experts"),
+    "enumerated-route": NamedAttack("Enumerated route", enumerated_route_attack, "joint"),
+    "j-tlga-t": NamedAttack("J-TLGA-T", targeted_joint_attack, "joint"),
 }
 
 

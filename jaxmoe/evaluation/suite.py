@@ -25,7 +25,13 @@ from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.programs import OUTPUTS, Programs
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row, SuiteResult, robust
 from jaxmoe.evaluation.scoring import Metric, Outputs, Scores
-from jaxmoe.evaluation.summary import join_valid, mean, summarize_lipschitz, summarize_routing
+from jaxmoe.evaluation.summary import (
+    join_valid,
+    mean,
+    summarize_isolated,
+    summarize_lipschitz,
+    summarize_routing,
+)
 from jaxmoe.threat import Norm, ThreatModel
 
 BatchesFactory = Callable[[], Iterable[dict[str, np.ndarray]]]
@@ -230,6 +236,7 @@ class _Run:
             compile_seconds=_seconds_of(self.programs, name) - compiled,
             loss_trace=trace.mean(axis=1, dtype=np.float64).tolist(),
             zero_gradient=mean(join_valid([result.zero_gradient for result in seen], valid)),
+            **summarize_isolated(named.component, clean.correct, scores, valid),
             **summarize_routing(routers, scores, valid),
             **summarize_lipschitz([score.lipschitz for score in scores], valid),
         )

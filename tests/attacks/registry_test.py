@@ -73,7 +73,12 @@ def test_what_is_returned_is_allowed_repeatable_and_the_examples_own(
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.nightly] * (name not in BY_DAY)) for name in ATTACKS],
+    [
+        pytest.param(name, marks=[pytest.mark.nightly] * (name not in BY_DAY))
+        for name in ATTACKS
+        # The last look of FAB is at what it returns, and Square stops where all clips are wrong.
+        if not name.startswith(("fab", "square"))
+    ],
 )
 def test_more_steps_in_a_smaller_batch_go_on_where_fewer_ended(small, run_attack, name):
     s = small(SHAPES[0])

@@ -17,12 +17,7 @@ from jaxmoe.attacks.auto_pgd import maximize
 from jaxmoe.attacks.component_attacks import check_mixture, expert_loss, router_loss
 from jaxmoe.attacks.gradient_attacks import model_loss
 from jaxmoe.attacks.objectives import cross_entropy, is_right, likeliest_targets
-from jaxmoe.attacks.perturb import (
-    AttackResult,
-    numbered_keys,
-    perturb,
-    strongest_attempt,
-)
+from jaxmoe.attacks.perturb import AttackResult, numbered_keys, perturb, strongest_attempt
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.mixture import Mixture, choose
 from jaxmoe.threat import ThreatModel, per_example_keys

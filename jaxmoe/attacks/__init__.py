@@ -14,6 +14,14 @@ from jaxmoe.attacks.component_attacks import (
     router_attack,
     router_loss,
 )
+from jaxmoe.attacks.enumerated_attacks import (
+    each_expert_attack,
+    enumerated_route_attack,
+    targeted_expert_attack,
+    targeted_joint_attack,
+    targeted_pgd,
+    targeted_router_attack,
+)
 from jaxmoe.attacks.fab import fab, fab_targeted
 from jaxmoe.attacks.gradient_attacks import fgsm, lipschitz_attack, mi_fgsm, model_loss, pgd
 from jaxmoe.attacks.objectives import (
@@ -66,6 +74,8 @@ __all__ = [
     "constant_step",
     "cross_entropy",
     "difference_of_logits_ratio",
+    "each_expert_attack",
+    "enumerated_route_attack",
     "expert_attack",
     "expert_loss",
     "fab",
@@ -95,6 +105,10 @@ __all__ = [
     "steepest_direction",
     "steepest_step",
     "targeted_difference_of_logits_ratio",
+    "targeted_expert_attack",
+    "targeted_joint_attack",
+    "targeted_pgd",
+    "targeted_router_attack",
     "temporal_momentum",
     "temporal_step",
     "temporal_translation",

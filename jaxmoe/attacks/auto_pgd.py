@@ -31,8 +31,8 @@ from jaxmoe.attacks.perturb import (
     is_finite,
     is_zero,
     numbered_keys,
-    pick_attempts,
     spread,
+    strongest_attempt,
     where_example,
 )
 from jaxmoe.attacks.randomized import Randomized
@@ -117,7 +117,7 @@ def _look(model: Model, settings: AttackSettings, params, y, loss) -> Look:
 
 
 def _counted(model: Model, settings: AttackSettings, attempt, attempts: int) -> AttackResult:
-    result = _strongest(attempt, attempts)
+    result = strongest_attempt(attempt, attempts)
     return result._replace(gradients=result.gradients * gradients_per_step(model, settings))
 
 
@@ -248,13 +248,3 @@ def schedule(steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             checkpoints[number], last = True, number + 1
             window = max(window - shorter, shortest)
     return np.arange(steps) == 0, windows, checkpoints
-
-
-def _strongest(attempt: Callable, attempts: int) -> AttackResult:
-    """Example by example the attempt on which the model failed, or else that of greatest loss."""
-    if attempts == 1:
-        return attempt(0)[0]
-    results, failed = jax.lax.map(attempt, jnp.arange(attempts))
-    # A larger loss says nothing across targets: an attempt that succeeded is worth more.
-    winner = jnp.argmax(jnp.where(failed, jnp.inf, results.loss), axis=0)
-    return pick_attempts(results, winner)

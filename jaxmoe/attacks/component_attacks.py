@@ -122,8 +122,17 @@ def expert_loss(
     return loss
 
 
+def check_mixture(model) -> None:
+    """Raises a ValueError for a model that is no mixture: it has no parts to attack."""
+    if not isinstance(model, Mixture):
+        raise ValueError(
+            f"attack: attacks on routers, experts or both need a Mixture, not {model!r}; a model "
+            "that is no mixture has no such parts"
+        )
+
+
 def _router_attack(mixture, threat, settings, step, *, lam, gamma1) -> Attack:
-    _check_mixture(mixture)
+    check_mixture(mixture)
 
     def attack(key, params, x, y):
         del y
@@ -134,7 +143,7 @@ def _router_attack(mixture, threat, settings, step, *, lam, gamma1) -> Attack:
 
 
 def _expert_attack(mixture, threat, settings, step, *, lam) -> Attack:
-    _check_mixture(mixture)
+    check_mixture(mixture)
 
     def attack(key, params, x, y):
         routing = choose(mixture.route(params, x), mixture.top_k, mixture.combine)
@@ -145,7 +154,7 @@ def _expert_attack(mixture, threat, settings, step, *, lam) -> Attack:
 
 
 def _joint_attack(mixture, threat, settings, *, gamma1) -> Attack:
-    _check_mixture(mixture)
+    check_mixture(mixture)
 
     def attack(key, params, x, y):
         whole = model_loss(mixture, settings, params, x, y)
@@ -157,14 +166,6 @@ def _joint_attack(mixture, threat, settings, *, gamma1) -> Attack:
         return _perturb(key, x, loss, threat, temporal_step(threat, settings), settings)
 
     return attack
-
-
-def _check_mixture(model) -> None:
-    if not isinstance(model, Mixture):
-        raise ValueError(
-            f"attack: attacks on routers, experts or both need a Mixture, not {model!r}; a model "
-            "that is no mixture has no such parts"
-        )
 
 
 def _perturb(key, x, loss, threat, update, settings):

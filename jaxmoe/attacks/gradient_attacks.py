@@ -12,7 +12,7 @@ from jaxmoe.attacks.attack import (
     temporal_step,
 )
 from jaxmoe.attacks.objectives import cross_entropy, lipschitz_quotient
-from jaxmoe.attacks.perturb import perturb
+from jaxmoe.attacks.perturb import Objective, perturb
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.updates import momentum, steepest_step
 from jaxmoe.threat import ThreatModel
@@ -68,8 +68,13 @@ def lipschitz_attack(
     return attack
 
 
-def model_loss(model: Model, settings: AttackSettings, params, x, y):
-    """ℓ_MoE(x') = CE(F(x'), y) + λ L_Lip(F), as an objective."""
+def model_loss(
+    model: Model, settings: AttackSettings, params, x, y, *, classification=cross_entropy
+) -> Objective:
+    """ℓ_MoE(x') = CE(F(x'), y) + λ L_Lip(F), as an objective.
+
+    `classification(logits, y) -> [B]` may take the CE's place.
+    """
     apply = as_apply(model, settings)
     clean = apply(params, x)
 
@@ -78,7 +83,7 @@ def model_loss(model: Model, settings: AttackSettings, params, x, y):
         quotient = lipschitz_quotient(
             logits, clean, x_adv, x, stop_denominator=settings.stop_denominator
         )
-        return cross_entropy(logits, y) + settings.lam * quotient
+        return classification(logits, y) + settings.lam * quotient
 
     return loss
 

@@ -108,6 +108,24 @@ def perturb(
     return pick_attempts(results, jnp.argmax(results.loss, axis=0))
 
 
+def strongest_attempt(
+    attempt: Callable[[Array | int], tuple[AttackResult, Bool[Array, " batch"]]], attempts: int
+) -> AttackResult:
+    """Example by example the attempt on which the model failed, or else that of greatest loss.
+
+    Args:
+      attempt: `number -> (result, whether the model failed on its x_adv)`. Attempts run one after
+        another: under `vmap`, experts would be grouped convolutions, slow on every platform.
+      attempts: how many, ≥ 1.
+    """
+    if attempts == 1:
+        return attempt(0)[0]
+    results, failed = jax.lax.map(attempt, jnp.arange(attempts))
+    # A larger loss says nothing across targets: an attempt that succeeded is worth more.
+    winner = jnp.argmax(jnp.where(failed, jnp.inf, results.loss), axis=0)
+    return pick_attempts(results, winner)
+
+
 def pick_attempts(attempts: AttackResult, winner: Int[Array, " batch"]) -> AttackResult:
     """One result of several, stacked on a leading axis: example by example the attempt `winner`.
 

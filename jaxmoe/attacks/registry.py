@@ -16,6 +16,14 @@ from jaxmoe.attacks.component_attacks import (
     lipschitz_router_attack,
     router_attack,
 )
+from jaxmoe.attacks.enumerated_attacks import (
+    each_expert_attack,
+    enumerated_route_attack,
+    targeted_expert_attack,
+    targeted_joint_attack,
+    targeted_pgd,
+    targeted_router_attack,
+)
 from jaxmoe.attacks.fab import fab, fab_targeted
 from jaxmoe.attacks.gradient_attacks import fgsm, lipschitz_attack, mi_fgsm, pgd
 from jaxmoe.attacks.settings import AttackSettings
@@ -37,11 +45,13 @@ class NamedAttack(NamedTuple):
     one_step: bool = False
     from_clean: bool = False  # starts at the clean input, where a restart would repeat the run
     black_box: bool = False  # looks at logits alone, `queries` times
+    by_parts: bool = False  # of a mixture: its gradients are those of parts, never of the whole
 
     @property
     def sees_routing(self) -> bool:
         """Whether its gradient is that of a whole mixture, of which there are three modes."""
-        return self.component in ("model", "joint") and not self.black_box
+        whole = self.component in ("model", "joint")
+        return whole and not (self.black_box or self.by_parts)
 
     def steps(self, settings: AttackSettings) -> int:
         """Steps of one start: gradients' or, of a black-box attack, queries."""
@@ -71,6 +81,14 @@ ATTACKS: dict[str, NamedAttack] = {
     "tla-m": NamedAttack("TLA-M", lipschitz_attack, "model"),
     "j-tla": NamedAttack("J-TLA", joint_attack, "joint"),
     "j-tlga": NamedAttack("J-TLGA", joint_guided_attack, "joint"),
+    "pgd-t": NamedAttack("PGD-T", targeted_pgd, "model"),
+    "pgd-r-t": NamedAttack("PGD-R-T", targeted_router_attack, "router"),
+    "pgd-e-t": NamedAttack("PGD-E-T", targeted_expert_attack, "experts"),
+    "pgd-each-e": NamedAttack("PGD-each-E", each_expert_attack, "experts"),
+    "enumerated-route": NamedAttack(
+        "Enumerated route", enumerated_route_attack, "joint", by_parts=True
+    ),
+    "j-tlga-t": NamedAttack("J-TLGA-T", targeted_joint_attack, "joint"),
 }
 
 

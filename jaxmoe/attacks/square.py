@@ -19,8 +19,8 @@ from jaxmoe.attacks.perturb import (
     AttackResult,
     Objective,
     numbered_keys,
-    pick_attempts,
     spread,
+    strongest_attempt,
     where_example,
 )
 from jaxmoe.attacks.settings import AttackSettings
@@ -43,12 +43,10 @@ def square(
 
         def attempt(number):
             own = numbered_keys(keys, number)
-            return search(own, x, lambda x_adv: margin(apply(params, x_adv), y), threat, settings)
+            result = search(own, x, lambda x_adv: margin(apply(params, x_adv), y), threat, settings)
+            return result, result.loss > 0
 
-        if settings.restarts == 1:
-            return attempt(0)
-        results = jax.lax.map(attempt, jnp.arange(settings.restarts))
-        return pick_attempts(results, jnp.argmax(results.loss, axis=0))
+        return strongest_attempt(attempt, settings.restarts)
 
     return attack
 

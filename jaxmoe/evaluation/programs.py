@@ -91,11 +91,11 @@ class Programs:
         """Scores of adversarial clips by the hard forward, and the seconds that they took."""
         outputs, seconds = self._outputs(params, x_adv, batch["label"])
 
-        def program(x_adv, clip, outputs, clean, epsilon):
-            threat = ThreatModel(self.norm, epsilon)
-            return score(self.model, threat, x_adv, to_pixels(clip), outputs, clean)
+        def program(x_adv, clip, label, outputs, clean, epsilon):
+            threat, x = ThreatModel(self.norm, epsilon), to_pixels(clip)
+            return score(self.model, self.metric, threat, x_adv, x, label, outputs, clean)
 
-        inputs = x_adv, batch["clip"], outputs, clean, jnp.float32(epsilon)
+        inputs = x_adv, batch["clip"], batch["label"], outputs, clean, jnp.float32(epsilon)
         scores, more_seconds = self.timed("score", program, *inputs)
         return scores, seconds + more_seconds
 

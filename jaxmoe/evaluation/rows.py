@@ -28,6 +28,9 @@ class Row(NamedTuple):
     gradient_evaluations: float  # per clip, those that were taken; a cascade's mean over clips
     seconds: float  # of the attack on all clips, without compilation and scoring
     compile_seconds: float  # in the first ε's row of an attack, where it is compiled
+    # 0–1; right when clean and where the attacked part alone sees x': RA-R of attacks on the
+    # router, RA-E of those on the experts. End to end both are `robust_accuracy`.
+    isolated_accuracy: float | None = None
     flip_rate: float | None = None  # share of clips whose first choice of expert changed
     routing_iou: float | None = None  # mean IoU of the sets of chosen experts, clean and attacked
     load_clean: list[float] | None = None  # [M], share of clips by first choice

@@ -15,7 +15,7 @@ from jaxmoe.attacks.attack import Model, scored_apply
 from jaxmoe.attacks.perturb import is_finite
 from jaxmoe.evaluation import metrics
 from jaxmoe.evaluation.lipschitz import Lipschitz, mixture_lipschitz, model_lipschitz
-from jaxmoe.mixture import Mixture
+from jaxmoe.mixture import Mixture, combine_experts
 from jaxmoe.threat import ThreatModel
 
 Metric = Callable[[Array, Array], Float[Array, " batch"]]
@@ -44,6 +44,9 @@ class Scores(NamedTuple):
     flip: Bool[Array, " batch"] | None
     iou: Float[Array, " batch"] | None
     entropy: Float[Array, " batch"] | None  # nats, at x'
+    # Right where one part alone sees x', and the other the clean clip.
+    isolated_router: Float[Array, " batch"] | None
+    isolated_experts: Float[Array, " batch"] | None
 
 
 class Verdict(NamedTuple):
@@ -77,22 +80,31 @@ def run_model(model: Model, metric: Metric, params: Any, x: Array, y: Array) -> 
 
 
 def score(
-    model: Model, threat: ThreatModel, x_adv: Array, x: Array, outputs: Outputs, clean: Outputs
+    model: Model,
+    metric: Metric,
+    threat: ThreatModel,
+    x_adv: Array,
+    x: Array,
+    y: Array,
+    outputs: Outputs,
+    clean: Outputs,
 ) -> Scores:
     """The scores of adversarial clips `x_adv`, pixels in [0, 1], against the clean ones.
 
     Args:
       model: what was attacked.
+      metric: says what is right in the isolated forms.
       threat: what the attack was allowed.
       x_adv: the adversarial clips.
       x: the clean clips.
+      y: their labels.
       outputs: `run_model` of `x_adv`.
       clean: `run_model` of `x`.
     """
     common = (outputs.correct, outputs.finite, threat.size(x_adv, x), _in_box(x_adv, x, threat))
     if not isinstance(model, Mixture):
         lipschitz = model_lipschitz(outputs.logits, clean.logits, x_adv, x)
-        return Scores(*common, lipschitz, None, None, None, None)
+        return Scores(*common, lipschitz, *[None] * 6)
     lipschitz = mixture_lipschitz(
         (outputs.logits, outputs.router, outputs.experts),
         (clean.logits, clean.router, clean.experts),
@@ -106,6 +118,8 @@ def score(
         metrics.choice_flips(outputs.router, clean.router),
         metrics.routing_iou(outputs.router, clean.router, model.top_k),
         metrics.routing_entropy(outputs.router),
+        metric(combine_experts(model, outputs.router, clean.experts), y),
+        metric(combine_experts(model, clean.router, outputs.experts), y),
     )
 
 

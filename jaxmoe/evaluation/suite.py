@@ -36,7 +36,13 @@ from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.programs import OUTPUTS, Programs
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row, StageRow, SuiteResult, robust, stage_line
 from jaxmoe.evaluation.scoring import Metric, Outputs, Scores
-from jaxmoe.evaluation.summary import join_valid, mean, summarize_lipschitz, summarize_routing
+from jaxmoe.evaluation.summary import (
+    join_valid,
+    mean,
+    summarize_isolated,
+    summarize_lipschitz,
+    summarize_routing,
+)
 from jaxmoe.mixture import GradientMode, Mixture
 from jaxmoe.threat import Norm, ThreatModel
 
@@ -267,6 +273,7 @@ class _Run:
             compile_seconds=_seconds_of(self.programs, name) - compiled,
             loss_trace=trace.mean(axis=1, dtype=np.float64).tolist(),
             zero_gradient=mean(join_valid([result.zero_gradient for result in seen], valid)),
+            **summarize_isolated(named.component, clean.correct, scores, valid),
             **summarize_routing(routers, scores, valid),
             **summarize_lipschitz([score.lipschitz for score in scores], valid),
         )

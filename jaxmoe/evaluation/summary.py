@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxmoe.evaluation import metrics
 from jaxmoe.evaluation.lipschitz import Lipschitz
+from jaxmoe.evaluation.rows import robust
 from jaxmoe.evaluation.scoring import Scores
 
 
@@ -44,6 +45,25 @@ def summarize_routing(
         "routing_entropy_adversarial": entropy,
         "routing_entropy_adversarial_normalized": entropy / largest,
     }
+
+
+def summarize_isolated(
+    component: str, clean: np.ndarray, scores: list[Scores], valid: list[np.ndarray]
+) -> dict[str, Any]:
+    """A row's isolated accuracy, of an attack on one part of a mixture.
+
+    Args:
+      component: what was attacked (`NamedAttack.component`).
+      clean: what was right without an attack, of the valid clips, [N].
+      scores: of every batch, padding included.
+      valid: which clips of each batch count, bool [B].
+    """
+    if component not in ("router", "experts"):
+        return {}
+    right = [getattr(score, f"isolated_{component}") for score in scores]
+    if right[0] is None:
+        return {}
+    return {"isolated_accuracy": mean(robust(join_valid(right, valid), clean))}
 
 
 def summarize_lipschitz(figures: list[Lipschitz], valid: list[np.ndarray]) -> dict[str, Any]:

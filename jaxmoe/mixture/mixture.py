@@ -184,8 +184,17 @@ def stack_experts(experts: Sequence[Params]) -> Params:
 
 def apply_dense(mixture: Mixture, params: Params, x: Clips) -> Float[Array, "batch ..."]:
     """F(x) by running every expert on every clip: the reference that `apply` must equal."""
-    routing = choose(mixture.route(params, x), mixture.top_k, mixture.combine)
-    outputs = jnp.moveaxis(mixture.experts(params, x), 0, 1)
+    return combine_experts(mixture, mixture.route(params, x), mixture.experts(params, x))
+
+
+def combine_experts(
+    mixture: Mixture,
+    router_logits: Float[Array, "batch experts"],
+    expert_outputs: Float[Array, "experts batch ..."],
+) -> Float[Array, "batch ..."]:
+    """F from outputs of its router and of all its experts, which may have seen different inputs."""
+    routing = choose(router_logits, mixture.top_k, mixture.combine)
+    outputs = jnp.moveaxis(expert_outputs, 0, 1)
     return combine_outputs(_take(outputs, routing.experts), routing.weights)
 
 

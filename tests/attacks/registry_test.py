@@ -30,6 +30,11 @@ KINDS = [
     for place, name in enumerate(ATTACKS)
     for l2, norm in enumerate(("linf", "l2"))
 ]
+# Of iterates or attempts they return one on which the model is wrong, best by loss or not.
+KEEPS_A_WRONG_ONE = (
+    *("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"),
+    *("pgd-t", "pgd-r-t", "pgd-e-t", "j-tlga-t", "pgd-each-e", "enumerated-route"),
+)
 # One of each kind: the whole, with momentum, the router, the experts, both.
 BY_DAY = ("pgd", "mi-fgsm", "tlga-r", "tla-e", "j-tlga")
 
@@ -61,7 +66,7 @@ def test_what_is_returned_is_allowed_repeatable_and_the_examples_own(
     if epsilon == 0:
         np.testing.assert_array_equal(result.x_adv, x)
     assert result.finite.all()
-    if not name.startswith(("apgd", "fab", "square")):  # these return a wrong iterate, best or not
+    if name not in KEEPS_A_WRONG_ONE:
         np.testing.assert_array_equal(result.loss, result.loss_trace.max(0))
 
     again = run_attack(name, keys, x, y, threat, SETTINGS)
@@ -73,7 +78,12 @@ def test_what_is_returned_is_allowed_repeatable_and_the_examples_own(
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.nightly] * (name not in BY_DAY)) for name in ATTACKS],
+    [
+        pytest.param(name, marks=[pytest.mark.nightly] * (name not in BY_DAY))
+        for name in ATTACKS
+        # The last look of FAB is at what it returns, and Square stops where all clips are wrong.
+        if not name.startswith(("fab", "square"))
+    ],
 )
 def test_more_steps_in_a_smaller_batch_go_on_where_fewer_ended(small, run_attack, name):
     s = small(SHAPES[0])
@@ -82,9 +92,10 @@ def test_more_steps_in_a_smaller_batch_go_on_where_fewer_ended(small, run_attack
     short = run_attack(name, keys, s.x, s.y, threat, SETTINGS)
     longer = dataclasses.replace(SETTINGS, steps=6, queries=5000)
     long = run_attack(name, keys[:2], s.x[:2], s.y[:2], threat, longer)
-    looks = short.loss_trace.shape[0]
-    np.testing.assert_allclose(long.loss_trace[:looks], short.loss_trace[:, :2], rtol=1e-4)
-    assert (long.loss >= short.loss[:2] - 1e-5).all()
+    looks, more = (find_attack(name).steps(given) + 1 for given in (SETTINGS, longer))
+    np.testing.assert_allclose(long.loss_trace[:looks], short.loss_trace[:looks, :2], rtol=1e-4)
+    if len(long.loss_trace) == more:  # of several attempts, any may be the one that is returned
+        assert (long.loss >= short.loss[:2] - 1e-5).all()
 
 
 def test_results_do_not_depend_on_the_number_of_devices():
@@ -139,23 +150,29 @@ def test_an_attack_on_a_part_needs_a_mixture(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "gradients", "looks"),
+    ("name", "part", "gradients", "looks"),
     [
-        ("fgsm", 1, 2),
-        ("mi-fgsm", 5, 6),
-        ("pgd", 10, 12),
-        ("j-tlga", 10, 12),
-        ("apgd-ce", 12, 12),
-        ("apgd-t", 36, 36),
-        ("fab", 40, 12),
-        ("fab-t", 30, 36),
-        ("square", 0, 12),
-        ("tt", 35, 6),
-        ("sparse", 11, 12),
-        ("flicker", 10, 12),
+        ("fgsm", "apply", 1, 2),
+        ("mi-fgsm", "apply", 5, 6),
+        ("pgd", "apply", 10, 12),
+        ("j-tlga", "apply", 10, 12),
+        ("apgd-ce", "apply", 12, 12),
+        ("apgd-t", "apply", 36, 36),
+        ("fab", "apply", 40, 12),
+        ("fab-t", "apply", 30, 36),
+        ("square", "apply", 0, 12),
+        ("pgd-t", "apply", 30, 36),  # three wrong classes of four
+        ("pgd-r-t", "route", 20, 24),  # two other experts of three
+        ("pgd-e-t", "select", 30, 36),
+        ("j-tlga-t", "apply", 30, 36),
+        ("pgd-each-e", "expert", 30, 36),  # three experts
+        ("enumerated-route", "expert", 36, 36),
+        ("tt", "apply", 35, 6),
+        ("sparse", "apply", 11, 12),
+        ("flicker", "apply", 10, 12),
     ],
 )
-def test_gradients_and_looks_are_those_that_the_attack_takes(small, name, gradients, looks):
+def test_gradients_and_looks_are_those_that_the_attack_takes(small, name, part, gradients, looks):
     taken = []
 
     @jax.custom_vjp
@@ -170,7 +187,8 @@ def test_gradients_and_looks_are_those_that_the_attack_takes(small, name, gradie
     s = small(SHAPES[0])
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), s.params)
     mixture = s.mixture()
-    model = mixture._replace(apply=lambda params, x: mixture.apply(params, watched(x)))
+    whole = getattr(mixture, part)
+    model = mixture._replace(**{part: lambda params, x, *more: whole(params, watched(x), *more)})
     given_settings = AttackSettings(steps=5, restarts=2, queries=5)
     attack = build_attack(name, model, ThreatModel(), given_settings)
     x = jnp.asarray(s.x, jnp.float32)

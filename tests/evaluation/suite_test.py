@@ -203,7 +203,7 @@ def test_a_router_that_says_nan_is_an_error_and_not_a_robust_model():
         run(params=planted.PARAMS | {"router": jnp.float32(jnp.nan)})
 
 
-def attack_that_returns(change):
+def attack_that_returns(change, component="model"):
     def build(model, threat, settings):
         def attack(key, params, x, y):
             loss = jnp.ones(x.shape[0])
@@ -212,7 +212,23 @@ def attack_that_returns(change):
 
         return attack
 
-    return attacks.NamedAttack("liar", build, "model")
+    return attacks.NamedAttack("liar", build, component)
+
+
+@pytest.mark.parametrize(
+    ("component", "isolated"), [("router", 3 / 5), ("experts", 1 / 5), ("model", None)]
+)
+def test_an_isolated_part_alone_sees_the_attack(monkeypatch, component, isolated):
+    """Both frames go down: a NEAR route turns, to the expert that says the opposite of v."""
+    levels = (NEAR, NEAR), (FAR, NEAR), (FAR, NEAR), (FAR, FAR), (NEAR, FAR)
+    factory = planted.batches(planted.clips(*levels), [0, 0, 0, 0, 1])
+    liar = attack_that_returns(lambda x, e: x - e, component)
+    monkeypatch.setitem(attacks.ATTACKS, "liar", liar)
+    row = run(factory, attacks=["liar"], programs=Programs(planted.MIXTURE)).row("liar", EPSILON)
+    # The first turns twice, end to end; the last is wrong when clean.
+    assert row.robust_accuracy == 2 / 5
+    assert row.accuracy_under_attack == 3 / 5
+    assert row.isolated_accuracy == isolated
 
 
 @pytest.mark.parametrize(
@@ -248,7 +264,8 @@ def test_a_plain_classifier_has_general_attacks_and_no_routing():
     row = run_plain(attacks=["fgsm"]).row("fgsm", EPSILON)
     assert row.robust_accuracy == 3 / 5
     assert row.lipschitz_model_mean > 0
-    for name in ("flip_rate", "routing_iou", "load_clean", "lipschitz_experts_mean"):
+    routing = ("flip_rate", "routing_iou", "load_clean", "lipschitz_experts_mean")
+    for name in (*routing, "isolated_accuracy"):
         assert getattr(row, name) is None
     with pytest.raises(ValueError, match="no such parts"):
         run_plain(attacks=["pgd-r"])

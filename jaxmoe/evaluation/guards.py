@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxmoe.attacks import AttackResult
-from jaxmoe.evaluation.scoring import Scores
+from jaxmoe.evaluation.scoring import Scores, Verdict
 
 # Beyond it, ‖δ‖ > ε is no rounding error; relative where ε > 1, as float32 is.
 _TOLERANCE = 1e-6
@@ -27,7 +27,7 @@ class ThreatViolation(AssertionError):  # noqa: N818
 
 
 def check_attack(
-    result: AttackResult, score: Scores, batch: dict, name: str, epsilon: float
+    result: AttackResult, score: Scores | Verdict, batch: dict, name: str, epsilon: float
 ) -> None:
     """Everything finite, ‖δ‖ ≤ ε + 1e-6 · max(1, ε) and inside the box, on the valid clips.
 

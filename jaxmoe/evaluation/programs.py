@@ -16,7 +16,16 @@ from jaxmoe.attacks import AttackResult, AttackSettings, build_attack
 from jaxmoe.attacks.attack import Model
 from jaxmoe.attacks.perturb import numbered_keys
 from jaxmoe.evaluation.metrics import accuracy
-from jaxmoe.evaluation.scoring import Metric, Outputs, Scores, run_model, score, to_pixels
+from jaxmoe.evaluation.scoring import (
+    Metric,
+    Outputs,
+    Scores,
+    Verdict,
+    run_model,
+    score,
+    to_pixels,
+    verify,
+)
 from jaxmoe.threat import Norm, ThreatModel, example_keys
 
 OUTPUTS = "outputs"  # the program that runs the model, on clean and on adversarial clips
@@ -89,6 +98,21 @@ class Programs:
         inputs = x_adv, batch["clip"], outputs, clean, jnp.float32(epsilon)
         scores, more_seconds = self.timed("score", program, *inputs)
         return scores, seconds + more_seconds
+
+    def verify(
+        self, params: Any, batch: dict[str, Any], x_adv: jax.Array, epsilon: float
+    ) -> tuple[Verdict, float]:
+        """Who survives `x_adv`, and the seconds it took; without clean outputs, parts or figures.
+
+        `x_adv` may come from an attack on another model.
+        """
+
+        def program(params, x_adv, clip, label, epsilon):
+            threat = ThreatModel(self.norm, epsilon)
+            return verify(self.model, self.metric, threat, params, x_adv, to_pixels(clip), label)
+
+        inputs = params, x_adv, batch["clip"], batch["label"], jnp.float32(epsilon)
+        return self.timed("verify", program, *inputs)
 
     def _outputs(self, params: Any, x: jax.Array, label: Any) -> tuple[Outputs, float]:
         def program(params, x, label):

@@ -46,6 +46,15 @@ class Scores(NamedTuple):
     entropy: Float[Array, " batch"] | None  # nats, at x'
 
 
+class Verdict(NamedTuple):
+    """What decides whether an attacked batch counts and who survived, one entry per clip."""
+
+    correct: Float[Array, " batch"]
+    finite: Bool[Array, " batch"]  # logits and router logits at x'
+    size: Float[Array, " batch"]  # ‖x' − x‖ in the threat model's norm
+    in_box: Bool[Array, " batch"]
+
+
 def to_pixels(clip: Array) -> Float[Array, "batch ..."]:
     """Pixels in [0, 1] from uint8 grey levels; floats are pixels already."""
     if clip.dtype == jnp.uint8:
@@ -98,6 +107,24 @@ def score(
         metrics.routing_iou(outputs.router, clean.router, model.top_k),
         metrics.routing_entropy(outputs.router),
     )
+
+
+def verify(
+    model: Model, metric: Metric, threat: ThreatModel, params: Any, x_adv: Array, x: Array, y: Array
+) -> Verdict:
+    """The verdict on adversarial clips `x_adv`, pixels in [0, 1], by the hard forward.
+
+    `score` runs every expert on every clip; this runs the router and the chosen experts alone.
+    """
+    if isinstance(model, Mixture):
+        logits, router = model.apply(params, x_adv), model.route(params, x_adv)
+        # A router of NaNs may leave logits that are finite, and worthless.
+        finite = is_finite(logits) & is_finite(router)
+    else:
+        logits = model(params, x_adv)
+        finite = is_finite(logits)
+    correct = metric(logits, y)
+    return Verdict(correct, finite, threat.size(x_adv, x), _in_box(x_adv, x, threat))
 
 
 def _in_box(x_adv: Array, x: Array, threat: ThreatModel) -> Bool[Array, " batch"]:

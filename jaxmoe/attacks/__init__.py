@@ -33,6 +33,12 @@ from jaxmoe.attacks.registry import (
 )
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.square import square
+from jaxmoe.attacks.universal import (
+    apply_universal,
+    fit_universal,
+    universal_attack,
+    universal_step,
+)
 from jaxmoe.attacks.updates import (
     momentum,
     steepest_direction,
@@ -47,6 +53,7 @@ __all__ = [
     "AttackSettings",
     "NamedAttack",
     "Objective",
+    "apply_universal",
     "auto_pgd",
     "auto_pgd_ratio",
     "auto_pgd_targeted",
@@ -61,6 +68,7 @@ __all__ = [
     "fab_targeted",
     "fgsm",
     "find_attack",
+    "fit_universal",
     "guided_router_attack",
     "joint_attack",
     "joint_guided_attack",
@@ -83,4 +91,6 @@ __all__ = [
     "targeted_difference_of_logits_ratio",
     "temporal_momentum",
     "temporal_step",
+    "universal_attack",
+    "universal_step",
 ]

@@ -14,8 +14,10 @@ from jaxmoe.evaluation.metrics import (
 from jaxmoe.evaluation.programs import Programs
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, SuiteResult
 from jaxmoe.evaluation.suite import evaluate_suite
+from jaxmoe.evaluation.transfer import ALL_OTHERS, TransferResult, TransferRow, transfer_matrix
 
 __all__ = [
+    "ALL_OTHERS",
     "CLEAN",
     "WORST_CASE",
     "Check",
@@ -27,6 +29,8 @@ __all__ = [
     "Row",
     "SuiteResult",
     "ThreatViolation",
+    "TransferResult",
+    "TransferRow",
     "accuracy",
     "choice_flips",
     "evaluate_suite",
@@ -37,4 +41,5 @@ __all__ = [
     "model_lipschitz",
     "routing_entropy",
     "routing_iou",
+    "transfer_matrix",
 ]

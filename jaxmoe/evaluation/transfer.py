@@ -7,6 +7,7 @@ Axes: N = valid clips, B = batch.
 """
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -154,10 +155,14 @@ def transfer_name(name: str) -> str:
     """The name of an attack as `transfer_matrix` knows it, spelt as `canonical_name` allows.
 
     Raises:
-      ValueError: no such attack.
+      ValueError: no such attack; the message has the nearest name.
     """
     key = name.lower().replace("_", "-")
-    return key if key in UNIVERSAL else canonical_name(name)
+    if key in UNIVERSAL:
+        return key
+    if nearest := difflib.get_close_matches(key, UNIVERSAL, n=1, cutoff=0.7):
+        raise ValueError(f"attack: {name!r} is no attack; did you mean {nearest[0]}?")
+    return canonical_name(name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -92,7 +92,8 @@ def fit_universal(
     """Makes a universal perturbation of `model` on the clips of `batches`.
 
     It starts from noise no longer than one step, where a gradient that is 0 on clean clips may not
-    be. Step t has the length α ε / √t: with constant steps the last few batches would decide alone.
+    be. Steps shrink from pass to pass: pass e = 0, 1, … has steps of α ε (1 − e / epochs). Within a
+    pass every clip has the same say; were all steps alike, the last few batches would decide alone.
     One program serves all ε and all α.
 
     Args:
@@ -118,14 +119,14 @@ def fit_universal(
         raise ValueError(f"epochs: {epochs} is not accepted; expected at least 1")
     _check_shared(threat)
     delta, steps, clips = None, 0, 0
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        shorter = jnp.float32(settings.alpha * (1 - epoch / epochs))
+        shortened = dataclasses.replace(settings, alpha=shorter)
         for batch in batches():
             x, y, valid = _read(batch, num_classes)
             if delta is None:
                 delta = _start(key, x, threat, settings, num_classes or 1)
             steps, clips = steps + 1, clips + valid.sum()
-            shorter = jnp.float32(settings.alpha / steps**0.5)
-            shortened = dataclasses.replace(settings, alpha=shorter)
             delta = _compiled_step(model, delta, params, x, y, valid, threat, shortened)
             if not np.isfinite(delta).all():
                 raise FloatingPointError(

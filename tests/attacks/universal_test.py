@@ -95,6 +95,14 @@ def test_a_fit_ends_where_the_mean_gradient_points():
         np.testing.assert_allclose(found[clear], EPSILON * np.sign(mean[clear]), rtol=1e-6)
 
 
+def test_steps_shrink_from_pass_to_pass():
+    short = AttackSettings(alpha=0.01)
+    sign = np.sign(gradients().mean(axis=0, keepdims=True))
+    one, two, four = (fit(settings=short, epochs=epochs) for epochs in (1, 2, 4))
+    np.testing.assert_allclose(two - one, 0.5 * 0.01 * EPSILON * sign, atol=1e-8)
+    np.testing.assert_allclose(four - two, (2.5 - 1.5) * 0.01 * EPSILON * sign, atol=1e-8)
+
+
 def test_steps_of_no_length_go_nowhere():
     np.testing.assert_array_equal(fit(settings=AttackSettings(alpha=0.0)), 0)
 

@@ -172,6 +172,12 @@ def test_frames_that_may_not_change_do_not():
         assert np.all(found[:, 0] != 0)
 
 
+def test_frames_that_may_not_change_take_no_share_of_a_step():
+    threat = ThreatModel("l2", EPSILON, frames=np.array([True, False]))
+    found = one_step(threat=threat, settings=AttackSettings(alpha=0.1))
+    assert np.linalg.norm(found) == pytest.approx(0.1 * EPSILON, rel=1e-4)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_what_is_applied_is_in_the_ball_and_the_box(norm):
     threat = ThreatModel(norm, EPSILON)

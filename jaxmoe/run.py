@@ -210,7 +210,7 @@ def write_description(run: pathlib.Path, experiment: Experiment, dataset: data.D
         "seed": experiment.run.seed,
         "processes": [*before, process],  # more than one where the run was stopped
         "clips": dataset.counts,
-        "splits": _describe_splits(dataset),
+        "splits": describe_splits(dataset),
         "skipped": list(dataset.skipped),
         "padded": list(dataset.padded),
     }
@@ -262,7 +262,7 @@ def _initial_params(experiment: Experiment, mixture: Mixture, dataset: data.Data
     return restore_params(source, "latest", fresh, loop_options(other))
 
 
-def _describe_splits(dataset: data.Dataset) -> dict[str, str]:
+def describe_splits(dataset: data.Dataset) -> dict[str, str]:
     """A digest of each split's clips and labels, wherever the files lie."""
     return {
         split: hashlib.sha256(
@@ -277,7 +277,7 @@ def _check_same_splits(run: pathlib.Path, dataset: data.Dataset, field: str, adv
     if not path.is_file():
         return
     recorded = json.loads(path.read_text(encoding="utf-8")).get("splits", {})
-    for split, digest in _describe_splits(dataset).items():
+    for split, digest in describe_splits(dataset).items():
         if recorded.get(split) != digest:
             raise ValueError(f"{field}: {run} holds a run with other {split} clips; {advice}")
 

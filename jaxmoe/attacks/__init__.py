@@ -48,6 +48,12 @@ from jaxmoe.attacks.temporal_attacks import (
     sparse_frames_attack,
     temporal_translation,
 )
+from jaxmoe.attacks.universal import (
+    apply_universal,
+    fit_universal,
+    universal_attack,
+    universal_step,
+)
 from jaxmoe.attacks.updates import (
     momentum,
     steepest_direction,
@@ -66,6 +72,7 @@ __all__ = [
     "Objective",
     "Randomized",
     "Stage",
+    "apply_universal",
     "auto_pgd",
     "auto_pgd_ratio",
     "auto_pgd_targeted",
@@ -82,6 +89,7 @@ __all__ = [
     "fab_targeted",
     "fgsm",
     "find_attack",
+    "fit_universal",
     "flickering",
     "guided_router_attack",
     "joint_attack",
@@ -112,4 +120,6 @@ __all__ = [
     "temporal_momentum",
     "temporal_step",
     "temporal_translation",
+    "universal_attack",
+    "universal_step",
 ]

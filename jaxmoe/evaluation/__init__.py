@@ -15,8 +15,10 @@ from jaxmoe.evaluation.metrics import (
 from jaxmoe.evaluation.programs import Programs
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, StageRow, SuiteResult
 from jaxmoe.evaluation.suite import evaluate_suite
+from jaxmoe.evaluation.transfer import ALL_OTHERS, TransferResult, TransferRow, transfer_matrix
 
 __all__ = [
+    "ALL_OTHERS",
     "CLEAN",
     "WORST_CASE",
     "AutoAttackResult",
@@ -30,6 +32,8 @@ __all__ = [
     "StageRow",
     "SuiteResult",
     "ThreatViolation",
+    "TransferResult",
+    "TransferRow",
     "accuracy",
     "auto_attack",
     "choice_flips",
@@ -41,4 +45,5 @@ __all__ = [
     "model_lipschitz",
     "routing_entropy",
     "routing_iou",
+    "transfer_matrix",
 ]

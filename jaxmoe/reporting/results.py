@@ -43,7 +43,7 @@ def write_results(
     records = [_clean(row._asdict()) for row in rows]
     contents = {
         JSON: json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        CSV: _as_csv(records),
+        CSV: as_csv(records, Row._fields),
         MARKDOWN: results_markdown(rows, checks, flops),
     }
     for name, text in contents.items():
@@ -66,11 +66,11 @@ def results_markdown(
 ) -> str:
     """The main table of a terminal in Markdown; behind it the checks and the GFLOPs, if given."""
     titles = [column.title for column in COLUMNS]
-    lines = _table(titles, [cells(row) for row in rows])
+    lines = markdown_table(titles, [cells(row) for row in rows])
     if rows:
         lines += ["", f"n = {rows[0].n} clips, seed {rows[0].seed}, norm {rows[0].norm}."]
     if checks:
-        lines += ["", *_table(["verdict", "check", "meaning"], [_check(c) for c in checks])]
+        lines += ["", *markdown_table(["verdict", "check", "meaning"], [_check(c) for c in checks])]
     if flops is not None:
         lines += [
             "",
@@ -84,13 +84,15 @@ def _check(check: Check) -> list[str]:
     return [check.verdict, check.name, check.sentence]
 
 
-def _table(titles: list[str], rows: list[list[str]]) -> list[str]:
+def markdown_table(titles: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
     return [f"| {' | '.join(cells)} |" for cells in (titles, ["---"] * len(titles), *rows)]
 
 
-def _as_csv(records: list[dict[str, Any]]) -> str:
+def as_csv(records: Sequence[dict[str, Any]], fields: Sequence[str]) -> str:
+    """A header of `fields` and one line for each record; None is an empty cell."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=Row._fields, lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=fields, lineterminator="\n")
     writer.writeheader()
     for record in records:
         # A list in one cell, so that the columns do not depend on the number of experts.

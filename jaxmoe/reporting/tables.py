@@ -82,6 +82,13 @@ def print_flops(flops: MixtureFlops, file: TextIO | None = None) -> None:
     _print_flops(_Sheet(file or sys.stdout), flops)
 
 
+def print_table(
+    title: str, titles: list[str], rows: list[list[str]], file: TextIO | None = None
+) -> None:
+    """Prints one table, as `print_suite` prints its own."""
+    _Sheet(file or sys.stdout).table(title, titles, rows)
+
+
 def _print_checks(sheet: "_Sheet", checks: Sequence[Check]) -> None:
     rows = [[check.verdict, check.name, _number(check.value), check.sentence] for check in checks]
     if rows:

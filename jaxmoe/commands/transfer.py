@@ -1,0 +1,256 @@
+"""`jaxmoe transfer RUN RUN …`: attacks made on each run, scored on every other."""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaxmoe.commands.arguments import Parser, RunFailedError, Stopped, number
+
+if TYPE_CHECKING:
+    from jaxmoe.config import Experiment
+    from jaxmoe.run import Trained
+
+_DESCRIPTION = """Does an attack on one model also break another? Makes adversarial test clips on
+each of the runs and scores them on all of them. Where source and target are the same run, the
+attack is the white-box one of `jaxmoe evaluate`; elsewhere it is a black box that had a substitute.
+
+Prints a table for each attack and ε: a line for the run that the clips were made on, a column for
+the run that was scored, robust accuracy in %. "all others" counts a clip if it is right under the
+clips of every run but the scored one: what is left of a run whose attacker has all the others.
+
+Beside the attacks of `evaluate` there are two that see no test clip at all. They are made on the
+source's training clips, then added to every test clip: `universal` is one perturbation for all
+clips, `universal-class` one for each class, picked by the true label.
+
+All runs must have been trained with the same test clips, frames and size. What is not given is as
+in the first run's config.
+
+writes transfer.json and transfer.csv (a row for each source, target, attack and ε), transfer.md
+(the tables) and transfer.png (them as heat maps) into --output."""
+
+_EXAMPLE = """example:
+  jaxmoe transfer runs/quickstart/* --attacks pgd j-tlga universal --epsilons 4/255"""
+
+_EPOCHS = 10
+# Two clips of one video are the same input only where all of these are.
+_SHARED = ("frames", "size", "stride", "resolution")
+
+
+class Plan(NamedTuple):
+    """What a transfer matrix runs."""
+
+    attacks: list[str]
+    epsilons: list[float]
+    settings: Any  # AttackSettings, imported late
+    norm: str
+    seed: int
+    batch_size: int
+    epochs: int
+
+
+def run(arguments: list[str]) -> None:
+    """Makes the matrix of the runs that the arguments name.
+
+    Raises:
+      ValueError, FileNotFoundError: bad input, one line.
+      RunFailedError: numbers that were not finite, or an attack that left its ball.
+      Stopped: Ctrl-C.
+    """
+    options = _make_parser().parse(arguments)
+    folders = [pathlib.Path(folder) for folder in options.runs]
+    names = unique_names(folders)
+    output = pathlib.Path(options.output) if options.output else _beside(folders)
+    plan, trained = _open(options, folders)
+    try:
+        _run_and_write(dict(zip(names, trained, strict=True)), output, plan)
+    except KeyboardInterrupt:
+        raise Stopped(f"stopped; nothing new was written to {output}") from None
+
+
+def _make_parser() -> Parser:
+    parser = Parser("transfer", _DESCRIPTION, epilog=_EXAMPLE)
+    add = parser.add_argument
+    add("runs", metavar="RUN", nargs="+", help="folders of trained runs, at least two")
+    add(
+        "--attacks",
+        nargs="+",
+        metavar="NAME",
+        help="attacks by name, such as pgd tlga-r universal",
+    )
+    add(
+        "--epsilons",
+        nargs="+",
+        type=number,
+        metavar="E",
+        help="radii in pixel units, 0.0157 or 4/255",
+    )
+    add("--output", metavar="DIR", help="where the files are written (transfer, beside the runs)")
+    add("--norm", choices=("linf", "l2"), help="of the perturbation (the runs' own)")
+    add("--steps", type=int, help="gradient steps of an attack")
+    add("--restarts", type=int, help="random starts; a robust clip survives all")
+    add("--queries", type=int, help="looks of a black-box attack")
+    add("--targets", type=int, help="wrong classes that a targeted attack aims at")
+    add(
+        "--epochs",
+        type=int,
+        default=_EPOCHS,
+        help=f"passes of universal attacks over the training clips ({_EPOCHS})",
+    )
+    add("--seed", type=int, help="of the random starts")
+    add("--batch-size", type=int, help="clips at once; only universal attacks depend on it")
+    add("--checkpoint", choices=("best", "latest"), help="which params (as each run's config says)")
+    add("--data.directory", dest="directory", metavar="DIR", help="where the videos are now")
+    return parser
+
+
+def unique_names(folders: Sequence[pathlib.Path]) -> list[str]:
+    """The last parts of the folders' paths, as many as it takes to tell them apart.
+
+    Raises:
+      ValueError: fewer than two folders, or one that is given twice.
+    """
+    if len(folders) < 2:
+        raise ValueError(f"RUN: {len(folders)} given; expected at least two folders of runs")
+    paths = [folder.resolve() for folder in folders]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ValueError(f"RUN: {path} is given {paths.count(path)} times; expected once")
+    parts = 1
+    while True:
+        names = ["/".join(path.parts[-parts:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+        parts += 1
+
+
+def _beside(folders: Sequence[pathlib.Path]) -> pathlib.Path:
+    """`transfer` in the folder that holds all runs."""
+    common = os.path.commonpath([folder.resolve().parent for folder in folders])
+    return pathlib.Path(os.path.relpath(common)) / "transfer"
+
+
+def _open(
+    options: argparse.Namespace, folders: Sequence[pathlib.Path]
+) -> "tuple[Plan, list[Trained]]":
+    """What the options ask for, and the runs, after every check that needs no compiling."""
+    from jaxmoe.reporting.progress import make_progress
+    from jaxmoe.run import describe_splits, load, read_experiment
+
+    experiments = [read_experiment(folder) for folder in folders]
+    plan = _plan(options, experiments, folders)
+    moved = {} if options.directory is None else {"directory": options.directory}
+    trained = []
+    with make_progress() as progress:
+        for folder in folders:
+            trained.append(load(folder, options.checkpoint, data_progress=progress.data, **moved))
+            if not trained[-1].finished:
+                progress.say(f"{folder} was stopped before the end of its training")
+            tested = [describe_splits(found.dataset)["test"] for found in (trained[0], trained[-1])]
+            if tested[0] != tested[1] or trained[0].dataset.classes != trained[-1].dataset.classes:
+                raise ValueError(
+                    f"RUN: {folder} has other test clips than {folders[0]}; expected runs on the "
+                    "same test split"
+                )
+    return plan, trained
+
+
+def _plan(
+    options: argparse.Namespace,
+    experiments: "Sequence[Experiment]",
+    folders: Sequence[pathlib.Path],
+) -> Plan:
+    from jaxmoe.evaluation.transfer import transfer_name
+    from jaxmoe.experiment import evaluation_settings
+
+    first, defaults = experiments[0], experiments[0].evaluation
+    attacks = [transfer_name(name) for name in options.attacks or defaults.attacks]
+    epsilons = list(options.epsilons or defaults.epsilons)
+    for epsilon in epsilons:
+        if not 0 <= epsilon < float("inf"):
+            raise ValueError(
+                f"--epsilons: {epsilon:g} is not accepted; expected finite numbers ≥ 0"
+            )
+    batch_size = defaults.batch_size if options.batch_size is None else options.batch_size
+    for name, value in (("--batch-size", batch_size), ("--epochs", options.epochs)):
+        if value < 1:
+            raise ValueError(f"{name}: {value} is not accepted; expected at least 1")
+    seed = defaults.seed if options.seed is None else options.seed
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed: {seed} is not accepted; expected 0 to 2**32 - 1")
+    for name in _SHARED:
+        values = [getattr(experiment.data, name) for experiment in experiments]
+        _check_alike(f"data.{name}", values, folders, "expected runs on the same input shape")
+    if options.norm is None:
+        norms = [experiment.threat.norm for experiment in experiments]
+        _check_alike("threat.norm", norms, folders, "choose one with --norm")
+    given = {name: getattr(options, name) for name in ("steps", "restarts", "queries", "targets")}
+    changes = {name: value for name, value in given.items() if value is not None}
+    settings = dataclasses.replace(evaluation_settings(first), **changes)
+    norm = options.norm or first.threat.norm
+    return Plan(attacks, epsilons, settings, norm, seed, batch_size, options.epochs)
+
+
+def _check_alike(
+    field: str, values: Sequence[Any], folders: Sequence[pathlib.Path], advice: str
+) -> None:
+    for folder, value in zip(folders, values, strict=True):
+        if value != values[0]:
+            raise ValueError(
+                f"RUN: {folder} has {field} = {value}, {folders[0]} has {values[0]}; {advice}"
+            )
+
+
+def _run_and_write(runs: "dict[str, Trained]", output: pathlib.Path, plan: Plan) -> None:
+    from jaxmoe.evaluation import NonFiniteError, ThreatViolation, transfer_matrix
+    from jaxmoe.experiment import evaluation_loader
+    from jaxmoe.reporting import plot_transfer, print_transfer, write_transfer
+    from jaxmoe.reporting.progress import make_progress
+
+    def loader(name: str, split: str) -> Any:
+        found = runs[name]
+        source = found.dataset.splits[split]
+        return evaluation_loader(source, found.experiment.data, plan.batch_size)
+
+    models = _models(runs)
+    test = loader(next(iter(runs)), "test")
+    training = {name: loader(name, "train") for name in runs}
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with make_progress() as progress:
+            result = transfer_matrix(
+                models,
+                models,
+                lambda: test,
+                attacks=plan.attacks,
+                epsilons=plan.epsilons,
+                settings=plan.settings,
+                norm=plan.norm,
+                seed=plan.seed,
+                training_batches={name: lambda name=name: training[name] for name in runs},
+                epochs=plan.epochs,
+                progress=progress.evaluation,
+            )
+    except (NonFiniteError, ThreatViolation) as error:
+        raise RunFailedError(str(error)) from None
+    files = write_transfer(result.rows, output)
+    files.append(plot_transfer(result.rows, output / "transfer.png"))
+    print_transfer(result.rows)
+    print(f"written to {output}: {', '.join(file.name for file in files)}")
+
+
+def _models(runs: "dict[str, Trained]") -> dict[str, tuple[Any, Any]]:
+    """Mixture and params by name; runs of one architecture share the mixture and its programs."""
+    mixtures: dict[Any, Any] = {}
+    models = {}
+    for name, found in runs.items():
+        e = found.experiment
+        # How a mixture was trained is no part of what it computes.
+        mixture = dataclasses.replace(
+            e.mixture, balance="switch", balance_weight=0.0, router_noise=0.0
+        )
+        architecture = (e.expert, e.router, mixture)
+        models[name] = mixtures.setdefault(architecture, found.mixture), found.params
+    return models

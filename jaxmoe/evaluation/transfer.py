@@ -1,0 +1,348 @@
+"""The transfer matrix: clips made on one model, scored on every other.
+
+On the diagonal the attack saw the model that it is scored on: a white box. Elsewhere it is a black
+box that had a substitute. Source: Papernot et al. 2016 (https://arxiv.org/abs/1605.07277).
+
+Axes: N = valid clips, B = batch.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmoe.attacks import build_attack, canonical_name, find_attack
+from jaxmoe.attacks.attack import Model
+from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.attacks.universal import Delta, universal_attack
+from jaxmoe.evaluation.guards import (
+    DIFFERENT_PASS,
+    check_attack,
+    check_finite_outputs,
+    check_same_pass,
+)
+from jaxmoe.evaluation.metrics import accuracy
+from jaxmoe.evaluation.programs import Programs
+from jaxmoe.evaluation.rows import CLEAN, robust
+from jaxmoe.evaluation.scoring import Metric, to_pixels
+from jaxmoe.evaluation.suite import BatchesFactory, Progress
+from jaxmoe.evaluation.summary import join_valid, mean
+from jaxmoe.evaluation.universal import UNIVERSAL, fit_named
+from jaxmoe.threat import Norm, ThreatModel
+
+ALL_OTHERS = "all others"
+Models = Mapping[str, tuple[Model, Any]]
+"""Models with their params, by name."""
+
+
+class TransferRow(NamedTuple):
+    """One attack at one ε, made on `source` and scored on `target`, over the `n` valid clips."""
+
+    source: str  # or "all others": right under the clips of every source but the target itself
+    target: str
+    attack: str
+    epsilon: float  # in pixel units
+    norm: str
+    robust_accuracy: float  # 0–1; right when clean, on the target, and right under the attack
+    accuracy_under_attack: float  # 0–1; right under the attack
+    clean_accuracy: float  # 0–1; of the target
+    n: int  # clips
+    seed: int
+
+
+class TransferResult(NamedTuple):
+    """All that a transfer matrix found; arrays are in the order of `index`."""
+
+    rows: tuple[TransferRow, ...]
+    correct: dict[tuple[str, str, str, float], np.ndarray]  # [N] by source, target, attack, ε
+    clean: dict[str, np.ndarray]  # [N] by target
+    index: np.ndarray  # shape=(N,), the clips' own numbers
+
+    def row(self, source: str, target: str, attack: str, epsilon: float) -> TransferRow:
+        """The row of a source, a target, an attack and an ε.
+
+        Raises:
+          KeyError: there is none.
+        """
+        wanted = source, target, attack, epsilon
+        for row in self.rows:
+            if row[:4] == wanted:
+                return row
+        raise KeyError(f"no row of {wanted}")
+
+
+def transfer_matrix(
+    sources: Models,
+    targets: Models,
+    batches_factory: BatchesFactory,
+    *,
+    attacks: Sequence[str],
+    epsilons: Sequence[float],
+    settings: AttackSettings = AttackSettings(),
+    norm: Norm = "linf",
+    seed: int = 0,
+    training_batches: Mapping[str, BatchesFactory] | None = None,
+    epochs: int = 10,
+    metric: Metric = accuracy,
+    progress: Progress | None = None,
+) -> TransferResult:
+    """Makes adversarial clips once on each source and scores them on each target.
+
+    A clip counts as right only if no restart breaks it. Attacks on a mixture's parts are made on
+    the source's parts.
+
+    Args:
+      sources: models to make clips on.
+      targets: models to score; one that is also a source has the same name in both.
+      batches_factory: test clips, as for `evaluate_suite`; called once for the clean clips and once
+        for each source, attack and ε.
+      attacks: names of `attacks.ATTACKS`, "universal" and "universal-class".
+      epsilons: radii in pixel units.
+      settings: numbers of all attacks.
+      norm: `"linf"` or `"l2"`.
+      seed: of the random starts.
+      training_batches: for universal attacks, passes over the training clips by source.
+      epochs: passes over these.
+      metric: `(logits, labels) -> [B]`, 1 for right and 0 for wrong.
+      progress: called before and after every batch.
+
+    Returns:
+      For each attack and ε, the rows of each source and, where a target has a source other than
+      itself, those of the source "all others".
+
+    Raises:
+      ValueError: no source, target, attack or ε; an unknown attack; an ε that is negative; an
+        attack on parts that a source lacks; no training clips for a universal attack; a name that
+        means two models; no valid clip; batches that differ from pass to pass.
+      NonFiniteGradient: an attack's loss or gradient was not finite on a valid clip.
+      NonFiniteError: a target's outputs were not.
+      ThreatViolation: an attack returned a clip outside the threat model.
+    """
+    attacks = tuple(dict.fromkeys(transfer_name(name) for name in attacks))
+    epsilons = tuple(dict.fromkeys(float(epsilon) for epsilon in epsilons))
+    for field, given in (
+        ("sources", sources),
+        ("targets", targets),
+        ("attacks", attacks),
+        ("epsilons", epsilons),
+    ):
+        if not given:
+            raise ValueError(f"{field}: none given; expected at least one")
+    training = training_batches or {}
+    _check_models(sources, targets)
+    _check_attacks(sources, attacks, [ThreatModel(norm, e) for e in epsilons], settings, training)
+    models = [model for model, _ in (*sources.values(), *targets.values())]
+    programs = {model: Programs(model, norm, metric) for model in models}
+    run = _Run(programs, targets, batches_factory, settings, seed, epochs, progress)
+    clean = run.clean(1 + len(sources) * len(attacks) * len(epsilons))
+    correct = {}
+    for attack in attacks:
+        for epsilon in epsilons:
+            for source, model in sources.items():
+                found = run.attack(source, model, attack, epsilon, clean, training.get(source))
+                for target, right in found.items():
+                    correct[source, target, attack, epsilon] = right
+            correct |= _all_others(correct, sources, targets, attack, epsilon)
+    rows = [_row(key, right, clean, norm, seed) for key, right in correct.items()]
+    return TransferResult(tuple(rows), correct, clean.correct, clean.index)
+
+
+def transfer_name(name: str) -> str:
+    """The name of an attack as `transfer_matrix` knows it, spelt as `canonical_name` allows.
+
+    Raises:
+      ValueError: no such attack; the message has the nearest name.
+    """
+    key = name.lower().replace("_", "-")
+    if key in UNIVERSAL:
+        return key
+    if nearest := difflib.get_close_matches(key, UNIVERSAL, n=1, cutoff=0.7):
+        raise ValueError(f"attack: {name!r} is no attack; did you mean {nearest[0]}?")
+    return canonical_name(name)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Clean:
+    """The clean pass, and what every later pass compares with."""
+
+    correct: dict[str, np.ndarray]  # [N] by target
+    index: np.ndarray  # [N]
+    batch_indices: list[np.ndarray]  # padding included
+
+
+@dataclasses.dataclass
+class _Run:
+    """What all passes share."""
+
+    programs: dict[Model, Programs]  # models that are the same compile once
+    targets: Models
+    batches: BatchesFactory
+    settings: AttackSettings
+    seed: int
+    epochs: int
+    progress: Progress | None
+    done: int = 0
+    total: int = 0
+
+    def clean(self, passes: int) -> _Clean:
+        """Scores the clean clips; `passes` is how many there will be with this one."""
+        correct, valid, indices = self._nothing_yet(), [], []
+        for batch in self.batches():
+            self._report(CLEAN)
+            for target in self.targets:
+                x = to_pixels(jnp.asarray(batch["clip"]))
+                verdict = self._verify(target, batch, x, 0.0)
+                check_finite_outputs(verdict.finite, batch, f"{CLEAN} on {target}", 0.0)
+                correct[target].append(verdict.correct)
+            valid.append(np.asarray(batch["valid"]))
+            indices.append(np.asarray(batch["index"]))
+            self._count(CLEAN)
+        if not any(mask.any() for mask in valid):
+            raise ValueError("batches: no valid clip")
+        self.total = passes * len(indices)
+        joined = {target: join_valid(parts, valid) for target, parts in correct.items()}
+        return _Clean(joined, join_valid(indices, valid), indices)
+
+    def attack(
+        self,
+        source: str,
+        model: tuple[Model, Any],
+        name: str,
+        epsilon: float,
+        clean: _Clean,
+        training: BatchesFactory | None,
+    ) -> dict[str, np.ndarray]:
+        """What is right on each target under the clips that `name` makes on `source`, [N]."""
+        what = f"{name} of {source} ε = {epsilon:.4g}"
+        self._report(what)
+        make = self._maker(name, *model, epsilon, training)
+        correct, valid = self._nothing_yet(), []
+        for position, batch in enumerate(self.batches()):
+            check_same_pass(batch, clean.batch_indices, position)
+            tries = {target: [] for target in self.targets}
+            for result in make(batch):
+                facts = jax.device_get(result._replace(x_adv=None))
+                for target, seen in tries.items():
+                    verdict = self._verify(target, batch, result.x_adv, epsilon)
+                    check_attack(facts, verdict, batch, f"{name} of {source} on {target}", epsilon)
+                    seen.append(verdict.correct)
+            for target, seen in tries.items():
+                correct[target].append(np.minimum.reduce(seen))
+            valid.append(np.asarray(batch["valid"]))
+            self._count(what)
+        if len(valid) != len(clean.batch_indices):
+            raise ValueError(DIFFERENT_PASS.format(len(valid)))
+        return {target: join_valid(parts, valid) for target, parts in correct.items()}
+
+    def _maker(
+        self,
+        name: str,
+        model: Model,
+        params: Any,
+        epsilon: float,
+        training: BatchesFactory | None,
+    ) -> Callable:
+        """`batch -> AttackResults`, one for each restart, each made when it is asked for."""
+        programs = self.programs[model]
+        if name in UNIVERSAL:
+            threat = ThreatModel(programs.norm, epsilon)
+            delta = fit_named(
+                name,
+                model,
+                params,
+                training,
+                threat=threat,
+                settings=self.settings,
+                seed=self.seed,
+                epochs=self.epochs,
+            )
+            return lambda batch: [_add(programs, delta, batch, epsilon)]
+        restarts = 1 if find_attack(name).from_clean else self.settings.restarts
+        # One restart a call: what breaks the source least may break a target.
+        once = dataclasses.replace(self.settings, restarts=1)
+        return lambda batch: (
+            programs.attack(name, params, batch, epsilon, once, self.seed, restart)[0]
+            for restart in range(restarts)
+        )
+
+    def _verify(self, target: str, batch: dict, x_adv: jax.Array, epsilon: float) -> Any:
+        model, params = self.targets[target]
+        return jax.device_get(self.programs[model].verify(params, batch, x_adv, epsilon)[0])
+
+    def _nothing_yet(self) -> dict[str, list[np.ndarray]]:
+        return {target: [] for target in self.targets}
+
+    def _count(self, what: str) -> None:
+        self.done += 1
+        self._report(what)
+
+    def _report(self, what: str) -> None:
+        if self.progress:
+            self.progress(self.done, max(self.total, self.done), what)
+
+
+def _add(programs: Programs, delta: Delta, batch: dict, epsilon: float) -> Any:
+    def program(delta, clip, label, epsilon):
+        attack = universal_attack(delta, ThreatModel(programs.norm, epsilon))
+        return attack(None, None, to_pixels(clip), label)
+
+    inputs = delta, batch["clip"], batch["label"], jnp.float32(epsilon)
+    return programs.timed("universal", program, *inputs)[0]
+
+
+def _all_others(
+    correct: dict, sources: Models, targets: Models, attack: str, epsilon: float
+) -> dict[tuple[str, str, str, float], np.ndarray]:
+    """Right under the clips of every source but the target itself, clip by clip."""
+    worst = {}
+    for target in targets:
+        others = [
+            correct[source, target, attack, epsilon] for source in sources if source != target
+        ]
+        if others:
+            worst[ALL_OTHERS, target, attack, epsilon] = np.minimum.reduce(others)
+    return worst
+
+
+def _row(key: tuple, right: np.ndarray, clean: _Clean, norm: Norm, seed: int) -> TransferRow:
+    on_clean = clean.correct[key[1]]
+    return TransferRow(
+        *key,
+        norm=norm,
+        robust_accuracy=mean(robust(right, on_clean)),
+        accuracy_under_attack=mean(right),
+        clean_accuracy=mean(on_clean),
+        n=len(right),
+        seed=seed,
+    )
+
+
+def _check_models(sources: Models, targets: Models) -> None:
+    for name in (*sources, *targets):
+        if name == ALL_OTHERS:
+            raise ValueError(f"sources: {name!r} is the name of their worst case; rename the model")
+    for name in sources.keys() & targets.keys():
+        (model, params), (other, other_params) = sources[name], targets[name]
+        if model != other or params is not other_params:
+            raise ValueError(f"targets: {name!r} is another model among the sources; rename one")
+
+
+def _check_attacks(
+    sources: Models,
+    attacks: Sequence[str],
+    threats: Sequence[ThreatModel],
+    settings: AttackSettings,
+    training: Mapping[str, BatchesFactory],
+) -> None:
+    for name in attacks:
+        for source, (model, _) in sources.items():
+            if name not in UNIVERSAL:
+                build_attack(name, model, threats[0], settings)
+            elif source not in training:
+                raise ValueError(
+                    f"training_batches: none for {source!r}; {name} is made on training clips"
+                )

@@ -39,7 +39,7 @@ def curves(
     found = {}
     for dtype in ("float32", "float64"):
         with _precision(dtype):
-            own = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), dtype), params)  # noqa: B023
+            own = _cast(params, dtype)
             images = jnp.asarray(x, dtype)
             keys = example_keys(jax.random.key(seed), np.arange(len(x)))
             start = np.array(jax.jit(threat.surface_start)(keys, images))
@@ -97,6 +97,10 @@ def deviations(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
         "mean_ours": ours.mean(1).tolist(),
         "mean_official": theirs.mean(1).tolist(),
     }
+
+
+def _cast(params: Any, dtype: str) -> Any:
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), dtype), params)
 
 
 @contextlib.contextmanager

@@ -11,44 +11,46 @@ Axes: B = batch, H W = height, width, C = channels. [B, H, W, C] here, [B, C, H,
 
 import argparse
 import functools
-import importlib
+import importlib.util
 import json
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-
-from jaxmoe.attacks import (
-    AttackSettings,
-    constant_step,
-    cross_entropy,
-    fgsm,
-    mi_fgsm,
-    perturb,
-    pgd,
-    steepest_step,
+from library_attacks import (
+    SIGN_MOMENTUM,
+    SIZE,
+    STEPS,
+    THREATS,
+    foolbox_attacks,
+    jax_model,
+    module,
+    our_attacks,
+    smooth_network,
+    smooth_weights,
+    to_labels,
+    to_numpy,
+    to_torch,
+    torch_model,
+    torchattacks_attacks,
 )
+
+from jaxmoe.attacks import AttackSettings, pgd
 from jaxmoe.benchmarks import torch_pgd
 from jaxmoe.benchmarks.row import Row
 from jaxmoe.benchmarks.subjects import clips, resnet
 from jaxmoe.benchmarks.timing import compare
-from jaxmoe.models import conv
 from jaxmoe.threat import ThreatModel
 
 LIBRARIES = ("torch", "foolbox", "torchattacks")
-STEPS, DECAY = 10, 1.0
-THREATS = {"linf": (8 / 255, 2 / 255), "l2": (0.5, 0.125)}  # ε and the length of a step
 NEAR, SHARE = 1e-4, 0.99
 TORCHATTACKS_BAR, FOOLBOX_BAR = 1.2, 0.5
-IMAGES, SIZE, CHANNELS, CLASSES = 64, 16, 16, 10
+IMAGES = 64
 ROUNDS = 5
-SIGN_MOMENTUM = "momentum of signs"  # foolbox's MI-FGSM, also made of our pieces
 NOTES = {
     (
         "mi-fgsm",
@@ -125,13 +127,13 @@ def agreements() -> list[Agreement]:
     ours = our_attacks(weights, x, y)
     theirs = {
         "torchattacks": torchattacks_attacks(weights, x, y),
-        "foolbox on PyTorch": foolbox_attacks(torch_model(weights), _to_torch(x), _labels(y)),
+        "foolbox on PyTorch": foolbox_attacks(torch_model(weights), to_torch(x), to_labels(y)),
         "foolbox on JAX": foolbox_attacks(jax_model(weights), jnp.asarray(x), jnp.asarray(y)),
     }
     rows = []
     for library, attacks in theirs.items():
         for attack, run in attacks.items():
-            found = _to_numpy(run())
+            found = to_numpy(run())
             rows.append(agree(attack, library, ours[attack], found, x))
             if (attack, library.split()[0]) == (SIGN_MOMENTUM, "foolbox"):
                 rows.append(agree("mi-fgsm", library, ours["mi-fgsm"], found, x, bar=None))
@@ -151,138 +153,6 @@ def agree(attack, library, ours, found, x, bar: float | None = SHARE) -> Agreeme
     return Agreement(attack, library, share, bar, float(apart.max(initial=0)), note)
 
 
-def our_attacks(weights: Any, x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
-    """Results of ours, by attack."""
-
-    def run(norm: str, step: optax.GradientTransformation):
-        """Like `pgd`, which starts at random, from the clean images."""
-
-        def attack(x):
-            def loss(x_adv):
-                return cross_entropy(smooth_network(weights, x_adv), y)
-
-            threat = ThreatModel(norm, THREATS[norm][0])
-            key = jax.random.key(0)
-            return perturb(key, x, loss, threat, step, steps=STEPS, random_start=False)
-
-        return jax.jit(attack)(x)
-
-    def named(build):
-        epsilon, alpha = THREATS["linf"]
-        settings = AttackSettings(alpha=alpha / epsilon, steps=STEPS, decay=DECAY)
-        attack = build(smooth_network, ThreatModel("linf", epsilon), settings)
-        return jax.jit(attack)(jax.random.key(0), weights, x, y)
-
-    steps = {
-        norm: constant_step(ThreatModel(norm, epsilon), AttackSettings(alpha=alpha / epsilon))
-        for norm, (epsilon, alpha) in THREATS.items()
-    }
-    signs = optax.chain(steepest_step("linf", 1.0), optax.trace(DECAY), steps["linf"])
-    return {
-        "fgsm": named(fgsm),
-        "pgd-linf": run("linf", steps["linf"]),
-        "pgd-l2": run("l2", steps["l2"]),
-        "mi-fgsm": named(mi_fgsm),
-        SIGN_MOMENTUM: run("linf", signs),
-    }
-
-
-def torchattacks_attacks(weights: Any, x: np.ndarray, y: np.ndarray) -> dict[str, Callable]:
-    """Theirs, by attack."""
-    import torchattacks
-
-    model, (linf, short), (l2, step) = _module(torch_network(weights)), *THREATS.values()
-    attacks = {
-        "fgsm": torchattacks.FGSM(model, eps=linf),
-        "pgd-linf": torchattacks.PGD(model, linf, short, STEPS, random_start=False),
-        "pgd-l2": torchattacks.PGDL2(model, l2, step, STEPS, random_start=False),
-        "mi-fgsm": torchattacks.MIFGSM(model, linf, short, STEPS, DECAY),
-    }
-    images, labels = _to_torch(x), _labels(y)
-    return {name: functools.partial(attack, images, labels) for name, attack in attacks.items()}
-
-
-def foolbox_attacks(model: Any, x: Any, y: Any) -> dict[str, Callable]:
-    """Theirs, by attack; `run` is an attack without the look at its result that follows."""
-    import foolbox
-    from foolbox import attacks
-    from foolbox.attacks.mi_fgsm import LinfMomentumIterativeFastGradientMethod
-
-    (linf, short), (l2, step) = THREATS.values()
-    own = {"steps": STEPS, "random_start": False}
-    found = {
-        "fgsm": (attacks.LinfFastGradientAttack(random_start=False), linf),
-        # Step sizes are shares of ε unless they are absolute.
-        "pgd-linf": (attacks.LinfPGD(abs_stepsize=short, **own), linf),
-        "pgd-l2": (attacks.L2PGD(abs_stepsize=step, **own), l2),
-        SIGN_MOMENTUM: (
-            LinfMomentumIterativeFastGradientMethod(momentum=DECAY, abs_stepsize=short, **own),
-            linf,
-        ),
-    }
-    wrong = foolbox.criteria.Misclassification(y)
-    return {
-        name: functools.partial(attack.run, model, x, wrong, epsilon=epsilon)
-        for name, (attack, epsilon) in found.items()
-    }
-
-
-def smooth_weights() -> dict[str, np.ndarray]:
-    """Fixed random weights of `smooth_network`."""
-    rng = np.random.default_rng(0)
-
-    def draw(*shape):
-        fan_in = np.prod(shape[:-1])
-        return (rng.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
-
-    half = CHANNELS * (SIZE // 2) ** 2
-    return {
-        "first": draw(3, 3, 3, CHANNELS) * 2,
-        "second": draw(3, 3, CHANNELS, CHANNELS) * 2,
-        "head": draw(half, CLASSES) * 4,
-    }
-
-
-def smooth_network(weights: Any, x: Any) -> jax.Array:
-    """Two convolutions with tanh and a linear layer: no gradient jumps."""
-    weights = jax.tree.map(jnp.asarray, weights)
-    pads = ((1, 1), (1, 1))
-    x = jnp.tanh(conv(jnp.asarray(x) * 2 - 1, weights["first"], strides=1, padding=pads))
-    x = jnp.tanh(conv(x, weights["second"], strides=2, padding=pads))
-    return x.reshape(x.shape[0], -1) @ weights["head"]
-
-
-def torch_network(weights: Any) -> Callable:
-    """The same in PyTorch."""
-    import torch
-
-    kernels = [
-        torch.tensor(weights[n]).permute(3, 2, 0, 1).contiguous() for n in ("first", "second")
-    ]
-    head = torch.tensor(weights["head"])
-
-    def forward(x):
-        x = torch.tanh(torch.nn.functional.conv2d(x * 2 - 1, kernels[0], padding=1))
-        x = torch.tanh(torch.nn.functional.conv2d(x, kernels[1], stride=2, padding=1))
-        return x.permute(0, 2, 3, 1).flatten(1) @ head  # flattened as H, W, C
-
-    return forward
-
-
-def torch_model(weights: Any) -> Any:
-    """foolbox's view of the network in PyTorch."""
-    import foolbox
-
-    return foolbox.PyTorchModel(_module(torch_network(weights)), bounds=(0, 1), device="cpu")
-
-
-def jax_model(weights: Any) -> Any:
-    """foolbox's view of the network in JAX."""
-    import foolbox
-
-    return foolbox.JAXModel(jax.jit(functools.partial(smooth_network, weights)), bounds=(0, 1))
-
-
 def speeds() -> list[Row]:
     """PGD-10 on the 3D ResNet against torchattacks, and against foolbox on the same JAX model."""
     import foolbox
@@ -295,8 +165,8 @@ def speeds() -> list[Row]:
     epsilon, alpha = THREATS["linf"]
     settings = AttackSettings(alpha=alpha / epsilon, steps=STEPS)
     attack = jax.jit(pgd(model.apply, ThreatModel("linf", epsilon), settings))
-    twin = _module(torch_pgd.torch_forward(params["params"], torch.device("cpu"), torch.float32))
-    theirs, labels = _to_torch(x), _labels(y)
+    twin = module(torch_pgd.torch_forward(params["params"], torch.device("cpu"), torch.float32))
+    theirs, labels = to_torch(x), to_labels(y)
     torch_pgd.check_same(model.apply(params, x), twin(theirs))
     in_torch = torchattacks.PGD(twin, epsilon, alpha, STEPS)
     in_jax = foolbox.attacks.LinfPGD(abs_stepsize=alpha, steps=STEPS)
@@ -349,38 +219,6 @@ def speed_table(rows: list[Row]) -> str:
         cells = (mark, row.name, f"{row.ratio:.3f}", f"≤ {row.bar:.2f}", spread, seconds)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", f"measured on {rows[0].machine}; {rows[0].detail}"])
-
-
-def _module(forward: Callable) -> Any:
-    """A function as the `torch.nn.Module` that both libraries ask for."""
-    import torch
-
-    class Module(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.device_marker = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
-
-        def forward(self, x):
-            return forward(x)
-
-    return Module().eval()
-
-
-def _to_torch(x: Any) -> Any:
-    import torch
-
-    return torch.tensor(np.ascontiguousarray(np.moveaxis(np.asarray(x), -1, 1)))
-
-
-def _labels(y: Any) -> Any:
-    import torch
-
-    return torch.tensor(np.asarray(y)).long()
-
-
-def _to_numpy(x: Any) -> np.ndarray:
-    """[B, H, W, C] of a tensor or of an array."""
-    return np.moveaxis(x.numpy(), 1, -1) if hasattr(x, "permute") else np.asarray(x)
 
 
 def _torch_threads() -> int:

@@ -36,8 +36,7 @@ from versus_sides import (
     agreement,
     compare,
     official,
-    our_attack,
-    our_version,
+    ours,
     summary,
 )
 from versus_tables import tables
@@ -66,12 +65,12 @@ def main() -> None:
     bench = prepare(options, say)
     records = []
     for cell in chosen_cells(options.only):
-        path, settings = options.output / f"{cell.name}.json", cell_settings(cell, options)
+        path, settings = options.output / f"{cell.name}.json", cell_settings(cell, bench)
         record = None if options.again else kept(path, settings)
         if record is None:
             say(f"{cell.name}: {settings['n']} images")
             record = {"cell": cell._asdict(), "settings": settings, **run_cell(cell, bench)}
-            path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+            path.write_text(json.dumps(record, indent=1, default=float) + "\n", "utf-8")
         records.append(record)
     print(tables(records))
 
@@ -82,7 +81,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", required=True, type=pathlib.Path, metavar="FILE.npz")
     parser.add_argument("--official", required=True, type=pathlib.Path, metavar="DIR")
     parser.add_argument("--output", required=True, type=pathlib.Path, metavar="DIR")
-    parser.add_argument("--images", type=int, default=1017, help="of the versions and the curves")
+    parser.add_argument(
+        "--images", type=int, default=1017, help="of version standard and the curves"
+    )
     parser.add_argument("--rand-images", type=int, default=256, help="of version rand")
     parser.add_argument("--attack-images", type=int, default=256, help="of the attacks alone")
     parser.add_argument("--batch-size", type=int, default=128)
@@ -135,13 +136,14 @@ def prepare(options: argparse.Namespace, say: Callable[[str], None]) -> Bench:
     return Bench(images, params, twins, options, say)
 
 
-def cell_settings(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
+def cell_settings(cell: Cell, bench: Bench) -> dict[str, Any]:
     """All that a cell's figures depend on."""
     import torch
 
+    options = bench.options
     wanted = {"rand": options.rand_images} | dict.fromkeys(ATTACKS, options.attack_images)
     return {
-        "n": min(wanted.get(cell.kind, options.images), 1017),
+        "n": min(wanted.get(cell.kind, options.images), len(bench.images.x_test)),
         "epsilon": EPSILONS[cell.norm],
         "seed": options.seed,
         "batch_size": options.batch_size,
@@ -163,19 +165,19 @@ def kept(path: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any] | None:
 
 def run_cell(cell: Cell, bench: Bench) -> dict[str, Any]:
     """The figures of a cell."""
-    n = cell_settings(cell, bench.options)["n"]
+    n = cell_settings(cell, bench)["n"]
     x, y = bench.images.x_test[:n], bench.images.y_test[:n]
     if cell.kind == "curve":
         threat, seed = ThreatModel(cell.norm, EPSILONS[cell.norm]), bench.options.seed
         return curves(cell.model, bench.params[cell.model], threat, x, y, STEPS, seed)
-    ours = (our_attack if cell.kind in ATTACKS else our_version)(cell, bench, x, y)
+    own = ours(cell, bench, x, y)
     seed = bench.options.seed
     theirs = official(cell, bench, x, y, seed)
-    record = compare(cell, bench, ours, theirs, x, y)
+    record = compare(cell, bench, own, theirs, x, y)
     if cell.kind == "rand":
         again = official(cell, bench, x, y, seed + 1)
         record["official_again"] = summary(again, x, cell.norm)
-        record["agreement_again"] = agreement(ours, again)
+        record["agreement_again"] = agreement(own, again)
         record["agreement_official"] = agreement(theirs, again)
     return record
 

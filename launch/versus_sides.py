@@ -9,12 +9,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import cifar_subject as subjects
-import jax
 import numpy as np
 from versus_curves import OFFICIAL_NORMS
 
 from jaxmoe import attacks, evaluation
-from jaxmoe.threat import ThreatModel, example_keys
+from jaxmoe.threat import ThreatModel
 
 EPSILONS = {"linf": 8 / 255, "l2": 0.5}
 STEPS, TARGETS, QUERIES = 100, 9, 5000  # AutoAttack's own
@@ -53,9 +52,9 @@ class Bench(NamedTuple):
     say: Callable[[str], None]
 
 
-def our_version(cell: Cell, bench: Bench, x: np.ndarray, y: np.ndarray) -> Side:
-    """All of our AutoAttack."""
-    model = subjects.plain_apply()
+def ours(cell: Cell, bench: Bench, x: np.ndarray, y: np.ndarray) -> Side:
+    """Our AutoAttack, or one attack of it."""
+    model, alone = subjects.plain_apply(), cell.kind in ATTACKS
     if cell.kind == "rand":
         model = attacks.Randomized(subjects.noisy_apply(cell.model))
     start = time.perf_counter()
@@ -66,36 +65,15 @@ def our_version(cell: Cell, bench: Bench, x: np.ndarray, y: np.ndarray) -> Side:
         y,
         epsilon=EPSILONS[cell.norm],
         norm=cell.norm,
-        version=cell.kind,
+        version=[cell.kind] if alone else cell.kind,
+        settings=attacks.AttackSettings(steps=STEPS, targets=TARGETS, queries=QUERIES),
         seed=bench.options.seed,
         batch_size=bench.options.batch_size,
         say=lambda line: bench.say(f"  ours: {line}"),
     )
     seconds = time.perf_counter() - start
-    log = [dict(entry._asdict() if hasattr(entry, "_asdict") else entry) for entry in result.log]
-    return Side(np.asarray(result.robust), np.asarray(result.x_adv), seconds, log)
-
-
-def our_attack(cell: Cell, bench: Bench, x: np.ndarray, y: np.ndarray) -> Side:
-    """One attack alone on the images that are right when clean, in batches of one shape."""
-    apply, params = subjects.plain_apply(), bench.params[cell.model]
-    size = bench.options.batch_size
-    settings = attacks.AttackSettings(steps=STEPS, targets=TARGETS, queries=QUERIES)
-    threat = ThreatModel(cell.norm, EPSILONS[cell.norm])
-    predict = jax.jit(lambda x: apply(params, x).argmax(-1))
-    start = time.perf_counter()
-    attack = jax.jit(attacks.build_attack(cell.kind, apply, threat, settings))
-    robust, x_adv = np.asarray(predict(x)) == y, x.copy()
-    left = np.flatnonzero(robust)
-    for first in range(0, len(left), size):
-        rows = left[first : first + size]
-        padded = np.resize(rows, size)  # repeats rows where the last batch is short
-        keys = example_keys(jax.random.key(bench.options.seed), padded)
-        found = attack(keys, params, x[padded], y[padded]).x_adv
-        robust[rows] = np.asarray(predict(found) == y[padded])[: len(rows)]
-        x_adv[rows] = np.asarray(found)[: len(rows)]
-        bench.say(f"  ours: {first + len(rows)} of {len(left)} images")
-    return Side(robust, x_adv, time.perf_counter() - start, [])
+    log = [entry._asdict() for entry in result.log]
+    return Side(result.robust, result.x_adv, seconds, log)
 
 
 def official(cell: Cell, bench: Bench, x: np.ndarray, y: np.ndarray, seed: int) -> Side:
@@ -129,21 +107,21 @@ def official(cell: Cell, bench: Bench, x: np.ndarray, y: np.ndarray, seed: int) 
 
 
 def compare(
-    cell: Cell, bench: Bench, ours: Side, theirs: Side, x: np.ndarray, y: np.ndarray
+    cell: Cell, bench: Bench, own: Side, theirs: Side, x: np.ndarray, y: np.ndarray
 ) -> dict[str, Any]:
     """The figures of two sides."""
     record = {
-        "ours": summary(ours, x, cell.norm),
+        "ours": summary(own, x, cell.norm),
         "official": summary(theirs, x, cell.norm),
-        "agreement": agreement(ours, theirs),
-        "only_ours_breaks": int(np.sum(~ours.robust & theirs.robust)),
-        "only_official_breaks": int(np.sum(ours.robust & ~theirs.robust)),
-        "ratio": ours.seconds / theirs.seconds,
+        "agreement": agreement(own, theirs),
+        "only_ours_breaks": int(np.sum(~own.robust & theirs.robust)),
+        "only_official_breaks": int(np.sum(own.robust & ~theirs.robust)),
+        "ratio": own.seconds / theirs.seconds,
     }
-    if cell.kind != "rand" and not ours.robust.all():
+    if cell.kind != "rand" and not own.robust.all():
         # What we call broken has to be wrong in the other framework as well.
-        logits = bench.twins[cell.model](subjects.to_torch(ours.x_adv[~ours.robust])).numpy()
-        record["ours_broken_in_torch"] = float(np.mean(logits.argmax(-1) != y[~ours.robust]))
+        logits = bench.twins[cell.model](subjects.to_torch(own.x_adv[~own.robust])).numpy()
+        record["ours_broken_in_torch"] = float(np.mean(logits.argmax(-1) != y[~own.robust]))
     return record
 
 

@@ -97,6 +97,6 @@ def _footnote(records: list[Record]) -> str:
         "Robust accuracy. ε = 8/255 (linf) and 0.5 (l2); seed "
         f"{settings['seed']} (official again: {settings['seed'] + 1}); batches of "
         f"{settings['batch_size']}; {settings['steps']} steps, {settings['targets']} targets, "
-        f"{settings['queries']} queries. Seconds: wall clock, {settings['threads']} threads, ours "
+        f"{settings['queries']} queries. Seconds: wall clock, {settings['threads']} PyTorch threads, ours "
         f"with compilation; ratio: ours / official. {versions}."
     )

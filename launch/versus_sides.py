@@ -110,6 +110,7 @@ def compare(
     cell: Cell, bench: Bench, own: Side, theirs: Side, x: np.ndarray, y: np.ndarray
 ) -> dict[str, Any]:
     """The figures of two sides."""
+    compiled = sum(entry["seconds"] for entry in own.log)
     record = {
         "ours": summary(own, x, cell.norm),
         "official": summary(theirs, x, cell.norm),
@@ -117,6 +118,8 @@ def compare(
         "only_ours_breaks": int(np.sum(~own.robust & theirs.robust)),
         "only_official_breaks": int(np.sum(own.robust & ~theirs.robust)),
         "ratio": own.seconds / theirs.seconds,
+        "compiled_seconds": compiled,  # the attacks alone
+        "compiled_ratio": compiled / theirs.seconds,
     }
     if cell.kind != "rand" and not own.robust.all():
         # What we call broken has to be wrong in the other framework as well.

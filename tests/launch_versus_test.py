@@ -109,6 +109,7 @@ def test_the_tables_have_every_kind(versus):
     settings |= {"threads": 2, "versions": {"jax": "1", "torch": "2"}}
     side = {"robust_accuracy": 0.25, "seconds": 2.0}
     compared = {"ours": side, "official": side, "agreement": 0.5, "ratio": 1.0}
+    compared |= {"compiled_seconds": 1.0, "compiled_ratio": 0.5}
     compared |= {"only_ours_breaks": 3, "only_official_breaks": 1}
     small = {"mean": 1e-5, "image": 2e-4, "median": 1e-7, "within": 1.0, "image_all_steps": 3e-2}
 
@@ -123,7 +124,7 @@ def test_the_tables_have_every_kind(versus):
         record("curve", float32=small, float64=small),
     ]
     lines = versus.tables(records).splitlines()
-    both = "| 25.0 | 25.0 | 50.0 | 3 | 1 | 2.0 | 2.0 | 1.00 |"
+    both = "| 25.0 | 25.0 | 50.0 | 3 | 1 | 2.0 | 1.0 | 2.0 | 1.00 | 0.50 |"
     assert f"| standard | pgd_at | linf | 8 {both} – | – | – |" in lines
     assert f"| rand | pgd_at | linf | 8 {both} 25.0 | 75.0 | – |" in lines
     assert f"| square | pgd_at | linf | 8 {both}" in lines

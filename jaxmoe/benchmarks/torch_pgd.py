@@ -46,11 +46,11 @@ def _rows(dtype: str, x: jax.Array, y: jax.Array) -> list[Row]:
     threat, settings = ThreatModel("linf", EPSILON), AttackSettings(ALPHA / EPSILON, steps=STEPS)
     attack, key = jax.jit(pgd(model.apply, threat, settings)), jax.random.key(1)
     device = torch.device("cuda" if on_gpu else "cpu")
-    forward = _forward(params["params"], device, getattr(torch, dtype))
+    forward = torch_forward(params["params"], device, getattr(torch, dtype))
     theirs = torch.tensor(np.moveaxis(np.array(x), -1, 1), device=device)
     labels = torch.tensor(np.array(y), device=device, dtype=torch.long)
     if dtype == "float32":
-        _check_same(model.apply(params, x), forward(theirs))
+        check_same(model.apply(params, x), forward(theirs))
     variants = {"eager": (forward, 0.7 if on_gpu else 1.5)}
     if on_gpu:
         variants["torch.compile"] = (torch.compile(forward), 1.0)
@@ -85,7 +85,7 @@ def _torch_pgd(forward: Callable, x: Any, y: Any) -> None:
         torch.cuda.synchronize()
 
 
-def _forward(params: Any, device: Any, dtype: Any) -> Callable:
+def torch_forward(params: Any, device: Any, dtype: Any) -> Callable:
     """The ResNet as a PyTorch function with `params`."""
     import torch
     from torch.nn import functional
@@ -119,7 +119,8 @@ def _forward(params: Any, device: Any, dtype: Any) -> Callable:
     return forward
 
 
-def _check_same(ours: Any, theirs: Any) -> None:
+def check_same(ours: Any, theirs: Any) -> None:
+    """Raises a RuntimeError where two models' logits differ."""
     difference = float(np.abs(np.asarray(ours) - theirs.detach().cpu().numpy()).max())
     if difference > _TOLERANCE:
         raise RuntimeError(f"torch's 3D ResNet differs from ours by {difference:.3g}")

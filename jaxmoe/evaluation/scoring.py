@@ -58,15 +58,6 @@ class Verdict(NamedTuple):
     in_box: Bool[Array, " batch"]
 
 
-class Verdict(NamedTuple):
-    """What decides whether an attacked batch counts and who survived, one entry per clip."""
-
-    correct: Float[Array, " batch"]
-    finite: Bool[Array, " batch"]  # logits and router logits at x'
-    size: Float[Array, " batch"]  # ‖x' − x‖ in the threat model's norm
-    in_box: Bool[Array, " batch"]
-
-
 def to_pixels(clip: Array) -> Float[Array, "batch ..."]:
     """Pixels in [0, 1] from uint8 grey levels; floats are pixels already."""
     if clip.dtype == jnp.uint8:

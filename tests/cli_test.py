@@ -279,16 +279,25 @@ def test_evaluate_writes_what_it_says(trained, folder, capsys):
     assert np.ptp(still["loss_trace"]) == 0  # steps of length 0
 
 
-def test_sweep_writes_beside_the_evaluation_and_has_a_grid(monkeypatch):
-    asked = []
-    monkeypatch.setattr("jaxmoe.commands.sweep.evaluate", lambda *given: asked.append(given))
-    assert run("sweep run --attacks fgsm pgd --epsilons 2/255 4/255") == 0
-    assert run("sweep run") == 0
-    (given, output), (default, _) = asked
-    assert output == pathlib.Path("run/sweep")
-    assert (given.attacks, given.epsilons) == (["fgsm", "pgd"], [2 / 255, 4 / 255])
-    assert default.attacks is None  # the run's config says
-    assert len(default.epsilons) > 2
+def test_sweep_runs_a_grid_of_epsilons_on_the_test_clips_and_of_numbers_on_validation(trained):
+    sweep = ["sweep", str(trained), "--attacks", "fgsm", "pgd", "--epsilons", "0", "0.5"]
+    assert main(sweep) == 0
+    found = json.loads((trained / "sweep" / "sweep.json").read_text())
+    assert (found["split"], found["compilations"]) == ("test", {"fgsm": 1, "pgd": 1})
+    setting = [(row["attack"], row["epsilon"]) for row in found["rows"]]
+    assert setting == [("fgsm", 0), ("fgsm", 0.5), ("pgd", 0), ("pgd", 0.5)]
+    assert found["rows"][0]["robust_accuracy"] == found["clean_accuracy"]
+    assert (trained / "sweep" / "sweep.png").stat().st_size > 0
+    assert not (trained / "sweep" / "evaluation.journal").exists()
+    output = str(trained / "numbers")
+    assert (
+        main([*sweep[:3], "pgd", "--lambdas", "0", "--alphas", "0", "1", "--output", output]) == 0
+    )
+    found = json.loads((trained / "numbers" / "sweep.json").read_text())
+    assert found["split"] == "validation"
+    assert [row["alpha"] for row in found["rows"][:2]] == [0, 1]
+    assert {row["n"] for row in found["rows"]} == {10}
+    assert len(found["rows"]) == 5 * 2  # of the default grid of ε
 
 
 @pytest.fixture
@@ -463,7 +472,7 @@ def test_numbers_that_are_not_finite_are_one_line_in_every_command(trained, monk
         batch = {"index": np.arange(2), "valid": np.ones(2, bool)}
         check_finite_outputs(np.zeros(2, bool), batch, "tla-m", 0.1)
 
-    monkeypatch.setattr("jaxmoe.evaluation.evaluate_suite", broken)
+    monkeypatch.setattr("jaxmoe.evaluation.sweep_grid", broken)
     assert main(["sweep", str(trained), "--attacks", "tla-m", "--lam", "1e38"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
@@ -472,7 +481,7 @@ def test_numbers_that_are_not_finite_are_one_line_in_every_command(trained, monk
 
 
 def test_a_sweep_refuses_a_number_before_it_runs_any(trained, monkeypatch, capsys):
-    monkeypatch.setattr("jaxmoe.evaluation.evaluate_suite", lambda *_, **__: pytest.fail("ran"))
+    monkeypatch.setattr("jaxmoe.evaluation.sweep_grid", lambda *_, **__: pytest.fail("ran"))
     assert main(["sweep", str(trained), "--attacks", "tla-m", "--lam", "0", "-1"]) == 2
     assert "attack.lam: -1.0 is not a finite number" in capsys.readouterr().err
 
@@ -485,7 +494,7 @@ def test_other_clips_than_the_run_was_trained_on_are_refused(trained, capsys):
 
 
 def test_a_run_that_was_stopped_says_so(trained, monkeypatch, capsys):
-    monkeypatch.setattr("jaxmoe.commands.evaluate._run_and_write", lambda *_: None)
+    monkeypatch.setattr("jaxmoe.commands.evaluate._run_and_write", lambda *_, **__: None)
     assert main(["evaluate", str(trained)]) == 0
     assert "stopped before the end" not in capsys.readouterr().out
     monkeypatch.setattr("jaxmoe.run._is_finished", lambda run: False)

@@ -1,28 +1,31 @@
-"""`jaxmoe sweep RUN`: robust accuracy over a grid of ε, or of an attack's own numbers."""
+"""`jaxmoe sweep RUN`: robust accuracy over a grid of ε and of the attacks' own numbers."""
 
 import argparse
-import dataclasses
 import itertools
 import json
 import pathlib
-from typing import Any
+import sys
+from typing import TYPE_CHECKING
 
-from jaxmoe.commands.arguments import number
-from jaxmoe.commands.evaluate import NUMBERS, evaluate, make_parser, open_run
+from jaxmoe.commands.arguments import RunFailedError, Stopped, number
+from jaxmoe.commands.evaluate import JOURNAL, NUMBERS, make_parser, open_run
 
-_DESCRIPTION = """Runs attacks × ε on the test clips of a trained run and draws robust accuracy
-against ε. ε is an argument of the compiled attack: each attack compiles once for the whole grid.
+if TYPE_CHECKING:
+    from jaxmoe.evaluation import GridResult
 
-writes RUN/sweep/: results.json, results.csv, results.md, robust_accuracy.png, evaluation.json. ε is
-1, 2, 4, 8 and 16 /255 where it is not given; the rest is then as in the run's config.
+_DESCRIPTION = """Runs attacks x ε x numbers of the attacks on a trained run, draws robust accuracy
+against ε. All settings that fit the memory run at once: each attack compiles once for the grid.
 
-With numbers of the attacks (--lam, --gamma1, …) it runs their product on the validation clips
-instead, so that an attack can be tuned without a look at the test split, prints the strongest
-settings first and writes RUN/sweep/numbers.json."""
+writes RUN/sweep/: sweep.json (a list of rows: attack, epsilon, each number, robust_accuracy, n,
+seed, steps, restarts, gradient_evaluations) and sweep.png. ε is 1, 2, 4, 8 and 16 /255 where it is
+not given; the rest is then as in the run's config. The same command goes on where it was stopped.
+
+With numbers of the attacks (--lambdas, --gamma1s, …) it looks at the validation clips, so that an
+attack can be tuned without a look at the test split, and prints the strongest settings first."""
 
 _EXAMPLE = """examples:
   jaxmoe sweep runs/ut_interaction_at_m --attacks pgd j-tlga --epsilons 1/255 2/255 4/255 8/255
-  jaxmoe sweep runs/quickstart/at_m --attacks tla-m --epsilons 4/255 --lam 0 1e-5 1e-4 1e-3"""
+  jaxmoe sweep runs/quickstart/at_m --attacks tla-m --epsilons 4/255 --lambdas 0 1e-5 1e-4 1e-3"""
 
 _GRID = [level / 255 for level in (1, 2, 4, 8, 16)]
 _SHOWN = 12  # settings of an attack at an ε on the terminal; all are in the file
@@ -33,74 +36,103 @@ def run(arguments: list[str]) -> None:
     parser = make_parser("sweep", _DESCRIPTION, _EXAMPLE)
     parser.set_defaults(epsilons=_GRID)
     for name in NUMBERS:
+        plural = "lambda" if name == "lam" else name
         parser.add_argument(
-            "--" + name.replace("_", "-"),
+            f"--{plural.replace('_', '-')}s",
+            f"--{name.replace('_', '-')}",
             dest=f"{name}_values",
             nargs="+",
             type=number,
             metavar="X",
             help=f"values of the attacks' {name}, on the validation clips",
         )
+    parser.add_argument(
+        "--memory",
+        type=float,
+        metavar="GIB",
+        help="what a program may take; half of the device's memory where it is not given",
+    )
+    parser.add_argument("--output", metavar="DIR", help="where the files are written (RUN/sweep)")
     options = parser.parse(arguments)
-    if any(getattr(options, f"{name}_values") for name in NUMBERS):
-        _sweep_numbers(options)
-    else:
-        evaluate(options, pathlib.Path(options.run) / "sweep")
+    if options.memory is not None and not options.memory > 0:
+        raise ValueError(f"--memory: {options.memory:g} is not accepted; expected GiB above 0")
+    output = pathlib.Path(options.output or pathlib.Path(options.run) / "sweep")
+    try:
+        _sweep(options, output)
+    except KeyboardInterrupt:
+        raise Stopped(f"stopped; the same command goes on from {output / JOURNAL}") from None
 
 
-def _sweep_numbers(options: argparse.Namespace) -> None:
-    from jaxmoe.evaluation import Programs, evaluate_suite
-    from jaxmoe.evaluation.metrics import accuracy
+def _sweep(options: argparse.Namespace, output: pathlib.Path) -> None:
+    from jaxmoe.attacks import find_attack
+    from jaxmoe.evaluation import Grid, NonFiniteError, ThreatViolation, sweep_grid
     from jaxmoe.experiment import evaluation_loader
+    from jaxmoe.reporting import plot_curves
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.reporting.results import write_text
 
-    plan, trained = open_run(options)
-    experiment, mixture, params = trained.experiment, trained.mixture, trained.params
-    loader = evaluation_loader(trained.dataset.validation, experiment.data, plan.batch_size)
-    programs = Programs(mixture, experiment.threat.norm, accuracy)
     given = {name: getattr(options, f"{name}_values") for name in NUMBERS}
-    swept = {name: values for name, values in given.items() if values}
-    grid = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
-    settings = [dataclasses.replace(plan.settings, **numbers) for numbers in grid]
-    rows: list[dict[str, Any]] = []
-    file = pathlib.Path(options.run) / "sweep" / "numbers.json"
-    file.parent.mkdir(exist_ok=True)
-    with make_progress() as progress:
-        for numbers, with_numbers in zip(grid, settings, strict=True):
-            progress.say(", ".join(f"{name} {value:g}" for name, value in numbers.items()))
-            result = evaluate_suite(
-                mixture,
-                params,
+    values = {name: tuple(dict.fromkeys(found)) for name, found in given.items() if found}
+    grid = Grid(tuple(dict.fromkeys(options.epsilons)), values)
+    plan, trained = open_run(options)
+    for name in plan.attacks:
+        find_attack(name)
+    experiment, dataset = trained.experiment, trained.dataset
+    clips = dataset.validation if values else dataset.test
+    loader = evaluation_loader(clips, experiment.data, plan.batch_size)
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with make_progress() as progress:
+            result = sweep_grid(
+                trained.mixture,
+                trained.params,
                 lambda: loader,
                 attacks=plan.attacks,
-                epsilons=plan.epsilons,
-                settings=with_numbers,
+                grid=grid,
+                settings=plan.settings,
                 norm=experiment.threat.norm,
                 seed=plan.seed,
-                programs=programs,
-                probe_batches=0,
+                memory=options.memory and int(options.memory * 2**30),
+                journal=output / JOURNAL,
+                progress=progress.evaluation,
             )
-            rows += [
-                {"attack": row.attack, "epsilon": row.epsilon, **numbers}
-                | {"robust_accuracy": row.robust_accuracy, "n": row.n, "steps": row.steps}
-                for row in result.rows
-                if row.attack in plan.attacks
-            ]
-            rows.sort(key=lambda row: (row["attack"], row["epsilon"], row["robust_accuracy"]))
-            write_text(file, json.dumps(rows, indent=1) + "\n")
-    _print(rows, swept, experiment.threat.norm)
-    print(f"written to {file}: validation clips, strongest first")
+    except (NonFiniteError, ThreatViolation) as error:
+        raise RunFailedError(str(error)) from None
+    rows = [row._asdict() | row.numbers for row in result.rows]
+    for row in rows:
+        del row["numbers"]
+    split = "validation" if values else "test"
+    record = {
+        "command": sys.argv,
+        "split": split,
+        "norm": experiment.threat.norm,
+        "clean_accuracy": result.clean_accuracy,
+        "compilations": result.compilations,
+        "points_at_once": result.chunks,
+        "rows": rows,
+    }
+    write_text(output / "sweep.json", json.dumps(record, indent=1) + "\n")
+    title = f"n = {rows[0]['n']} {split} clips, seed {plan.seed}; the strongest of its settings"
+    plot_curves(result.curves(), result.clean_accuracy, output / "sweep.png", title, record["norm"])
+    (output / JOURNAL).unlink()
+    _print(result, list(values), record["norm"])
+    print(f"written to {output}: sweep.json, sweep.png; {rows[0]['n']} {split} clips")
 
 
-def _print(rows: list[dict[str, Any]], swept: dict[str, list[float]], norm: str) -> None:
+def _print(result: "GridResult", names: list[str], norm: str) -> None:
     from jaxmoe.reporting.tables import format_epsilon
 
+    print(f"clean accuracy {result.clean_accuracy:.1%}")
     for (attack, epsilon), group in itertools.groupby(
-        rows, key=lambda row: (row["attack"], row["epsilon"])
+        result.rows, key=lambda row: (row.attack, row.epsilon)
     ):
+        strongest = sorted(group, key=lambda row: row.robust_accuracy)
+        if not names:
+            robust = f"{100 * strongest[0].robust_accuracy:.1f}"
+            print(f"{attack:<18} ε = {format_epsilon(epsilon, norm):<8} {robust:>6} %")
+            continue
         print(f"\n{attack}, ε = {format_epsilon(epsilon, norm)}")
-        print("  ".join([*(f"{name:>14}" for name in swept), "robust accuracy %"]))
-        for row in list(group)[:_SHOWN]:
-            cells = [f"{row[name]:>14g}" for name in swept]
-            print("  ".join([*cells, f"{100 * row['robust_accuracy']:>17.1f}"]))
+        print("  ".join([*(f"{name:>14}" for name in names), "robust accuracy %"]))
+        for row in strongest[:_SHOWN]:
+            cells = [f"{row.numbers[name]:>14g}" for name in names]
+            print("  ".join([*cells, f"{100 * row.robust_accuracy:>17.1f}"]))

@@ -2,6 +2,7 @@
 
 from jaxmoe.evaluation.auto_attack import AutoAttackResult, auto_attack
 from jaxmoe.evaluation.flops import MixtureFlops, mixture_flops
+from jaxmoe.evaluation.grid import Grid, GridResult, GridRow, sweep_grid
 from jaxmoe.evaluation.guards import NonFiniteError, NonFiniteGradient, ThreatViolation
 from jaxmoe.evaluation.lipschitz import Lipschitz, mixture_lipschitz, model_lipschitz
 from jaxmoe.evaluation.masking import masking_checks
@@ -23,6 +24,9 @@ __all__ = [
     "WORST_CASE",
     "AutoAttackResult",
     "Check",
+    "Grid",
+    "GridResult",
+    "GridRow",
     "Lipschitz",
     "MixtureFlops",
     "NonFiniteError",
@@ -45,5 +49,6 @@ __all__ = [
     "model_lipschitz",
     "routing_entropy",
     "routing_iou",
+    "sweep_grid",
     "transfer_matrix",
 ]

@@ -1,5 +1,7 @@
 """What must hold of everything that an attack returns, and the errors where it does not."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from jaxmoe.attacks import AttackResult
@@ -26,8 +28,14 @@ class ThreatViolation(AssertionError):  # noqa: N818
     """An attack returned clips outside its ball or outside the box."""
 
 
+class Attacked(NamedTuple):
+    """What the guards look at of an `AttackResult`."""
+
+    finite: np.ndarray  # [B]
+
+
 def check_attack(
-    result: AttackResult, score: Scores | Verdict, batch: dict, name: str, epsilon: float
+    result: AttackResult | Attacked, score: Scores | Verdict, batch: dict, name: str, epsilon: float
 ) -> None:
     """Everything finite, ‖δ‖ ≤ ε + 1e-6 · max(1, ε) and inside the box, on the valid clips.
 

@@ -3,11 +3,17 @@
 Every batch's result is appended and flushed. A record that a kill tore off is cut away.
 """
 
+import hashlib
 import os
 import pathlib
 import pickle
 from collections.abc import Callable, Hashable
 from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmoe import __version__
 
 
 class Journal:
@@ -41,6 +47,14 @@ class Journal:
         return result
 
 
+def fingerprint(params: Any, *parts: Any) -> str:
+    """A digest of params, this library's version and of everything else by its `repr`."""
+    digest = hashlib.sha256(repr((__version__, str(jax.tree.structure(params)), parts)).encode())
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.ascontiguousarray(leaf))
+    return digest.hexdigest()
+
+
 def _open(file: pathlib.Path, fingerprint: str) -> dict[Hashable, Any]:
     """What is whole and of this evaluation; the file then ends behind it."""
     results: dict[Hashable, Any] = {}
@@ -55,8 +69,8 @@ def _open(file: pathlib.Path, fingerprint: str) -> dict[Hashable, Any]:
                     key, result = pickle.load(stream)
                     results[key] = result
                     whole = stream.tell()
-        except Exception:  # noqa: BLE001: whatever pickle makes of a torn record, or of another file
-            pass
+        except Exception:
+            pass  # whatever pickle makes of a torn record, or of another file
         stream.seek(whole)
         stream.truncate()
         if not whole:

@@ -134,6 +134,11 @@ class Programs:
         result = jax.block_until_ready(compiled(*args))
         return result, time.perf_counter() - start
 
+    def memory(self, name: str, program: Callable, *args: Any) -> int:
+        """Bytes that a program takes beside its arguments, compiled as by `timed`."""
+        analysis = self._compile(name, program, jax.tree.map(jnp.asarray, args)).memory_analysis()
+        return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+
     def _compile(self, name: str, program: Callable, args: tuple) -> Callable:
         leaves, structure = jax.tree.flatten(args)
         # The structure holds the static settings: steps, restarts and the like.

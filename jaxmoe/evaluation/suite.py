@@ -5,7 +5,6 @@ an error, not a survived attack. Axes: N = valid clips, B = batch, M = experts.
 """
 
 import dataclasses
-import hashlib
 import itertools
 import os
 import pathlib
@@ -16,7 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmoe import __version__
 from jaxmoe.attacks import ATTACKS, AttackResult, build_attack, canonical_name
 from jaxmoe.attacks.attack import Model
 from jaxmoe.attacks.cascade import CASCADES
@@ -30,7 +28,7 @@ from jaxmoe.evaluation.guards import (
     check_finite_outputs,
     check_same_pass,
 )
-from jaxmoe.evaluation.journal import Journal
+from jaxmoe.evaluation.journal import Journal, fingerprint
 from jaxmoe.evaluation.masking import masking_checks
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.programs import OUTPUTS, Programs
@@ -419,27 +417,20 @@ def _parts(name: str) -> list[str]:
 
 
 def _fingerprint(run: "_Run", clean: _Clean) -> str:
-    """All that a batch's result depends on, but for the attack and ε."""
-    params = 0
-    for leaf in jax.tree.leaves(run.params):
-        params = zlib.crc32(np.ascontiguousarray(leaf), params)
-    cascades = {name: [str(stage) for stage in c.stages] for name, c in CASCADES.items()}
-    parts = (
-        __version__,
-        str(jax.tree.structure(run.params)),
-        params,
+    """Of all that a batch's result depends on, but for the attack and ε."""
+    return fingerprint(
+        run.params,
         clean.digest,
         [batch.tolist() for batch in clean.batch_indices],
         clean.label.tolist(),
         clean.correct.tolist(),
         run.programs.norm,
-        str(run.settings),
+        run.settings,
         run.gradients,
         run.seed,
-        cascades,
+        {name: cascade.stages for name, cascade in CASCADES.items()},
         run.examples is not None,
     )
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _canonical_names(attacks: Sequence[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jaxmoe.attacks import ATTACKS
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row
@@ -23,24 +23,51 @@ def plot_robust_accuracy(rows: Sequence[Row], path: str | os.PathLike) -> pathli
     Returns:
       The file's path.
     """
+    path = pathlib.Path(path)
+    if path.suffix != ".png":
+        path = path / "robust_accuracy.png"
+    first = rows[0]
+    clean = [row.robust_accuracy for row in rows if row.attack == CLEAN]
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if row.attack != CLEAN:
+            curves.setdefault(row.attack, []).append((row.epsilon, row.robust_accuracy))
+    title = f"n = {first.n} clips, norm {first.norm}, seed {first.seed}"
+    return plot_curves(curves, clean[0] if clean else None, path, title, first.norm)
+
+
+def plot_curves(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    clean: float | None,
+    path: str | os.PathLike,
+    title: str,
+    norm: str,
+) -> pathlib.Path:
+    """Draws robust accuracy against ε, a line for each attack.
+
+    Args:
+      curves: of each attack, `(ε in pixel units, robust accuracy 0–1)` in any order.
+      clean: accuracy at ε = 0, if known.
+      path: of the PNG file.
+      title: what the clips were.
+      norm: decides the unit of the axis: grey levels for `"linf"`.
+    """
     # Not pyplot: it has a global state and may look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     path = pathlib.Path(path)
-    if path.suffix != ".png":
-        path = path / "robust_accuracy.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    height = max(4.0, 0.8 + 0.2 * len(curves))  # inches, of which the legend's lines take 0.2 each
+    figure = Figure(figsize=(7.2, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    clean = [row.robust_accuracy for row in rows if row.attack == CLEAN]
-    grey_levels = all(row.norm == "linf" for row in rows)
+    grey_levels = norm == "linf"
     scale = 255 if grey_levels else 1
-    for attack in dict.fromkeys(row.attack for row in rows if row.attack != CLEAN):
-        points = sorted((r.epsilon, r.robust_accuracy) for r in rows if r.attack == attack)
-        if clean and points[0][0] > 0:
-            points.insert(0, (0.0, clean[0]))
+    for attack, curve in curves.items():
+        points = sorted(curve)
+        if clean is not None and points[0][0] > 0:
+            points.insert(0, (0.0, clean))
         axes.plot(
             [epsilon * scale for epsilon, _ in points],
             [100 * accuracy for _, accuracy in points],
@@ -53,10 +80,7 @@ def plot_robust_accuracy(rows: Sequence[Row], path: str | os.PathLike) -> pathli
     axes.set_ylim(-2, 102)
     axes.grid(alpha=0.3)
     if axes.lines:
-        first = rows[0]
-        axes.set_title(
-            f"n = {first.n} clips, norm {first.norm}, seed {first.seed}", fontsize="small"
-        )
+        axes.set_title(title, fontsize="small")
         figure.legend(loc="outside right upper", fontsize="small", handlelength=3)
     figure.savefig(path, dpi=150)
     return path

@@ -1,0 +1,317 @@
+"""Attacks over a grid of ε and of their own numbers, many settings in one call of one program.
+
+A grid is folded into the batch: every clip is there once for each setting, with its own ε and
+numbers. That is `vmap` over the attack's constructor written out. Under `vmap` itself the sparse
+dispatch would copy the experts' params for every setting and run each block for every expert;
+folded, a grid fills its blocks better than one setting does.
+Axes: P = points of the grid, B = batch, N = valid clips.
+"""
+
+import dataclasses
+import itertools
+import os
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmoe.attacks import ATTACKS, build_attack, canonical_name, find_attack
+from jaxmoe.attacks.attack import Model
+from jaxmoe.attacks.perturb import numbered_keys
+from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.evaluation.guards import Attacked, check_attack, check_finite_outputs
+from jaxmoe.evaluation.journal import Journal, fingerprint
+from jaxmoe.evaluation.metrics import accuracy
+from jaxmoe.evaluation.programs import Programs, attack_keys
+from jaxmoe.evaluation.rows import CLEAN, robust
+from jaxmoe.evaluation.scoring import Metric, to_pixels, verify
+from jaxmoe.evaluation.summary import mean
+from jaxmoe.threat import Norm, ThreatModel
+
+Batch = dict[str, np.ndarray]
+
+NUMBERS = ("alpha", "temporal_alpha", "decay", "lam", "gamma1", "gamma2")
+"""Fields of `AttackSettings` that a grid may have."""
+
+
+class Point(NamedTuple):
+    """One setting of a grid."""
+
+    epsilon: float
+    numbers: tuple[float, ...]  # in the order of the grid's names
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """ε × the values of each number.
+
+    Attributes:
+      epsilons: radii in pixel units.
+      values: of each number, by its name in `NUMBERS`.
+
+    Raises:
+      ValueError: a name that is no number of an attack, no value, or one that no attack takes.
+    """
+
+    epsilons: tuple[float, ...]
+    values: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.epsilons:
+            raise ValueError("epsilons: none given; expected at least one ε ≥ 0")
+        for epsilon in self.epsilons:
+            ThreatModel("linf", epsilon)
+        for name, values in self.values.items():
+            if name not in NUMBERS or not values:
+                raise ValueError(f"grid: {name!r} with {values}; expected values of {NUMBERS}")
+            for value in values:
+                AttackSettings(**{name: value})
+
+    @property
+    def points(self) -> list[Point]:
+        """All settings, ε last to change."""
+        products = itertools.product(self.epsilons, *self.values.values())
+        return [Point(epsilon, numbers) for epsilon, *numbers in products]
+
+
+class GridRow(NamedTuple):
+    """One attack with one setting."""
+
+    attack: str
+    epsilon: float
+    numbers: dict[str, float]
+    robust_accuracy: float  # 0–1; right when clean and under every start
+    accuracy_under_attack: float
+    n: int
+    seed: int
+    steps: int
+    restarts: int
+    gradient_evaluations: int  # of each clip
+
+
+class GridResult(NamedTuple):
+    """What a sweep found; `correct[attack]` is [P, N] in the order of the grid's points."""
+
+    rows: tuple[GridRow, ...]
+    clean_accuracy: float
+    correct: dict[str, np.ndarray]
+    compilations: dict[str, int]  # of each attack
+    chunks: dict[str, int]  # points that an attack runs at once
+
+    def curves(self) -> dict[str, list[tuple[float, float]]]:
+        """For each attack `(ε, robust accuracy)` of its strongest setting there."""
+        return {
+            name: [
+                (epsilon, min(row.robust_accuracy for row in group))
+                for epsilon, group in itertools.groupby(
+                    sorted((row for row in self.rows if row.attack == name), key=_epsilon),
+                    key=_epsilon,
+                )
+            ]
+            for name in dict.fromkeys(row.attack for row in self.rows)
+        }
+
+
+def sweep_grid(
+    model: Model,
+    params: Any,
+    batches_factory: Callable[[], Iterable[dict[str, np.ndarray]]],
+    *,
+    attacks: Sequence[str],
+    grid: Grid,
+    settings: AttackSettings = AttackSettings(),
+    norm: Norm = "linf",
+    seed: int = 0,
+    memory: int | None = None,
+    metric: Metric = accuracy,
+    programs: Programs | None = None,
+    journal: str | os.PathLike | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> GridResult:
+    """Every attack with every setting of a grid, one compiled program for each attack.
+
+    Args:
+      model: a mixture, or a plain classifier `(params, x) -> logits`.
+      params: its params.
+      batches_factory: as for `evaluate_suite`.
+      attacks: names of `attacks.ATTACKS`.
+      grid: ε and numbers.
+      settings: of what the grid does not say.
+      norm: `"linf"` or `"l2"`.
+      seed: of the random starts, the same for all settings and those of `evaluate_suite`.
+      memory: bytes that a program may take; None is half of the device's.
+      metric: `(logits, labels) -> [B]`.
+      programs: of an earlier call.
+      journal: as for `evaluate_suite`.
+      progress: called after every batch with (done, total, what).
+
+    Raises:
+      ValueError: an unknown attack, a cascade, or no valid clip.
+      NonFiniteError, ThreatViolation: as `evaluate_suite`.
+    """
+    names = list(dict.fromkeys(canonical_name(name) for name in attacks))
+    for name in names:
+        find_attack(name).build(model, ThreatModel(norm, max(grid.epsilons)), settings)
+    programs = programs or Programs(model, norm, metric)
+    memory = memory or device_memory() // 2
+    sweep = _Sweep(programs, params, grid, settings, seed, memory, {})
+    clean, digest = sweep.clean(batches_factory())
+    batches = len(clean)
+    if not sum(map(len, clean)):
+        raise ValueError("batches: no valid clip")
+    notes = Journal(journal, fingerprint(params, digest, norm, settings, seed, grid))
+    right_when_clean = np.concatenate(clean)
+    rows, correct = [], {}
+    for place, name in enumerate(names):
+        right, gradients = [], 0
+        for number, batch in enumerate(batches_factory()):
+            found, gradients = sweep.attack(name, number, batch, notes)
+            right.append(found[:, batch["valid"]])
+            if progress:
+                progress(place * batches + number + 1, len(names) * batches, name)
+        correct[name] = np.concatenate(right, axis=1)
+        for point, values in zip(grid.points, correct[name], strict=True):
+            row = GridRow(
+                attack=name,
+                epsilon=point.epsilon,
+                numbers=dict(zip(grid.values, point.numbers, strict=True)),
+                robust_accuracy=mean(robust(values, right_when_clean)),
+                accuracy_under_attack=mean(values),
+                n=len(values),
+                seed=seed,
+                steps=ATTACKS[name].steps(settings),
+                restarts=sweep.restarts(name),
+                gradient_evaluations=gradients,
+            )
+            rows.append(row)
+    compilations = {name: programs.compilations.get(_title(name), 0) for name in names}
+    return GridResult(
+        tuple(rows), mean(right_when_clean), correct, compilations, dict(sweep.chunks)
+    )
+
+
+class _Sweep(NamedTuple):
+    """What all batches of a sweep share."""
+
+    programs: Programs
+    params: Any
+    grid: Grid
+    settings: AttackSettings
+    seed: int
+    memory: int
+    chunks: dict[str, int]  # points at once, by attack
+
+    def clean(self, batches: Iterable[Batch]) -> tuple[list[np.ndarray], int]:
+        """What is right without an attack, batch by batch [N]; a digest of the clips."""
+        right, digest = [], 0
+        for batch in batches:
+            verdict, _ = self.programs.verify(self.params, batch, _pixels(batch), 0.0)
+            check_finite_outputs(np.asarray(verdict.finite), batch, CLEAN, 0.0)
+            right.append(np.asarray(verdict.correct)[batch["valid"]])
+            digest = zlib.crc32(np.ascontiguousarray(batch["clip"]), digest)
+        return right, digest
+
+    def restarts(self, name: str) -> int:
+        """Random starts of an attack."""
+        return 1 if ATTACKS[name].from_clean else self.settings.restarts
+
+    def attack(
+        self, name: str, number: int, batch: Batch, journal: Journal
+    ) -> tuple[np.ndarray, int]:
+        """What is right under all restarts with each setting, [P, B], and gradients of a clip."""
+        points, right, gradients = self.grid.points, np.ones((len(self.grid.points), 1)), 0
+        for restart in range(self.restarts(name)):
+            start, found = 0, []
+            while start < len(points):
+                chunk = points[start : start + self._chunk(name, batch)]
+
+                def compute(chunk=chunk, restart=restart):
+                    return self._run(name, batch, chunk, restart)
+
+                key = name, number, restart, start, len(chunk)
+                correct, taken = journal.recall(key, compute)
+                found.append(correct)
+                start += len(chunk)
+            right = np.minimum(right, np.concatenate(found))
+            gradients += taken
+        return right, gradients
+
+    def _chunk(self, name: str, batch: Batch) -> int:
+        """How many points one call takes: as many as fit the memory, by the compiler's count."""
+        if name not in self.chunks:
+            size = len(self.grid.points)
+            while size > 1:
+                args = self._arguments(batch, self.grid.points[:size], 0)
+                needed = self.programs.memory(_title(name), self._program(name), *args)
+                if needed <= self.memory:
+                    break
+                size = max(1, min(size - 1, size * self.memory // needed))
+            self.chunks[name] = size
+        return self.chunks[name]
+
+    def _run(self, name: str, batch: Batch, chunk: list[Point], restart: int):
+        filled = chunk + [chunk[-1]] * (self.chunks[name] - len(chunk))
+        args = self._arguments(batch, filled, restart)
+        found, _ = self.programs.timed(_title(name), self._program(name), *args)
+        attacked, verdict, gradients = jax.device_get(found)
+        for place, point in enumerate(chunk):
+            own = jax.tree.map(lambda leaf, place=place: leaf[place], (attacked, verdict))
+            check_attack(*own, batch, name, point.epsilon)
+        return verdict.correct[: len(chunk)], int(gradients)
+
+    def _arguments(self, batch: Batch, points: list[Point], restart: int) -> tuple:
+        names = list(self.grid.values)
+        columns = np.asarray([point.numbers for point in points], np.float32)
+        numbers = {name: columns[:, place] for place, name in enumerate(names)}
+        epsilons = np.asarray([point.epsilon for point in points], np.float32)
+        clips = batch["clip"], batch["label"], batch["index"]
+        return self.params, *clips, epsilons, numbers, np.uint32(self.seed), np.uint32(restart)
+
+    def _program(self, name: str) -> Callable:
+        model, norm, metric = self.programs.model, self.programs.norm, self.programs.metric
+        once = dataclasses.replace(self.settings, restarts=1)
+
+        def program(params, clip, label, index, epsilons, numbers, seed, restart):
+            points, batch = len(epsilons), len(index)
+
+            def clips(values):  # [B, …] -> [P · B, …]
+                return jnp.tile(values, (points, *[1] * (values.ndim - 1)))
+
+            def settings(values):  # [P] -> [P · B]
+                return jnp.repeat(values, batch)
+
+            keys = clips(numbered_keys(attack_keys(seed, name, index), restart))
+            threat = ThreatModel(norm, settings(epsilons))
+            own = dataclasses.replace(once, **jax.tree.map(settings, numbers))
+            x, y = clips(to_pixels(clip)), clips(label)
+            result = build_attack(name, model, threat, own)(keys, params, x, y)
+            verdict = verify(model, metric, threat, params, result.x_adv, x, y)
+            by_point = lambda values: values.reshape(points, batch)  # noqa: E731
+            attacked = Attacked(result.finite)
+            return (*jax.tree.map(by_point, (attacked, verdict)), result.gradients)
+
+        return program
+
+
+def device_memory() -> int:
+    """Bytes of the first device, or of this machine where the device is its CPU."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _epsilon(row: GridRow) -> float:
+    return row.epsilon
+
+
+def _title(name: str) -> str:
+    """What the program of an attack over a grid is called."""
+    return f"grid {name}"
+
+
+def _pixels(batch: Batch) -> jax.Array:
+    return to_pixels(jnp.asarray(batch["clip"]))

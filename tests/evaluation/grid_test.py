@@ -1,0 +1,112 @@
+"""A grid in one program gives what its settings give one by one, within its memory, resumably."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxmoe.attacks import ATTACKS, AttackSettings
+from jaxmoe.benchmarks.subjects import linear_clips, linear_mixture
+from jaxmoe.evaluation import Grid, Programs, evaluate_suite, sweep_grid
+
+MIXTURE, PARAMS = linear_mixture()
+CLIPS = np.asarray(linear_clips(16))
+SETTINGS = AttackSettings(steps=3, queries=5, restarts=2)
+GRID = Grid((0.0, 8 / 255), {"alpha": (0.1, 0.5), "lam": (0.0, 1e-3)})
+
+
+def factory(batch_size=6):
+    for start in range(0, 10, batch_size):
+        index = np.arange(start, start + batch_size)
+        yield {
+            "clip": CLIPS[index],
+            "label": (index % 3).astype(np.int32),
+            "index": index.astype(np.int32),
+            "valid": index < 10,
+        }
+
+
+def sweep(attacks=("pgd",), grid=GRID, **options):
+    options = {"settings": SETTINGS} | options
+    return sweep_grid(MIXTURE, PARAMS, factory, attacks=attacks, grid=grid, **options)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("pgd", "j-tlga") else pytest.mark.nightly)
+        for name in ATTACKS
+    ],
+)
+def test_every_setting_gives_what_it_gives_alone(name):
+    found = sweep([name])
+    assert found.compilations == {name: 1}
+    numbers = {"alpha": 0.5, "lam": 1e-3}
+    alone = evaluate_suite(
+        MIXTURE,
+        PARAMS,
+        factory,
+        attacks=[name],
+        epsilons=GRID.epsilons,
+        settings=dataclasses.replace(SETTINGS, **numbers),
+        probe_batches=0,
+    )
+    rows = [row for row in found.rows if row.numbers == numbers]
+    assert len(rows) == 2
+    for place, row in enumerate(rows):
+        other = alone.row(name, row.epsilon)
+        shared = "robust_accuracy", "n", "seed", "steps", "restarts", "gradient_evaluations"
+        assert all(getattr(row, field) == getattr(other, field) for field in shared)
+        right = found.correct[name][4 * place + 3]
+        np.testing.assert_array_equal(right, alone.correct[name, row.epsilon])
+
+
+def test_chunks_that_fit_the_memory_change_no_result():
+    programs = Programs(MIXTURE)
+    whole = sweep(programs=programs)
+    assert whole.chunks == {"pgd": 8}
+    few = sweep(memory=60_000)
+    assert 1 <= few.chunks["pgd"] < 8
+    np.testing.assert_array_equal(few.correct["pgd"], whole.correct["pgd"])
+    assert sweep(memory=1).chunks == {"pgd": 1}
+
+
+def test_a_sweep_that_was_stopped_goes_on(tmp_path):
+    def stop(done, total, what):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(journal=tmp_path / "j", progress=stop)
+    seen = []
+    programs = Programs(MIXTURE)
+    timed = programs.timed
+
+    def counted(name, *args):
+        seen.append(name)
+        return timed(name, *args)
+
+    programs.timed = counted
+    found = sweep(journal=tmp_path / "j", programs=programs)
+    assert seen.count("grid pgd") == 2  # both restarts of the second batch
+    np.testing.assert_array_equal(found.correct["pgd"], sweep().correct["pgd"])
+
+
+def test_curves_take_the_strongest_setting():
+    found = sweep()
+    clean, attacked = found.curves()["pgd"]
+    assert clean == (0.0, found.clean_accuracy)
+    rows = [row.robust_accuracy for row in found.rows if row.epsilon == 8 / 255]
+    assert attacked == (8 / 255, min(rows))
+
+
+def test_a_grid_refuses_what_no_attack_has():
+    with pytest.raises(ValueError, match=r"epsilons: none given"):
+        Grid(())
+    with pytest.raises(ValueError, match=r"threat\.epsilon: -1"):
+        Grid((-1.0,))
+    with pytest.raises(ValueError, match=r"attack\.lam: -1"):
+        Grid((0.1,), {"lam": (-1.0,)})
+    with pytest.raises(ValueError, match=r"grid: 'steps'"):
+        Grid((0.1,), {"steps": (1,)})
+    with pytest.raises(ValueError, match=r"auto-attack is a cascade"):
+        sweep(["auto-attack"])

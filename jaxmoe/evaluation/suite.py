@@ -8,46 +8,26 @@ import dataclasses
 import itertools
 import os
 import pathlib
-import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from jaxmoe.attacks import ATTACKS, AttackResult, build_attack, canonical_name
+from jaxmoe.attacks import build_attack, canonical_name
 from jaxmoe.attacks.attack import Model
 from jaxmoe.attacks.cascade import CASCADES
-from jaxmoe.attacks.objectives import FEWEST_CLASSES
 from jaxmoe.attacks.settings import AttackSettings
-from jaxmoe.evaluation.cascade import Cascading
 from jaxmoe.evaluation.examples import Examples
-from jaxmoe.evaluation.guards import (
-    DIFFERENT_PASS,
-    check_attack,
-    check_finite_outputs,
-    check_same_pass,
-)
 from jaxmoe.evaluation.journal import Journal, fingerprint
 from jaxmoe.evaluation.masking import masking_checks
 from jaxmoe.evaluation.metrics import accuracy
-from jaxmoe.evaluation.programs import OUTPUTS, Programs
-from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row, StageRow, SuiteResult, robust, stage_line
-from jaxmoe.evaluation.scoring import Metric, Outputs, Scores
-from jaxmoe.evaluation.summary import (
-    join_valid,
-    mean,
-    summarize_isolated,
-    summarize_lipschitz,
-    summarize_routing,
-)
-from jaxmoe.mixture import GradientMode, Mixture
+from jaxmoe.evaluation.passes import BatchesFactory, Clean, Passes, Progress, parts_of
+from jaxmoe.evaluation.programs import Programs
+from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row, SuiteResult, robust
+from jaxmoe.evaluation.scoring import Metric
+from jaxmoe.evaluation.summary import mean
+from jaxmoe.mixture import GradientMode
 from jaxmoe.threat import Norm, ThreatModel
-
-BatchesFactory = Callable[[], Iterable[dict[str, np.ndarray]]]
-"""Each call is one pass over the same clips, in the same order and batches."""
-Progress = Callable[[int, int, str], None]
-"""`(batches done, batches in all, what runs)`; the total is known after the clean pass."""
 
 
 def evaluate_suite(
@@ -112,12 +92,12 @@ def evaluate_suite(
     for epsilon, mode in itertools.product(epsilons, gradients):
         threat, own = ThreatModel(norm, epsilon), dataclasses.replace(settings, gradient=mode)
         for name in attacks:
-            for part in _parts(name):
+            for part in parts_of(name):
                 build_attack(part, mixture, threat, own)
     programs = programs or Programs(mixture, norm, metric)
     if (programs.model, programs.norm, programs.metric) != (mixture, norm, metric):
         raise ValueError("programs: compiled for another model, norm or metric")
-    run = _Run(programs, params, batches_factory, settings, gradients, seed, progress)
+    run = Passes(programs, params, batches_factory, settings, gradients, seed, progress)
     clean = run.clean(1 + len(attacks) * len(epsilons), probe_batches)
     run.examples = examples and pathlib.Path(examples)
     run.journal = Journal(journal, _fingerprint(run, clean))
@@ -147,248 +127,6 @@ def evaluate_suite(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Clean:
-    """The clean pass: its row, and what every later pass compares with."""
-
-    row: Row
-    correct: np.ndarray  # [N]
-    index: np.ndarray  # [N]
-    label: np.ndarray
-    outputs: list[Outputs]  # of each batch, padding included, in host memory
-    batch_indices: list[np.ndarray]
-    probes: list[dict]  # the first batches, for the checks of masked gradients
-    digest: int  # of the clips
-
-
-@dataclasses.dataclass
-class _Run:
-    """What all passes share."""
-
-    programs: Programs
-    params: Any
-    batches: BatchesFactory
-    settings: AttackSettings
-    gradients: tuple[GradientMode, ...]
-    seed: int
-    progress: Progress | None
-    journal: Journal = dataclasses.field(default_factory=lambda: Journal(None, ""))
-    examples: pathlib.Path | None = None
-    say: Callable[[str], None] = lambda line: None
-    done: int = 0
-    total: int = 0
-
-    def clean(self, passes: int, probe_batches: int) -> _Clean:
-        """Runs the clean clips; `passes` is how many there will be with this one."""
-        outputs, batches, probes, seconds, digest = [], [], [], 0.0, 0
-        compiled = _seconds_of(self.programs, OUTPUTS)
-        for batch in self.batches():
-            result, batch_seconds = self.programs.clean(self.params, batch)
-            result = jax.device_get(result)
-            check_finite_outputs(result.finite, batch, CLEAN, 0.0)
-            outputs.append(result)
-            batches.append({name: np.asarray(batch[name]) for name in ("index", "label", "valid")})
-            if len(probes) < probe_batches:
-                probes.append(batch)
-            seconds += batch_seconds
-            digest = zlib.crc32(np.ascontiguousarray(batch["clip"]), digest)
-            self._report(CLEAN)
-        if not any(batch["valid"].any() for batch in batches):
-            raise ValueError("batches: no valid clip")
-        self.total = passes * len(batches)
-        kept = {
-            name: np.concatenate([batch[name][batch["valid"]] for batch in batches])
-            for name in ("index", "label")
-        }
-        valid = [batch["valid"] for batch in batches]
-        correct = join_valid([output.correct for output in outputs], valid)
-        router = None
-        if outputs[0].router is not None:
-            router = join_valid([output.router for output in outputs], valid)
-        row = Row(
-            attack=CLEAN,
-            epsilon=0.0,
-            norm=self.programs.norm,
-            robust_accuracy=mean(correct),
-            accuracy_under_attack=mean(correct),
-            n=len(correct),
-            seed=self.seed,
-            steps=None,
-            restarts=None,
-            gradient_evaluations=0,
-            seconds=seconds,
-            compile_seconds=_seconds_of(self.programs, OUTPUTS) - compiled,
-            **summarize_routing(router, None, valid),
-        )
-        indices = [batch["index"] for batch in batches]
-        return _Clean(row, correct, kept["index"], kept["label"], outputs, indices, probes, digest)
-
-    def attack(
-        self, name: str, epsilon: float, clean: _Clean, stages: list[StageRow]
-    ) -> tuple[Row, np.ndarray]:
-        """Runs one attack at one ε; returns its row, and what was right under it, [N]."""
-        del stages
-        named = ATTACKS[name]
-        modes = self._modes(name)
-        restarts = 1 if named.from_clean else self.settings.restarts
-        scores, valid, seen, seconds = [], [], [], 0.0
-        compiled = _seconds_of(self.programs, name)
-        for position, batch in enumerate(self.batches()):
-            check_same_pass(batch, clean.batch_indices, position)
-
-            def compute(batch=batch, position=position):
-                tries = itertools.product(modes, range(restarts))
-                return self._try(name, epsilon, position, batch, clean.outputs[position], tries)
-
-            result, score, batch_seconds = self.journal.recall((name, epsilon, position), compute)
-            seconds += batch_seconds
-            scores.append(score)
-            valid.append(np.asarray(batch["valid"]))
-            seen.append(result)
-            self._report(f"{name} ε = {epsilon:.4g}")
-        if len(scores) != len(clean.outputs):
-            raise ValueError(DIFFERENT_PASS.format(len(scores)))
-        correct = join_valid([score.correct for score in scores], valid)
-        trace = np.concatenate(
-            [result.loss_trace[:, mask] for result, mask in zip(seen, valid, strict=True)], axis=1
-        )
-        routers = None
-        if clean.outputs[0].router is not None:
-            routers = join_valid([output.router for output in clean.outputs], valid)
-        row = Row(
-            attack=name,
-            epsilon=epsilon,
-            norm=self.programs.norm,
-            robust_accuracy=mean(robust(correct, clean.correct)),
-            accuracy_under_attack=mean(correct),
-            n=len(correct),
-            seed=self.seed,
-            steps=named.steps(self.settings),
-            restarts=restarts,
-            gradient="+".join(modes) if modes[0] else None,
-            gradient_evaluations=int(seen[0].gradients),
-            seconds=seconds,
-            compile_seconds=_seconds_of(self.programs, name) - compiled,
-            loss_trace=trace.mean(axis=1, dtype=np.float64).tolist(),
-            zero_gradient=mean(join_valid([result.zero_gradient for result in seen], valid)),
-            **summarize_isolated(named.component, clean.correct, scores, valid),
-            **summarize_routing(routers, scores, valid),
-            **summarize_lipschitz([score.lipschitz for score in scores], valid),
-        )
-        return row, correct
-
-    def cascade(
-        self, name: str, epsilon: float, clean: _Clean, stages: list[StageRow]
-    ) -> tuple[Row, np.ndarray]:
-        """Runs a cascade at one ε; as `attack`, and adds its rows to `stages`."""
-        n = len(clean.correct)
-        parts = _parts(name)
-        compiled = sum(_seconds_of(self.programs, part) for part in parts)
-
-        def say(row: StageRow) -> None:
-            stages.append(row)
-            self.say(stage_line(row, self.programs.norm))
-
-        classes = clean.outputs[0].logits.shape[-1]
-        if classes < FEWEST_CLASSES and any("dlr" in part or part == "apgd-t" for part in parts):
-            self.say(f"{name}: {classes} classes are too few for DLR; the margin takes its place")
-        cascading = Cascading(
-            self.programs,
-            self.params,
-            self.batches,
-            self.settings,
-            self.seed,
-            self.gradients,
-            self.journal,
-            self._keep(name, epsilon),
-            say,
-        )
-        found = cascading.run(name, CASCADES[name], epsilon, clean.correct)
-        self.done += len(clean.outputs) - 1
-        self._report(f"{name} ε = {epsilon:.4g}")
-        row = Row(
-            attack=name,
-            epsilon=epsilon,
-            norm=self.programs.norm,
-            robust_accuracy=mean(found.correct),
-            accuracy_under_attack=mean(found.correct),
-            n=n,
-            seed=self.seed,
-            steps=None,
-            restarts=None,
-            gradient_evaluations=sum(stage.gradient_evaluations for stage in found.stages) / n,
-            seconds=sum(stage.seconds for stage in found.stages),
-            compile_seconds=sum(_seconds_of(self.programs, part) for part in parts) - compiled,
-            zero_gradient=found.zero_gradient,
-            gradient="+".join(self.gradients) if self._modes(parts[0])[0] else None,
-        )
-        return row, found.correct
-
-    def _keep(self, name: str, epsilon: float) -> Examples | None:
-        return self.examples and Examples(self.examples, name, epsilon, self.programs.norm)
-
-    def _modes(self, name: str) -> tuple[GradientMode | None, ...]:
-        """The modes of gradient that an attack runs with; None for one that sees none."""
-        if isinstance(self.programs.model, Mixture) and ATTACKS[name].sees_routing:
-            return self.gradients
-        return (None,)
-
-    def _try(self, name, epsilon, position, batch, clean, tries):
-        """Attacks a batch with each gradient and restart, each scored by itself.
-
-        A greater loss is not always a wrong class.
-        """
-        tried, clips, seconds = [], [], 0.0
-        for mode, restart in tries:
-            settings = dataclasses.replace(
-                self.settings, restarts=1, gradient=mode or self.settings.gradient
-            )
-            result, batch_seconds = self.programs.attack(
-                name, self.params, batch, epsilon, settings, self.seed, restart
-            )
-            seconds += batch_seconds
-            x_adv = result.x_adv
-            score, _ = self.programs.score(self.params, batch, x_adv, clean, epsilon)
-            result, score = jax.device_get((result._replace(x_adv=None), score))
-            check_attack(result, score, batch, name, epsilon)
-            tried.append((result, score))
-            clips += [np.asarray(x_adv)] if self.examples else []
-        winner, result, score = _strongest(tried)
-        if self.examples:
-            keep = self._keep(name, epsilon)
-            keep(str(position), batch, _pick(clips, winner), score.correct)
-        return result, score, seconds
-
-    def _report(self, what: str) -> None:
-        self.done += 1
-        if self.progress:
-            self.progress(self.done, max(self.total, self.done), what)
-
-
-def _strongest(
-    tries: list[tuple[AttackResult, Scores]],
-) -> tuple[np.ndarray, AttackResult, Scores]:
-    """Clip by clip the try that did most harm, [B], and its scores; the traces of all tries."""
-    results, scores = zip(*tries, strict=True)
-    correct = np.stack([score.correct for score in scores])
-    loss = np.stack([result.loss for result in results])
-    winner = np.lexsort((-loss, correct), axis=0)[0]  # least correct, then the greatest loss
-    score = jax.tree.map(lambda *leaves: _pick(leaves, winner), *scores)
-    result = results[0]._replace(
-        loss=_pick(loss, winner),
-        loss_trace=np.concatenate([result.loss_trace for result in results]),
-        gradients=np.sum([result.gradients for result in results]),
-        zero_gradient=np.mean([result.zero_gradient for result in results], axis=0),
-        finite=np.all([result.finite for result in results], axis=0),
-    )
-    return winner, result, score
-
-
-def _pick(tries: Sequence[np.ndarray], winner: np.ndarray) -> np.ndarray:
-    """Clip by clip the entry of the try called `winner`, [B, …]."""
-    return np.stack(tries)[winner, np.arange(len(winner))]
-
-
 def _worst_case(rows: list[Row], correct: dict, epsilon: float) -> Row:
     """Right when clean and under every attack at `epsilon`: the AND clip by clip."""
     under_attack = np.minimum.reduce(
@@ -411,12 +149,7 @@ def _worst_case(rows: list[Row], correct: dict, epsilon: float) -> Row:
     )
 
 
-def _parts(name: str) -> list[str]:
-    """The attacks of a cascade, or the attack itself."""
-    return [stage.attack for stage in CASCADES[name].stages] if name in CASCADES else [name]
-
-
-def _fingerprint(run: "_Run", clean: _Clean) -> str:
+def _fingerprint(run: "Passes", clean: Clean) -> str:
     """Of all that a batch's result depends on, but for the attack and ε."""
     return fingerprint(
         run.params,
@@ -435,7 +168,3 @@ def _fingerprint(run: "_Run", clean: _Clean) -> str:
 
 def _canonical_names(attacks: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(canonical_name(name) for name in attacks))
-
-
-def _seconds_of(programs: Programs, name: str) -> float:
-    return programs.compile_seconds.get(name, 0.0)

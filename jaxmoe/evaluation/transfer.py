@@ -26,10 +26,10 @@ from jaxmoe.evaluation.guards import (
     check_same_pass,
 )
 from jaxmoe.evaluation.metrics import accuracy
+from jaxmoe.evaluation.passes import BatchesFactory, Progress
 from jaxmoe.evaluation.programs import Programs
 from jaxmoe.evaluation.rows import CLEAN, robust
 from jaxmoe.evaluation.scoring import Metric, to_pixels
-from jaxmoe.evaluation.suite import BatchesFactory, Progress
 from jaxmoe.evaluation.summary import join_valid, mean
 from jaxmoe.evaluation.universal import UNIVERSAL, fit_named
 from jaxmoe.threat import Norm, ThreatModel

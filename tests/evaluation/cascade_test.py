@@ -1,5 +1,12 @@
 """Cascades on planted models: who is attacked, what is reported, and what a restart recalls."""
 
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import planted
@@ -19,11 +26,13 @@ LABELS = [0, 0, 0, 0, 0]
 PROGRAMS = Programs(planted.plain)
 
 
+TWO = Cascade("Two", (stage("fgsm"), stage("pgd", restarts=2)))
+
+
 @pytest.fixture
 def cascade(monkeypatch):
     """A cascade called `two`: FGSM, then PGD with two restarts."""
-    stages = (stage("fgsm"), stage("pgd", restarts=2))
-    monkeypatch.setitem(CASCADES, "two", Cascade("Two", stages))
+    monkeypatch.setitem(CASCADES, "two", TWO)
     monkeypatch.setitem(CASCADES, "short", Cascade("Short", (stage("apgd-t"),)))
 
 
@@ -107,6 +116,48 @@ def test_an_evaluation_that_was_stopped_goes_on_to_the_same_report(cascade, tmp_
     taken.clear()
     run(attacks=["two", "pgd"], journal=tmp_path / "journal")
     assert taken == []
+
+
+# Runs the evaluation of `run` and is killed while it writes the batch of a given number.
+KILLED = """
+import os, pathlib, pickle, signal, sys
+sys.path.insert(0, {folder!r})
+import cascade_test
+from jaxmoe.evaluation import journal
+
+dump, written = pickle.dump, []
+
+def torn(record, stream):
+    written.append(record)
+    if len(written) == {number}:
+        stream.write(pickle.dumps(record)[:{kept}])
+        stream.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    dump(record, stream)
+
+journal.pickle.dump = torn
+cascade_test.CASCADES["two"] = cascade_test.TWO
+cascade_test.run(attacks=["two", "pgd"], journal={file!r})
+"""
+
+
+def test_an_evaluation_that_was_killed_loses_the_batch_in_flight_alone(cascade, tmp_path):
+    number, kept = 1 + random.randint(1, 5), random.randint(0, 20)
+    folder, file = str(pathlib.Path(__file__).parent), str(tmp_path / "journal")
+    script = KILLED.format(folder=folder, file=file, number=number, kept=kept)
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    lines = []
+    resumed = run(attacks=["two", "pgd"], journal=file, say=lines.append)
+    # The first record is the fingerprint.
+    # A whole record may have been written when the kill came.
+    done = [f": {count} batches are done" in lines[0] for count in (number - 2, number - 1)]
+    assert any(done) or number == 2
+    whole = run(attacks=["two", "pgd"])
+    timed = {"seconds": 0.0, "compile_seconds": 0.0}
+    assert [row._replace(**timed) for row in resumed.rows] == [
+        row._replace(**timed) for row in whole.rows
+    ]
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"settings": AttackSettings(steps=5)}])
@@ -227,8 +278,6 @@ def test_the_versions_are_the_authors():
 
 def test_a_randomized_model_is_attacked_in_the_mean():
     def noisy(scale, x, key):
-        import jax
-
         return planted.plain(scale, x + jax.random.uniform(key, (), x.dtype, -0.01, 0.01))
 
     found = auto_attack(

@@ -14,6 +14,7 @@ BENCHMARKS = {
     "dispatch": "a sparse mixture against one expert and the router",
     "flops": "operations of the sparse mixture against the dense one",
     "compilations": "compilations of an attack over a sweep of ε",
+    "sweep": "a sweep of ε against a run for each attack and ε",
     "memory": "temporary memory of 50 steps against 10",
     "training-step": "a J-TLAT step against the gradients that it needs",
     "collectives": "gradient reductions of a compiled step on 4 devices",

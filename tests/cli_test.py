@@ -200,7 +200,7 @@ def test_train_refuses_a_broken_config(source, said, folder, capsys):
         ("evaluate", ["RUN"]),
         ("evaluate gone", ["run", "gone"]),
         ("sweep gone", ["run", "gone"]),
-        ("transfer gone", ["RUN", "at least two"]),
+        ("transfer gone", ["config.json", "gone"]),
         ("transfer gone gone", ["gone", "2 times"]),
         ("transfer gone lost", ["run", "gone"]),
         ("quickstart --folder x", ["--folder", "--directory"]),
@@ -277,6 +277,45 @@ def test_evaluate_writes_what_it_says(trained, folder, capsys):
     still = json.loads((folder / "elsewhere" / "results.json").read_text())[1]
     assert still["attack"] == "pgd"
     assert np.ptp(still["loss_trace"]) == 0  # steps of length 0
+
+
+def test_evaluate_takes_a_cascade_gradients_and_keeps_clips_and_goes_on(
+    trained, folder, capsys, monkeypatch
+):
+    from jaxmoe.evaluation import Programs
+
+    command = "evaluate run --cascade fgsm pgd --gradient hard soft --restarts 2 --epsilons 0.3"
+    attack, taken = Programs.attack, []
+
+    def stopped(self, *arguments):
+        taken.append(arguments[0])
+        if taken.count("pgd") == 2:
+            raise KeyboardInterrupt
+        return attack(self, *arguments)
+
+    monkeypatch.setattr(Programs, "attack", stopped)
+    assert run(f"{command} --save-examples") == 130
+    assert "the same command goes on from run/evaluation.journal" in capsys.readouterr().err
+    monkeypatch.setattr(Programs, "attack", attack)
+    assert run(f"{command} --save-examples") == 0
+    output = capsys.readouterr().out
+    assert "going on from run/evaluation.journal" in output
+    assert "auto-attack-custom" in output
+    details = json.loads((trained / "evaluation.json").read_text())
+    assert details["settings"]["gradient"] == ["hard", "soft"]
+    assert [stage["attack"] for stage in details["cascades"]] == ["fgsm", "pgd"]
+    assert not (trained / "evaluation.journal").exists()
+    kept = [np.load(file) for file in (trained / "examples").rglob("*.npz")]
+    assert kept
+    assert all(clips["x_adv"].shape[1:] == (4, 16, 16, 3) for clips in kept)
+
+
+def test_evaluates_help_names_every_attack(capsys):
+    from jaxmoe.attacks import ATTACKS, CASCADES
+
+    assert main(["evaluate", "--help"]) == 0
+    words = capsys.readouterr().out.replace(",", " ").split()
+    assert not {*ATTACKS, *CASCADES} - set(words)
 
 
 def test_sweep_runs_a_grid_of_epsilons_on_the_test_clips_and_of_numbers_on_validation(trained):

@@ -7,6 +7,7 @@ Constructors of attacks on a mixture's parts raise a ValueError for a model that
 Axes: B = batch, M = experts, k = chosen experts, K = classes, N = targets.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -195,7 +196,7 @@ def _one_by_one(model: Model, threat: ThreatModel, settings: AttackSettings, ste
 
     `plan(params, x, y) -> (targets [N, …], target -> objective)`.
     """
-    hard = model.apply if isinstance(model, Mixture) else model
+    hard = as_apply(model, dataclasses.replace(settings, gradient="hard"))
 
     def attack(key, params, x, y):
         targets, objective = plan(params, x, y)

@@ -26,7 +26,8 @@ on the router: pgd-r pgd-r-t tla-r tlga-r
 on experts: pgd-e pgd-e-t pgd-each-e tla-e
 on both: j-tla j-tlga j-tlga-t enumerated-route
 cascades, each attack on the clips that still stand, with AutoAttack's own steps: auto-attack
-  auto-attack-plus auto-attack-rand"""
+  auto-attack-plus auto-attack-rand
+universal perturbations: jaxmoe transfer RUN --attacks universal universal-class"""
 
 _EXAMPLE = """examples:
   jaxmoe evaluate runs/ut_interaction_at_m --attacks pgd tlga-r j-tlga --epsilons 4/255 8/255

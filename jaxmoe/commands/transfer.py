@@ -73,7 +73,12 @@ def run(arguments: list[str]) -> None:
 def _make_parser() -> Parser:
     parser = Parser("transfer", _DESCRIPTION, epilog=_EXAMPLE)
     add = parser.add_argument
-    add("runs", metavar="RUN", nargs="+", help="folders of trained runs, at least two")
+    add(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="folders of trained runs; of one alone, universal attacks on itself",
+    )
     add(
         "--attacks",
         nargs="+",
@@ -110,10 +115,8 @@ def unique_names(folders: Sequence[pathlib.Path]) -> list[str]:
     """The last parts of the folders' paths, as many as it takes to tell them apart.
 
     Raises:
-      ValueError: fewer than two folders, or one that is given twice.
+      ValueError: a folder that is given twice.
     """
-    if len(folders) < 2:
-        raise ValueError(f"RUN: {len(folders)} given; expected at least two folders of runs")
     paths = [folder.resolve() for folder in folders]
     for path in paths:
         if paths.count(path) > 1:

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmoe.attacks import AttackSettings, cross_entropy
+from jaxmoe.attacks import ATTACKS, AttackSettings, cross_entropy
 from jaxmoe.attacks.attack import scored_apply
 from jaxmoe.attacks.perturb import is_zero, numbered_keys
 from jaxmoe.evaluation.programs import Programs, attack_keys
-from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, robust
+from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, StageRow, robust
 from jaxmoe.evaluation.scoring import to_pixels
 from jaxmoe.evaluation.summary import mean
 from jaxmoe.mixture import Mixture
@@ -36,6 +36,7 @@ def masking_checks(
     correct: dict[tuple[str, float], np.ndarray],
     settings: AttackSettings,
     seed: int,
+    stages: Sequence[StageRow] = (),
 ) -> tuple[Check, ...]:
     """All checks of a suite: those of its rows, and those that attack `batches` themselves.
 
@@ -45,6 +46,7 @@ def masking_checks(
         zero_gradient_check(rows),
         loss_check(rows),
         epsilon_check(rows),
+        square_check(correct, stages),
     ]
     epsilons = [row.epsilon for row in rows if row.attack == WORST_CASE]
     if not batches or not epsilons:
@@ -104,6 +106,53 @@ def epsilon_check(rows: Sequence[Row]) -> Check:
         verdict,
         f"Robust accuracy under {attack} rose by {rise:.1%} from ε = {less:.4g} to {more:.4g}.",
     )
+
+
+def square_check(correct: dict[tuple[str, float], np.ndarray], stages: Sequence[StageRow]) -> Check:
+    """The largest share of clips that a black-box attack breaks and no gradient at that ε does.
+
+    With gradients that lead somewhere, an attack that sees none is of no use after the others.
+    """
+    name, shares = "white box beats Square", []
+    clean = correct[CLEAN, 0.0]
+    for attack, epsilon in correct:
+        if attack not in ATTACKS or not ATTACKS[attack].black_box:
+            continue
+        others = [
+            right
+            for (other, radius), right in correct.items()
+            if radius == epsilon and other in ATTACKS and not ATTACKS[other].black_box
+        ]
+        if others:
+            left = np.minimum.reduce([clean, *others])
+            alone = (left > 0) & (correct[attack, epsilon] == 0)
+            shares.append((mean(alone), attack, epsilon))
+    for stage in stages:
+        if ATTACKS[stage.attack].black_box:
+            share = (stage.attacked - stage.standing) / len(clean)
+            shares.append((share, f"{stage.attack} of {stage.cascade}", stage.epsilon))
+    if not shares:
+        return Check(name, None, "not run", "No black-box attack beside one by gradients.")
+    share, attack, epsilon = max(shares)
+    return Check(
+        name,
+        share,
+        _verdict(share <= max(SLACK, 1.5 / len(clean))),
+        f"{share:.1%} of {len(clean)} clips fell to {attack} at ε = {epsilon:.4g} alone, which "
+        "sees no gradient.",
+    )
+
+
+def verdict_line(checks: Sequence[Check]) -> str:
+    """One sentence on all checks."""
+    flags = [check.name for check in checks if check.verdict == "flag"]
+    ran = sum(check.verdict != "not run" for check in checks)
+    if flags:
+        return (
+            f"Masked gradients are likely ({len(flags)} of {ran} checks: {', '.join(flags)}): the "
+            "robust accuracies above may be artefacts of attacks that could not see."
+        )
+    return f"No sign of masked gradients in {ran} checks. That is no proof of robustness."
 
 
 def _loss_rose(row: Row) -> bool:

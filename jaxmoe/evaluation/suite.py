@@ -114,7 +114,7 @@ def evaluate_suite(
         correct[name, epsilon] = under_attack
     if attacks:
         rows += [_worst_case(rows, correct, epsilon) for epsilon in epsilons]
-    checks = masking_checks(programs, params, clean.probes, rows, correct, settings, seed)
+    checks = masking_checks(programs, params, clean.probes, rows, correct, settings, seed, stages)
     return SuiteResult(
         tuple(rows),
         correct,

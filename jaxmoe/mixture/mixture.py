@@ -60,7 +60,9 @@ def from_functions(
     """A mixture from any two pure functions, whoever wrote them.
 
     Args:
-      router: `(router_params, x [B, …]) -> [B, M]` logits.
+      router: `(router_params, x [B, …]) -> [B, M]` logits; or integers [B], the chosen expert of
+        each clip, which become a one-hot row. Integers have no gradient: such a router cannot be
+        attacked by one, and evaluations flag it.
       expert: `(params of one expert, x [B, …]) -> [B, K]` logits, each clip on its own.
       num_experts: M.
       top_k: experts a clip, 1 ≤ top_k ≤ M; M is the dense mixture.
@@ -71,7 +73,8 @@ def from_functions(
         (`stack_experts` puts several trees of params together).
 
     Raises:
-      ValueError: top_k outside [1, M], or an unknown combine rule.
+      ValueError: top_k outside [1, M], or an unknown combine rule; on use, a router whose output
+        has another shape.
     """
     if num_experts < 1:
         raise ValueError(f"mixture.experts: {num_experts} is not at least 1")
@@ -83,7 +86,7 @@ def from_functions(
         raise ValueError(f"mixture.block_size: {block_size} is not at least 1")
 
     def route(params, x):
-        return router(params["router"], x)
+        return _as_logits(router(params["router"], x), x, num_experts)
 
     def run_expert(params, x, index):
         return expert(jax.tree.map(lambda p: p[index], params["experts"]), x)
@@ -175,6 +178,21 @@ def with_router_noise(mixture: Mixture, noise: Float[Array, "batch experts"]) ->
         return logits + noise.astype(logits.dtype)
 
     return mixture._replace(apply=with_route(mixture, noisy).apply)
+
+
+def _as_logits(output: Array, x: Array, num_experts: int) -> Float[Array, "batch experts"]:
+    """A router's output, checked; integers as floats, and indices as one-hot rows."""
+    output = jnp.asarray(output)
+    if jnp.issubdtype(output.dtype, jnp.integer):
+        if output.ndim == 1:
+            output = jax.nn.one_hot(output, num_experts)
+        output = output.astype(jnp.float32)
+    if output.shape != (x.shape[0], num_experts):
+        raise ValueError(
+            f"router: an output of shape {output.shape} for {x.shape[0]} clips; expected "
+            f"{(x.shape[0], num_experts)}, a logit for each of mixture.experts = {num_experts}"
+        )
+    return output
 
 
 def stack_experts(experts: Sequence[Params]) -> Params:

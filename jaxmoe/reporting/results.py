@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxmoe.evaluation.flops import MixtureFlops
+from jaxmoe.evaluation.masking import verdict_line
 from jaxmoe.evaluation.rows import Check, Row
 from jaxmoe.reporting.tables import COLUMNS, cells
 
@@ -71,6 +72,7 @@ def results_markdown(
         lines += ["", f"n = {rows[0].n} clips, seed {rows[0].seed}, norm {rows[0].norm}."]
     if checks:
         lines += ["", *markdown_table(["verdict", "check", "meaning"], [_check(c) for c in checks])]
+        lines += ["", verdict_line(checks)]
     if flops is not None:
         lines += [
             "",

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxmoe.evaluation.flops import MixtureFlops
+from jaxmoe.evaluation.masking import verdict_line
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, SuiteResult
 
 # ε within this of a whole number of grey levels is shown as one.
@@ -94,6 +95,7 @@ def _print_checks(sheet: "_Sheet", checks: Sequence[Check]) -> None:
     if rows:
         titles = ["verdict", "check of masked gradients", "value", "meaning"]
         sheet.table("", titles, rows, bold=lambda row: row[0] == "flag")
+        sheet.line(verdict_line(checks))
 
 
 def _print_load(sheet: "_Sheet", rows: Sequence[Row]) -> None:
@@ -162,6 +164,14 @@ class _Sheet:
     def __init__(self, file: TextIO):
         self.file = file
         self.console = Console(file=file) if file.isatty() else None
+
+    def line(self, text: str) -> None:
+        """Prints a sentence and an empty line."""
+        if self.console is not None:
+            self.console.print(text, markup=False, highlight=False)
+        else:
+            print(_ascii(text), file=self.file)
+        print(file=self.file)
 
     def table(
         self,

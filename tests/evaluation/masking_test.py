@@ -5,12 +5,24 @@ import planted
 import pytest
 from planted import FAR, NEAR
 
-from jaxmoe.attacks import AttackSettings
+from jaxmoe.attacks import CASCADES, AttackSettings
+from jaxmoe.attacks.cascade import custom
 from jaxmoe.evaluation import Programs, Row, evaluate_suite
-from jaxmoe.evaluation.masking import epsilon_check, loss_check, router_gradient_check
+from jaxmoe.evaluation.masking import (
+    epsilon_check,
+    loss_check,
+    router_gradient_check,
+    verdict_line,
+)
 
 CLIPS = planted.clips((NEAR, FAR), (FAR, NEAR), (FAR, FAR), (FAR, 100), (30, 100))
 FACTORY = planted.batches(CLIPS, [0, 0, 0, 1, 0])
+
+
+@pytest.fixture(autouse=True)
+def masked(monkeypatch):
+    """A cascade called `masked`: PGD, then Square."""
+    monkeypatch.setitem(CASCADES, "masked", custom(["pgd", "square"]))
 
 
 def verdicts(model, params=planted.PARAMS, factory=FACTORY, **options):
@@ -22,6 +34,7 @@ def verdicts(model, params=planted.PARAMS, factory=FACTORY, **options):
 
 def test_an_honest_mixture_passes_every_check():
     found = verdicts(planted.MIXTURE, attacks=["pgd", "pgd-r"], programs=planted.PROGRAMS)
+    assert found.pop("white box beats Square") == "not run"
     assert len(found) == 6
     assert set(found.values()) == {"pass"}
 
@@ -39,10 +52,46 @@ def test_a_router_of_integers_is_flagged():
         "zero gradients": "flag",
         "loss rises with steps": "flag",
         "accuracy falls with ε": "pass",
+        "white box beats Square": "not run",
     }
     # Its own probe sees it where no attack was on the router.
     check = router_gradient_check(Programs(model), planted.PARAMS, list(FACTORY()))
     assert (check.verdict, check.value) == ("flag", 1.0)
+
+
+def test_a_router_that_returns_indices_is_flagged():
+    model = planted.mixture(router=lambda scale, x: jnp.argmax(planted.route(scale, x), axis=-1))
+    check = router_gradient_check(Programs(model), planted.PARAMS, list(FACTORY()))
+    assert (check.verdict, check.value) == ("flag", 1.0)
+    result = evaluate_suite(
+        model,
+        planted.PARAMS,
+        FACTORY,
+        attacks=["pgd-r"],
+        epsilons=[4 / 255],
+        settings=AttackSettings(steps=2),
+        probe_batches=0,
+    )
+    assert result.row("clean").robust_accuracy == 1
+    assert verdict_line(result.checks).startswith("Masked gradients are likely (2 of 2 checks: z")
+
+
+def test_what_square_breaks_alone_is_flagged():
+    quantised = lambda scale, x: planted.plain(scale, jnp.round(64 * x) / 64)  # noqa: E731
+    clips = planted.clips((0, NEAR), (0, FAR))
+    options = {"epsilons": [8 / 255], "settings": AttackSettings(steps=2, queries=20)}
+    factory, params = planted.batches(clips, [0, 0]), jnp.float32(10.0)
+    for attacks in (["pgd", "square"], ["masked"]):
+        result = evaluate_suite(
+            quantised, params, factory, attacks=attacks, probe_batches=0, **options
+        )
+        (check,) = (c for c in result.checks if c.name == "white box beats Square")
+        assert (check.verdict, check.value) == ("flag", 0.5)
+    honest = evaluate_suite(
+        planted.plain, params, factory, attacks=["pgd", "square"], probe_batches=0, **options
+    )
+    assert {c.verdict for c in honest.checks if c.name == "white box beats Square"} == {"pass"}
+    assert verdict_line(honest.checks).startswith("No sign of masked gradients in 3 checks")
 
 
 def test_a_quantiser_is_flagged_by_its_gradients_and_by_epsilon_1():

@@ -157,3 +157,17 @@ def test_params_must_come_from_somewhere():
 def test_impossible_mixtures_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         linear(**fields)
+
+
+def test_a_router_may_return_indices_and_no_other_shape():
+    expert = lambda params, x: params * x[:, :3]  # noqa: E731
+    params = {"router": 0.0, "experts": jnp.array([1.0, -1.0])}
+    x = jnp.arange(12.0).reshape(4, 3)
+    indices = from_functions(
+        lambda _, x: (x[:, 0] > 3).astype(jnp.int32), expert, num_experts=2, combine="none"
+    )
+    np.testing.assert_array_equal(indices.route(params, x), [[1, 0], [1, 0], [0, 1], [0, 1]])
+    np.testing.assert_array_equal(indices.apply(params, x), x * jnp.array([[1], [1], [-1], [-1.0]]))
+    wrong = from_functions(lambda _, x: x, expert, num_experts=2)
+    with pytest.raises(ValueError, match=r"router: an output of shape \(4, 3\) for 4 clips; exp"):
+        wrong.route(params, x)

@@ -1,0 +1,151 @@
+"""All attacks on trained runs, and the strongest of them at equal cost; prints the README's tables.
+
+python launch/arsenal.py RUN … --data DIR [--epsilons 2/255 4/255 8/255] [--only all equal]
+
+Runs are folders RECIPE_SEED, as `ut_interaction.py` makes them; lines are means over the seeds. In
+`all` every attack of the registry has 10 steps and one start at each target or expert. In `equal`
+four adversaries get about as many gradients as AutoAttack takes of a clip that survives it (six
+classes: 1,106): each as a cascade, on the clips that still stand, 100 steps at a time. An
+evaluation that is done is not done again, and one that was stopped goes on.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable
+
+from jaxmoe.attacks import ATTACKS, CASCADES
+
+EQUAL = {  # starts of 100 steps, for 1,100 gradients or, of four experts with 101 each, 1,212
+    "pgd": ["--cascade", "pgd", "--steps", "100", "--restarts", "11"],
+    "j-tlga": ["--cascade", "j-tlga", "--steps", "100", "--restarts", "11"],
+    "enumerated-route": ["--cascade", "enumerated-route", "--steps", "100", "--restarts", "3"],
+    "auto-attack": ["--attacks", "auto-attack"],
+}
+QUERIES = "500"  # of Square among the attacks of `all`; AutoAttack's has 5000
+
+
+def main() -> None:
+    """Evaluates what is missing, then prints the tables."""
+    options = parse(sys.argv[1:])
+    evaluations = {
+        "all": {"all": ["--attacks", *ATTACKS, "--queries", QUERIES]},
+        "equal": EQUAL,
+    }
+    for kind in options.only:
+        for run in options.runs:
+            for name, arguments in evaluations[kind].items():
+                output = run / "arsenal" / name
+                if not (output / "evaluation.json").is_file():  # what is written last
+                    evaluate(run, output, arguments, options)
+    if "all" in options.only:
+        print(all_attacks(options.runs), end="\n\n")
+    if "equal" in options.only:
+        print(equal_cost(options.runs))
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line, checked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=pathlib.Path)
+    parser.add_argument("--data", required=True, help="the folder with the videos")
+    parser.add_argument("--epsilons", nargs="+", default=["2/255", "4/255", "8/255"])
+    parser.add_argument("--only", nargs="+", choices=("all", "equal"), default=["all", "equal"])
+    options = parser.parse_args(arguments)
+    for run in options.runs:
+        if not (run / "config.json").is_file():
+            parser.error(f"RUN: {run} has no config.json; expected the folder of a trained run")
+    return options
+
+
+def evaluate(
+    run: pathlib.Path, output: pathlib.Path, arguments: list[str], options: argparse.Namespace
+) -> None:
+    """`jaxmoe evaluate` of one run."""
+    command = [sys.executable, "-m", "jaxmoe", "evaluate", str(run), *arguments]
+    command += ["--epsilons", *options.epsilons, "--data.directory", options.data]
+    # 24 test clips at most: one batch without padding.
+    command += ["--batch-size", "24", "--output", str(output)]
+    print(" ".join(command[2:]), flush=True)
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        sys.exit(code)  # it has said why
+
+
+def all_attacks(runs: list[pathlib.Path]) -> str:
+    """Markdown: robust accuracy at each ε of every attack, and the gradients that it took."""
+    found = {run: read(run / "arsenal" / "all" / "results.json") for run in runs}
+    recipes = by_recipe(runs)
+    lines = [table_line(["%", "gradients", *recipes]), table_line(["---"] * (2 + len(recipes)))]
+    for attack in dict.fromkeys(attack for rows in found.values() for attack, _ in rows):
+        first = next(row for (name, _), row in found[runs[0]].items() if name == attack)
+        cost = f"{first['gradient_evaluations']:.0f}"
+        cells = [accuracies([found[run] for run in group], attack) for group in recipes.values()]
+        lines.append(table_line([attack, cost, *cells]))
+    return "\n".join([*lines, "", note(found.values(), recipes)])
+
+
+def equal_cost(runs: list[pathlib.Path]) -> str:
+    """Markdown: robust accuracy and mean gradients of each adversary of `EQUAL`."""
+    recipes = by_recipe(runs)
+    titles = [title for recipe in recipes for title in (f"{recipe} %", "gradients")]
+    lines = [table_line(["", *titles]), table_line(["---"] * (1 + len(titles)))]
+    for name in EQUAL:
+        found = {run: read(run / "arsenal" / name / "results.json") for run in runs}
+        attack = name if name in CASCADES else "auto-attack-custom"
+        cells = []
+        for group in recipes.values():
+            rows = [found[run] for run in group]
+            cells += [accuracies(rows, attack), costs(rows, attack)]
+        lines.append(table_line([name, *cells]))
+    return "\n".join([*lines, "", note(found.values(), recipes)])
+
+
+def by_recipe(runs: list[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
+    """Runs of one recipe, which differ in their seeds."""
+    groups: dict[str, list[pathlib.Path]] = {}
+    for run in runs:
+        groups.setdefault(run.name.rpartition("_")[0] or run.name, []).append(run)
+    return groups
+
+
+def read(file: pathlib.Path) -> dict[tuple[str, float], dict]:
+    """Rows by attack and ε."""
+    rows = json.loads(file.read_text("utf-8"))
+    return {(row["attack"], row["epsilon"]): row for row in rows}
+
+
+def accuracies(runs: list[dict], attack: str) -> str:
+    """Means over runs, an ε after the other."""
+    return " / ".join(f"{100 * value:.1f}" for value in means(runs, attack, "robust_accuracy"))
+
+
+def costs(runs: list[dict], attack: str) -> str:
+    """The same of the gradients, of all clips."""
+    return " / ".join(f"{value:.0f}" for value in means(runs, attack, "gradient_evaluations"))
+
+
+def means(runs: list[dict], attack: str, field: str) -> list[float]:
+    """A field's mean over runs at each ε, from the smallest."""
+    epsilons = sorted({epsilon for name, epsilon in runs[0] if name == attack})
+    return [statistics.mean(run[attack, epsilon][field] for run in runs) for epsilon in epsilons]
+
+
+def note(results: Iterable[dict], recipes: dict[str, list[pathlib.Path]]) -> str:
+    """What the numbers are of."""
+    rows = next(iter(results))
+    radii = " / ".join(f"{e * 255:g}" for e in sorted({e for _, e in rows} - {0.0}))
+    runs = "; ".join(f"{recipe}: {len(group)} run(s)" for recipe, group in recipes.items())
+    return f"ε = {radii} /255, {next(iter(rows.values()))['norm']}. {runs}."
+
+
+def table_line(cells: list[str]) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()

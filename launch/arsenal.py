@@ -15,7 +15,6 @@ import pathlib
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable
 
 from jaxmoe.attacks import ATTACKS, CASCADES
 
@@ -85,7 +84,7 @@ def all_attacks(runs: list[pathlib.Path]) -> str:
         cost = f"{first['gradient_evaluations']:.0f}"
         cells = [accuracies([found[run] for run in group], attack) for group in recipes.values()]
         lines.append(table_line([attack, cost, *cells]))
-    return "\n".join([*lines, "", note(found.values(), recipes)])
+    return "\n".join([*lines, "", note(found, recipes)])
 
 
 def equal_cost(runs: list[pathlib.Path]) -> str:
@@ -101,7 +100,7 @@ def equal_cost(runs: list[pathlib.Path]) -> str:
             rows = [found[run] for run in group]
             cells += [accuracies(rows, attack), costs(rows, attack)]
         lines.append(table_line([name, *cells]))
-    return "\n".join([*lines, "", note(found.values(), recipes)])
+    return "\n".join([*lines, "", note(found, recipes)])
 
 
 def by_recipe(runs: list[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
@@ -134,12 +133,16 @@ def means(runs: list[dict], attack: str, field: str) -> list[float]:
     return [statistics.mean(run[attack, epsilon][field] for run in runs) for epsilon in epsilons]
 
 
-def note(results: Iterable[dict], recipes: dict[str, list[pathlib.Path]]) -> str:
+def note(found: dict[pathlib.Path, dict], recipes: dict[str, list[pathlib.Path]]) -> str:
     """What the numbers are of."""
-    rows = next(iter(results))
+    rows = found[recipes[next(iter(recipes))][0]]
     radii = " / ".join(f"{e * 255:g}" for e in sorted({e for _, e in rows} - {0.0}))
-    runs = "; ".join(f"{recipe}: {len(group)} run(s)" for recipe, group in recipes.items())
-    return f"ε = {radii} /255, {next(iter(rows.values()))['norm']}. {runs}."
+    clips = {
+        recipe: " + ".join(str(found[run]["clean", 0.0]["n"]) for run in group)
+        for recipe, group in recipes.items()
+    }
+    counts = "; ".join(f"{recipe}: n = {text}" for recipe, text in clips.items())
+    return f"ε = {radii} /255, {next(iter(rows.values()))['norm']}. {counts}."
 
 
 def table_line(cells: list[str]) -> str:

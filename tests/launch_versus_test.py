@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-LAUNCH = pathlib.Path(__file__).parent.parent / "launch"
+LAUNCH = pathlib.Path(__file__).parent.parent / "launch" / "versus"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,12 +27,12 @@ def subjects(launch_on_path):
 
 @pytest.fixture(scope="module")
 def versus(launch_on_path):
-    return importlib.import_module("versus_auto_attack")
+    return importlib.import_module("auto_attack")
 
 
 @pytest.fixture(scope="module")
 def libraries(launch_on_path):
-    return importlib.import_module("versus_libraries")
+    return importlib.import_module("libraries")
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_cell_is_kept_only_with_the_same_settings(versus, tmp_path):
 
 
 def test_sides_are_compared_image_by_image(versus, launch_on_path):
-    sides = importlib.import_module("versus_sides")
+    sides = importlib.import_module("sides")
     x = np.zeros((4, 2, 2, 3), np.float32)
     ours = sides.Side(np.array([True, True, False, False]), x + 0.01, 3.0, [])
     theirs = sides.Side(np.array([True, False, True, False]), x, 2.0, [])
@@ -133,7 +133,7 @@ def test_the_tables_have_every_kind(versus):
 
 
 def test_deviations_are_relative_and_early(launch_on_path):
-    curves = importlib.import_module("versus_curves")
+    curves = importlib.import_module("curves")
     theirs = np.full((30, 2), 2.0)
     ours = theirs.copy()
     ours[5, 0] += 0.02  # an early look of one image

@@ -79,6 +79,8 @@ class Cascading(NamedTuple):
         for number, stage in enumerate(cascade.stages):
             attacked, gradients, seconds = _standing(correct), 0, 0.0
             for attempt, settings in enumerate(self._attempts(stage)):
+                if not _standing(correct):
+                    break
                 tried = self._attempt(
                     (name, epsilon, number, attempt), stage.attack, settings, epsilon, correct
                 )
@@ -102,8 +104,10 @@ class Cascading(NamedTuple):
 
     def _attempts(self, stage: Stage) -> Iterator[AttackSettings]:
         """The settings of a stage's attempts, with each gradient that its attack can see."""
-        modes = self.gradients if ATTACKS[stage.attack].sees_routing else self.gradients[:1]
-        for settings in stage.attempts(self.settings, self._classes()):
+        named, given = ATTACKS[stage.attack], self.settings
+        modes = self.gradients if named.sees_routing else self.gradients[:1]
+        given = dataclasses.replace(given, restarts=1) if named.from_clean else given
+        for settings in stage.attempts(given, self._classes()):
             for mode in modes:
                 yield dataclasses.replace(settings, gradient=mode)
 

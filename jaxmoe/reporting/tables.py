@@ -10,7 +10,7 @@ from rich.table import Table
 
 from jaxmoe.evaluation.flops import MixtureFlops
 from jaxmoe.evaluation.masking import verdict_line
-from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, SuiteResult
+from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, StageRow, SuiteResult
 
 # ε within this of a whole number of grey levels is shown as one.
 _GREY_LEVEL_TOLERANCE = 1e-3
@@ -43,7 +43,7 @@ COLUMNS = (
     Column("robust accuracy %", lambda row: _percent(row.robust_accuracy)),
     Column("n", lambda row: str(row.n)),
     Column("flip rate %", lambda row: _percent(row.flip_rate)),
-    Column("gradient evaluations", lambda row: str(row.gradient_evaluations)),
+    Column("gradient evaluations", lambda row: f"{row.gradient_evaluations:.0f}"),
     Column("seconds", lambda row: f"{row.seconds:.2f}"),
 )
 
@@ -71,6 +71,7 @@ def print_suite(
         [cells(row) for row in result.rows],
         bold=lambda row: row[0] in (CLEAN, WORST_CASE),
     )
+    _print_stages(sheet, result.stages, first.norm)
     _print_checks(sheet, result.checks)
     _print_load(sheet, result.rows)
     _print_lipschitz(sheet, result.rows)
@@ -88,6 +89,24 @@ def print_table(
 ) -> None:
     """Prints one table, as `print_suite` prints its own."""
     _Sheet(file or sys.stdout).table(title, titles, rows)
+
+
+def _print_stages(sheet: "_Sheet", stages: Sequence[StageRow], norm: str) -> None:
+    rows = [
+        [
+            stage.cascade,
+            format_epsilon(stage.epsilon, norm),
+            stage.attack,
+            _percent(stage.robust_accuracy),
+            f"{stage.standing} of {stage.attacked}",
+            str(stage.gradient_evaluations),
+            f"{stage.seconds:.2f}",
+        ]
+        for stage in stages
+    ]
+    if rows:
+        titles = ["cascade", "ε", "attack", "robust accuracy %", "left", "gradients", "seconds"]
+        sheet.table("", titles, rows)
 
 
 def _print_checks(sheet: "_Sheet", checks: Sequence[Check]) -> None:

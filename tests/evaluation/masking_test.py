@@ -78,9 +78,9 @@ def test_a_router_that_returns_indices_is_flagged():
 
 def test_what_square_breaks_alone_is_flagged():
     quantised = lambda scale, x: planted.plain(scale, jnp.round(64 * x) / 64)  # noqa: E731
-    clips = planted.clips((0, NEAR), (0, FAR))
+    clips = planted.clips((0, NEAR), (0, FAR), (0, NEAR), (0, FAR))
     options = {"epsilons": [8 / 255], "settings": AttackSettings(steps=2, queries=20)}
-    factory, params = planted.batches(clips, [0, 0]), jnp.float32(10.0)
+    factory, params = planted.batches(clips, [0] * 4), jnp.float32(10.0)
     for attacks in (["pgd", "square"], ["masked"]):
         result = evaluate_suite(
             quantised, params, factory, attacks=attacks, probe_batches=0, **options

@@ -68,7 +68,7 @@ def attack_all(model, params, **options):
         np.asarray(X),
         np.asarray(LABELS),
         epsilon=EPSILON,
-        version=["apgd-ce", "apgd-t", "fab-t", "square"],
+        version=["apgd-ce", "square"],
         settings=SETTINGS,
         batch_size=6,
         **options,

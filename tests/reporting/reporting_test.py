@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxmoe.evaluation import Check, MixtureFlops, Row, SuiteResult
+from jaxmoe.evaluation import Check, MixtureFlops, Row, StageRow, SuiteResult
 from jaxmoe.reporting import (
     format_epsilon,
     plot_robust_accuracy,
@@ -36,6 +36,12 @@ ROWS = (CLEAN, PGD, WORST)
 CHECKS = (Check("zero gradients", 1.0, "flag", "All were zero."),)
 FLOPS = MixtureFlops(0.01, 1.0, 1.11, 4.01, 0.277, 0.252, 11, 4)
 RESULT = SuiteResult(ROWS, {}, np.arange(4), np.zeros(4), CHECKS, {"pgd": 1}, {"pgd": 9.0})
+
+
+STAGES = (
+    StageRow("auto-attack", "apgd-ce", EPSILON, 0.5, 2, 3, 303, 1.25),
+    StageRow("auto-attack", "square", EPSILON, 0.25, 1, 2, 0, 2.5),
+)
 
 
 class Terminal(io.StringIO):
@@ -125,6 +131,16 @@ def test_a_terminal_gets_a_table(monkeypatch):
     print_suite(RESULT, FLOPS, file=file)
     assert "━" in file.getvalue()
     assert "robust accuracy %" in file.getvalue()
+
+
+def test_a_cascade_is_shown_attack_by_attack_and_gradients_are_rounded():
+    cascade = WORST._replace(attack="auto-attack", gradient_evaluations=75.75)
+    out = io.StringIO()
+    print_suite(RESULT._replace(rows=(CLEAN, cascade), stages=STAGES), file=out)
+    lines = [line.split() for line in out.getvalue().splitlines()]
+    assert ["auto-attack", "8/255", "12.50", "4", "-", "76", "1.50"] in lines
+    assert ["auto-attack", "8/255", "square", "25.00", "1", "of", "2", "0", "2.50"] in lines
+    assert "Masked gradients are likely (1 of 1 checks: zero gradients)" in out.getvalue()
 
 
 def test_a_model_without_routing_is_printed_too():

@@ -1,4 +1,4 @@
-"""Markdown tables of the records that `versus_auto_attack.py` writes."""
+"""Markdown tables of the records that `auto_attack.py` writes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""FGSM, PGD and MI-FGSM of three libraries on one smooth network; see `versus_libraries.py`.
+"""FGSM, PGD and MI-FGSM of three libraries on one smooth network; see `libraries.py`.
 
 Axes: B = batch, H W = height, width, C = channels. [B, H, W, C] here, [B, C, H, W] in PyTorch.
 """

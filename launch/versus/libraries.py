@@ -1,6 +1,6 @@
 """The same attacks in foolbox and torchattacks: whether the results agree, and how fast they are.
 
-python launch/versus_libraries.py --output FILE.json [--only agreement speed]
+python launch/versus/libraries.py --output FILE.json [--only agreement speed]
 
 Agreement: share of the pixels whose perturbations are within 1e-4 of each other's, on a smooth
 network with the same weights in JAX and PyTorch, float32, from the clean images. Speed: PGD-10 on

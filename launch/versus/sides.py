@@ -1,4 +1,4 @@
-"""What each library finds in a cell of `versus_auto_attack.py`, and how the two compare.
+"""What each library finds in a cell of `auto_attack.py`, and how the two compare.
 
 Axes: N = images, H W = height, width, C = channels.
 """
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import cifar_subject as subjects
 import numpy as np
-from versus_curves import OFFICIAL_NORMS
+from curves import OFFICIAL_NORMS
 
 from jaxmoe import attacks, evaluation
 from jaxmoe.threat import ThreatModel

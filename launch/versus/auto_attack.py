@@ -1,6 +1,6 @@
 """AutoAttack here and its authors' code, on the same weights and images; prints Markdown tables.
 
-python launch/versus_auto_attack.py --data cifar10_lossless_partial.npz --official DIR --output DIR
+python launch/versus/auto_attack.py --data cifar10_lossless_partial.npz --official DIR --output DIR
 
 DIR of --official is a copy of github.com/fra31/auto-attack. Three small CNNs are trained first, a
 few minutes in all, and kept in --output. Every comparison is a cell with a JSON file there; a cell
@@ -24,8 +24,9 @@ from importlib import metadata
 from typing import Any
 
 import cifar_subject as subjects
-from versus_curves import curves
-from versus_sides import (
+from cell_tables import tables
+from curves import curves
+from sides import (
     ATTACKS,
     EPSILONS,
     QUERIES,
@@ -39,7 +40,6 @@ from versus_sides import (
     ours,
     summary,
 )
-from versus_tables import tables
 
 from jaxmoe.reporting.progress import show_seconds
 from jaxmoe.threat import ThreatModel

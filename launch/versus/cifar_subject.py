@@ -1,6 +1,6 @@
 """Small CIFAR-10 classifiers, trained here in JAX, and the same weights in PyTorch.
 
-They are what `versus_auto_attack.py` attacks in both libraries.
+They are what `auto_attack.py` attacks in both libraries.
 Axes: B = batch, H W = height, width, C = channels, K = classes. Images are [B, H, W, C] here and
 [B, C, H, W] there, pixels in [0, 1].
 """

@@ -1,0 +1,88 @@
+"""The tables of the arsenal, from results that stand where `evaluate` writes them."""
+
+import importlib.util
+import json
+import pathlib
+
+import pytest
+
+from jaxmoe.attacks import ATTACKS
+
+FILE = pathlib.Path(__file__).parent.parent / "launch" / "arsenal.py"
+
+
+@pytest.fixture(scope="module")
+def arsenal():
+    spec = importlib.util.spec_from_file_location("arsenal", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write(run, name, rows):
+    folder = run / "arsenal" / name
+    folder.mkdir(parents=True)
+    fields = ("attack", "epsilon", "robust_accuracy", "gradient_evaluations")
+    records = [dict(zip(fields, row, strict=True), norm="linf", n=23) for row in rows]
+    (folder / "results.json").write_text(json.dumps(records))
+    (folder / "evaluation.json").touch()
+
+
+@pytest.fixture
+def runs(tmp_path):
+    runs = [tmp_path / name for name in ("at_m_0", "at_m_1", "j_tlat_0")]
+    for place, run in enumerate(runs):
+        run.mkdir()
+        (run / "config.json").touch()
+        clean = ("clean", 0.0, 0.75, 0)
+        pgd = [("pgd", 2 / 255, 0.5, 10), ("pgd", 4 / 255, 0.25 * place, 10)]
+        write(run, "all", [clean, *pgd])
+        for name in ("pgd", "j-tlga", "enumerated-route"):
+            write(run, name, [clean, ("auto-attack-custom", 4 / 255, 0.5, 700.4)])
+        write(run, "auto-attack", [clean, ("auto-attack", 4 / 255, 0.25, 800)])
+    return runs
+
+
+def test_lines_are_means_over_the_runs_of_a_recipe(arsenal, runs):
+    lines = arsenal.all_attacks(runs).splitlines()
+    assert lines[0] == "| % | gradients | at_m | j_tlat |"
+    assert lines[2] == "| clean | 0 | 75.0 | 75.0 |"
+    assert lines[3] == "| pgd | 10 | 50.0 / 12.5 | 50.0 / 50.0 |"
+    assert lines[-1] == "ε = 2 / 4 /255, linf. at_m: n = 23 + 23; j_tlat: n = 23."
+
+
+def test_adversaries_stand_beside_their_cost(arsenal, runs):
+    lines = arsenal.equal_cost(runs).splitlines()
+    assert lines[0] == "|  | at_m % | gradients | j_tlat % | gradients |"
+    assert "| pgd | 50.0 | 700 | 50.0 | 700 |" in lines
+    assert "| auto-attack | 25.0 | 800 | 25.0 | 800 |" in lines
+
+
+def test_what_is_done_is_not_done_again(arsenal, runs, monkeypatch, capsys):
+    monkeypatch.setattr(arsenal, "evaluate", lambda *_: pytest.fail("evaluated"))
+    monkeypatch.setattr("sys.argv", ["arsenal.py", *map(str, runs), "--data", "videos"])
+    arsenal.main()
+    assert "| pgd | 10 |" in capsys.readouterr().out
+
+
+def test_a_command_names_every_attack(arsenal, runs, monkeypatch):
+    asked = []
+
+    class Done:
+        returncode = 0
+
+    monkeypatch.setattr(
+        arsenal.subprocess, "run", lambda command, check: asked.append(command) or Done
+    )
+    (runs[0] / "arsenal" / "all" / "evaluation.json").unlink()
+    monkeypatch.setattr("sys.argv", ["arsenal.py", str(runs[0]), "--data", "videos"])
+    arsenal.main()
+    (command,) = asked
+    assert set(ATTACKS) < set(command)
+    assert command[command.index("--data.directory") + 1] == "videos"
+
+
+def test_a_folder_that_is_no_run_is_refused(arsenal, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        arsenal.parse([str(tmp_path), "--data", "videos"])
+    assert "has no config.json; expected the folder of a trained run" in capsys.readouterr().err

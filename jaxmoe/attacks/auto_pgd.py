@@ -83,7 +83,8 @@ def auto_pgd_targeted(
                 return targeted_difference_of_logits_ratio(logits, y, target)
 
             look = _look(model, settings, params, y, loss)
-            return maximize(numbered_keys(keys, number), x, look, threat, settings.steps)
+            own, until = numbered_keys(keys, number), settings.until_wrong
+            return maximize(own, x, look, threat, settings.steps, until_wrong=until)
 
         return _counted(model, settings, attempt, targets.shape[0] * settings.restarts)
 
@@ -96,7 +97,8 @@ def _untargeted(model: Model, threat: ThreatModel, settings: AttackSettings, obj
         look = _look(model, settings, params, y, lambda logits: objective(logits, y))
 
         def attempt(number):
-            return maximize(numbered_keys(keys, number), x, look, threat, settings.steps)
+            own, until = numbered_keys(keys, number), settings.until_wrong
+            return maximize(own, x, look, threat, settings.steps, until_wrong=until)
 
         return _counted(model, settings, attempt, settings.restarts)
 
@@ -139,17 +141,31 @@ class Climb(NamedTuple):
     halved: Bool[Array, " batch"]  # whether the step was halved there
 
 
+class _Loop(NamedTuple):
+    """The loop of `maximize`."""
+
+    number: Array  # shape=(), dtype=int32, steps taken
+    state: Climb
+    trace: Float[Array, "looks batch"]
+    zeros: Float[Array, " batch"]  # gradients that were zero everywhere
+    finite: Bool[Array, " batch"]
+
+
 def maximize(
     keys: Key[Array, " batch"],
     x: Float[Array, "batch ..."],
     look: Look,
     threat: ThreatModel,
     steps: int,
+    *,
+    until_wrong: bool = False,
 ) -> tuple[AttackResult, Bool[Array, " batch"]]:
     """Maximises the loss of `look` inside `threat`, as one compiled loop of `steps` steps.
 
-    It takes `steps` + 1 gradients. Momentum, checkpoints and halvings are those of algorithm 1; at
-    a halving an example goes back to its best iterate.
+    It takes `steps` + 1 gradients, or with `until_wrong` as many as it takes until the model has
+    failed on every example; the trace is then filled up with the greatest losses. Momentum,
+    checkpoints and halvings are those of algorithm 1; at a halving an example goes back to its best
+    iterate.
 
     Returns:
       The result, and whether the model failed on any iterate. `x_adv` is the last such iterate, or
@@ -166,8 +182,8 @@ def maximize(
         gradient = threat.mask(gradient)
         return gradient, loss, right, (loss, is_zero(gradient), finite)
 
-    def step(state: Climb, schedule):
-        first, window, checkpoint = schedule
+    def step(state: Climb, number):
+        first, window, checkpoint = (jnp.asarray(values)[number] for values in plan)
         length = spread(state.step_size, x)
         ahead = state.x_adv + length * steepest_direction(threat.norm, state.gradient)
         ahead = threat.project(ahead, x)
@@ -203,6 +219,7 @@ def maximize(
             seen,
         )
 
+    plan = schedule(steps)
     start = threat.surface_start(keys, x)
     gradient, loss, right, seen = value_and_gradient(start)
     batch = x.shape[0]
@@ -223,17 +240,35 @@ def maximize(
         best_before=loss,
         halved=everyone,
     )
-    state, later = jax.lax.scan(step, state, schedule(steps))
-    losses, zero, finite = (
-        jnp.concatenate([here[None], there]) for here, there in zip(seen, later, strict=True)
-    )
+
+    def unfinished(loop: _Loop):
+        going = loop.number < steps
+        return going & ~jnp.all(loop.state.failed) if until_wrong else going
+
+    def once(loop: _Loop):
+        state, (loss, zero, finite) = step(loop.state, loop.number)
+        number = loop.number + 1
+        return _Loop(
+            number,
+            state,
+            loop.trace.at[number].set(loss),
+            loop.zeros + zero.astype(x.dtype),
+            loop.finite & finite,
+        )
+
+    loss, zero, finite = seen
+    trace = jnp.zeros((steps + 1, batch), x.dtype).at[0].set(loss)
+    first = _Loop(jnp.zeros((), jnp.int32), state, trace, zero.astype(x.dtype), finite)
+    end = jax.lax.while_loop(unfinished, once, first)
+    state, taken = end.state, end.number + 1
+    looked = jnp.arange(steps + 1) < taken
     result = AttackResult(
         where_example(state.failed, state.wrong, state.best),
         state.best_loss,
-        losses,
-        jnp.asarray(steps + 1),
-        jnp.mean(zero.astype(x.dtype), axis=0),
-        jnp.all(finite, axis=0),
+        jnp.where(looked[:, None], end.trace, state.best_loss[None]),
+        taken,
+        end.zeros / taken.astype(x.dtype),
+        end.finite,
     )
     return result, state.failed
 

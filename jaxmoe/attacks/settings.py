@@ -27,6 +27,7 @@ _STATIC = (
     "momentum_direction",
     "router_output",
     "stop_denominator",
+    "until_wrong",
 )
 
 
@@ -71,6 +72,7 @@ class AttackSettings:
       momentum_axis: along what temporal momentum accumulates (`updates.temporal_momentum`).
       momentum_direction: the published formula shortens the steps of sensitive frames.
       router_output: the router's Lipschitz quotient compares its softmax `"weights"` or `"logits"`.
+      until_wrong: Auto-PGD stops where the model has failed on every example of the batch.
       stop_denominator: leave the quotient's denominator out of the gradient.
 
     Raises:
@@ -97,6 +99,7 @@ class AttackSettings:
     momentum_direction: Direction = "shorten"
     router_output: RouterOutput = "weights"
     stop_denominator: bool = False
+    until_wrong: bool = False
 
     def __post_init__(self):
         for name in _ARRAYS:

@@ -82,7 +82,11 @@ class Cascading(NamedTuple):
                 if not _standing(correct):
                     break
                 tried = self._attempt(
-                    (name, epsilon, number, attempt), stage.attack, settings, epsilon, correct
+                    (name, repr(stage), epsilon, number, attempt),
+                    stage.attack,
+                    settings,
+                    epsilon,
+                    correct,
                 )
                 gradients += tried.gradients
                 seconds += tried.seconds
@@ -109,7 +113,7 @@ class Cascading(NamedTuple):
         given = dataclasses.replace(given, restarts=1) if named.from_clean else given
         for settings in stage.attempts(given, self._classes()):
             for mode in modes:
-                yield dataclasses.replace(settings, gradient=mode)
+                yield dataclasses.replace(settings, gradient=mode, until_wrong=True)
 
     def _classes(self) -> int:
         batch = next(iter(self.batches()))
@@ -125,7 +129,7 @@ class Cascading(NamedTuple):
         for number, (places, batch) in enumerate(standing_batches(self.batches(), correct)):
 
             def compute(batch=batch, number=number):
-                name = "-".join(map(str, [*key[2:], number]))
+                name = "-".join(map(str, [*key[-2:], number]))
                 return self._on_batch(name, batch, attack, settings, epsilon, key[-1])
 
             right, tried = self.journal.recall((*key, number, tuple(places)), compute)
@@ -174,7 +178,7 @@ def standing_batches(
       or a quarter of it; what is missing is filled up with its first clip, which is not valid.
     """
     stands = correct > 0
-    size, done, places, waiting = 0, 0, np.zeros(0, int), None
+    size, done, places, waiting, full = 0, 0, np.zeros(0, int), None, False
     for batch in batches:
         size = len(batch["valid"])
         here = np.flatnonzero(batch["valid"])
@@ -185,10 +189,12 @@ def standing_batches(
         places = np.concatenate([places, number[chosen]])
         waiting = picked if waiting is None else _join(waiting, picked)
         while len(places) >= size:
+            full = True
             yield places[:size], _part(waiting, 0, size)
             places, waiting = places[size:], _part(waiting, size, len(places))
     smaller = max(size // SMALLER, 1)
-    if -(-len(places) // smaller) * smaller >= size:
+    # What is compiled already serves for a rest that fills more than a quarter.
+    if len(places) > (smaller if full else size - smaller):
         smaller = size
     while len(places):
         yield places[:smaller], _filled(_part(waiting, 0, smaller), smaller)

@@ -161,7 +161,6 @@ def _fingerprint(run: "Passes", clean: Clean) -> str:
         run.settings,
         run.gradients,
         run.seed,
-        {name: cascade.stages for name, cascade in CASCADES.items()},
         run.examples is not None,
     )
 

@@ -154,3 +154,22 @@ def test_no_scale_of_the_logits_hides_the_gradient_from_the_ratio():
 def test_ratio_of_differences():
     logits, label = jnp.array([[4.0, 1.0, 3.0, -2.0]]), jnp.array([2])
     np.testing.assert_allclose(difference_of_logits_ratio(logits, label), (4 - 3) / (4 - 1))
+
+
+@pytest.mark.parametrize("epsilon", [0.01, 0.3])
+def test_it_stops_where_every_example_is_wrong_and_not_before(epsilon):
+    def attack(until_wrong):
+        settings = AttackSettings(steps=STEPS, until_wrong=until_wrong)
+        run = build_attack("apgd-ce", model, ThreatModel("linf", epsilon), settings)
+        return jax.jit(run, compiler_options=FAST)(jax.random.key(0), WEIGHTS, CLIPS, Y)
+
+    whole, early = attack(until_wrong=False), attack(until_wrong=True)
+    wrong = jnp.argmax(model(WEIGHTS, whole.x_adv), -1) != Y
+    np.testing.assert_array_equal(jnp.argmax(model(WEIGHTS, early.x_adv), -1) != Y, wrong)
+    taken = int(early.gradients)
+    assert whole.gradients == STEPS + 1
+    assert (taken < STEPS + 1) == bool(wrong.all())
+    np.testing.assert_array_equal(early.loss_trace[:taken], whole.loss_trace[:taken])
+    np.testing.assert_array_equal(
+        early.loss_trace[taken:], np.tile(early.loss, (STEPS + 1 - taken, 1))
+    )

@@ -5,8 +5,9 @@ python launch/arsenal.py RUN … --data DIR [--epsilons 2/255 4/255 8/255] [--on
 Runs are folders RECIPE_SEED, as `ut_interaction.py` makes them; lines are means over the seeds. In
 `all` every attack of the registry has 10 steps and one start at each target or expert. In `equal`
 four adversaries get about as many gradients as AutoAttack takes of a clip that survives it (six
-classes: 1,106): each as a cascade, on the clips that still stand, 100 steps at a time. An
-evaluation that is done is not done again, and one that was stopped goes on.
+classes: 1,106): each as a cascade, on the clips that still stand, 100 steps at a time. AutoAttack
+has 5,000 queries beside them. An evaluation that is done is not done again, and one that was
+stopped goes on.
 """
 
 import argparse
@@ -66,8 +67,8 @@ def evaluate(
     """`jaxmoe evaluate` of one run."""
     command = [sys.executable, "-m", "jaxmoe", "evaluate", str(run), *arguments]
     command += ["--epsilons", *options.epsilons, "--data.directory", options.data]
-    # 24 test clips at most: one batch without padding.
-    command += ["--batch-size", "24", "--output", str(output)]
+    # As many test clips as a fold of UT-Interaction has: one batch with hardly any padding.
+    command += ["--batch-size", "25", "--output", str(output)]
     print(" ".join(command[2:]), flush=True)
     code = subprocess.run(command, check=False).returncode
     if code:

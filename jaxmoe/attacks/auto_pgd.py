@@ -4,6 +4,7 @@ Reference: Croce & Hein 2020, section 3 and algorithm 1 (https://arxiv.org/abs/2
 Axes: B = batch, S = steps, K = classes.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -107,9 +108,11 @@ def _untargeted(model: Model, threat: ThreatModel, settings: AttackSettings, obj
 
 def _look(model: Model, settings: AttackSettings, params, y, loss) -> Look:
     apply = as_apply(model, settings)
-    if isinstance(model, Randomized):
-        mean = loss_of_logits(model, settings, params, loss)
-        return lambda x_adv: (mean(x_adv), is_right(apply(params, x_adv), y))
+    if isinstance(model, Randomized) or settings.gradient == "soft":
+        # The mean over draws, or the soft mixture, is climbed; what counts is the model itself.
+        climbed = loss_of_logits(model, settings, params, loss)
+        hard = as_apply(model, dataclasses.replace(settings, gradient="hard"))
+        return lambda x_adv: (climbed(x_adv), is_right(hard(params, x_adv), y))
 
     def look(x_adv):
         logits = apply(params, x_adv)
@@ -144,7 +147,7 @@ class Climb(NamedTuple):
 class _Loop(NamedTuple):
     """The loop of `maximize`."""
 
-    number: Array  # shape=(), dtype=int32, steps taken
+    number: Array  # shape=(), steps taken
     state: Climb
     trace: Float[Array, "looks batch"]
     zeros: Float[Array, " batch"]  # gradients that were zero everywhere
@@ -258,7 +261,7 @@ def maximize(
 
     loss, zero, finite = seen
     trace = jnp.zeros((steps + 1, batch), x.dtype).at[0].set(loss)
-    first = _Loop(jnp.zeros((), jnp.int32), state, trace, zero.astype(x.dtype), finite)
+    first = _Loop(jnp.asarray(0), state, trace, zero.astype(x.dtype), finite)
     end = jax.lax.while_loop(unfinished, once, first)
     state, taken = end.state, end.number + 1
     looked = jnp.arange(steps + 1) < taken

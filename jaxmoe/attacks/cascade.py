@@ -4,15 +4,10 @@ A cascade is data, which `evaluation` runs. Source of AutoAttack and of its numb
 2020 (https://arxiv.org/abs/2003.01690) and the authors' code, which added `plus` and `rand`.
 """
 
-import dataclasses
-from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from jaxmoe.attacks.settings import AttackSettings
-
 CUSTOM = "auto-attack-custom"  # the name of a cascade that an evaluation was given
-BY_TARGET = ("apgd-t", "fab-t")  # attacks of which every target is an attempt of its own
 
 
 class Stage(NamedTuple):
@@ -20,17 +15,6 @@ class Stage(NamedTuple):
 
     attack: str  # a name of ATTACKS
     numbers: MappingProxyType[str, Any] = MappingProxyType({})  # fields of AttackSettings
-
-    def attempts(self, settings: AttackSettings, classes: int) -> Iterator[AttackSettings]:
-        """The settings of each attempt on a model of so many classes: a restart at one target."""
-        settings = dataclasses.replace(settings, **self.numbers)
-        once = dataclasses.replace(settings, restarts=1)
-        targets = [once]
-        if self.attack in BY_TARGET:
-            count = min(settings.targets, classes - 1)
-            targets = [dataclasses.replace(once, targets=1, first_target=t) for t in range(count)]
-        for target in targets:
-            yield from [target] * settings.restarts
 
 
 class Cascade(NamedTuple):

@@ -5,6 +5,7 @@ algorithm 1 (https://arxiv.org/abs/1907.02044). It looks for the smallest change
 within ε, the example is broken. Axes: B = batch, S = steps, K = classes, N = numbers of an example.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -41,10 +42,11 @@ def fab(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSett
     def attack(key, params, x, y):
         apply, keys = as_apply(model, settings), per_example_keys(key, x.shape[0])
         boundary = _nearest_boundary(apply, params, y, threat)
+        hard = _hard(model, settings)
 
         def attempt(number):
             own, random = numbered_keys(keys, number), number > 0
-            return search(own, x, y, apply, params, boundary, threat, settings.steps, random)
+            return search(own, x, y, hard, params, boundary, threat, settings.steps, random)
 
         result = _closest(attempt, settings.restarts, x, threat)
         classes = jax.eval_shape(apply, params, x).shape[-1]
@@ -62,15 +64,21 @@ def fab_targeted(
         apply, keys = as_apply(model, settings), per_example_keys(key, x.shape[0])
         logits = apply(params, x)
         targets = likeliest_targets(logits, y, settings.targets, settings.first_target)
+        hard = _hard(model, settings)
 
         def attempt(number):
             boundary = _boundary_with(apply, params, y, targets[number // settings.restarts])
             own, random = numbered_keys(keys, number), number % settings.restarts > 0
-            return search(own, x, y, apply, params, boundary, threat, settings.steps, random)
+            return search(own, x, y, hard, params, boundary, threat, settings.steps, random)
 
         return _closest(attempt, targets.shape[0] * settings.restarts, x, threat)
 
     return attack
+
+
+def _hard(model: Model, settings: AttackSettings) -> Apply:
+    """What decides whether a boundary was crossed, whatever gradient leads there."""
+    return as_apply(model, dataclasses.replace(settings, gradient="hard"))
 
 
 class _Search(NamedTuple):
@@ -226,12 +234,16 @@ def _nearest_boundary(apply: Apply, params: Params, y: Array, threat: ThreatMode
                 jnp.where(nearer, distance, best[0]),
                 jnp.where(nearer, difference, best[1]),
                 where_example(nearer, gradient, best[2]),
+                best[3] & is_finite(gradient) & jnp.isfinite(difference),
             ), None
 
         none = jnp.full(x_adv.shape[0], jnp.inf, logits.dtype)
-        first = (none, jnp.zeros_like(none), jnp.zeros_like(x_adv))
-        (_, difference, gradient), _ = jax.lax.scan(closer, first, jnp.arange(logits.shape[-1]))
-        return difference, gradient
+        everyone = jnp.ones(x_adv.shape[0], bool)
+        first = (none, jnp.zeros_like(none), jnp.zeros_like(x_adv), everyone)
+        last, _ = jax.lax.scan(closer, first, jnp.arange(logits.shape[-1]))
+        _, difference, gradient, finite = last
+        # A class whose gradient is no number is never the nearest: it must not go unseen.
+        return jnp.where(finite, difference, jnp.nan), gradient
 
     return boundary
 

@@ -23,16 +23,18 @@ class Randomized(NamedTuple):
 
     Attributes:
       apply: `(params, x [1, …], key) -> [1, K]`; it is called on one example at a time, under vmap.
+      seed: of the noise.
     """
 
     apply: Callable[[Any, Array, Key[Array, ""]], Array]
+    seed: int = 0
 
 
 def draw(model: Randomized, number: Array | int) -> Callable[[Any, Array], Array]:
     """`(params, x [B, …]) -> [B, K]`: the look called `number` at each input."""
 
     def apply(params, x):
-        key = jax.random.fold_in(jax.random.key(0), number)
+        key = jax.random.fold_in(jax.random.key(model.seed), number)
 
         def one(key, x):
             return model.apply(params, x[None], key)[0]

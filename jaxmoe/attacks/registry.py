@@ -1,5 +1,6 @@
 """The papers' names of the attacks, and the functions that they stand for."""
 
+import dataclasses
 import difflib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -46,12 +47,25 @@ class NamedAttack(NamedTuple):
     from_clean: bool = False  # starts at the clean input, where a restart would repeat the run
     black_box: bool = False  # looks at logits alone, `queries` times
     by_parts: bool = False  # of a mixture: its gradients are those of parts, never of the whole
+    by_target: bool = False  # one target with `first_target` is an attempt like all of them
+    restarts_inside: bool = False  # only the first start differs from the others
 
     @property
     def sees_routing(self) -> bool:
         """Whether its gradient is that of a whole mixture, of which there are three modes."""
         whole = self.component in ("model", "joint")
         return whole and not (self.black_box or self.by_parts)
+
+    def calls(self, settings: AttackSettings) -> tuple[int, AttackSettings]:
+        """How many calls an evaluation makes for the restarts, and the settings of each.
+
+        Restarts are calls of their own, each scored by itself: a greater loss is not always a wrong
+        class.
+        """
+        if self.restarts_inside:
+            return 1, settings
+        restarts = 1 if self.from_clean else settings.restarts
+        return restarts, dataclasses.replace(settings, restarts=1)
 
     def steps(self, settings: AttackSettings) -> int:
         """Steps of one start: gradients' or, of a black-box attack, queries."""
@@ -66,9 +80,9 @@ ATTACKS: dict[str, NamedAttack] = {
     "mi-fgsm": NamedAttack("MI-FGSM", mi_fgsm, "model", from_clean=True),
     "apgd-ce": NamedAttack("APGD-CE", auto_pgd, "model"),
     "apgd-dlr": NamedAttack("APGD-DLR", auto_pgd_ratio, "model"),
-    "apgd-t": NamedAttack("APGD-T", auto_pgd_targeted, "model"),
-    "fab": NamedAttack("FAB", fab, "model"),
-    "fab-t": NamedAttack("FAB-T", fab_targeted, "model"),
+    "apgd-t": NamedAttack("APGD-T", auto_pgd_targeted, "model", by_target=True),
+    "fab": NamedAttack("FAB", fab, "model", restarts_inside=True),
+    "fab-t": NamedAttack("FAB-T", fab_targeted, "model", by_target=True, restarts_inside=True),
     "square": NamedAttack("Square", square, "model", black_box=True),
     "tt": NamedAttack("TT", temporal_translation, "model", from_clean=True),
     "sparse": NamedAttack("Sparse", sparse_frames_attack, "model"),

@@ -81,7 +81,7 @@ class AttackSettings:
 
     alpha: Number = 0.25
     temporal_alpha: Number = 1.0
-    decay: Float[Array, ""] | float = 0.9
+    decay: Number = 0.9
     lam: Number = 1e-5
     gamma1: Number = 1.0
     gamma2: Number = 0.1

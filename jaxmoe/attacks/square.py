@@ -6,6 +6,7 @@ all frames or in a window of them.
 Axes: B = batch, T = frames (1 of an image), H W = height, width, C = channels.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -38,7 +39,8 @@ def square(
     """Square: keeps random squares that raise the margin. AutoAttack takes 5000 queries."""
 
     def attack(key, params, x, y):
-        apply = as_apply(model, settings)
+        # It sees no gradient, and what is to be broken is the hard mixture.
+        apply = as_apply(model, dataclasses.replace(settings, gradient="hard"))
         keys = per_example_keys(key, x.shape[0])
 
         def attempt(number):

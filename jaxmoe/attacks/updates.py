@@ -47,7 +47,8 @@ def momentum(decay: Array | float = 1.0) -> optax.GradientTransformation:
         del params
         axes = tuple(range(1, gradient.ndim))
         length = jnp.sum(jnp.abs(gradient), axis=axes, keepdims=True)
-        velocity = decay * state.velocity + gradient / jnp.maximum(length, _tiny(gradient))
+        velocity = _scale(state.velocity, decay)
+        velocity = velocity + gradient / jnp.maximum(length, _tiny(gradient))
         return velocity, MomentumState(velocity)
 
     return optax.GradientTransformation(init, update)
@@ -75,7 +76,7 @@ def temporal_momentum(
     Args:
       norm: the direction, `steepest_direction`.
       step_size: α·ε in pixel units.
-      decay: β.
+      decay: β, shape [] or [B] as step sizes.
       axis: `"iterations"` accumulates V over the attack's steps; `"frames"` along the frames of
         one gradient, V_{b,t} = decay · V_{b,t−1} + n_{b,t}, with no memory between steps.
       direction: `"shorten"`, the published formula; `"boost"` multiplies by 1 + log(1 + √V).
@@ -103,7 +104,7 @@ def temporal_momentum(
         del params
         frame_norm = jnp.sqrt(jnp.sum(jnp.square(gradient), axis=tuple(range(2, gradient.ndim))))
         if axis == "iterations":
-            velocity = decay * state.velocity + frame_norm
+            velocity = _scale(state.velocity, decay) + frame_norm
         else:
             velocity = _accumulate_along_frames(frame_norm, decay)
         factor = 1 + jnp.log1p(jnp.sqrt(velocity))
@@ -131,9 +132,10 @@ def _accumulate_along_frames(frame_norm: Array, decay: Array | float) -> Array:
     """V_t = decay · V_{t−1} + n_t over axis 1, as one product with a triangle of powers."""
     frames = frame_norm.shape[1]
     age = jnp.arange(frames)[:, None] - jnp.arange(frames)[None, :]
-    decay = jnp.asarray(decay, frame_norm.dtype)
-    powers = jnp.where(age >= 0, decay ** jnp.maximum(age, 0).astype(frame_norm.dtype), 0)
-    return frame_norm @ powers.astype(frame_norm.dtype).T
+    decay = jnp.asarray(decay, frame_norm.dtype)[..., None, None]
+    powers = decay ** jnp.maximum(age, 0).astype(frame_norm.dtype)
+    powers = jnp.broadcast_to(jnp.where(age >= 0, powers, 0), (frame_norm.shape[0], *age.shape))
+    return jnp.einsum("bs,bts->bt", frame_norm, powers)
 
 
 def _tiny(x: Array) -> float:

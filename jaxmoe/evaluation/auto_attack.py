@@ -11,11 +11,12 @@ from jaxmoe.attacks.attack import Model
 from jaxmoe.attacks.cascade import CASCADES, CUSTOM, Cascade, custom
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.evaluation.cascade import Cascading
-from jaxmoe.evaluation.guards import check_finite_outputs
+from jaxmoe.evaluation.guards import check_finite_outputs, check_labels, check_pixels
 from jaxmoe.evaluation.journal import Journal
+from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.programs import Programs
-from jaxmoe.evaluation.rows import CLEAN, StageRow, stage_line
-from jaxmoe.evaluation.scoring import to_pixels
+from jaxmoe.evaluation.rows import CLEAN, StageRow, notes_on_losses, stage_line
+from jaxmoe.evaluation.scoring import count_classes, to_pixels
 from jaxmoe.threat import Norm, ThreatModel
 
 Version = Literal["standard", "plus", "rand"]
@@ -72,18 +73,22 @@ def auto_attack(
       say: given a line after each attack.
 
     Raises:
-      ValueError: lengths that differ, an unknown version, norm or attack, or an impossible ε.
+      ValueError: lengths that differ, pixels outside [0, 1], labels of no class, an unknown
+        version, norm or attack, or an impossible ε.
       NonFiniteError: outputs, losses or gradients that are not finite.
       ThreatViolation: an attack that left its ball.
     """
     x, y = np.asarray(x), np.asarray(y, np.int32)
     if not 0 < len(x) == len(y):
         raise ValueError(f"x, y: {len(x)} examples and {len(y)} labels; expected as many of both")
+    if batch_size < 1:
+        raise ValueError(f"batch_size: {batch_size} is not at least 1")
+    check_pixels(x)
     name, cascade = _find(version)
-    threat = ThreatModel(norm, epsilon)
+    threat = ThreatModel(norm, float(epsilon))
     for stage in cascade.stages:
         build_attack(stage.attack, model, threat, settings)
-    programs = programs or Programs(model, norm)
+    programs = (programs or Programs(model, norm)).check(model, norm, accuracy)
 
     def batches():
         for start in range(0, len(x), batch_size):
@@ -104,12 +109,16 @@ def auto_attack(
         broken = batch["valid"] & (right == 0)
         x_adv[batch["index"][broken]] = clips[broken]
 
-    def log(row: StageRow) -> None:
-        if say:
-            say(stage_line(row, norm))
+    tell = say or (lambda line: None)
 
-    if say:
-        say(f"{cascade.title}: clean {np.mean(clean):.2%} of {len(x)}")
+    def log(row: StageRow) -> None:
+        tell(stage_line(row, norm))
+
+    classes = count_classes(model, params, next(batches()))
+    check_labels(y, classes)
+    for line in notes_on_losses([stage.attack for stage in cascade.stages], classes):
+        tell(line)
+    tell(f"{cascade.title}: clean {np.mean(clean):.2%} of {len(x)}")
     cascading = Cascading(
         programs,
         params,
@@ -126,9 +135,9 @@ def auto_attack(
 
 
 def _find(version: Version | Sequence[str]) -> tuple[str, Cascade]:
-    if not isinstance(version, str):
+    if not isinstance(version, str) and version:
         return CUSTOM, custom([canonical_name(name) for name in version])
-    if version not in VERSIONS:
+    if not isinstance(version, str) or version not in VERSIONS:
         raise ValueError(
             f"version: {version!r} is not one of {', '.join(VERSIONS)}, or a list of attacks"
         )

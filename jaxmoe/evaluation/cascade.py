@@ -5,21 +5,22 @@ Axes: N = valid clips, B = batch.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxmoe.attacks.attack import scored_apply
 from jaxmoe.attacks.cascade import Cascade, Stage
+from jaxmoe.attacks.randomized import Randomized
 from jaxmoe.attacks.registry import ATTACKS
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.evaluation.guards import check_attack
 from jaxmoe.evaluation.journal import Journal
 from jaxmoe.evaluation.programs import Programs
 from jaxmoe.evaluation.rows import StageRow
-from jaxmoe.evaluation.scoring import to_pixels
+from jaxmoe.evaluation.scoring import count_classes
 from jaxmoe.evaluation.summary import mean
 from jaxmoe.mixture import GradientMode
 
@@ -33,7 +34,7 @@ class CascadeResult(NamedTuple):
 
     correct: np.ndarray  # [N], what is right under all attempts; 0 where it was wrong when clean
     stages: list[StageRow]
-    zero_gradient: float | None  # the largest share of one attempt's gradients that were zero
+    zero_gradient: float | None  # of one attempt: clips, weighted by gradients that were zero, of N
 
 
 class Cascading(NamedTuple):
@@ -75,12 +76,13 @@ class Cascading(NamedTuple):
         Raises:
           As `evaluate_suite`.
         """
-        correct, rows, zero = clean_correct.copy(), [], []
+        correct, rows, zero, attempt = clean_correct.copy(), [], [], 0
         for number, stage in enumerate(cascade.stages):
             attacked, gradients, seconds = _standing(correct), 0, 0.0
-            for attempt, settings in enumerate(self._attempts(stage)):
+            for settings in self._attempts(stage):
                 if not _standing(correct):
                     break
+                attempt += 1  # over all stages: no two attempts have the same starts
                 tried = self._attempt(
                     (name, repr(stage), epsilon, number, attempt),
                     stage.attack,
@@ -107,25 +109,28 @@ class Cascading(NamedTuple):
         return CascadeResult(correct, rows, max(zero, default=None))
 
     def _attempts(self, stage: Stage) -> Iterator[AttackSettings]:
-        """The settings of a stage's attempts, with each gradient that its attack can see."""
-        named, given = ATTACKS[stage.attack], self.settings
+        """The settings of a stage's attempts: every target, start and gradient is one."""
+        named = ATTACKS[stage.attack]
         modes = self.gradients if named.sees_routing else self.gradients[:1]
-        given = dataclasses.replace(given, restarts=1) if named.from_clean else given
-        for settings in stage.attempts(given, self._classes()):
-            for mode in modes:
-                yield dataclasses.replace(settings, gradient=mode, until_wrong=True)
+        given = dataclasses.replace(self.settings, **stage.numbers)
+        calls, given = named.calls(given)
+        targets = [given]
+        if named.by_target:
+            count = min(given.targets, self._classes() - 1)
+            one = dataclasses.replace(given, targets=1)
+            targets = [dataclasses.replace(one, first_target=number) for number in range(count)]
+        for target, _, mode in itertools.product(targets, range(calls), modes):
+            # What an attack believes wrong must be what is scored: one draw of noise is not, nor
+            # the soft mixture.
+            sure = mode != "soft" and not isinstance(self.programs.model, Randomized)
+            yield dataclasses.replace(target, gradient=mode, until_wrong=sure)
 
     def _classes(self) -> int:
-        batch = next(iter(self.batches()))
-        clip = jax.ShapeDtypeStruct(batch["clip"].shape, batch["clip"].dtype)
-        apply = scored_apply(self.programs.model)
-        logits = jax.eval_shape(lambda p, clip: apply(p, to_pixels(clip)), self.params, clip)
-        return logits.shape[-1]
+        return count_classes(self.programs.model, self.params, next(iter(self.batches())))
 
     def _attempt(self, key, attack, settings, epsilon, correct) -> "_Tried":
         """Runs one attempt on what stands; puts what is right under it into `correct`."""
         total = _Tried(0, 0.0, 0.0)
-        attacked = max(_standing(correct), 1)
         for number, (places, batch) in enumerate(standing_batches(self.batches(), correct)):
 
             def compute(batch=batch, number=number):
@@ -134,7 +139,7 @@ class Cascading(NamedTuple):
 
             right, tried = self.journal.recall((*key, number, tuple(places)), compute)
             correct[places] = np.minimum(correct[places], right)
-            share = tried.zero_gradient * len(places) / attacked
+            share = tried.zero_gradient * len(places) / len(correct)
             total = _Tried(
                 total.gradients + tried.gradients * len(places),
                 total.seconds + tried.seconds,

@@ -8,9 +8,10 @@ Axes: P = points of the grid, B = batch, N = valid clips.
 """
 
 import dataclasses
+import hashlib
 import itertools
 import os
-import zlib
+import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,10 +23,16 @@ from jaxmoe.attacks import ATTACKS, build_attack, canonical_name, find_attack
 from jaxmoe.attacks.attack import Model
 from jaxmoe.attacks.perturb import numbered_keys
 from jaxmoe.attacks.settings import AttackSettings
-from jaxmoe.evaluation.guards import Attacked, check_attack, check_finite_outputs
-from jaxmoe.evaluation.journal import Journal, fingerprint
+from jaxmoe.evaluation.guards import (
+    Attacked,
+    check_attack,
+    check_finite_outputs,
+    check_pixels,
+    same_pass,
+)
+from jaxmoe.evaluation.journal import Journal, batch_digest, fingerprint
 from jaxmoe.evaluation.metrics import accuracy
-from jaxmoe.evaluation.programs import Programs, attack_keys
+from jaxmoe.evaluation.programs import Programs, as_numbers, attack_keys
 from jaxmoe.evaluation.rows import CLEAN, robust
 from jaxmoe.evaluation.scoring import Metric, to_pixels, verify
 from jaxmoe.evaluation.summary import mean
@@ -155,19 +162,22 @@ def sweep_grid(
     names = list(dict.fromkeys(canonical_name(name) for name in attacks))
     for name in names:
         find_attack(name).build(model, ThreatModel(norm, max(grid.epsilons)), settings)
-    programs = programs or Programs(model, norm, metric)
+    programs = (programs or Programs(model, norm, metric)).check(model, norm, metric)
     memory = memory or device_memory() // 2
     sweep = _Sweep(programs, params, grid, settings, seed, memory, {})
-    clean, digest = sweep.clean(batches_factory())
-    batches = len(clean)
-    if not sum(map(len, clean)):
+    clean = sweep.clean(batches_factory())
+    batches = len(clean.indices)
+    if not sum(map(len, clean.correct)):
         raise ValueError("batches: no valid clip")
-    notes = Journal(journal, fingerprint(params, digest, norm, settings, seed, grid))
-    right_when_clean = np.concatenate(clean)
+    notes = Journal(None, "")
+    if journal is not None:
+        own = fingerprint(programs, params, clean.digest, settings, seed, grid)
+        notes = Journal(journal, own, clean.logits)
+    right_when_clean = np.concatenate(clean.correct)
     rows, correct = [], {}
     for place, name in enumerate(names):
         right, gradients = [], 0
-        for number, batch in enumerate(batches_factory()):
+        for number, batch in enumerate(same_pass(batches_factory(), clean.indices)):
             found, gradients = sweep.attack(name, number, batch, notes)
             right.append(found[:, batch["valid"]])
             if progress:
@@ -183,7 +193,7 @@ def sweep_grid(
                 n=len(values),
                 seed=seed,
                 steps=ATTACKS[name].steps(settings),
-                restarts=sweep.restarts(name),
+                restarts=1 if ATTACKS[name].from_clean else settings.restarts,
                 gradient_evaluations=gradients,
             )
             rows.append(row)
@@ -191,6 +201,15 @@ def sweep_grid(
     return GridResult(
         tuple(rows), mean(right_when_clean), correct, compilations, dict(sweep.chunks)
     )
+
+
+class _Clean(NamedTuple):
+    """The clips without an attack, batch by batch."""
+
+    correct: list[np.ndarray]  # of the valid clips
+    logits: list[np.ndarray]  # padding included
+    indices: list[np.ndarray]  # padding included
+    digest: str
 
 
 class _Sweep(NamedTuple):
@@ -204,26 +223,25 @@ class _Sweep(NamedTuple):
     memory: int
     chunks: dict[str, int]  # points at once, by attack
 
-    def clean(self, batches: Iterable[Batch]) -> tuple[list[np.ndarray], int]:
-        """What is right without an attack, batch by batch [N]; a digest of the clips."""
-        right, digest = [], 0
+    def clean(self, batches: Iterable[Batch]) -> "_Clean":
+        """Runs the clips without an attack."""
+        correct, logits, indices, digest = [], [], [], hashlib.sha256()
         for batch in batches:
-            verdict, _ = self.programs.verify(self.params, batch, _pixels(batch), 0.0)
-            check_finite_outputs(np.asarray(verdict.finite), batch, CLEAN, 0.0)
-            right.append(np.asarray(verdict.correct)[batch["valid"]])
-            digest = zlib.crc32(np.ascontiguousarray(batch["clip"]), digest)
-        return right, digest
-
-    def restarts(self, name: str) -> int:
-        """Random starts of an attack."""
-        return 1 if ATTACKS[name].from_clean else self.settings.restarts
+            check_pixels(np.asarray(batch["clip"])[batch["valid"]])
+            outputs = jax.device_get(self.programs.clean(self.params, batch)[0])
+            check_finite_outputs(outputs.finite, batch, CLEAN, 0.0)
+            correct.append(outputs.correct[batch["valid"]])
+            logits.append(outputs.logits)
+            indices.append(np.asarray(batch["index"]))
+            digest.update(batch_digest(batch))
+        return _Clean(correct, logits, indices, digest.hexdigest())
 
     def attack(
         self, name: str, number: int, batch: Batch, journal: Journal
     ) -> tuple[np.ndarray, int]:
         """What is right under all restarts with each setting, [P, B], and gradients of a clip."""
         points, right, gradients = self.grid.points, np.ones((len(self.grid.points), 1)), 0
-        for restart in range(self.restarts(name)):
+        for restart in range(ATTACKS[name].calls(self.settings)[0]):
             start, found = 0, []
             while start < len(points):
                 chunk = points[start : start + self._chunk(name, batch)]
@@ -244,7 +262,7 @@ class _Sweep(NamedTuple):
         if name not in self.chunks:
             size = len(self.grid.points)
             while size > 1:
-                args = self._arguments(batch, self.grid.points[:size], 0)
+                args = self._arguments(name, batch, self.grid.points[:size], 0)
                 needed = self.programs.memory(_title(name), self._program(name), *args)
                 if needed <= self.memory:
                     break
@@ -254,7 +272,7 @@ class _Sweep(NamedTuple):
 
     def _run(self, name: str, batch: Batch, chunk: list[Point], restart: int):
         filled = chunk + [chunk[-1]] * (self.chunks[name] - len(chunk))
-        args = self._arguments(batch, filled, restart)
+        args = self._arguments(name, batch, filled, restart)
         found, _ = self.programs.timed(_title(name), self._program(name), *args)
         attacked, verdict, gradients = jax.device_get(found)
         for place, point in enumerate(chunk):
@@ -262,19 +280,21 @@ class _Sweep(NamedTuple):
             check_attack(*own, batch, name, point.epsilon)
         return verdict.correct[: len(chunk)], int(gradients)
 
-    def _arguments(self, batch: Batch, points: list[Point], restart: int) -> tuple:
+    def _arguments(self, name: str, batch: Batch, points: list[Point], restart: int) -> tuple:
+        """Of the program: also the settings, whose static fields are a part of what is compiled."""
         names = list(self.grid.values)
         columns = np.asarray([point.numbers for point in points], np.float32)
         numbers = {name: columns[:, place] for place, name in enumerate(names)}
         epsilons = np.asarray([point.epsilon for point in points], np.float32)
         clips = batch["clip"], batch["label"], batch["index"]
-        return self.params, *clips, epsilons, numbers, np.uint32(self.seed), np.uint32(restart)
+        once = as_numbers(ATTACKS[name].calls(self.settings)[1])
+        seeds = np.uint32(self.seed), np.uint32(restart)
+        return self.params, *clips, epsilons, numbers, once, *seeds
 
     def _program(self, name: str) -> Callable:
         model, norm, metric = self.programs.model, self.programs.norm, self.programs.metric
-        once = dataclasses.replace(self.settings, restarts=1)
 
-        def program(params, clip, label, index, epsilons, numbers, seed, restart):
+        def program(params, clip, label, index, epsilons, numbers, once, seed, restart):
             points, batch = len(epsilons), len(index)
 
             def clips(values):  # [B, …] -> [P · B, …]
@@ -289,9 +309,9 @@ class _Sweep(NamedTuple):
             x, y = clips(to_pixels(clip)), clips(label)
             result = build_attack(name, model, threat, own)(keys, params, x, y)
             verdict = verify(model, metric, threat, params, result.x_adv, x, y)
-            by_point = lambda values: values.reshape(points, batch)  # noqa: E731
-            attacked = Attacked(result.finite)
-            return (*jax.tree.map(by_point, (attacked, verdict)), result.gradients)
+            found = Attacked(result.finite), verdict
+            by_point = jax.tree.map(lambda values: values.reshape(points, batch), found)
+            return (*by_point, result.gradients)
 
         return program
 
@@ -301,7 +321,11 @@ def device_memory() -> int:
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = pathlib.Path("/sys/fs/cgroup/memory.max")  # of a container
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        memory = min(memory, int(text))
+    return memory
 
 
 def _epsilon(row: GridRow) -> float:
@@ -311,7 +335,3 @@ def _epsilon(row: GridRow) -> float:
 def _title(name: str) -> str:
     """What the program of an attack over a grid is called."""
     return f"grid {name}"
-
-
-def _pixels(batch: Batch) -> jax.Array:
-    return to_pixels(jnp.asarray(batch["clip"]))

@@ -1,7 +1,9 @@
 """What must hold of everything that an attack returns, and the errors where it does not."""
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.attacks import AttackResult
@@ -26,6 +28,29 @@ class NonFiniteGradient(NonFiniteError):  # noqa: N818
 
 class ThreatViolation(AssertionError):  # noqa: N818
     """An attack returned clips outside its ball or outside the box."""
+
+
+def check_pixels(clip: np.ndarray) -> None:
+    """Grey levels as uint8, or finite floats in [0, 1]; raises a ValueError otherwise.
+
+    A pixel outside [0, 1] may stay where it is, which no attack could change.
+    """
+    if clip.dtype == np.uint8 or not clip.size:
+        return
+    if not jnp.issubdtype(clip.dtype, jnp.floating):
+        raise ValueError(f"clip: pixels of {clip.dtype}; expected uint8, or floats in [0, 1]")
+    low, high = float(np.min(clip)), float(np.max(clip))
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"clip: pixels from {low:.4g} to {high:.4g}; expected floats in [0, 1]")
+
+
+def check_labels(label: np.ndarray, classes: int) -> None:
+    """Labels are classes of the model; raises a ValueError otherwise."""
+    if not np.all((label >= 0) & (label < classes)):
+        raise ValueError(
+            f"label: {label.min()} to {label.max()} on a model of {classes} classes; expected 0 to "
+            f"{classes - 1}"
+        )
 
 
 class Attacked(NamedTuple):
@@ -82,6 +107,16 @@ def check_same_pass(batch: dict, expected: list[np.ndarray], position: int) -> N
     """The batch holds the clips of the clean pass; raises a ValueError otherwise."""
     if position >= len(expected) or not np.array_equal(batch["index"], expected[position]):
         raise ValueError(DIFFERENT_PASS.format(position))
+
+
+def same_pass(batches: Iterable[dict], expected: list[np.ndarray]) -> Iterator[dict]:
+    """The batches of a pass, each checked against the clean one's."""
+    position = -1
+    for position, batch in enumerate(batches):
+        check_same_pass(batch, expected, position)
+        yield batch
+    if position + 1 != len(expected):
+        raise ValueError(DIFFERENT_PASS.format(position + 1))
 
 
 def _indices(batch: dict, where: np.ndarray) -> list[int]:

@@ -3,17 +3,23 @@
 Every batch's result is appended and flushed. A record that a kill tore off is cut away.
 """
 
+import contextlib
 import hashlib
+import inspect
 import os
 import pathlib
 import pickle
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxmoe import __version__
+import jaxmoe
+from jaxmoe.attacks import ATTACKS
+from jaxmoe.evaluation.programs import Programs
+from jaxmoe.mixture import Mixture
 
 
 class Journal:
@@ -23,15 +29,22 @@ class Journal:
       found: how many results of an earlier evaluation there were.
     """
 
-    def __init__(self, file: str | os.PathLike | None, fingerprint: str):
+    def __init__(
+        self,
+        file: str | os.PathLike | None,
+        fingerprint: str,
+        logits: Sequence[np.ndarray] = (),
+    ):
         """Opens or begins a journal.
 
         Args:
-          file: where; None keeps nothing.
+          file: where; None keeps nothing. It is unpickled: never open one that others wrote.
           fingerprint: of all that the results depend on. A file with another one is begun anew.
+          logits: of the clean clips, which a model has beside its params; compared up to rounding.
         """
         self._file = None if file is None else pathlib.Path(file)
-        self._results = {} if file is None else _open(self._file, fingerprint)
+        header = fingerprint, [np.asarray(part) for part in logits]
+        self._results = {} if file is None else _open(self._file, header)
         self.found = len(self._results)
 
     def recall(self, key: Hashable, compute: Callable[[], Any]) -> Any:
@@ -47,15 +60,45 @@ class Journal:
         return result
 
 
-def fingerprint(params: Any, *parts: Any) -> str:
-    """A digest of params, this library's version and of everything else by its `repr`."""
-    digest = hashlib.sha256(repr((__version__, str(jax.tree.structure(params)), parts)).encode())
+def fingerprint(programs: Programs, params: Any, *parts: Any) -> str:
+    """A digest of a model's params and settings, this library's code and the `repr`s of `parts`."""
+    model = programs.model
+    mixture = (model.num_experts, model.top_k, model.combine) if isinstance(model, Mixture) else ()
+    metric = getattr(programs.metric, "__qualname__", repr(programs.metric))
+    named = code_digest(), mixture, programs.norm, metric, str(jax.tree.structure(params)), parts
+    digest = hashlib.sha256(repr(named).encode())
     for leaf in jax.tree.leaves(params):
+        leaf = jnp.asarray(leaf)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
         digest.update(np.ascontiguousarray(leaf))
     return digest.hexdigest()
 
 
-def _open(file: pathlib.Path, fingerprint: str) -> dict[Hashable, Any]:
+def batch_digest(batch: dict[str, np.ndarray]) -> bytes:
+    """Of a batch's clips, labels, indices and padding."""
+    digest = hashlib.sha256()
+    for name in ("clip", "label", "index", "valid"):
+        values = np.ascontiguousarray(batch[name])
+        digest.update(f"{name} {values.dtype} {values.shape}".encode())
+        digest.update(values)
+    return digest.digest()
+
+
+def code_digest() -> str:
+    """Of every file of this package, and of those that attacks of one's own are written in."""
+    files = {*pathlib.Path(jaxmoe.__file__).parent.rglob("*.py")}
+    for attack in ATTACKS.values():
+        with contextlib.suppress(TypeError):  # made at a prompt: it has no file
+            files.add(pathlib.Path(inspect.getsourcefile(attack.build) or jaxmoe.__file__))
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _open(file: pathlib.Path, header: tuple[str, list[np.ndarray]]) -> dict[Hashable, Any]:
     """What is whole and of this evaluation; the file then ends behind it."""
     results: dict[Hashable, Any] = {}
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +106,7 @@ def _open(file: pathlib.Path, fingerprint: str) -> dict[Hashable, Any]:
     with open(file, "r+b") as stream:
         whole = 0
         try:
-            if pickle.load(stream) == fingerprint:
+            if _same(pickle.load(stream), header):
                 whole = stream.tell()
                 while True:
                     key, result = pickle.load(stream)
@@ -74,5 +117,15 @@ def _open(file: pathlib.Path, fingerprint: str) -> dict[Hashable, Any]:
         stream.seek(whole)
         stream.truncate()
         if not whole:
-            pickle.dump(fingerprint, stream)
+            pickle.dump(header, stream)
     return results
+
+
+def _same(one: tuple[str, list[np.ndarray]], other: tuple[str, list[np.ndarray]]) -> bool:
+    """Whether two headers are of the same evaluation."""
+    if one[0] != other[0] or len(one[1]) != len(other[1]):
+        return False
+    return all(
+        a.shape == b.shape and np.allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(b).max(initial=0))
+        for a, b in zip(one[1], other[1], strict=True)
+    )

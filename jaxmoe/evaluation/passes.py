@@ -4,9 +4,9 @@ Axes: N = valid clips, B = batch, M = experts.
 """
 
 import dataclasses
+import hashlib
 import itertools
 import pathlib
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -15,7 +15,6 @@ import numpy as np
 
 from jaxmoe.attacks import ATTACKS, AttackResult
 from jaxmoe.attacks.cascade import CASCADES
-from jaxmoe.attacks.objectives import FEWEST_CLASSES
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.evaluation.cascade import Cascading
 from jaxmoe.evaluation.examples import Examples
@@ -23,9 +22,11 @@ from jaxmoe.evaluation.guards import (
     DIFFERENT_PASS,
     check_attack,
     check_finite_outputs,
+    check_pixels,
     check_same_pass,
+    same_pass,
 )
-from jaxmoe.evaluation.journal import Journal
+from jaxmoe.evaluation.journal import Journal, batch_digest
 from jaxmoe.evaluation.programs import OUTPUTS, Programs
 from jaxmoe.evaluation.rows import CLEAN, Row, StageRow, robust, stage_line
 from jaxmoe.evaluation.scoring import Outputs, Scores
@@ -55,7 +56,12 @@ class Clean:
     outputs: list[Outputs]  # of each batch, padding included, in host memory
     batch_indices: list[np.ndarray]
     probes: list[dict]  # the first batches, for the checks of masked gradients
-    digest: int  # of the clips
+    digest: str  # of the batches
+
+    @property
+    def logits(self) -> list[np.ndarray]:
+        """What the model says without an attack: the mark of a model beside its params."""
+        return [output.logits for output in self.outputs]
 
 
 @dataclasses.dataclass
@@ -77,9 +83,10 @@ class Passes:
 
     def clean(self, passes: int, probe_batches: int) -> Clean:
         """Runs the clean clips; `passes` is how many there will be with this one."""
-        outputs, batches, probes, seconds, digest = [], [], [], 0.0, 0
+        outputs, batches, probes, seconds, digest = [], [], [], 0.0, hashlib.sha256()
         compiled = _seconds_of(self.programs, OUTPUTS)
         for batch in self.batches():
+            check_pixels(np.asarray(batch["clip"])[batch["valid"]])
             result, batch_seconds = self.programs.clean(self.params, batch)
             result = jax.device_get(result)
             check_finite_outputs(result.finite, batch, CLEAN, 0.0)
@@ -88,7 +95,7 @@ class Passes:
             if len(probes) < probe_batches:
                 probes.append(batch)
             seconds += batch_seconds
-            digest = zlib.crc32(np.ascontiguousarray(batch["clip"]), digest)
+            digest.update(batch_digest(batch))
             self._report(CLEAN)
         if not any(batch["valid"].any() for batch in batches):
             raise ValueError("batches: no valid clip")
@@ -118,7 +125,9 @@ class Passes:
             **summarize_routing(router, None, valid),
         )
         indices = [batch["index"] for batch in batches]
-        return Clean(row, correct, kept["index"], kept["label"], outputs, indices, probes, digest)
+        return Clean(
+            row, correct, kept["index"], kept["label"], outputs, indices, probes, digest.hexdigest()
+        )
 
     def attack(
         self, name: str, epsilon: float, clean: Clean, stages: list[StageRow]
@@ -127,15 +136,19 @@ class Passes:
         del stages
         named = ATTACKS[name]
         modes = self._modes(name)
-        restarts = 1 if named.from_clean else self.settings.restarts
+        calls, once = named.calls(self.settings)
         scores, valid, seen, seconds = [], [], [], 0.0
         compiled = _seconds_of(self.programs, name)
         for position, batch in enumerate(self.batches()):
             check_same_pass(batch, clean.batch_indices, position)
 
             def compute(batch=batch, position=position):
-                tries = itertools.product(modes, range(restarts))
-                return self._try(name, epsilon, position, batch, clean.outputs[position], tries)
+                tries = itertools.product(modes, range(calls))
+                settings = [
+                    (dataclasses.replace(once, gradient=mode or once.gradient), call)
+                    for mode, call in tries
+                ]
+                return self._try(name, epsilon, position, batch, clean.outputs[position], settings)
 
             result, score, batch_seconds = self.journal.recall((name, epsilon, position), compute)
             seconds += batch_seconds
@@ -161,9 +174,9 @@ class Passes:
             n=len(correct),
             seed=self.seed,
             steps=named.steps(self.settings),
-            restarts=restarts,
+            restarts=1 if named.from_clean else self.settings.restarts,
             gradient="+".join(modes) if modes[0] else None,
-            gradient_evaluations=int(seen[0].gradients),
+            gradient_evaluations=_mean_count([result.gradients for result in seen], valid),
             seconds=seconds,
             compile_seconds=_seconds_of(self.programs, name) - compiled,
             loss_trace=trace.mean(axis=1, dtype=np.float64).tolist(),
@@ -180,19 +193,16 @@ class Passes:
         """Runs a cascade at one ε; as `attack`, and adds its rows to `stages`."""
         n = len(clean.correct)
         parts = parts_of(name)
-        compiled = sum(_seconds_of(self.programs, part) for part in parts)
+        compiled = sum(_seconds_of(self.programs, part) for part in set(parts))
 
         def say(row: StageRow) -> None:
             stages.append(row)
             self.say(stage_line(row, self.programs.norm))
 
-        classes = clean.outputs[0].logits.shape[-1]
-        if classes < FEWEST_CLASSES and any("dlr" in part or part == "apgd-t" for part in parts):
-            self.say(f"{name}: {classes} classes are too few for DLR; the margin takes its place")
         cascading = Cascading(
             self.programs,
             self.params,
-            self.batches,
+            lambda: same_pass(self.batches(), clean.batch_indices),
             self.settings,
             self.seed,
             self.gradients,
@@ -215,9 +225,11 @@ class Passes:
             restarts=None,
             gradient_evaluations=sum(stage.gradient_evaluations for stage in found.stages) / n,
             seconds=sum(stage.seconds for stage in found.stages),
-            compile_seconds=sum(_seconds_of(self.programs, part) for part in parts) - compiled,
+            compile_seconds=sum(_seconds_of(self.programs, part) for part in set(parts)) - compiled,
             zero_gradient=found.zero_gradient,
-            gradient="+".join(self.gradients) if self._modes(parts[0])[0] else None,
+            gradient="+".join(self.gradients)
+            if any(self._modes(part)[0] for part in parts)
+            else None,
         )
         return row, found.correct
 
@@ -236,10 +248,7 @@ class Passes:
         A greater loss is not always a wrong class.
         """
         tried, clips, seconds = [], [], 0.0
-        for mode, restart in tries:
-            settings = dataclasses.replace(
-                self.settings, restarts=1, gradient=mode or self.settings.gradient
-            )
+        for settings, restart in tries:
             result, batch_seconds = self.programs.attack(
                 name, self.params, batch, epsilon, settings, self.seed, restart
             )
@@ -260,6 +269,12 @@ class Passes:
         self.done += 1
         if self.progress:
             self.progress(self.done, max(self.total, self.done), what)
+
+
+def _mean_count(counts: list[np.ndarray], valid: list[np.ndarray]) -> float:
+    """The mean over valid clips of a count that every batch has one of."""
+    clips = [mask.sum() for mask in valid]
+    return float(np.average([float(count) for count in counts], weights=clips))
 
 
 def _strongest(

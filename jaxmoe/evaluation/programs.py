@@ -52,6 +52,16 @@ class Programs:
         self.compile_seconds: dict[str, float] = {}
         self._compiled: dict[Any, Callable] = {}
 
+    def check(self, model: Model, norm: Norm, metric: Metric) -> "Programs":
+        """These programs, if they are of this model.
+
+        Raises:
+          ValueError: they are of another.
+        """
+        if (self.model, self.norm, self.metric) != (model, norm, metric):
+            raise ValueError("programs: compiled for another model, norm or metric")
+        return self
+
     def clean(self, params: Any, batch: dict[str, Any]) -> tuple[Outputs, float]:
         """Outputs of a clean batch, and the seconds that the model took on its pixels."""
         return self._outputs(params, to_pixels(jnp.asarray(batch["clip"])), batch["label"])
@@ -135,9 +145,10 @@ class Programs:
         return result, time.perf_counter() - start
 
     def memory(self, name: str, program: Callable, *args: Any) -> int:
-        """Bytes that a program takes beside its arguments, compiled as by `timed`."""
+        """Bytes that a program takes, arguments included, compiled as by `timed`."""
         analysis = self._compile(name, program, jax.tree.map(jnp.asarray, args)).memory_analysis()
-        return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+        sizes = "temp_size_in_bytes", "output_size_in_bytes", "argument_size_in_bytes"
+        return sum(getattr(analysis, size) for size in sizes)
 
     def _compile(self, name: str, program: Callable, args: tuple) -> Callable:
         leaves, structure = jax.tree.flatten(args)
@@ -170,7 +181,10 @@ def _inputs(batch: dict[str, Any]) -> tuple:
     return batch["clip"], batch["label"], batch["index"]
 
 
+def as_numbers(settings: AttackSettings) -> AttackSettings:
+    """The settings with their numbers as arrays, so that no value of theirs is compiled in."""
+    return jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), settings)
+
+
 def _numbers(epsilon: float, settings: AttackSettings, seed: int) -> tuple:
-    """ε, the settings and the seed as arrays, so that no value of theirs is compiled in."""
-    as_array = functools.partial(jax.tree.map, lambda value: jnp.asarray(value, jnp.float32))
-    return jnp.float32(epsilon), as_array(settings), jnp.uint32(seed)
+    return jnp.float32(epsilon), as_numbers(settings), jnp.uint32(seed)

@@ -1,8 +1,11 @@
 """The table of an evaluation: one row for each attack and ε, and what the rows were made from."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+
+from jaxmoe.attacks.objectives import FEWEST_CLASSES
 
 WORST_CASE = "worst-case"
 CLEAN = "clean"
@@ -89,6 +92,7 @@ class SuiteResult(NamedTuple):
     compilations: dict[str, int]  # of each program, attacks by their names
     compile_seconds: dict[str, float]
     stages: tuple[StageRow, ...] = ()  # of the cascades
+    notes: tuple[str, ...] = ()  # what else a reader of the table has to know
 
     def row(self, attack: str, epsilon: float = 0.0) -> Row:
         """The row of an attack at an ε.
@@ -105,6 +109,17 @@ class SuiteResult(NamedTuple):
 def robust(correct: np.ndarray, clean: np.ndarray) -> np.ndarray:
     """Right when clean and right under attack, clip by clip [N]; for parts of a clip the less."""
     return np.minimum(correct, clean)
+
+
+def notes_on_losses(attacks: Iterable[str], classes: int) -> list[str]:
+    """What a report has to say of the attacks on a model of so many classes."""
+    ratios = [name for name in dict.fromkeys(attacks) if name in ("apgd-dlr", "apgd-t")]
+    if classes >= FEWEST_CLASSES or not ratios:
+        return []
+    return [
+        f"{' and '.join(ratios)}: {classes} classes are too few for the difference-of-logits "
+        "ratio; the margin takes its place"
+    ]
 
 
 def stage_line(row: StageRow, norm: str) -> str:

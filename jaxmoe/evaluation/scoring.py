@@ -65,6 +65,13 @@ def to_pixels(clip: Array) -> Float[Array, "batch ..."]:
     return clip
 
 
+def count_classes(model: Model, params: Any, batch: dict[str, Any]) -> int:
+    """K, the last axis of the logits."""
+    clip = jax.ShapeDtypeStruct(batch["clip"].shape, batch["clip"].dtype)
+    apply = scored_apply(model)
+    return jax.eval_shape(lambda p, clip: apply(p, to_pixels(clip)), params, clip).shape[-1]
+
+
 def run_model(model: Model, metric: Metric, params: Any, x: Array, y: Array) -> Outputs:
     """The hard forward of a model, and of every part that it has."""
     logits = scored_apply(model)(params, x)

@@ -23,7 +23,7 @@ from jaxmoe.evaluation.masking import masking_checks
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.passes import BatchesFactory, Clean, Passes, Progress, parts_of
 from jaxmoe.evaluation.programs import Programs
-from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row, SuiteResult, robust
+from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row, SuiteResult, notes_on_losses, robust
 from jaxmoe.evaluation.scoring import Metric
 from jaxmoe.evaluation.summary import mean
 from jaxmoe.mixture import GradientMode
@@ -74,8 +74,8 @@ def evaluate_suite(
       journal: a file that keeps the result of every batch, so that an evaluation that was stopped
         goes on from it; of another model, data, settings or seed it is begun anew. It is left for
         the caller to remove.
-      examples: a folder for adversarial clips, `ATTACK-EPSILON/NUMBER.npz` for each batch, with
-        `x_adv` (float32 pixels), `label`, `index` and `correct`.
+      examples: a folder for adversarial clips, `ATTACK-NORM-EPSILON/NUMBER.npz` for each batch,
+        with `x_adv` (float32 pixels), `label`, `index` and `correct`.
 
     Raises:
       ValueError: an unknown attack, an ε that is negative, no valid clip, batches that differ from
@@ -94,20 +94,24 @@ def evaluate_suite(
         for name in attacks:
             for part in parts_of(name):
                 build_attack(part, mixture, threat, own)
-    programs = programs or Programs(mixture, norm, metric)
-    if (programs.model, programs.norm, programs.metric) != (mixture, norm, metric):
-        raise ValueError("programs: compiled for another model, norm or metric")
+    programs = (programs or Programs(mixture, norm, metric)).check(mixture, norm, metric)
     run = Passes(programs, params, batches_factory, settings, gradients, seed, progress)
     clean = run.clean(1 + len(attacks) * len(epsilons), probe_batches)
     run.examples = examples and pathlib.Path(examples)
-    run.journal = Journal(journal, _fingerprint(run, clean))
+    if journal is not None:
+        run.journal = Journal(journal, _fingerprint(run, clean), clean.logits)
     run.say = say or run.say
+    parts = [part for name in attacks for part in parts_of(name)]
+    notes = notes_on_losses(parts, clean.outputs[0].logits.shape[-1])
+    for line in notes:
+        run.say(line)
     if run.journal.found:
         run.say(f"going on from {journal}: {run.journal.found} batches are done")
     rows, correct, stages = [clean.row], {(CLEAN, 0.0): clean.correct}, []
-    for name, epsilon in itertools.product(attacks, epsilons):
-        if run.examples and not run.journal.found:
+    if run.examples and not run.journal.found:
+        for name, epsilon in itertools.product(attacks, epsilons):
             Examples(run.examples, name, epsilon, norm).clear()
+    for name, epsilon in itertools.product(attacks, epsilons):
         attack = run.cascade if name in CASCADES else run.attack
         row, under_attack = attack(name, epsilon, clean, stages)
         rows.append(row)
@@ -124,6 +128,7 @@ def evaluate_suite(
         dict(programs.compilations),
         dict(programs.compile_seconds),
         tuple(stages),
+        tuple(notes),
     )
 
 
@@ -149,15 +154,12 @@ def _worst_case(rows: list[Row], correct: dict, epsilon: float) -> Row:
     )
 
 
-def _fingerprint(run: "Passes", clean: Clean) -> str:
+def _fingerprint(run: Passes, clean: Clean) -> str:
     """Of all that a batch's result depends on, but for the attack and ε."""
     return fingerprint(
+        run.programs,
         run.params,
         clean.digest,
-        [batch.tolist() for batch in clean.batch_indices],
-        clean.label.tolist(),
-        clean.correct.tolist(),
-        run.programs.norm,
         run.settings,
         run.gradients,
         run.seed,

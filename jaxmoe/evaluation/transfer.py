@@ -23,6 +23,7 @@ from jaxmoe.evaluation.guards import (
     DIFFERENT_PASS,
     check_attack,
     check_finite_outputs,
+    check_pixels,
     check_same_pass,
 )
 from jaxmoe.evaluation.metrics import accuracy
@@ -193,6 +194,7 @@ class _Run:
         correct, valid, indices = self._nothing_yet(), [], []
         for batch in self.batches():
             self._report(CLEAN)
+            check_pixels(np.asarray(batch["clip"])[batch["valid"]])
             for target in self.targets:
                 x = to_pixels(jnp.asarray(batch["clip"]))
                 verdict = self._verify(target, batch, x, 0.0)
@@ -261,9 +263,8 @@ class _Run:
                 epochs=self.epochs,
             )
             return lambda batch: [_add(programs, delta, batch, epsilon)]
-        restarts = 1 if find_attack(name).from_clean else self.settings.restarts
         # One restart a call: what breaks the source least may break a target.
-        once = dataclasses.replace(self.settings, restarts=1)
+        restarts, once = find_attack(name).calls(self.settings)
         return lambda batch: (
             programs.attack(name, params, batch, epsilon, once, self.seed, restart)[0]
             for restart in range(restarts)

@@ -79,3 +79,15 @@ def test_it_finds_the_distance_to_a_linear_models_boundary(name, norm):
 
     assert broken(1.02).all()
     assert not broken(0.98).any()
+
+
+def test_a_gradient_that_is_no_number_is_seen():
+    def broken(params, x):
+        # The square root's slope at 0 is infinite, times 0.
+        return params * x.reshape(x.shape[0], -1)[:, :3] + jnp.sqrt(0 * jnp.sum(x))
+
+    x = jnp.full((2, 2, 2, 1), 0.5)
+    settings = AttackSettings(steps=2)
+    for name in ("fab", "fab-t"):
+        attack = build_attack(name, broken, ThreatModel("linf", 0.1), settings)
+        assert not attack(jax.random.key(0), 1.0, x, jnp.zeros(2, jnp.int32)).finite.any()

@@ -13,9 +13,11 @@ import planted
 import pytest
 from planted import FAR, NEAR
 
-from jaxmoe.attacks import CASCADES, AttackSettings, Cascade, Randomized, stage
+from jaxmoe.attacks import CASCADES, AttackSettings, Cascade, Randomized, build_attack, stage
 from jaxmoe.evaluation import Programs, auto_attack, evaluate_suite
-from jaxmoe.evaluation.cascade import standing_batches
+from jaxmoe.evaluation.cascade import Cascading, standing_batches
+from jaxmoe.evaluation.journal import Journal
+from jaxmoe.threat import ThreatModel
 
 EPSILON = 4 / 255
 SETTINGS = AttackSettings(steps=4, queries=4)
@@ -210,8 +212,10 @@ def test_every_gradient_mode_is_tried_and_a_clip_survives_all_or_none(cascade):
 
 def test_where_dlr_has_too_few_classes_it_says_so(cascade):
     lines = []
-    run(attacks=["short"], say=lines.append)
-    assert lines[0] == "short: 2 classes are too few for DLR; the margin takes its place"
+    assert run(attacks=["short"], say=lines.append).notes == tuple(lines[:1])
+    note = "apgd-t: 2 classes are too few for the difference-of-logits ratio; the margin takes its"
+    assert lines[0].startswith(note)
+    assert run(attacks=["pgd"]).notes == ()
 
 
 def test_auto_attack_takes_arrays_and_returns_what_broke_them():
@@ -234,7 +238,8 @@ def test_auto_attack_takes_arrays_and_returns_what_broke_them():
     right = np.asarray(planted.plain(PARAMS, jnp.asarray(found.x_adv)).argmax(-1) == y)
     np.testing.assert_array_equal(right, found.robust)
     assert [row.attack for row in found.log] == ["apgd-ce", "apgd-t", "fab-t", "square"]
-    assert "80.00% of 5" in lines[0]
+    assert "the margin takes its place" in lines[0]
+    assert "80.00% of 5" in lines[1]
 
 
 def test_auto_attack_refuses_what_it_cannot_run():
@@ -245,8 +250,21 @@ def test_auto_attack_refuses_what_it_cannot_run():
         call(version="best")
     with pytest.raises(ValueError, match=r"x, y: 5 examples and 4 labels"):
         call(y=[0] * 4)
-    with pytest.raises(ValueError, match=r"threat\.epsilon: -1"):
-        call(epsilon=-1.0)
+    for epsilon in (-1.0, np.float32(-1)):
+        with pytest.raises(ValueError, match=r"threat\.epsilon: -1"):
+            call(epsilon=epsilon)
+    with pytest.raises(ValueError, match=r"version: \[\] is not one of"):
+        call(version=[])
+    with pytest.raises(ValueError, match=r"batch_size: 0 is not at least 1"):
+        call(batch_size=0)
+    with pytest.raises(ValueError, match=r"clip: pixels from 0 to 230; expected floats in \[0, 1"):
+        call(x=CLIPS.astype(np.float32))
+    with pytest.raises(ValueError, match=r"clip: pixels of int64; expected uint8, or floats"):
+        call(x=CLIPS.astype(np.int64))
+    with pytest.raises(ValueError, match=r"label: 0 to 7 on a model of 2 classes; expected 0 to 1"):
+        call(y=[0, 0, 0, 0, 7])
+    with pytest.raises(ValueError, match=r"programs: compiled for another model"):
+        call(programs=Programs(planted.MIXTURE))
     with pytest.raises(ValueError, match=r"attack: 'apgd-c' is not one of .*did you mean apgd-ce"):
         call(version=["apgd-c"])
     with pytest.raises(ValueError, match=r"auto-attack is a cascade; expected one attack"):
@@ -254,26 +272,135 @@ def test_auto_attack_refuses_what_it_cannot_run():
 
 
 def test_the_versions_are_the_authors():
-    stages = {
-        name: [(s.attack, dict(s.numbers)) for s in CASCADES[name].stages]
-        for name in ("auto-attack", "auto-attack-plus", "auto-attack-rand")
+    def numbers(name):
+        return [(stage.attack, dict(stage.numbers)) for stage in CASCADES[name].stages]
+
+    once, five = {"steps": 100, "restarts": 1}, {"steps": 100, "restarts": 5}
+    targets, square = once | {"targets": 9}, ("square", {"queries": 5000, "restarts": 1})
+    by_target = [("apgd-t", targets), ("fab-t", targets)]
+    assert numbers("auto-attack") == [("apgd-ce", once), *by_target, square]
+    first = [("apgd-ce", five), ("apgd-dlr", five), ("fab", five)]
+    assert numbers("auto-attack-plus") == [*first, square, *by_target]
+    draws = once | {"draws": 20}
+    assert numbers("auto-attack-rand") == [("apgd-ce", draws), ("apgd-dlr", draws)]
+
+
+@pytest.mark.parametrize(("classes", "attempts"), [(10, 9), (3, 2)])
+def test_every_target_is_an_attempt_and_fab_keeps_its_starts_in_one(classes, attempts):
+    def model(params, x):
+        return params * x.reshape(len(x), -1)[:, :classes]
+
+    x = np.zeros((2, 4, 4, 1), np.float32)
+    batch = {
+        "clip": x,
+        "label": np.zeros(2, int),
+        "index": np.arange(2),
+        "valid": x[:, 0, 0, 0] == 0,
     }
-    assert [attack for attack, _ in stages["auto-attack"]] == [
-        "apgd-ce",
-        "apgd-t",
-        "fab-t",
-        "square",
-    ]
-    ten = [
-        len(list(s.attempts(AttackSettings(), classes=10))) for s in CASCADES["auto-attack"].stages
-    ]
-    three = [
-        len(list(s.attempts(AttackSettings(), classes=3))) for s in CASCADES["auto-attack"].stages
-    ]
-    assert (ten, three) == ([1, 9, 9, 1], [1, 2, 2, 1])
-    assert all(n.get("steps", 100) == 100 for s in stages.values() for _, n in s)
-    assert dict(stages["auto-attack-plus"])["apgd-dlr"]["restarts"] == 5
-    assert dict(stages["auto-attack-rand"])["apgd-ce"]["draws"] == 20
+    programs = Programs(model)
+    cascading = Cascading(
+        programs, 1.0, lambda: [batch], AttackSettings(restarts=3), 0, ("hard",), Journal(None, "")
+    )
+    settings = list(cascading._attempts(stage("apgd-t", restarts=1)))
+    assert [s.first_target for s in settings] == list(range(attempts))
+    assert {(s.targets, s.restarts, s.until_wrong) for s in settings} == {(1, 1, True)}
+    assert [s.restarts for s in cascading._attempts(stage("apgd-ce"))] == [1, 1, 1]
+    assert [s.restarts for s in cascading._attempts(stage("fab"))] == [3]
+    assert len(list(cascading._attempts(stage("mi-fgsm")))) == 1
+    noisy = cascading._replace(programs=Programs(Randomized(lambda p, x, key: model(p, x))))
+    assert not any(s.until_wrong for s in noisy._attempts(stage("apgd-ce")))
+    soft = cascading._replace(gradients=("soft", "hard"))
+    modes = [(s.gradient, s.until_wrong) for s in soft._attempts(stage("apgd-ce", restarts=1))]
+    assert modes == [("soft", False), ("hard", True)]
+
+
+def test_restarts_of_fab_start_elsewhere():
+    def flat_around_clean(scale, x):
+        away = jnp.abs(x[:, 1, 0, 0, 0] - 0.5)
+        return planted.two_sides(scale * (0.004 - jnp.maximum(away - 0.001, 0)))
+
+    def robust(restarts, attack):
+        found = evaluate_suite(
+            flat_around_clean,
+            PARAMS,
+            planted.batches(np.full((4, 2, 8, 8, 1), 0.5, np.float32), [0] * 4),
+            attacks=[attack],
+            epsilons=[8 / 255],
+            settings=AttackSettings(steps=3, restarts=restarts),
+            probe_batches=0,
+        )
+        return found.row(attack, 8 / 255).robust_accuracy
+
+    assert robust(1, "fab") == 1
+    assert robust(5, "fab") < 1
+    CASCADES["alone"] = Cascade("Alone", (stage("fab"),))
+    try:
+        assert robust(5, "alone") < 1
+    finally:
+        del CASCADES["alone"]
+
+
+def test_a_pass_with_other_clips_than_the_clean_one_is_refused(cascade):
+    passes = []
+
+    def shuffled():
+        passes.append(1)
+        order = slice(None, None, -1 if len(passes) > 2 else 1)
+        yield from planted.batches(CLIPS[order], LABELS)()
+        # `index` follows the clips.
+
+    def factory():
+        for batch in shuffled():
+            batch["index"] = batch["index"][:: -1 if len(passes) > 2 else 1]
+            yield batch
+
+    with pytest.raises(ValueError, match=r"batches: pass differs from the clean one"):
+        evaluate_suite(
+            planted.plain,
+            PARAMS,
+            factory,
+            attacks=["two"],
+            epsilons=[EPSILON],
+            settings=SETTINGS,
+            probe_batches=0,
+        )
+
+
+@pytest.mark.parametrize("other", ["model", "label", "clip"])
+def test_a_journal_of_another_model_or_other_data_is_begun_anew(tmp_path, other):
+    def evaluate(model=planted.plain, clip=CLIPS, label=LABELS):
+        lines = []
+        evaluate_suite(
+            model,
+            PARAMS,
+            planted.batches(clip, label),
+            attacks=["fgsm"],
+            epsilons=[EPSILON],
+            probe_batches=0,
+            journal=tmp_path / "journal",
+            say=lines.append,
+        )
+        return lines
+
+    assert evaluate() == []
+    assert "1 batches are done" in evaluate()[0]
+    changed = {
+        "model": {"model": lambda scale, x: planted.plain(2 * scale, x)},
+        "label": {"label": [1, 0, 0, 0, 0]},
+        "clip": {"clip": CLIPS[::-1]},
+    }
+    assert evaluate(**changed[other]) == []
+
+
+def test_square_attacks_the_hard_mixture_in_every_gradient_mode():
+    def broken(mode):
+        settings = AttackSettings(queries=30, gradient=mode)
+        threat = ThreatModel("linf", 8 / 255)
+        attack = build_attack("square", planted.MIXTURE, threat, settings)
+        x = jnp.asarray(planted.clips((FAR, NEAR), (NEAR, FAR)) / np.float32(255))
+        return attack(jax.random.key(0), planted.PARAMS, x, jnp.zeros(2, jnp.int32)).x_adv
+
+    np.testing.assert_array_equal(broken("hard"), broken("soft"))
 
 
 def test_a_randomized_model_is_attacked_in_the_mean():

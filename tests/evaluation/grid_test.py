@@ -69,6 +69,19 @@ def test_chunks_that_fit_the_memory_change_no_result():
     np.testing.assert_array_equal(few.correct["fgsm"], whole.correct["fgsm"])
 
 
+def test_programs_serve_other_settings_and_every_decay_is_its_own():
+    programs = Programs(MIXTURE)
+    weak = AttackSettings(steps=1, alpha=0.0)
+    grid = Grid((0.3,), {"decay": (0.0, 1.0)})
+    sweep(grid=grid, settings=weak, programs=programs)
+    again = sweep(["pgd", "tla-m", "mi-fgsm"], grid=grid, programs=programs)
+    for name in ("pgd", "tla-m", "mi-fgsm"):
+        alone = sweep([name], grid=Grid((0.3,), {"decay": (1.0,)}))
+        np.testing.assert_array_equal(again.correct[name][1], alone.correct[name][0])
+    with pytest.raises(ValueError, match=r"programs: compiled for another model, norm or metric"):
+        sweep(programs=programs, norm="l2")
+
+
 def test_a_sweep_that_was_stopped_goes_on(tmp_path):
     def stop(done, total, what):
         raise KeyboardInterrupt

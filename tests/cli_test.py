@@ -318,6 +318,13 @@ def test_evaluates_help_names_every_attack(capsys):
     assert not {*ATTACKS, *CASCADES} - set(words)
 
 
+def test_the_commands_know_every_number_of_a_grid():
+    from jaxmoe.commands import evaluate
+    from jaxmoe.evaluation import grid
+
+    assert evaluate.NUMBERS == grid.NUMBERS
+
+
 def test_sweep_runs_a_grid_of_epsilons_on_the_test_clips_and_of_numbers_on_validation(trained):
     sweep = ["sweep", str(trained), "--attacks", "fgsm", "pgd", "--epsilons", "0", "0.5"]
     assert main(sweep) == 0

@@ -146,7 +146,9 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     defaults = experiment.evaluation
     attacks = options.attacks or list(defaults.attacks)
     if cascade := getattr(options, "cascade", None):
-        CASCADES[CUSTOM] = custom([find_attack(name) and canonical_name(name) for name in cascade])
+        for name in cascade:
+            find_attack(name)  # a cascade of cascades is refused
+        CASCADES[CUSTOM] = custom([canonical_name(name) for name in cascade])
         attacks = [*(options.attacks or ()), CUSTOM]
     attacks = [canonical_name(name) for name in attacks]
     epsilons = _checked_epsilons(options.epsilons or list(defaults.epsilons))

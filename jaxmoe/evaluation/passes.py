@@ -78,6 +78,7 @@ class Passes:
     journal: Journal = dataclasses.field(default_factory=lambda: Journal(None, ""))
     examples: pathlib.Path | None = None
     say: Callable[[str], None] = lambda line: None
+    stages: list[StageRow] = dataclasses.field(default_factory=list)  # of cascades so far
     done: int = 0
     total: int = 0
 
@@ -129,11 +130,8 @@ class Passes:
             row, correct, kept["index"], kept["label"], outputs, indices, probes, digest.hexdigest()
         )
 
-    def attack(
-        self, name: str, epsilon: float, clean: Clean, stages: list[StageRow]
-    ) -> tuple[Row, np.ndarray]:
+    def attack(self, name: str, epsilon: float, clean: Clean) -> tuple[Row, np.ndarray]:
         """Runs one attack at one ε; returns its row, and what was right under it, [N]."""
-        del stages
         named = ATTACKS[name]
         modes = self._modes(name)
         calls, once = named.calls(self.settings)
@@ -187,16 +185,14 @@ class Passes:
         )
         return row, correct
 
-    def cascade(
-        self, name: str, epsilon: float, clean: Clean, stages: list[StageRow]
-    ) -> tuple[Row, np.ndarray]:
+    def cascade(self, name: str, epsilon: float, clean: Clean) -> tuple[Row, np.ndarray]:
         """Runs a cascade at one ε; as `attack`, and adds its rows to `stages`."""
         n = len(clean.correct)
         parts = parts_of(name)
         compiled = sum(_seconds_of(self.programs, part) for part in set(parts))
 
         def say(row: StageRow) -> None:
-            stages.append(row)
+            self.stages.append(row)
             self.say(stage_line(row, self.programs.norm))
 
         cascading = Cascading(

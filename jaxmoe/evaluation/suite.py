@@ -107,18 +107,20 @@ def evaluate_suite(
         run.say(line)
     if run.journal.found:
         run.say(f"going on from {journal}: {run.journal.found} batches are done")
-    rows, correct, stages = [clean.row], {(CLEAN, 0.0): clean.correct}, []
+    rows, correct = [clean.row], {(CLEAN, 0.0): clean.correct}
     if run.examples and not run.journal.found:
         for name, epsilon in itertools.product(attacks, epsilons):
             Examples(run.examples, name, epsilon, norm).clear()
     for name, epsilon in itertools.product(attacks, epsilons):
         attack = run.cascade if name in CASCADES else run.attack
-        row, under_attack = attack(name, epsilon, clean, stages)
+        row, under_attack = attack(name, epsilon, clean)
         rows.append(row)
         correct[name, epsilon] = under_attack
     if attacks:
         rows += [_worst_case(rows, correct, epsilon) for epsilon in epsilons]
-    checks = masking_checks(programs, params, clean.probes, rows, correct, settings, seed, stages)
+    checks = masking_checks(
+        programs, params, clean.probes, rows, correct, settings, seed, run.stages
+    )
     return SuiteResult(
         tuple(rows),
         correct,
@@ -127,7 +129,7 @@ def evaluate_suite(
         checks,
         dict(programs.compilations),
         dict(programs.compile_seconds),
-        tuple(stages),
+        tuple(run.stages),
         tuple(notes),
     )
 

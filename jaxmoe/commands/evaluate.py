@@ -204,12 +204,15 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan, *, save
     except (NonFiniteError, ThreatViolation) as error:
         raise RunFailedError(str(error)) from None
     flops = _count_flops(trained, plan.batch_size)
-    files = write_results(result.rows, output, checks=result.checks, flops=flops)
+    files = write_results(
+        result.rows, output, checks=result.checks, flops=flops, notes=result.notes
+    )
     files.append(plot_robust_accuracy(result.rows, output))
     files.append(output / "evaluation.json")
     details = {
         "command": sys.argv,
         "settings": dataclasses.asdict(plan.settings) | {"gradient": plan.gradients},
+        "notes": result.notes,
         "cascades": [stage._asdict() for stage in result.stages],
         "checkpoint": plan.checkpoint,
         "training_finished": trained.finished,

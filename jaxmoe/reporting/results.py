@@ -27,6 +27,7 @@ def write_results(
     *,
     checks: Sequence[Check] = (),
     flops: MixtureFlops | None = None,
+    notes: Sequence[str] = (),
 ) -> list[pathlib.Path]:
     """Writes the three files into `folder`, which is made if need be.
 
@@ -35,6 +36,7 @@ def write_results(
       folder: where to.
       checks: of masked gradients, for `results.md`.
       flops: of `mixture_flops`, for `results.md`.
+      notes: of a suite, for `results.md`.
 
     Returns:
       The files' paths.
@@ -45,7 +47,7 @@ def write_results(
     contents = {
         JSON: json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         CSV: as_csv(records, Row._fields),
-        MARKDOWN: results_markdown(rows, checks, flops),
+        MARKDOWN: results_markdown(rows, checks, flops, notes),
     }
     for name, text in contents.items():
         write_text(folder / name, text)
@@ -63,13 +65,18 @@ def read_results(folder: str | os.PathLike) -> list[Row]:
 
 
 def results_markdown(
-    rows: Sequence[Row], checks: Sequence[Check] = (), flops: MixtureFlops | None = None
+    rows: Sequence[Row],
+    checks: Sequence[Check] = (),
+    flops: MixtureFlops | None = None,
+    notes: Sequence[str] = (),
 ) -> str:
-    """The main table of a terminal in Markdown; behind it the checks and the GFLOPs, if given."""
+    """The main table of a terminal in Markdown; behind it notes, checks and GFLOPs, if given."""
     titles = [column.title for column in COLUMNS]
     lines = markdown_table(titles, [cells(row) for row in rows])
     if rows:
         lines += ["", f"n = {rows[0].n} clips, seed {rows[0].seed}, norm {rows[0].norm}."]
+    for note in notes:
+        lines += ["", f"{note}."]
     if checks:
         lines += ["", *markdown_table(["verdict", "check", "meaning"], [_check(c) for c in checks])]
         lines += ["", verdict_line(checks)]

@@ -72,6 +72,8 @@ def print_suite(
         bold=lambda row: row[0] in (CLEAN, WORST_CASE),
     )
     _print_stages(sheet, result.stages, first.norm)
+    for note in result.notes:
+        sheet.line(note)
     _print_checks(sheet, result.checks)
     _print_load(sheet, result.rows)
     _print_lipschitz(sheet, result.rows)

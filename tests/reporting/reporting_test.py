@@ -136,7 +136,10 @@ def test_a_terminal_gets_a_table(monkeypatch):
 def test_a_cascade_is_shown_attack_by_attack_and_gradients_are_rounded():
     cascade = WORST._replace(attack="auto-attack", gradient_evaluations=75.75)
     out = io.StringIO()
-    print_suite(RESULT._replace(rows=(CLEAN, cascade), stages=STAGES), file=out)
+    notes = ("apgd-t: 3 classes are few",)
+    print_suite(RESULT._replace(rows=(CLEAN, cascade), stages=STAGES, notes=notes), file=out)
+    assert notes[0] in out.getvalue()
+    assert f"{notes[0]}." in results_markdown(ROWS, notes=notes).splitlines()
     lines = [line.split() for line in out.getvalue().splitlines()]
     assert ["auto-attack", "8/255", "12.50", "4", "-", "76", "1.50"] in lines
     assert ["auto-attack", "8/255", "square", "25.00", "1", "of", "2", "0", "2.50"] in lines

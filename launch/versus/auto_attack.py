@@ -15,6 +15,7 @@ Seconds are wall clock, ours with compilation. Both sides have the same batch si
 """
 
 import argparse
+import hashlib
 import json
 import pathlib
 import sys
@@ -24,6 +25,8 @@ from importlib import metadata
 from typing import Any
 
 import cifar_subject as subjects
+import jax
+import numpy as np
 from cell_tables import tables
 from curves import curves
 from sides import (
@@ -41,6 +44,7 @@ from sides import (
     summary,
 )
 
+import jaxmoe
 from jaxmoe.reporting.progress import show_seconds
 from jaxmoe.threat import ThreatModel
 
@@ -140,7 +144,7 @@ def cell_settings(cell: Cell, bench: Bench) -> dict[str, Any]:
     """All that a cell's figures depend on."""
     import torch
 
-    options = bench.options
+    options, package = bench.options, pathlib.Path(jaxmoe.__file__).parent
     wanted = {"rand": options.rand_images} | dict.fromkeys(ATTACKS, options.attack_images)
     return {
         "n": min(wanted.get(cell.kind, options.images), len(bench.images.x_test)),
@@ -152,7 +156,25 @@ def cell_settings(cell: Cell, bench: Bench) -> dict[str, Any]:
         "queries": QUERIES,
         "threads": torch.get_num_threads(),
         "versions": {name: metadata.version(name) for name in PACKAGES},
+        "weights": weights_digest(bench.params[cell.model]),
+        "jaxmoe": files_digest(
+            [package / "threat.py", *sorted((package / "attacks").glob("*.py"))]
+        ),
+        "official": files_digest(sorted((options.official / "autoattack").glob("*.py"))),
     }
+
+
+def weights_digest(params: Any) -> str:
+    """Of a subject's params."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.ascontiguousarray(leaf))
+    return digest.hexdigest()[:16]
+
+
+def files_digest(files: list[pathlib.Path]) -> str:
+    """Of what is in files."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def kept(path: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any] | None:

@@ -58,6 +58,40 @@ def number(text: str) -> float:
         ) from None
 
 
+def add_attack_options(parser: Parser, example: str) -> None:
+    """The options of every command that attacks runs; `example` has names of attacks."""
+    add = parser.add_argument
+    add("--attacks", nargs="+", metavar="NAME", help=f"attacks by name, such as {example}")
+    add(
+        "--epsilons",
+        nargs="+",
+        type=number,
+        metavar="E",
+        help="radii in pixel units, 0.0157 or 4/255",
+    )
+    add("--steps", type=int, help="gradient steps of an attack")
+    add("--restarts", type=int, help="random starts; a robust clip survives all")
+    add("--queries", type=int, help="looks of a black-box attack")
+    add("--targets", type=int, help="wrong classes that a targeted attack aims at")
+    add("--seed", type=int, help="of the random starts")
+    add("--data.directory", dest="directory", metavar="DIR", help="where the videos are now")
+
+
+def check_attack_options(epsilons: list[float], seed: int, **counts: int) -> None:
+    """Refuses an impossible ε or seed, and counts below 1, which are named as their options."""
+    for epsilon in epsilons:
+        if not 0 <= epsilon < float("inf"):
+            raise ValueError(
+                f"--epsilons: {epsilon:g} is not accepted; expected finite numbers ≥ 0"
+            )
+    for name, value in counts.items():
+        if value < 1:
+            option = "--" + name.replace("_", "-")
+            raise ValueError(f"{option}: {value} is not accepted; expected at least 1")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed: {seed} is not accepted; expected 0 to 2**32 - 1")
+
+
 def load_config(path: str) -> Any:
     """The `Experiment` that a config file's `config()` returns.
 

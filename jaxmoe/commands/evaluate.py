@@ -7,7 +7,14 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jaxmoe.commands.arguments import Parser, RunFailedError, Stopped, number
+from jaxmoe.commands.arguments import (
+    Parser,
+    RunFailedError,
+    Stopped,
+    add_attack_options,
+    check_attack_options,
+    number,
+)
 
 if TYPE_CHECKING:
     from jaxmoe.run import Trained
@@ -90,31 +97,9 @@ def make_parser(command: str, description: str, example: str) -> Parser:
     parser = Parser(command, description, epilog=example)
     add = parser.add_argument
     add("run", metavar="RUN", help="folder of a trained run")
-    add(
-        "--attacks",
-        nargs="+",
-        metavar="NAME",
-        help="attacks by name, such as pgd tlga-r j-tlga",
-    )
-    add(
-        "--epsilons",
-        nargs="+",
-        type=number,
-        metavar="E",
-        help="radii in pixel units, 0.0157 or 4/255",
-    )
-    add("--steps", type=int, help="gradient steps of an attack")
-    add(
-        "--restarts",
-        type=int,
-        help="random starts; a robust clip survives all",
-    )
-    add("--queries", type=int, help="looks of a black-box attack")
-    add("--targets", type=int, help="wrong classes that a targeted attack aims at")
-    add("--seed", type=int, help="of the random starts")
+    add_attack_options(parser, "pgd tlga-r j-tlga")
     add("--batch-size", type=int, help="clips at once; no result depends on it")
     add("--checkpoint", choices=("best", "latest"), help="which params")
-    add("--data.directory", dest="directory", metavar="DIR", help="where the videos are now")
     return parser
 
 
@@ -151,13 +136,10 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
         CASCADES[CUSTOM] = custom([canonical_name(name) for name in cascade])
         attacks = [*(options.attacks or ()), CUSTOM]
     attacks = [canonical_name(name) for name in attacks]
-    epsilons = _checked_epsilons(options.epsilons or list(defaults.epsilons))
+    epsilons = options.epsilons or list(defaults.epsilons)
     batch_size = defaults.batch_size if options.batch_size is None else options.batch_size
-    if batch_size < 1:
-        raise ValueError(f"--batch-size: {batch_size} is not accepted; expected at least 1")
     seed = defaults.seed if options.seed is None else options.seed
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"--seed: {seed} is not accepted; expected 0 to 2**32 - 1")
+    check_attack_options(epsilons, seed, batch_size=batch_size)
     names = ("steps", "restarts", "queries", "targets", *NUMBERS)
     given = {name: getattr(options, name, None) for name in names}
     changes = {name: value for name, value in given.items() if value is not None}
@@ -224,15 +206,6 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan, *, save
     (output / JOURNAL).unlink()
     print_suite(result, flops)
     print(f"written to {output}: {', '.join(file.name for file in files)}")
-
-
-def _checked_epsilons(epsilons: list[float]) -> list[float]:
-    for epsilon in epsilons:
-        if not 0 <= epsilon < float("inf"):
-            raise ValueError(
-                f"--epsilons: {epsilon:g} is not accepted; expected finite numbers ≥ 0"
-            )
-    return epsilons
 
 
 def _count_flops(trained: "Trained", batch_size: int) -> Any:

@@ -7,7 +7,13 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jaxmoe.commands.arguments import Parser, RunFailedError, Stopped, number
+from jaxmoe.commands.arguments import (
+    Parser,
+    RunFailedError,
+    Stopped,
+    add_attack_options,
+    check_attack_options,
+)
 
 if TYPE_CHECKING:
     from jaxmoe.config import Experiment
@@ -79,35 +85,17 @@ def _make_parser() -> Parser:
         nargs="+",
         help="folders of trained runs; of one alone, universal attacks on itself",
     )
-    add(
-        "--attacks",
-        nargs="+",
-        metavar="NAME",
-        help="attacks by name, such as pgd tlga-r universal",
-    )
-    add(
-        "--epsilons",
-        nargs="+",
-        type=number,
-        metavar="E",
-        help="radii in pixel units, 0.0157 or 4/255",
-    )
+    add_attack_options(parser, "pgd tlga-r universal")
     add("--output", metavar="DIR", help="where the files are written (transfer, beside the runs)")
     add("--norm", choices=("linf", "l2"), help="of the perturbation (the runs' own)")
-    add("--steps", type=int, help="gradient steps of an attack")
-    add("--restarts", type=int, help="random starts; a robust clip survives all")
-    add("--queries", type=int, help="looks of a black-box attack")
-    add("--targets", type=int, help="wrong classes that a targeted attack aims at")
     add(
         "--epochs",
         type=int,
         default=_EPOCHS,
         help=f"passes of universal attacks over the training clips ({_EPOCHS})",
     )
-    add("--seed", type=int, help="of the random starts")
     add("--batch-size", type=int, help="clips at once; only universal attacks depend on it")
     add("--checkpoint", choices=("best", "latest"), help="which params (as each run's config says)")
-    add("--data.directory", dest="directory", metavar="DIR", help="where the videos are now")
     return parser
 
 
@@ -171,18 +159,9 @@ def _plan(
     first, defaults = experiments[0], experiments[0].evaluation
     attacks = [transfer_name(name) for name in options.attacks or defaults.attacks]
     epsilons = list(options.epsilons or defaults.epsilons)
-    for epsilon in epsilons:
-        if not 0 <= epsilon < float("inf"):
-            raise ValueError(
-                f"--epsilons: {epsilon:g} is not accepted; expected finite numbers ≥ 0"
-            )
     batch_size = defaults.batch_size if options.batch_size is None else options.batch_size
-    for name, value in (("--batch-size", batch_size), ("--epochs", options.epochs)):
-        if value < 1:
-            raise ValueError(f"{name}: {value} is not accepted; expected at least 1")
     seed = defaults.seed if options.seed is None else options.seed
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"--seed: {seed} is not accepted; expected 0 to 2**32 - 1")
+    check_attack_options(epsilons, seed, batch_size=batch_size, epochs=options.epochs)
     for name in _SHARED:
         values = [getattr(experiment.data, name) for experiment in experiments]
         _check_alike(f"data.{name}", values, folders, "expected runs on the same input shape")

@@ -125,7 +125,10 @@ def _same(one: tuple[str, list[np.ndarray]], other: tuple[str, list[np.ndarray]]
     """Whether two headers are of the same evaluation."""
     if one[0] != other[0] or len(one[1]) != len(other[1]):
         return False
-    return all(
-        a.shape == b.shape and np.allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(b).max(initial=0))
-        for a, b in zip(one[1], other[1], strict=True)
-    )
+    return all(a.shape == b.shape and _close(a, b) for a, b in zip(one[1], other[1], strict=True))
+
+
+def _close(one: np.ndarray, other: np.ndarray) -> bool:
+    """Equal up to rounding; what is no number, as padding may be, is equal to itself."""
+    size = np.max(np.abs(other), initial=0, where=np.isfinite(other))
+    return np.allclose(one, other, rtol=1e-3, atol=1e-3 * size, equal_nan=True)

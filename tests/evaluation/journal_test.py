@@ -1,5 +1,6 @@
 """A journal gives back what was written whole, and nothing else."""
 
+import numpy as np
 import pytest
 
 from jaxmoe.evaluation.journal import Journal
@@ -50,3 +51,10 @@ def test_a_file_that_is_no_journal_is_begun_anew(tmp_path, content):
 
 def test_without_a_file_nothing_is_kept():
     assert write(None).found == 0
+
+
+def test_logits_of_padding_may_be_no_numbers_and_others_differ_by_rounding_alone(tmp_path):
+    logits = np.array([[1.0, -2.0], [np.nan, np.nan]])
+    Journal(tmp_path / "j", "f", [logits]).recall("key", lambda: 1)
+    assert Journal(tmp_path / "j", "f", [logits * (1 + 1e-6)]).found == 1
+    assert Journal(tmp_path / "j", "f", [logits * 1.1]).found == 0

@@ -159,6 +159,7 @@ def cell_settings(cell: Cell, bench: Bench) -> dict[str, Any]:
         "weights": weights_digest(bench.params[cell.model]),
         "jaxmoe": files_digest(
             [package / "threat.py", *sorted((package / "attacks").glob("*.py"))]
+            + [package / "evaluation" / f"{name}.py" for name in ("auto_attack", "cascade")]
         ),
         "official": files_digest(sorted((options.official / "autoattack").glob("*.py"))),
     }

@@ -1,12 +1,19 @@
 """What every test shares: strict promotion, and the folder with real videos where there is one."""
 
+import atexit
 import os
 import pathlib
+import shutil
+import tempfile
 
 import pytest
 
-# One cache for this process and the commands it starts: a program is compiled once per suite.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# One cache for all processes of the suite, and the commands they start: a program is compiled once.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxmoe-programs-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax
 

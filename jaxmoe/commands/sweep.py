@@ -95,6 +95,7 @@ def _sweep(options: argparse.Namespace, output: pathlib.Path) -> None:
                 memory=options.memory and int(options.memory * 2**30),
                 journal=output / JOURNAL,
                 progress=progress.evaluation,
+                say=progress.say,
             )
     except (NonFiniteError, ThreatViolation) as error:
         raise RunFailedError(str(error)) from None

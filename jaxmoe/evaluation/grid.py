@@ -137,6 +137,7 @@ def sweep_grid(
     programs: Programs | None = None,
     journal: str | os.PathLike | None = None,
     progress: Callable[[int, int, str], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> GridResult:
     """Every attack with every setting of a grid, one compiled program for each attack.
 
@@ -154,6 +155,7 @@ def sweep_grid(
       programs: of an earlier call.
       journal: as for `evaluate_suite`.
       progress: called after every batch with (done, total, what).
+      say: given a line on what the journal held.
 
     Raises:
       ValueError: an unknown attack, a cascade, or no valid clip.
@@ -173,6 +175,8 @@ def sweep_grid(
     if journal is not None:
         own = fingerprint(programs, params, clean.digest, settings, seed, grid)
         notes = Journal(journal, own, clean.logits)
+    if say and notes.note:
+        say(notes.note)
     right_when_clean = np.concatenate(clean.correct)
     rows, correct = [], {}
     for place, name in enumerate(names):

@@ -27,6 +27,7 @@ class Journal:
 
     Attributes:
       found: how many results of an earlier evaluation there were.
+      note: a line on what the file held; empty where there was nothing.
     """
 
     def __init__(
@@ -39,12 +40,13 @@ class Journal:
 
         Args:
           file: where; None keeps nothing. It is unpickled: never open one that others wrote.
-          fingerprint: of all that the results depend on. A file with another one is begun anew.
+          fingerprint: of all that the results depend on. A file with another one is kept beside
+            the new one, as `FILE.old`.
           logits: of the clean clips, which a model has beside its params; compared up to rounding.
         """
         self._file = None if file is None else pathlib.Path(file)
         header = fingerprint, [np.asarray(part) for part in logits]
-        self._results = {} if file is None else _open(self._file, header)
+        self._results, self.note = ({}, "") if file is None else _open(self._file, header)
         self.found = len(self._results)
 
     def recall(self, key: Hashable, compute: Callable[[], Any]) -> Any:
@@ -98,27 +100,33 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def _open(file: pathlib.Path, header: tuple[str, list[np.ndarray]]) -> dict[Hashable, Any]:
-    """What is whole and of this evaluation; the file then ends behind it."""
-    results: dict[Hashable, Any] = {}
+def _open(
+    file: pathlib.Path, header: tuple[str, list[np.ndarray]]
+) -> tuple[dict[Hashable, Any], str]:
+    """What is whole and of this evaluation, where the file then ends; a line on what it held."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch()
-    with open(file, "r+b") as stream:
-        whole = 0
-        try:
+    results: dict[Hashable, Any] = {}
+    note, whole = "", 0
+    if file.is_file() and file.stat().st_size:
+        with open(file, "rb") as stream, contextlib.suppress(Exception):
+            # Whatever pickle makes of a torn record, or of another file.
             if _same(pickle.load(stream), header):
                 whole = stream.tell()
                 while True:
                     key, result = pickle.load(stream)
                     results[key] = result
                     whole = stream.tell()
-        except Exception:
-            pass  # whatever pickle makes of a torn record, or of another file
-        stream.seek(whole)
-        stream.truncate()
-        if not whole:
+        if whole:
+            os.truncate(file, whole)
+            note = f"going on from {file}: {len(results)} batches are done" if results else ""
+        else:
+            old = file.with_name(f"{file.name}.old")
+            os.replace(file, old)
+            note = f"{file} was of another evaluation (settings, params, clips or code): now {old}"
+    if not whole:
+        with open(file, "wb") as stream:
             pickle.dump(header, stream)
-    return results
+    return results, note
 
 
 def _same(one: tuple[str, list[np.ndarray]], other: tuple[str, list[np.ndarray]]) -> bool:

@@ -67,13 +67,13 @@ def evaluate_suite(
       seed: of the random starts, which depend on it, the attack and the clip's index alone.
       metric: `(logits, labels) -> [B]`, 1 for right and 0 for wrong.
       progress: called after every batch.
-      say: given a line after each attack of a cascade.
+      say: given a line after each attack of a cascade, and on what the journal held.
       programs: compiled programs of an earlier suite of this model, to use again.
       probe_batches: batches that the checks' own attacks see (noise, PGD at ε = 1, the router's
         gradient); 0 leaves these checks out.
       journal: a file that keeps the result of every batch, so that an evaluation that was stopped
-        goes on from it; of another model, data, settings or seed it is begun anew. It is left for
-        the caller to remove.
+        goes on from it; one of another model, data, settings or seed is kept as `JOURNAL.old`. It
+        is left for the caller to remove.
       examples: a folder for adversarial clips, `ATTACK-NORM-EPSILON/NUMBER.npz` for each batch,
         with `x_adv` (float32 pixels), `label`, `index` and `correct`.
 
@@ -105,8 +105,8 @@ def evaluate_suite(
     notes = notes_on_losses(parts, clean.outputs[0].logits.shape[-1])
     for line in notes:
         run.say(line)
-    if run.journal.found:
-        run.say(f"going on from {journal}: {run.journal.found} batches are done")
+    if run.journal.note:
+        run.say(run.journal.note)
     rows, correct = [clean.row], {(CLEAN, 0.0): clean.correct}
     if run.examples and not run.journal.found:
         for name, epsilon in itertools.product(attacks, epsilons):

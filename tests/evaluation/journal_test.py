@@ -36,10 +36,16 @@ def test_a_torn_record_is_cut_away_and_the_rest_serves(tmp_path, lost):
     assert Journal(tmp_path / "j", "f").recall(("key", 2), refuse) == {"squared": 4}
 
 
-def test_another_evaluation_begins_anew(tmp_path):
-    write(tmp_path / "j")
-    assert write(tmp_path / "j", fingerprint="g", values=range(1)).found == 0
+def test_another_evaluation_begins_anew_and_the_first_is_kept(tmp_path):
+    assert write(tmp_path / "j").note == ""
+    journal = write(tmp_path / "j", fingerprint="g", values=range(1))
+    assert journal.found == 0
+    assert "another evaluation" in journal.note
+    assert "j.old" in journal.note
     assert Journal(tmp_path / "j", "g").found == 1
+    (tmp_path / "j.old").replace(tmp_path / "j")
+    journal = Journal(tmp_path / "j", "f")
+    assert (journal.found, "going on" in journal.note) == (3, True)
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing of ours", b"\x80\x05K"])

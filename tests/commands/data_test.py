@@ -1,0 +1,39 @@
+"""`jaxmoe data`: classes, counts and skipped files."""
+
+import dataclasses
+
+from jaxmoe.cli import main
+from tests.commands.tiny import run
+
+
+def test_data_shows_classes_and_names_skipped_files(folder, capsys):
+    videos = folder / "videos"
+    videos.mkdir()
+    (videos / "manifest.csv").write_text("path,label,split\na [b].mp4,wave,train\n")
+    (videos / "a [b].mp4").write_bytes(b"no video")
+    assert run("data --name video_folder --directory videos") == 2
+    output = capsys.readouterr()
+    assert "data.directory" in output.err or "data.manifest" in output.err
+
+    assert main(["data", "config.py"]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    for part in ("10 classes", "moves_left", "train", "20"):
+        assert part in output.out
+
+
+def test_skipped_clips_are_named_up_to_ten(folder, capsys):
+    from jaxmoe.commands.arguments import notes_on_clips
+
+    @dataclasses.dataclass
+    class Found:
+        skipped: tuple = tuple((f"video {i}.mp4", "no frames") for i in range(12))
+        padded: tuple = (("short.mp4", "3 frames"),)
+
+    text = "\n".join(notes_on_clips(Found(), "run/run.json"))
+    assert "12 clips were skipped" in text
+    assert "video 9.mp4: no frames" in text
+    assert "video 10.mp4" not in text
+    assert "2 more, all in run/run.json" in text
+    assert "short.mp4" in text
+    assert "video 11.mp4" in "\n".join(notes_on_clips(Found(), None))

@@ -1,0 +1,125 @@
+"""`jaxmoe evaluate`: files, cascades, resuming, and what it refuses."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from jaxmoe.cli import main
+from jaxmoe.config import (
+    to_dict,
+)
+from tests.commands.tiny import TINY, refused, run
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--attacks pgd j-tlgaa", ["j-tlgaa", "did you mean j-tlga?"]),
+        ("--epsilons -0.1", ["--epsilons", "-0.1", "≥ 0"]),
+        ("--epsilons 8/2x5", ["--epsilons", "8/2x5"]),
+        ("--steps 0", ["attack.steps", "0", "at least 1"]),
+        ("--batch-size 0", ["--batch-size", "0"]),
+        ("--seed -1", ["--seed", "-1"]),
+        ("--epsilon 8/255", ["--epsilon", "--epsilons"]),
+        ("--checkpoint first", ["--checkpoint", "first", "latest"]),
+    ],
+)
+def test_evaluate_refuses_bad_options(options, said, trained, folder, capsys):
+    line = refused(f"evaluate run {options}", folder, capsys)
+    for part in said:
+        assert part in line
+
+
+def test_evaluate_refuses_a_checkpoint_of_another_model(trained, folder, capsys):
+    other = dataclasses.replace(TINY, expert=dataclasses.replace(TINY.expert, width=8))
+    (trained / "config.json").write_text(json.dumps(to_dict(other)))
+    assert main(["data", "config.py"]) == 0  # prepares the clips, which may be written
+    capsys.readouterr()
+    line = refused("evaluate run", folder, capsys)
+    assert "checkpoint" in line
+    assert "another model" in line
+
+
+def test_evaluate_writes_what_it_says(trained, folder, capsys):
+    assert run("evaluate run --attacks fgsm --epsilons 8/255 --seed 3") == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert "fgsm" in output.out
+    for name in ("results.json", "results.csv", "results.md", "robust_accuracy.png"):
+        assert (trained / name).stat().st_size
+    rows = json.loads((trained / "results.json").read_text())
+    assert [row["attack"] for row in rows] == ["clean", "fgsm", "worst-case"]
+    for row in rows:
+        assert 0 <= row["robust_accuracy"] <= 1
+        assert (row["n"], row["seed"]) == (10, 3)
+        assert row["seconds"] >= 0
+    assert rows[1]["epsilon"] == 8 / 255
+    assert rows[1]["gradient_evaluations"] == 1
+    details = json.loads((trained / "evaluation.json").read_text())
+    assert details["gflops"]["ratio"] < 1
+    assert details["checks"]
+
+    assert run("evaluate run --attacks pgd --alpha 0 --output elsewhere") == 0
+    assert json.loads((trained / "results.json").read_text()) == rows
+    details = json.loads((folder / "elsewhere" / "evaluation.json").read_text())
+    assert (details["settings"]["alpha"], details["checkpoint"]) == (0, "latest")
+    still = json.loads((folder / "elsewhere" / "results.json").read_text())[1]
+    assert still["attack"] == "pgd"
+    assert np.ptp(still["loss_trace"]) == 0  # steps of length 0
+
+
+def test_evaluate_takes_a_cascade_gradients_and_keeps_clips_and_goes_on(
+    trained, folder, capsys, monkeypatch
+):
+    from jaxmoe.evaluation import Programs
+
+    command = "evaluate run --attacks fgsm --cascade pgd --gradient hard soft --epsilons 0.01"
+    attack, taken = Programs.attack, []
+
+    def stopped(self, *arguments):
+        taken.append(arguments[0])
+        if taken == ["fgsm", "fgsm", "pgd"]:
+            raise KeyboardInterrupt
+        return attack(self, *arguments)
+
+    monkeypatch.setattr(Programs, "attack", stopped)
+    assert run(f"{command} --save-examples") == 130
+    assert "the same command goes on from run/evaluation.journal" in capsys.readouterr().err
+    monkeypatch.setattr(Programs, "attack", attack)
+    assert run(f"{command} --save-examples") == 0
+    output = capsys.readouterr().out
+    assert "going on from run/evaluation.journal" in output
+    assert "auto-attack-custom" in output
+    details = json.loads((trained / "evaluation.json").read_text())
+    assert details["settings"]["gradient"] == ["hard", "soft"]
+    assert [stage["attack"] for stage in details["cascades"]] == ["pgd"]
+    assert not (trained / "evaluation.journal").exists()
+    kept = [np.load(file) for file in (trained / "examples").rglob("*.npz")]
+    assert kept
+    assert all(clips["x_adv"].shape[1:] == (4, 16, 16, 3) for clips in kept)
+
+
+def test_evaluates_help_names_every_attack(capsys):
+    from jaxmoe.attacks import ATTACKS, CASCADES
+
+    assert main(["evaluate", "--help"]) == 0
+    words = capsys.readouterr().out.replace(",", " ").split()
+    assert not {*ATTACKS, *CASCADES} - set(words)
+
+
+def test_other_clips_than_the_run_was_trained_on_are_refused(trained, capsys):
+    splits = {"train": "0", "validation": "0", "test": "0"}
+    (trained / "run.json").write_text(json.dumps({"splits": splits}))
+    assert main(["evaluate", str(trained)]) == 2
+    assert "holds a run with other train clips" in capsys.readouterr().err
+
+
+def test_a_run_that_was_stopped_says_so(trained, monkeypatch, capsys):
+    monkeypatch.setattr("jaxmoe.commands.evaluate._run_and_write", lambda *_, **__: None)
+    assert main(["evaluate", str(trained)]) == 0
+    assert "stopped before the end" not in capsys.readouterr().out
+    monkeypatch.setattr("jaxmoe.run._is_finished", lambda run: False)
+    assert main(["evaluate", str(trained)]) == 0
+    assert f"{trained} was stopped before the end of its training" in capsys.readouterr().out

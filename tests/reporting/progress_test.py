@@ -1,0 +1,42 @@
+"""Progress on a terminal and in a pipe."""
+
+import io
+
+from jaxmoe.training.validation import Validation
+
+
+def test_piped_progress_is_one_line_an_epoch():
+    from jaxmoe.reporting.progress import PlainProgress
+
+    stream, now = io.StringIO(), [0.0]
+    progress = PlainProgress(stream, clock=lambda: now[0])
+    progress.stage("at_m", 200, 0)
+    for step in range(100):
+        now[0] += 0.5
+        progress.step({"adversarial/loss": 1.5, "adversarial/gradient_norm": 1} if step else None)
+    progress.epoch(1, Validation(0.5, 0.25, 1.0, 0.4))
+    first, second = stream.getvalue().splitlines()
+    assert "compiling" in first
+    for part in ("0:50", "epoch 1", "loss 1.5", "50.0%", "25.0%", "40%"):
+        assert part in second
+    for _ in range(130):
+        now[0] += 0.5
+        progress.step(None)
+    assert len(stream.getvalue().splitlines()) == 3
+
+
+def test_bars_survive_names_with_brackets():
+    from jaxmoe.reporting.progress import BarProgress
+
+    stream = io.StringIO()
+    with BarProgress(stream) as progress:
+        progress.data(1, 2)
+        progress.data(2, 2)
+        progress.say("skipped [/red].mp4")
+        progress.stage("j_tlat", 2, 0)
+        progress.step({"router/loss": 0.5, "global/loss": 1.0})
+        progress.epoch(1, Validation(0.5, None, 1.0, 0.4))
+        progress.evaluation(1, 3, "pgd ε = 0.03")
+    assert "skipped [/red].mp4" in stream.getvalue()
+    assert "j_tlat" in stream.getvalue()
+    assert "robust" not in stream.getvalue()  # clean training knows nothing of it

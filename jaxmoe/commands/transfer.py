@@ -35,11 +35,13 @@ All runs must have been trained with the same test clips, frames and size. What 
 in the first run's config.
 
 writes transfer.json and transfer.csv (a row for each source, target, attack and ε), transfer.md
-(the tables) and transfer.png (them as heat maps) into --output."""
+(the tables) and transfer.png (them as heat maps) into --output. The same command goes on from where
+it was stopped; its batches are in transfer.journal until the files are written."""
 
 _EXAMPLE = """example:
   jaxmoe transfer runs/quickstart/* --attacks pgd j-tlga universal --epsilons 4/255"""
 
+JOURNAL = "transfer.journal"
 _EPOCHS = 10
 # Two clips of one video are the same input only where all of these are.
 _SHARED = ("frames", "size", "stride", "resolution")
@@ -73,7 +75,7 @@ def run(arguments: list[str]) -> None:
     try:
         _run_and_write(dict(zip(names, trained, strict=True)), output, plan)
     except KeyboardInterrupt:
-        raise Stopped(f"stopped; nothing new was written to {output}") from None
+        raise Stopped(f"stopped; the same command goes on from {output / JOURNAL}") from None
 
 
 def _make_parser() -> Parser:
@@ -213,12 +215,15 @@ def _run_and_write(runs: "dict[str, Trained]", output: pathlib.Path, plan: Plan)
                 seed=plan.seed,
                 training_batches={name: lambda name=name: training[name] for name in runs},
                 epochs=plan.epochs,
+                journal=output / JOURNAL,
                 progress=progress.evaluation,
+                say=progress.say,
             )
     except (NonFiniteError, ThreatViolation) as error:
         raise RunFailedError(str(error)) from None
     files = write_transfer(result.rows, output)
     files.append(plot_transfer(result.rows, output / "transfer.png"))
+    (output / JOURNAL).unlink()
     print_transfer(result.rows)
     print(f"written to {output}: {', '.join(file.name for file in files)}")
 

@@ -8,6 +8,8 @@ Axes: N = valid clips, B = batch.
 
 import dataclasses
 import difflib
+import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +28,7 @@ from jaxmoe.evaluation.guards import (
     check_pixels,
     check_same_pass,
 )
+from jaxmoe.evaluation.journal import Journal, batch_digest, fingerprint
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.passes import BatchesFactory, Progress
 from jaxmoe.evaluation.programs import Programs
@@ -89,7 +92,9 @@ def transfer_matrix(
     training_batches: Mapping[str, BatchesFactory] | None = None,
     epochs: int = 10,
     metric: Metric = accuracy,
+    journal: str | os.PathLike | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> TransferResult:
     """Makes adversarial clips once on each source and scores them on each target.
 
@@ -109,7 +114,9 @@ def transfer_matrix(
       training_batches: for universal attacks, passes over the training clips by source.
       epochs: passes over these.
       metric: `(logits, labels) -> [B]`, 1 for right and 0 for wrong.
+      journal: as for `evaluate_suite`; universal perturbations are fitted anew.
       progress: called before and after every batch.
+      say: given a line on what the journal held.
 
     Returns:
       For each attack and ε, the rows of each source and, where a target has a source other than
@@ -140,6 +147,14 @@ def transfer_matrix(
     programs = {model: Programs(model, norm, metric) for model in models}
     run = _Run(programs, targets, batches_factory, settings, seed, epochs, progress)
     clean = run.clean(1 + len(sources) * len(attacks) * len(epsilons))
+    if journal is not None:
+        own = [
+            fingerprint(programs[model], params, name, clean.digest, settings, seed, [*targets])
+            for name, (model, params) in {**sources, **targets}.items()
+        ]
+        run.journal = Journal(journal, " ".join(own), clean.logits)
+        if say and run.journal.note:
+            say(run.journal.note)
     correct = {}
     for attack in attacks:
         for epsilon in epsilons:
@@ -173,6 +188,8 @@ class _Clean:
     correct: dict[str, np.ndarray]  # [N] by target
     index: np.ndarray  # [N]
     batch_indices: list[np.ndarray]  # padding included
+    logits: list[np.ndarray]  # by batch and target
+    digest: str  # of the clips
 
 
 @dataclasses.dataclass
@@ -186,20 +203,23 @@ class _Run:
     seed: int
     epochs: int
     progress: Progress | None
+    journal: Journal = dataclasses.field(default_factory=lambda: Journal(None, ""))
     done: int = 0
     total: int = 0
 
     def clean(self, passes: int) -> _Clean:
         """Scores the clean clips; `passes` is how many there will be with this one."""
         correct, valid, indices = self._nothing_yet(), [], []
+        logits, digest = [], hashlib.sha256()
         for batch in self.batches():
             self._report(CLEAN)
             check_pixels(np.asarray(batch["clip"])[batch["valid"]])
-            for target in self.targets:
-                x = to_pixels(jnp.asarray(batch["clip"]))
-                verdict = self._verify(target, batch, x, 0.0)
-                check_finite_outputs(verdict.finite, batch, f"{CLEAN} on {target}", 0.0)
-                correct[target].append(verdict.correct)
+            for target, (model, params) in self.targets.items():
+                outputs = jax.device_get(self.programs[model].clean(params, batch)[0])
+                check_finite_outputs(outputs.finite, batch, f"{CLEAN} on {target}", 0.0)
+                correct[target].append(outputs.correct)
+                logits.append(outputs.logits)
+            digest.update(batch_digest(batch))
             valid.append(np.asarray(batch["valid"]))
             indices.append(np.asarray(batch["index"]))
             self._count(CLEAN)
@@ -207,7 +227,8 @@ class _Run:
             raise ValueError("batches: no valid clip")
         self.total = passes * len(indices)
         joined = {target: join_valid(parts, valid) for target, parts in correct.items()}
-        return _Clean(joined, join_valid(indices, valid), indices)
+        index = join_valid(indices, valid)
+        return _Clean(joined, index, indices, logits, digest.hexdigest())
 
     def attack(
         self,
@@ -221,19 +242,25 @@ class _Run:
         """What is right on each target under the clips that `name` makes on `source`, [N]."""
         what = f"{name} of {source} ε = {epsilon:.4g}"
         self._report(what)
-        make = self._maker(name, *model, epsilon, training)
+        make, made_of = self._maker(name, *model, epsilon, training)
         correct, valid = self._nothing_yet(), []
         for position, batch in enumerate(self.batches()):
             check_same_pass(batch, clean.batch_indices, position)
-            tries = {target: [] for target in self.targets}
-            for result in make(batch):
-                facts = jax.device_get(result._replace(x_adv=None))
-                for target, seen in tries.items():
-                    verdict = self._verify(target, batch, result.x_adv, epsilon)
-                    check_attack(facts, verdict, batch, f"{name} of {source} on {target}", epsilon)
-                    seen.append(verdict.correct)
-            for target, seen in tries.items():
-                correct[target].append(np.minimum.reduce(seen))
+
+            def compute(batch=batch):
+                tries = self._nothing_yet()
+                for result in make(batch):
+                    facts = jax.device_get(result._replace(x_adv=None))
+                    for target, seen in tries.items():
+                        verdict = self._verify(target, batch, result.x_adv, epsilon)
+                        what = f"{name} of {source} on {target}"
+                        check_attack(facts, verdict, batch, what, epsilon)
+                        seen.append(verdict.correct)
+                return {target: np.minimum.reduce(seen) for target, seen in tries.items()}
+
+            key = name, epsilon, source, made_of, position
+            for target, right in self.journal.recall(key, compute).items():
+                correct[target].append(right)
             valid.append(np.asarray(batch["valid"]))
             self._count(what)
         if len(valid) != len(clean.batch_indices):
@@ -247,8 +274,11 @@ class _Run:
         params: Any,
         epsilon: float,
         training: BatchesFactory | None,
-    ) -> Callable:
-        """`batch -> AttackResults`, one for each restart, each made when it is asked for."""
+    ) -> tuple[Callable, str]:
+        """`batch -> AttackResults`, one for each restart, each made when it is asked for.
+
+        And a digest of what the results depend on beside the model, the clips and the settings.
+        """
         programs = self.programs[model]
         if name in UNIVERSAL:
             threat = ThreatModel(programs.norm, epsilon)
@@ -262,13 +292,16 @@ class _Run:
                 seed=self.seed,
                 epochs=self.epochs,
             )
-            return lambda batch: [_add(programs, delta, batch, epsilon)]
+            digest = hashlib.sha256(np.ascontiguousarray(delta)).hexdigest()
+            return lambda batch: [_add(programs, delta, batch, epsilon)], digest
         # One restart a call: what breaks the source least may break a target.
         restarts, once = find_attack(name).calls(self.settings)
-        return lambda batch: (
-            programs.attack(name, params, batch, epsilon, once, self.seed, restart)[0]
-            for restart in range(restarts)
-        )
+
+        def make(batch):
+            for restart in range(restarts):
+                yield programs.attack(name, params, batch, epsilon, once, self.seed, restart)[0]
+
+        return make, ""
 
     def _verify(self, target: str, batch: dict, x_adv: jax.Array, epsilon: float) -> Any:
         model, params = self.targets[target]

@@ -195,6 +195,43 @@ def test_a_clip_must_survive_every_restart(monkeypatch):
     np.testing.assert_array_equal(found.correct["second", "second", "told", EPSILON], [0, 0, 1])
 
 
+def test_a_matrix_that_was_stopped_goes_on_to_the_same_rows(tmp_path):
+    options = {
+        "attacks": ["fgsm", "universal"],
+        "training_batches": training(),
+        "factory": planted.batches(CLIPS, LABELS, batch_size=2),
+    }
+    # 3 batches when clean, then 3 for each attack and source: this stops in the last one.
+    with pytest.raises(KeyboardInterrupt):
+        run(journal=tmp_path / "j", progress=stop_after(14), **options)
+    lines = []
+    found = run(journal=tmp_path / "j", say=lines.append, **options)
+    assert lines == [f"going on from {tmp_path / 'j'}: 11 batches are done"]
+    assert found.rows == run(**options).rows
+    run(journal=tmp_path / "j", say=lines.append, **options | {"seed": 1})
+    assert "was of another evaluation" in lines[-1]
+
+
+@pytest.mark.parametrize("change", ["training", "targets"])
+def test_a_matrix_goes_on_with_what_still_holds(tmp_path, change):
+    options = {"attacks": ["universal"], "training_batches": training()}
+    before = run(journal=tmp_path / "j", **options)
+    if change == "training":
+        options["training_batches"] = training(255 - CLIPS)
+    else:
+        options["targets"] = {"second": MODELS["second"]}
+    found = run(journal=tmp_path / "j", **options)
+    assert found.rows == run(**options).rows != before.rows
+
+
+def stop_after(calls):
+    def progress(done, total, what):
+        if done == calls:
+            raise KeyboardInterrupt
+
+    return progress
+
+
 def test_padding_counts_nowhere():
     clip = (CLIPS / 255).astype(np.float32)
     broken = np.full_like(clip[:1], np.nan)

@@ -34,7 +34,7 @@ class CascadeResult(NamedTuple):
 
     correct: np.ndarray  # [N], what is right under all attempts; 0 where it was wrong when clean
     stages: list[StageRow]
-    zero_gradient: float | None  # of one attempt: clips, weighted by gradients that were zero, of N
+    zero_gradient: float | None  # the largest of an attempt's, as `Row.zero_gradient`
 
 
 class Cascading(NamedTuple):
@@ -157,8 +157,9 @@ class Cascading(NamedTuple):
         result, verdict = jax.device_get((result._replace(x_adv=None), verdict))
         check_attack(result, verdict, batch, attack, epsilon)
         valid = batch["valid"]
-        zero = mean(result.zero_gradient[valid])
-        return verdict.correct[valid], _Tried(int(result.gradients), seconds, zero)
+        right = verdict.correct[valid]
+        zero = mean(right * result.zero_gradient[valid])
+        return right, _Tried(int(result.gradients), seconds, zero)
 
 
 class _Tried(NamedTuple):

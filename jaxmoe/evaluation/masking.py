@@ -59,7 +59,7 @@ def masking_checks(
 
 
 def zero_gradient_check(rows: Sequence[Row]) -> Check:
-    """The largest share of an attack's gradients that were zero everywhere."""
+    """The largest share of an attack's gradients that were zero, on clips that it did not break."""
     attacked = [row for row in rows if row.zero_gradient is not None]
     if not attacked:
         return Check("zero gradients", None, "not run", "No attack took a gradient.")
@@ -68,8 +68,8 @@ def zero_gradient_check(rows: Sequence[Row]) -> Check:
         "zero gradients",
         worst.zero_gradient,
         _verdict(worst.zero_gradient <= SLACK),
-        f"{worst.zero_gradient:.1%} of the input gradients of {worst.attack} were exactly zero; "
-        "such an attack stands still.",
+        f"{worst.zero_gradient:.1%} of the input gradients of {worst.attack} were exactly zero, on "
+        "clips that it did not break; such an attack stands still.",
     )
 
 

@@ -178,7 +178,10 @@ class Passes:
             seconds=seconds,
             compile_seconds=_seconds_of(self.programs, name) - compiled,
             loss_trace=trace.mean(axis=1, dtype=np.float64).tolist(),
-            zero_gradient=mean(join_valid([result.zero_gradient for result in seen], valid)),
+            zero_gradient=mean(
+                # What broke a clip has done its work, wherever the gradient then led.
+                correct * join_valid([result.zero_gradient for result in seen], valid)
+            ),
             **summarize_isolated(named.component, clean.correct, scores, valid),
             **summarize_routing(routers, scores, valid),
             **summarize_lipschitz([score.lipschitz for score in scores], valid),

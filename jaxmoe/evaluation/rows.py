@@ -51,7 +51,7 @@ class Row(NamedTuple):
     lipschitz_experts_mean: list[float] | None = None  # [M]
     lipschitz_experts_max: list[float] | None = None
     loss_trace: list[float] | None = None  # mean loss of every iterate, steps + 1 per restart
-    zero_gradient: float | None = None  # share of all gradients that were zero everywhere
+    zero_gradient: float | None = None  # share of gradients that were zero; 0 for broken clips
     gradient: str | None = None  # modes of the mixture's gradient that were tried, joined by +
 
 

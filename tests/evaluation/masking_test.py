@@ -1,5 +1,6 @@
 """Checks of masked gradients: an honest mixture passes, planted frauds are flagged."""
 
+import jax
 import jax.numpy as jnp
 import planted
 import pytest
@@ -43,6 +44,19 @@ def test_logits_times_a_million_are_flagged():
     params = planted.PARAMS | {"experts": 1e6 * planted.PARAMS["experts"]}
     found = verdicts(planted.MIXTURE, params, attacks=["pgd"], programs=planted.PROGRAMS)
     assert found["zero gradients"] == "flag"
+
+
+def test_a_gradient_that_vanishes_behind_the_boundary_is_no_flag(monkeypatch):
+    """As that of DLR where the label is third: such a clip is broken already."""
+
+    def model(scale, x):
+        v = planted.means(x)[:, 1] - 0.5
+        return planted.two_sides(scale * jnp.where(v > 0, v, jax.lax.stop_gradient(v)))
+
+    monkeypatch.setitem(CASCADES, "cascade", custom(["apgd-ce"]))
+    factory = planted.batches(planted.clips((FAR, NEAR), (FAR, FAR)), [0, 0])
+    options = {"attacks": ["cascade"], "probe_batches": 0}
+    assert verdicts(model, jnp.float32(10.0), factory, **options)["zero gradients"] == "pass"
 
 
 def test_a_router_of_integers_is_flagged():

@@ -51,6 +51,8 @@ class ThreatModel:
             raise ValueError(f"threat.bounds: {self.bounds} is not (low, high) with low < high")
         if isinstance(self.epsilon, int | float) and not 0 <= self.epsilon < float("inf"):
             raise ValueError(f"threat.epsilon: {self.epsilon} is not a finite number ≥ 0")
+        if isinstance(self.epsilon, str | bytes):
+            raise ValueError(f"threat.epsilon: {self.epsilon!r} is not a number")
 
     def project(
         self, x_adv: Float[Array, "batch ..."], x: Float[Array, "batch ..."]

@@ -50,20 +50,37 @@ def as_apply(model: Model, settings: AttackSettings) -> Apply:
       ValueError: a gradient mode other than "hard" for a model that is no mixture.
     """
     if isinstance(model, Mixture):
-        return with_gradient(model, settings.gradient)
+        return _checked(with_gradient(model, settings.gradient))
     if settings.gradient != "hard":
         raise ValueError(
             f"attack.gradient: {settings.gradient!r} needs a Mixture; expected 'hard', the one "
             f"gradient that {model!r} has"
         )
-    return draw(model, 0) if isinstance(model, Randomized) else model
+    return _checked(draw(model, 0) if isinstance(model, Randomized) else model)
 
 
 def scored_apply(model: Model) -> Apply:
     """`(params, x) -> logits` that scores are made of: hard routing, noise no attack has seen."""
     if isinstance(model, Mixture):
-        return model.apply
-    return draw(model, SCORING) if isinstance(model, Randomized) else model
+        return _checked(model.apply)
+    return _checked(draw(model, SCORING) if isinstance(model, Randomized) else model)
+
+
+def _checked(apply: Apply) -> Apply:
+    """The same with logits that are checked where they are traced, and are float32 at least."""
+
+    def checked(params, x):
+        logits = apply(params, x)
+        shape, dtype = getattr(logits, "shape", ()), getattr(logits, "dtype", type(logits).__name__)
+        floats = shape and jnp.issubdtype(dtype, jnp.floating)
+        if not (floats and len(shape) > 1 and shape[0] == len(x)):
+            raise ValueError(
+                f"model: an output of {dtype}{list(shape) or ''} for inputs of shape "
+                f"{list(x.shape)}; expected logits, floats of shape [{len(x)}, classes]"
+            )
+        return logits.astype(jnp.float32) if jnp.finfo(dtype).bits < 32 else logits
+
+    return checked
 
 
 def loss_of_logits(

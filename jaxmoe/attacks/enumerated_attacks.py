@@ -54,9 +54,9 @@ def enumerated_route_attack(
 ) -> Attack:
     """Enumerated route: Auto-PGD on CE(E_j(x'), y) − CE(r(x'), j), for every expert j. M attempts.
 
-    The route is driven to j, and j broken. It looks for an x' with argmax r(x') = j and E_j(x')
-    wrong: for k = 1 the mixture is wrong there. For k > 1 the other chosen experts may still save
-    it; the score always comes from F. An attempt takes `settings.steps` + 1 gradients.
+    The route is driven to j, and j broken: for k = 1 the mixture is wrong where argmax r(x') = j
+    and E_j(x') is. For k > 1 the other chosen experts may save it, or break it before: there every
+    iterate is tried on F. An attempt takes `settings.steps` + 1 gradients.
     """
     check_mixture(mixture)
 
@@ -67,6 +67,8 @@ def enumerated_route_attack(
                 logits = mixture.expert(params, x_adv, expert)
                 loss = cross_entropy(logits, y)
                 loss -= cross_entropy(router, jnp.broadcast_to(expert, router.shape[:1]))
+                if mixture.top_k > 1:
+                    return loss, is_right(mixture.apply(params, x_adv), y)
                 elsewhere = jnp.argmax(router, axis=-1) != expert
                 return loss, elsewhere | is_right(logits, y)
 
@@ -91,7 +93,7 @@ def targeted_pgd(
         def objective(target):
             return lambda x_adv: _toward(apply(params, x_adv), target)
 
-        return likeliest_targets(apply(params, x), y, settings.targets), objective
+        return targets_of(apply(params, x), y, settings), objective
 
     return _one_by_one(model, threat, settings, constant_step, plan)
 
@@ -139,7 +141,7 @@ def targeted_expert_attack(
             away = expert_loss(mixture, params, x, target, routing, lam=0.0, settings=settings)
             return lambda x_adv: -away(x_adv)
 
-        return likeliest_targets(mixture.apply(params, x), y, settings.targets), objective
+        return targets_of(mixture.apply(params, x), y, settings), objective
 
     return _one_by_one(mixture, threat, settings, constant_step, plan)
 
@@ -162,7 +164,7 @@ def targeted_joint_attack(
             whole = model_loss(mixture, settings, params, x, target, classification=_toward)
             return lambda x_adv: whole(x_adv) + settings.gamma2 * router(x_adv)
 
-        return likeliest_targets(mixture.apply(params, x), y, settings.targets), objective
+        return targets_of(mixture.apply(params, x), y, settings), objective
 
     return _one_by_one(mixture, threat, settings, temporal_step, plan)
 
@@ -209,6 +211,11 @@ def _one_by_one(model: Model, threat: ThreatModel, settings: AttackSettings, ste
         return over_attempts(key, x, climb, targets, settings.restarts)
 
     return attack
+
+
+def targets_of(logits: Array, y: Array, settings: AttackSettings) -> Int[Array, "targets batch"]:
+    """The likeliest wrong classes that the settings ask for."""
+    return likeliest_targets(logits, y, settings.targets, settings.first_target)
 
 
 def _toward(logits: Array, target: Array) -> Float[Array, " batch"]:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from jaxmoe.attacks.attack import Attack, Model
@@ -49,12 +50,19 @@ class NamedAttack(NamedTuple):
     by_parts: bool = False  # of a mixture: its gradients are those of parts, never of the whole
     by_target: bool = False  # one target with `first_target` is an attempt like all of them
     restarts_inside: bool = False  # only the first start differs from the others
+    partial: bool = False  # looks in a part of the ball alone, or along another model's gradient
 
     @property
     def sees_routing(self) -> bool:
         """Whether its gradient is that of a whole mixture, of which there are three modes."""
         whole = self.component in ("model", "joint")
         return whole and not (self.black_box or self.by_parts)
+
+    @property
+    def white_box(self) -> bool:
+        """Whether it looks everywhere in the ball, by gradients, for what the whole gets wrong."""
+        whole = self.component in ("model", "joint")
+        return whole and not (self.black_box or self.one_step or self.partial)
 
     def calls(self, settings: AttackSettings) -> tuple[int, AttackSettings]:
         """How many calls an evaluation makes for the restarts, and the settings of each.
@@ -66,6 +74,18 @@ class NamedAttack(NamedTuple):
             return 1, settings
         restarts = 1 if self.from_clean else settings.restarts
         return restarts, dataclasses.replace(settings, restarts=1)
+
+    def attempts(
+        self, settings: AttackSettings, classes: int
+    ) -> Iterator[tuple[AttackSettings, int]]:
+        """The same, and every target is a call of its own: settings and the number of the start."""
+        calls, settings = self.calls(settings)
+        targets = [settings]
+        if self.by_target:
+            one = dataclasses.replace(settings, targets=1)
+            count = min(settings.targets, classes - 1)
+            targets = [dataclasses.replace(one, first_target=number) for number in range(count)]
+        return itertools.product(targets, range(calls))
 
     def steps(self, settings: AttackSettings) -> int:
         """Steps of one start: gradients' or, of a black-box attack, queries."""
@@ -84,9 +104,9 @@ ATTACKS: dict[str, NamedAttack] = {
     "fab": NamedAttack("FAB", fab, "model", restarts_inside=True),
     "fab-t": NamedAttack("FAB-T", fab_targeted, "model", by_target=True, restarts_inside=True),
     "square": NamedAttack("Square", square, "model", black_box=True),
-    "tt": NamedAttack("TT", temporal_translation, "model", from_clean=True),
-    "sparse": NamedAttack("Sparse", sparse_frames_attack, "model"),
-    "flicker": NamedAttack("Flicker", flickering, "model"),
+    "tt": NamedAttack("TT", temporal_translation, "model", from_clean=True, partial=True),
+    "sparse": NamedAttack("Sparse", sparse_frames_attack, "model", partial=True),
+    "flicker": NamedAttack("Flicker", flickering, "model", partial=True),
     "pgd-r": NamedAttack("PGD-R", router_attack, "router"),
     "tla-r": NamedAttack("TLA-R", lipschitz_router_attack, "router"),
     "tlga-r": NamedAttack("TLGA-R", guided_router_attack, "router"),
@@ -95,14 +115,14 @@ ATTACKS: dict[str, NamedAttack] = {
     "tla-m": NamedAttack("TLA-M", lipschitz_attack, "model"),
     "j-tla": NamedAttack("J-TLA", joint_attack, "joint"),
     "j-tlga": NamedAttack("J-TLGA", joint_guided_attack, "joint"),
-    "pgd-t": NamedAttack("PGD-T", targeted_pgd, "model"),
+    "pgd-t": NamedAttack("PGD-T", targeted_pgd, "model", by_target=True),
     "pgd-r-t": NamedAttack("PGD-R-T", targeted_router_attack, "router"),
-    "pgd-e-t": NamedAttack("PGD-E-T", targeted_expert_attack, "experts"),
+    "pgd-e-t": NamedAttack("PGD-E-T", targeted_expert_attack, "experts", by_target=True),
     "pgd-each-e": NamedAttack("PGD-each-E", each_expert_attack, "experts"),
     "enumerated-route": NamedAttack(
         "Enumerated route", enumerated_route_attack, "joint", by_parts=True
     ),
-    "j-tlga-t": NamedAttack("J-TLGA-T", targeted_joint_attack, "joint"),
+    "j-tlga-t": NamedAttack("J-TLGA-T", targeted_joint_attack, "joint", by_target=True),
 }
 
 

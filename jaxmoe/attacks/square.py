@@ -2,11 +2,12 @@
 
 Andriushchenko et al. 2020, algorithms 1 to 3 (https://arxiv.org/abs/1912.00049). It looks at logits
 alone, so it also breaks models whose gradients are masked. In a clip, a square has one colour in
-all frames or in a window of them.
+all frames or in a window of them. A vector is folded into a picture, row by row.
 Axes: B = batch, T = frames (1 of an image), H W = height, width, C = channels.
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -75,17 +76,12 @@ def search(
 
     Args:
       keys: one for each example.
-      x: images `[B, H, W, C]` or clips `[B, T, H, W, C]`.
+      x: images `[B, H, W, C]` or `[B, H, W]`, clips `[B, T, H, W, C]`, or vectors `[B, N]`.
       loss: to be raised above 0.
       threat: what is allowed.
       settings: `queries`, and the `square_frames` that a square spans.
-
-    Raises:
-      ValueError: inputs that are neither images nor clips.
     """
-    if x.ndim not in (4, 5):
-        raise ValueError(f"square: inputs of shape {x.shape}; expected [B, H, W, C] or clips")
-    clips = x.reshape(x.shape[0], -1, *x.shape[-3:])
+    clips = as_clips(x)
     shape, window = clips.shape[1:], settings.square_frames or clips.shape[1]
     linf = threat.norm == "linf"
     squares = _Squares(settings.queries, shape, window, x.dtype, odd=not linf)
@@ -93,13 +89,14 @@ def search(
     propose = squares.recolour if linf else squares.move
 
     def allowed(proposed):
-        return threat.project(proposed.reshape(x.shape), x)
+        filled = proposed.reshape(x.shape[0], -1)[:, : math.prod(x.shape[1:])]
+        return threat.project(filled.reshape(x.shape), x)
 
     def unfinished(state):
         return (state.looks <= settings.queries) & jnp.any(state.loss <= 0)
 
     def query(state):
-        x_adv = state.x_adv.reshape(clips.shape)
+        x_adv = as_clips(state.x_adv)
         proposed = jax.vmap(propose, in_axes=(0, None, 0, 0, 0))(
             numbered_keys(keys, state.looks), state.looks - 1, clips, x_adv, epsilon
         )
@@ -129,6 +126,19 @@ def search(
         jnp.zeros(x.shape[0], x.dtype),
         finite,
     )
+
+
+def as_clips(x: Float[Array, "batch ..."]) -> Float[Array, "batch time height width channels"]:
+    """Inputs of any rank as clips; the last row of a folded vector is filled up with zeros."""
+    if x.ndim >= 4:
+        return x.reshape(x.shape[0], -1, *x.shape[-3:])
+    if x.ndim == 3:
+        return x[:, None, :, :, None]
+    count = math.prod(x.shape[1:])
+    rows = math.isqrt(count)
+    columns = -(-count // rows)
+    folded = jnp.pad(x.reshape(x.shape[0], count), ((0, 0), (0, rows * columns - count)))
+    return folded.reshape(x.shape[0], 1, rows, columns, 1)
 
 
 class _Squares:

@@ -98,7 +98,7 @@ def make_parser(command: str, description: str, example: str) -> Parser:
     add = parser.add_argument
     add("run", metavar="RUN", help="folder of a trained run")
     add_attack_options(parser, "pgd tlga-r j-tlga")
-    add("--batch-size", type=int, help="clips at once; no result depends on it")
+    add("--batch-size", type=int, help="clips at once; accuracies do not depend on it")
     add("--checkpoint", choices=("best", "latest"), help="which params")
     return parser
 

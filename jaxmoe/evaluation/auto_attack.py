@@ -68,7 +68,8 @@ def auto_attack(
         names of attacks for a cascade of one's own, which take their numbers from `settings`.
       settings: what a version does not say itself.
       seed: of random starts; they depend on it and on the example's place alone.
-      batch_size: examples at once; no result depends on it.
+      batch_size: examples at once; what is robust does not depend on it, but an attack stops where
+        all of a batch is wrong, so the gradients taken and what is found first do.
       programs: of an earlier call, which compiled what this one needs.
       say: given a line after each attack.
 
@@ -78,9 +79,14 @@ def auto_attack(
       NonFiniteError: outputs, losses or gradients that are not finite.
       ThreatViolation: an attack that left its ball.
     """
-    x, y = np.asarray(x), np.asarray(y, np.int32)
-    if not 0 < len(x) == len(y):
-        raise ValueError(f"x, y: {len(x)} examples and {len(y)} labels; expected as many of both")
+    x, y = np.asarray(x), np.asarray(y)
+    if not (x.shape and y.shape and 0 < len(x) == len(y)):
+        raise ValueError(
+            f"x, y: shapes {x.shape} and {y.shape}; expected as many examples as labels, and some"
+        )
+    if not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(f"y: labels of {y.dtype}; expected integers")
+    y = y.astype(np.int32)
     if batch_size < 1:
         raise ValueError(f"batch_size: {batch_size} is not at least 1")
     check_pixels(x)

@@ -113,13 +113,7 @@ class Cascading(NamedTuple):
         named = ATTACKS[stage.attack]
         modes = self.gradients if named.sees_routing else self.gradients[:1]
         given = dataclasses.replace(self.settings, **stage.numbers)
-        calls, given = named.calls(given)
-        targets = [given]
-        if named.by_target:
-            count = min(given.targets, self._classes() - 1)
-            one = dataclasses.replace(given, targets=1)
-            targets = [dataclasses.replace(one, first_target=number) for number in range(count)]
-        for target, _, mode in itertools.product(targets, range(calls), modes):
+        for (target, _), mode in itertools.product(named.attempts(given, self._classes()), modes):
             # What an attack believes wrong must be what is scored: one draw of noise is not, nor
             # the soft mixture.
             sure = mode != "soft" and not isinstance(self.programs.model, Randomized)

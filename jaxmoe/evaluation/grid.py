@@ -28,6 +28,7 @@ from jaxmoe.evaluation.guards import (
     check_attack,
     check_finite_outputs,
     check_pixels,
+    check_scored_labels,
     same_pass,
 )
 from jaxmoe.evaluation.journal import Journal, batch_digest, fingerprint
@@ -234,6 +235,7 @@ class _Sweep(NamedTuple):
             check_pixels(np.asarray(batch["clip"])[batch["valid"]])
             outputs = jax.device_get(self.programs.clean(self.params, batch)[0])
             check_finite_outputs(outputs.finite, batch, CLEAN, 0.0)
+            check_scored_labels(self.programs.metric, batch, outputs.logits)
             correct.append(outputs.correct[batch["valid"]])
             logits.append(outputs.logits)
             indices.append(np.asarray(batch["index"]))

@@ -1,12 +1,13 @@
 """What must hold of everything that an attack returns, and the errors where it does not."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.attacks import AttackResult
+from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.scoring import Scores, Verdict
 
 # Beyond it, ‖δ‖ > ε is no rounding error; relative where ε > 1, as float32 is.
@@ -51,6 +52,13 @@ def check_labels(label: np.ndarray, classes: int) -> None:
             f"label: {label.min()} to {label.max()} on a model of {classes} classes; expected 0 to "
             f"{classes - 1}"
         )
+
+
+def check_scored_labels(metric: Callable, batch: dict, logits: np.ndarray) -> None:
+    """The same of a batch's valid clips, where the metric is `accuracy`."""
+    valid = np.asarray(batch["valid"])
+    if metric is accuracy and valid.any():
+        check_labels(np.asarray(batch["label"])[valid], logits.shape[-1])
 
 
 class Attacked(NamedTuple):

@@ -49,6 +49,11 @@ class Journal:
         self._results, self.note = ({}, "") if file is None else _open(self._file, header)
         self.found = len(self._results)
 
+    def holds(self, *parts: Hashable) -> bool:
+        """Whether there is a result with all of these in its key."""
+        own = [{(type(part), part) for part in key} for key in self._results]
+        return any(key.issuperset((type(part), part) for part in parts) for key in own)
+
     def recall(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """The result under `key`: from the file, or computed and then written."""
         if key in self._results:

@@ -12,7 +12,16 @@ from jaxtyping import Array, Bool, Float, Int
 def accuracy(
     logits: Float[Array, "batch ... classes"], labels: Int[Array, "batch ..."]
 ) -> Float[Array, " batch"]:
-    """1 where the largest logit is the label's, else 0; a dense task's mean over its pixels."""
+    """1 where the largest logit is the label's, else 0; a dense task's mean over its pixels.
+
+    Raises:
+      ValueError: labels that are no integers, or not one for each position.
+    """
+    if labels.shape != logits.shape[:-1] or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(
+            f"label: {labels.dtype} of shape {list(labels.shape)} on logits of shape "
+            f"{list(logits.shape)}; expected integers of shape {list(logits.shape[:-1])}"
+        )
     hits = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
     return jnp.mean(hits, axis=tuple(range(1, hits.ndim)))
 

@@ -24,6 +24,7 @@ from jaxmoe.evaluation.guards import (
     check_finite_outputs,
     check_pixels,
     check_same_pass,
+    check_scored_labels,
     same_pass,
 )
 from jaxmoe.evaluation.journal import Journal, batch_digest
@@ -91,6 +92,7 @@ class Passes:
             result, batch_seconds = self.programs.clean(self.params, batch)
             result = jax.device_get(result)
             check_finite_outputs(result.finite, batch, CLEAN, 0.0)
+            check_scored_labels(self.programs.metric, batch, result.logits)
             outputs.append(result)
             batches.append({name: np.asarray(batch[name]) for name in ("index", "label", "valid")})
             if len(probes) < probe_batches:
@@ -178,10 +180,10 @@ class Passes:
             seconds=seconds,
             compile_seconds=_seconds_of(self.programs, name) - compiled,
             loss_trace=trace.mean(axis=1, dtype=np.float64).tolist(),
-            zero_gradient=mean(
-                # What broke a clip has done its work, wherever the gradient then led.
-                correct * join_valid([result.zero_gradient for result in seen], valid)
-            ),
+            # What broke a clip has done its work, wherever the gradient then led.
+            zero_gradient=None
+            if named.black_box
+            else mean(correct * join_valid([result.zero_gradient for result in seen], valid)),
             **summarize_isolated(named.component, clean.correct, scores, valid),
             **summarize_routing(routers, scores, valid),
             **summarize_lipschitz([score.lipschitz for score in scores], valid),
@@ -285,6 +287,11 @@ def _strongest(
     loss = np.stack([result.loss for result in results])
     winner = np.lexsort((-loss, correct), axis=0)[0]  # least correct, then the greatest loss
     score = jax.tree.map(lambda *leaves: _pick(leaves, winner), *scores)
+    if score.isolated_router is not None:  # in these forms another try may do more harm
+        score = score._replace(
+            isolated_router=np.min([one.isolated_router for one in scores], axis=0),
+            isolated_experts=np.min([one.isolated_experts for one in scores], axis=0),
+        )
     result = results[0]._replace(
         loss=_pick(loss, winner),
         loss_trace=np.concatenate([result.loss_trace for result in results]),

@@ -27,6 +27,7 @@ from jaxmoe.evaluation.guards import (
     check_finite_outputs,
     check_pixels,
     check_same_pass,
+    check_scored_labels,
 )
 from jaxmoe.evaluation.journal import Journal, batch_digest, fingerprint
 from jaxmoe.evaluation.metrics import accuracy
@@ -98,8 +99,9 @@ def transfer_matrix(
 ) -> TransferResult:
     """Makes adversarial clips once on each source and scores them on each target.
 
-    A clip counts as right only if no restart breaks it. Attacks on a mixture's parts are made on
-    the source's parts.
+    A clip counts as right only if no start and no target breaks it; of the attacks with an attempt
+    for each expert, the attempt that did most to the source counts. Attacks on a mixture's parts
+    are made on the source's parts.
 
     Args:
       sources: models to make clips on.
@@ -204,6 +206,7 @@ class _Run:
     epochs: int
     progress: Progress | None
     journal: Journal = dataclasses.field(default_factory=lambda: Journal(None, ""))
+    classes: int = 0
     done: int = 0
     total: int = 0
 
@@ -217,6 +220,7 @@ class _Run:
             for target, (model, params) in self.targets.items():
                 outputs = jax.device_get(self.programs[model].clean(params, batch)[0])
                 check_finite_outputs(outputs.finite, batch, f"{CLEAN} on {target}", 0.0)
+                check_scored_labels(self.programs[model].metric, batch, outputs.logits)
                 correct[target].append(outputs.correct)
                 logits.append(outputs.logits)
             digest.update(batch_digest(batch))
@@ -227,7 +231,7 @@ class _Run:
             raise ValueError("batches: no valid clip")
         self.total = passes * len(indices)
         joined = {target: join_valid(parts, valid) for target, parts in correct.items()}
-        index = join_valid(indices, valid)
+        index, self.classes = join_valid(indices, valid), logits[0].shape[-1]
         return _Clean(joined, index, indices, logits, digest.hexdigest())
 
     def attack(
@@ -275,9 +279,10 @@ class _Run:
         epsilon: float,
         training: BatchesFactory | None,
     ) -> tuple[Callable, str]:
-        """`batch -> AttackResults`, one for each restart, each made when it is asked for.
+        """`batch -> AttackResults`, one for each attempt, each made when it is asked for.
 
-        And a digest of what the results depend on beside the model, the clips and the settings.
+        Of all starts and targets: what breaks the source least may break a target. And a digest of
+        what the results depend on beside the model, the clips and the settings.
         """
         programs = self.programs[model]
         if name in UNIVERSAL:
@@ -294,12 +299,12 @@ class _Run:
             )
             digest = hashlib.sha256(np.ascontiguousarray(delta)).hexdigest()
             return lambda batch: [_add(programs, delta, batch, epsilon)], digest
-        # One restart a call: what breaks the source least may break a target.
-        restarts, once = find_attack(name).calls(self.settings)
+        attempts = find_attack(name).attempts(self.settings, self.classes)
+        numbered = [(once, number) for number, (once, _) in enumerate(attempts)]
 
         def make(batch):
-            for restart in range(restarts):
-                yield programs.attack(name, params, batch, epsilon, once, self.seed, restart)[0]
+            for once, number in numbered:
+                yield programs.attack(name, params, batch, epsilon, once, self.seed, number)[0]
 
         return make, ""
 

@@ -74,7 +74,7 @@ def from_functions(
 
     Raises:
       ValueError: top_k outside [1, M], or an unknown combine rule; on use, a router whose output
-        has another shape.
+        has another shape, or params that lack a part or an expert.
     """
     if num_experts < 1:
         raise ValueError(f"mixture.experts: {num_experts} is not at least 1")
@@ -86,17 +86,20 @@ def from_functions(
         raise ValueError(f"mixture.block_size: {block_size} is not at least 1")
 
     def route(params, x):
-        return _as_logits(router(params["router"], x), x, num_experts)
+        return _as_logits(router(_part(params, "router"), x), x, num_experts)
+
+    def stacked(params):
+        return _stacked(_part(params, "experts"), num_experts)
 
     def run_expert(params, x, index):
-        return expert(jax.tree.map(lambda p: p[index], params["experts"]), x)
+        return expert(jax.tree.map(lambda p: p[index], _part(params, "experts")), x)
 
     def run_experts(params, x):
         # Not vmap: it makes grouped convolutions, slow on every platform.
-        return jax.lax.map(lambda expert_params: expert(expert_params, x), params["experts"])
+        return jax.lax.map(lambda expert_params: expert(expert_params, x), stacked(params))
 
     def select(params, x, experts):
-        return dispatch(expert, params["experts"], x, experts, block_size)
+        return dispatch(expert, stacked(params), x, experts, block_size)
 
     def no_init(key, x):
         del key, x
@@ -178,6 +181,27 @@ def with_router_noise(mixture: Mixture, noise: Float[Array, "batch experts"]) ->
         return logits + noise.astype(logits.dtype)
 
     return mixture._replace(apply=with_route(mixture, noisy).apply)
+
+
+def _part(params: Params, name: str) -> Params:
+    """The params of one part, which must be there."""
+    try:
+        return params[name]
+    except (KeyError, TypeError):
+        found = f"keys {sorted(params)}" if isinstance(params, dict) else type(params).__name__
+        raise ValueError(f"params: {found}; expected a dict with 'router' and 'experts'") from None
+
+
+def _stacked(experts: Params, num_experts: int) -> Params:
+    """The params of all experts, each leaf of which has an entry for every expert."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(experts):
+        shape = jnp.shape(leaf)
+        if not shape or shape[0] != num_experts:
+            raise ValueError(
+                f"params: experts{jax.tree_util.keystr(path)} has shape {list(shape)}; expected "
+                f"the first axis to be mixture.experts = {num_experts} (`stack_experts`)"
+            )
+    return experts
 
 
 def _as_logits(output: Array, x: Array, num_experts: int) -> Float[Array, "batch experts"]:

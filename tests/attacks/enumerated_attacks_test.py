@@ -1,5 +1,6 @@
 """Attempts for each expert and each target: against a plain loop in NumPy, and planted mixtures."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.attacks import AttackSettings, build_attack
+from jaxmoe.attacks import AttackSettings, build_attack, enumerated_attacks
 from jaxmoe.attacks.auto_pgd import maximize
 from jaxmoe.attacks.perturb import numbered_keys
 from jaxmoe.mixture import from_functions
-from jaxmoe.threat import ThreatModel, example_keys
+from jaxmoe.threat import ThreatModel, example_keys, per_example_keys
 
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 EPSILON, STEPS, RESTARTS, TARGETS = 0.06, 4, 2, 2
@@ -113,6 +114,33 @@ def test_it_is_a_plain_loop_over_attempts(small, reference, name, top_k):
     # Some attempts break a clip and some do not: else the choice among them would show nothing.
     assert 0 < broken < len(losses) // (STEPS + 1) * len(s.x)
     assert result.finite.all()
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 3])
+def test_the_enumerated_route_fails_only_where_all_its_attempts_do(small, monkeypatch, top_k):
+    s = small((60, 3, 2, 2, 1))
+    mixture = s.mixture(top_k)
+    x = jnp.asarray(s.x, jnp.float32)
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), s.params)
+    y = jnp.argmax(mixture.apply(params, x), axis=-1)
+
+    def wrong():
+        attack = build_attack("enumerated-route", mixture, ThreatModel("linf", 0.02), SETTINGS)
+        x_adv = jax.jit(attack, compiler_options=FAST)(jax.random.key(0), params, x, y).x_adv
+        return np.asarray(jnp.argmax(mixture.apply(params, x_adv), axis=-1) != y)
+
+    one = dataclasses.replace(SETTINGS, restarts=1)
+    monkeypatch.setitem(globals(), "SETTINGS", one)
+    together, each = wrong(), []
+    for j in range(mixture.num_experts):
+
+        def alone(key, x, climb, targets, restarts, j=j):
+            return climb(numbered_keys(per_example_keys(key, len(x)), j), targets[j])[0]
+
+        monkeypatch.setattr(enumerated_attacks, "over_attempts", alone)
+        each.append(wrong())
+    np.testing.assert_array_equal(together, np.any(each, axis=0))
+    assert 0 < together.sum() < len(x)
 
 
 def test_the_enumerated_route_is_auto_pgd_on_each_route(small, reference):

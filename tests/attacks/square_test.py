@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmoe.attacks import AttackSettings, build_attack
+from jaxmoe.attacks.square import as_clips
 from jaxmoe.threat import ThreatModel
 
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -24,7 +25,7 @@ def attack(name, x, y, threat, params=0.5, **settings):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("shape", [(3, 10, 12, 3), (3, 4, 10, 12, 3)])
+@pytest.mark.parametrize("shape", [(3, 10, 12, 3), (3, 4, 10, 12, 3), (3, 47), (3, 9, 11)])
 def test_it_breaks_what_has_no_gradient(norm, shape):
     x = jnp.full(shape, 0.51)
     y = jnp.zeros(3, jnp.int32)
@@ -59,6 +60,11 @@ def test_squares_span_all_frames_or_a_window(span, alike):
     assert (delta == delta[:, :1]).all() == alike
 
 
-def test_only_images_and_clips():
-    with pytest.raises(ValueError, match=r"square: inputs of shape \(2, 5\)"):
-        attack("square", jnp.ones((2, 5)), jnp.zeros(2, jnp.int32), ThreatModel())
+@pytest.mark.parametrize("shape", [(2, 7), (2, 3, 5), (2, 3, 5, 2), (2, 2, 2, 3, 2), (2, 1)])
+def test_inputs_of_any_rank_are_clips_and_none_of_their_numbers_is_lost(shape):
+    x = jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)
+    clips = as_clips(x)
+    assert clips.ndim == 5
+    flat = clips.reshape(2, -1)
+    np.testing.assert_array_equal(flat[:, : x[0].size], x.reshape(2, -1))
+    assert not flat[:, x[0].size :].any()

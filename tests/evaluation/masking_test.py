@@ -6,7 +6,7 @@ import planted
 import pytest
 from planted import FAR, NEAR
 
-from jaxmoe.attacks import CASCADES, AttackSettings
+from jaxmoe.attacks import CASCADES, AttackSettings, Randomized
 from jaxmoe.attacks.cascade import custom
 from jaxmoe.evaluation import Programs, Row, evaluate_suite
 from jaxmoe.evaluation.masking import (
@@ -57,6 +57,48 @@ def test_a_gradient_that_vanishes_behind_the_boundary_is_no_flag(monkeypatch):
     factory = planted.batches(planted.clips((FAR, NEAR), (FAR, FAR)), [0, 0])
     options = {"attacks": ["cascade"], "probe_batches": 0}
     assert verdicts(model, jnp.float32(10.0), factory, **options)["zero gradients"] == "pass"
+
+
+def test_one_expert_has_no_route_to_mask():
+    router = lambda scale, x: planted.means(x)[:, :1]  # noqa: E731
+    model = planted.from_functions(router, planted.expert, num_experts=1, combine="none")
+    params = {"router": jnp.float32(1.0), "experts": jnp.array([10.0])}
+    assert "router's gradient" not in verdicts(model, params, attacks=["fgsm"])
+
+
+def test_square_is_held_against_attacks_on_the_whole_model_alone():
+    options = {"probe_batches": 0, "programs": planted.PROGRAMS, "epsilons": [4 / 255]}
+    options["settings"] = AttackSettings(steps=6, queries=30)
+    for attacks, verdict in ((["pgd-r", "square"], "not run"), (["pgd", "square"], "pass")):
+        found = verdicts(planted.MIXTURE, attacks=attacks, **options)
+        assert found["white box beats Square"] == verdict
+
+
+def test_square_alone_says_nothing_of_gradients():
+    settings = AttackSettings(queries=30)
+    found = verdicts(planted.plain, jnp.float32(10.0), attacks=["square"], settings=settings)
+    assert found["zero gradients"] == found["white box beats black box"] == "not run"
+
+
+def test_a_model_with_noise_of_its_own_is_not_flagged_for_it():
+    def apply(scale, x, key):
+        flip = jnp.where(jax.random.uniform(key) < 0.1, -1.0, 1.0)
+        return planted.plain(scale, x) * flip
+
+    clips = planted.clips(*[(FAR, level) for level in range(180, 240, 5)])
+    factory = planted.batches(clips, [0] * len(clips))
+    found = verdicts(Randomized(apply), jnp.float32(10.0), factory, attacks=["pgd"])
+    assert found["nothing survives unbounded ε"] == "pass"
+    assert "white box beats black box" not in found
+
+
+def test_numbers_that_are_not_finite_far_away_are_flagged():
+    def model(scale, x):
+        v = planted.means(x)[:, 1]
+        return jnp.where(v[:, None] < 0.01, jnp.nan, planted.plain(scale, x))
+
+    found = verdicts(model, jnp.float32(10.0), attacks=["fgsm"])
+    assert found["nothing survives unbounded ε"] == "flag"
 
 
 def test_a_router_of_integers_is_flagged():

@@ -9,7 +9,7 @@ import pytest
 from planted import FAR, NEAR
 
 from jaxmoe import attacks
-from jaxmoe.attacks import AttackResult, AttackSettings
+from jaxmoe.attacks import ATTACKS, AttackResult, AttackSettings, NamedAttack
 from jaxmoe.evaluation import (
     NonFiniteError,
     NonFiniteGradient,
@@ -136,6 +136,81 @@ class _Uncompiled(Programs):
 
     def timed(self, name, program, *args):
         return program(*args), 0.0
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        (np.zeros((5, 1), np.int32), r"label: int32 of shape \[5, 1\] .* expected .* \[5\]"),
+        (np.zeros(5), "label: float32 .* expected integers"),
+        (np.full(5, -2), "label: -2 to -2 on a model of 2 classes; expected 0 to 1"),
+        (np.full(5, 2), "label: 2 to 2 on a model of 2 classes; expected 0 to 1"),
+    ],
+)
+def test_labels_of_no_class_are_refused(label, said):
+    from jaxmoe.evaluation import Grid, sweep_grid, transfer_matrix
+
+    def batches():
+        (batch,) = planted.batches(CLIPS, LABELS)()
+        yield batch | {"label": label}
+
+    model = {"one": (planted.plain, jnp.float32(10.0))}
+    for evaluate in (
+        lambda: evaluate_suite(*model["one"], batches, attacks=[], epsilons=[0.1]),
+        lambda: sweep_grid(*model["one"], batches, attacks=["fgsm"], grid=Grid((0.1,))),
+        lambda: transfer_matrix(model, model, batches, attacks=["fgsm"], epsilons=[0.1]),
+    ):
+        with pytest.raises(ValueError, match=said):
+            evaluate()
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        (lambda logits: logits[:, 0], r"float32\[5\] for inputs"),
+        (lambda logits: logits[:1], r"float32\[1, 2\] for inputs"),
+        (lambda logits: (logits, logits), "tuple for inputs"),
+        (lambda logits: jnp.argmax(logits, axis=-1), r"int32\[5\] for inputs"),
+    ],
+)
+def test_what_are_no_logits_is_refused(output, said):
+    model = lambda scale, x: output(planted.plain(scale, x))  # noqa: E731
+    with pytest.raises(ValueError, match=f"model: an output of {said}.*expected logits"):
+        evaluate_suite(
+            model,
+            jnp.float32(10.0),
+            planted.batches(CLIPS, LABELS),
+            attacks=["fgsm"],
+            epsilons=[0.1],
+        )
+
+
+def test_the_worst_case_at_an_epsilon_holds_that_of_the_smaller_ones(monkeypatch):
+    """An attack that breaks clip 0 at the smaller ε alone, clip 1 at the larger."""
+
+    def build(model, threat, settings):
+        def attack(key, params, x, y):
+            small = threat.epsilon < 0.15
+            breaks = jnp.where(small, jnp.arange(len(x)) == 0, jnp.arange(len(x)) == 1)
+            x_adv = jnp.where(breaks[:, None, None, None, None], x - threat.epsilon, x)
+            zero = jnp.zeros(len(x))
+            trace = jnp.zeros((2, len(x)))
+            return AttackResult(x_adv, zero, trace, jnp.int32(1), zero, zero == 0)
+
+        return attack
+
+    monkeypatch.setitem(ATTACKS, "told", NamedAttack("told", build, "model"))
+    found = evaluate_suite(
+        planted.plain,
+        jnp.float32(10.0),
+        planted.batches(planted.clips(*[(140, 140)] * 3), [0] * 3),
+        attacks=["told"],
+        epsilons=[0.2, 0.1],
+        probe_batches=0,
+    )
+    assert found.row("told", 0.2).robust_accuracy == pytest.approx(2 / 3)
+    assert found.row("worst-case", 0.1).robust_accuracy == pytest.approx(2 / 3)
+    assert found.row("worst-case", 0.2).robust_accuracy == pytest.approx(1 / 3)
 
 
 def test_padding_counts_nowhere():

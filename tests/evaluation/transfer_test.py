@@ -232,6 +232,28 @@ def stop_after(calls):
     return progress
 
 
+@pytest.mark.parametrize("attack", ["pgd-t", "apgd-t", "fab-t"])
+def test_a_clip_must_survive_every_target(attack):
+    """The source has a wrong class for each side of v; the target minds the less likely one."""
+
+    def three(scale, x):
+        v = scale * (planted.means(x)[:, 1] - 0.5)
+        return jnp.stack([0.5 + 0 * v, v + 0.1, -v], axis=-1)
+
+    # v is ½ + 0.004: of class 0, with class 1 next; class 2 is as near as 8 grey levels.
+    factory = planted.batches(planted.clips((FAR, 129)), [0])
+    options = {"attacks": [attack], "epsilons": [32 / 255], "factory": factory}
+    options["settings"] = AttackSettings(steps=10, targets=2, alpha=0.5)
+    found = run({"three": (three, SCALE)}, {"first": (darker, SCALE)}, **options)
+    np.testing.assert_array_equal(found.correct["three", "first", attack, 32 / 255], [0])
+
+
+def darker(scale, x):
+    """Minds only that v falls."""
+    v = planted.means(x)[:, 1]
+    return jnp.stack([v - 0.45, jnp.zeros_like(v), jnp.zeros_like(v)], axis=-1) * scale
+
+
 def test_padding_counts_nowhere():
     clip = (CLIPS / 255).astype(np.float32)
     broken = np.full_like(clip[:1], np.nan)

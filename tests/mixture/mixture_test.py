@@ -107,6 +107,24 @@ def test_one_all_and_selected_experts_agree():
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"router": np.ones((2, 3)), "experts": {"w": np.ones((2, 2, 5))}}, r"experts\['w'\] .*3"),
+        ({"router": np.ones((2, 3)), "experts": {"w": np.ones((4, 2, 5))}}, r"\[4, 2, 5\]; .*3"),
+        ({"router": np.ones((2, 3))}, r"params: keys \['router'\]; expected .*'experts'"),
+        (3, "params: int; expected a dict"),
+    ],
+)
+@pytest.mark.parametrize("top_k", [1, 3])
+def test_params_that_lack_experts_are_refused(params, said, top_k):
+    mixture = from_functions(
+        lambda p, x: x @ p, lambda p, x: x @ p["w"], num_experts=3, top_k=top_k
+    )
+    with pytest.raises(ValueError, match=said):
+        mixture.apply(params, jnp.ones((4, 2)))
+
+
 def test_dense_predictions_keep_their_spatial_axes():
     moe = from_functions(
         lambda params, x: x.mean((1, 2)) @ params,

@@ -40,8 +40,8 @@ class Journal:
 
         Args:
           file: where; None keeps nothing. It is unpickled: never open one that others wrote.
-          fingerprint: of all that the results depend on. A file with another one is kept beside
-            the new one, as `FILE.old`.
+          fingerprint: of all that the results depend on. A file with another one is put aside, as
+            `FILE.` and eight letters, and taken back when its evaluation is.
           logits: of the clean clips, which a model has beside its params; compared up to rounding.
         """
         self._file = None if file is None else pathlib.Path(file)
@@ -110,28 +110,52 @@ def _open(
 ) -> tuple[dict[Hashable, Any], str]:
     """What is whole and of this evaluation, where the file then ends; a line on what it held."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    own, aside, note = _aside(file, header[0]), None, ""
+    if file.is_file() and file.stat().st_size and not _is_of(file, header):
+        aside = _aside(file, _fingerprint_of(file))
+        os.replace(file, aside)
+        note = f"{file} was of another evaluation (settings, params, clips or code): now {aside}"
+        if own != aside and own.is_file() and _is_of(own, header):
+            os.replace(own, file)
     results: dict[Hashable, Any] = {}
-    note, whole = "", 0
-    if file.is_file() and file.stat().st_size:
-        with open(file, "rb") as stream, contextlib.suppress(Exception):
-            # Whatever pickle makes of a torn record, or of another file.
-            if _same(pickle.load(stream), header):
-                whole = stream.tell()
-                while True:
-                    key, result = pickle.load(stream)
-                    results[key] = result
-                    whole = stream.tell()
-        if whole:
-            os.truncate(file, whole)
-            note = f"going on from {file}: {len(results)} batches are done" if results else ""
-        else:
-            old = file.with_name(f"{file.name}.old")
-            os.replace(file, old)
-            note = f"{file} was of another evaluation (settings, params, clips or code): now {old}"
-    if not whole:
+    if not (file.is_file() and file.stat().st_size):
         with open(file, "wb") as stream:
             pickle.dump(header, stream)
+        return results, note
+    with open(file, "rb") as stream:
+        pickle.load(stream)
+        whole = stream.tell()
+        with contextlib.suppress(Exception):  # whatever pickle makes of a torn record
+            while True:
+                key, result = pickle.load(stream)
+                results[key] = result
+                whole = stream.tell()
+    os.truncate(file, whole)
+    if results:
+        found = f"going on from {file}: {len(results)} batches are done"
+        note = f"{found}; another evaluation's are now {aside}" if aside else found
     return results, note
+
+
+def _aside(file: pathlib.Path, fingerprint: str) -> pathlib.Path:
+    """Where the journal of one evaluation is while another has its place."""
+    return file.with_name(f"{file.name}.{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}")
+
+
+def _fingerprint_of(file: pathlib.Path) -> str:
+    """What the first record says; of what is no journal, its bytes."""
+    try:
+        with open(file, "rb") as stream:
+            return str(pickle.load(stream)[0])
+    except Exception:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _is_of(file: pathlib.Path, header: tuple[str, list[np.ndarray]]) -> bool:
+    """Whether a file begins with this header."""
+    with open(file, "rb") as stream, contextlib.suppress(Exception):
+        return _same(pickle.load(stream), header)
+    return False
 
 
 def _same(one: tuple[str, list[np.ndarray]], other: tuple[str, list[np.ndarray]]) -> bool:

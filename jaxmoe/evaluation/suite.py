@@ -72,8 +72,8 @@ def evaluate_suite(
       probe_batches: batches that the checks' own attacks see (noise, PGD at ε = 1, the router's
         gradient); 0 leaves these checks out.
       journal: a file that keeps the result of every batch, so that an evaluation that was stopped
-        goes on from it; one of another model, data, settings or seed is kept as `JOURNAL.old`. It
-        is left for the caller to remove.
+        goes on from it; one of another model, data, settings or seed is put aside until that is
+        evaluated again. It is left for the caller to remove.
       examples: a folder for adversarial clips, `ATTACK-NORM-EPSILON/NUMBER.npz` for each batch,
         with `x_adv` (float32 pixels), `label`, `index` and `correct`.
 

@@ -40,12 +40,13 @@ def test_another_evaluation_begins_anew_and_the_first_is_kept(tmp_path):
     assert write(tmp_path / "j").note == ""
     journal = write(tmp_path / "j", fingerprint="g", values=range(1))
     assert journal.found == 0
-    assert "another evaluation" in journal.note
-    assert "j.old" in journal.note
+    assert "was of another evaluation" in journal.note
     assert Journal(tmp_path / "j", "g").found == 1
-    (tmp_path / "j.old").replace(tmp_path / "j")
-    journal = Journal(tmp_path / "j", "f")
-    assert (journal.found, "going on" in journal.note) == (3, True)
+    assert write(tmp_path / "j", fingerprint="h", values=range(2)).found == 0
+    for fingerprint, found in (("f", 3), ("g", 1), ("f", 3), ("h", 2)):
+        journal = Journal(tmp_path / "j", fingerprint)
+        assert (journal.found, "going on" in journal.note) == (found, True)
+    assert len([*tmp_path.iterdir()]) == 3
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing of ours", b"\x80\x05K"])

@@ -131,7 +131,7 @@ def _evaluate(trained, programs, progress):
 def _table(results: "dict[str, SuiteResult]", config: Experiment) -> str:
     """Accuracy in %, a line for each attack and a column for each run."""
     from jaxmoe.attacks import find_attack
-    from jaxmoe.reporting.tables import format_epsilon
+    from jaxmoe.threat import format_epsilon
 
     first = next(iter(results.values()))
     lines = [["accuracy %", *results]]

@@ -13,6 +13,8 @@ from jaxtyping import Array, Bool, Float, Key
 
 Norm = Literal["linf", "l2"]
 NORMS: tuple[str, ...] = get_args(Norm)
+# ε within this of a whole number of grey levels is shown as one.
+_GREY_LEVEL_TOLERANCE = 1e-3
 
 
 @functools.partial(
@@ -51,6 +53,12 @@ class ThreatModel:
             raise ValueError(f"threat.bounds: {self.bounds} is not (low, high) with low < high")
         if isinstance(self.epsilon, int | float) and not 0 <= self.epsilon < float("inf"):
             raise ValueError(f"threat.epsilon: {self.epsilon} is not a finite number ≥ 0")
+        plain = isinstance(self.epsilon, int | float)
+        if self.norm == "linf" and plain and self.epsilon > high - low:
+            raise ValueError(
+                f"threat.epsilon: {self.epsilon:g} is more than a pixel from {low:g} to {high:g} "
+                "can change; expected ε in its unit, such as 8/255"
+            )
         if isinstance(self.epsilon, str | bytes):
             raise ValueError(f"threat.epsilon: {self.epsilon!r} is not a number")
 
@@ -166,3 +174,13 @@ def _per_example(value: Array | float, x: Array) -> Array:
     value = jnp.asarray(value, x.dtype)
     shape = (1,) * x.ndim if value.ndim == 0 else (-1,) + (1,) * (x.ndim - 1)
     return value.reshape(shape)
+
+
+def format_epsilon(epsilon: float, norm: str = "linf") -> str:
+    """ε in pixel units as `k/255` where it is a whole number of grey levels."""
+    levels = epsilon * 255
+    if epsilon == 0:
+        return "0"
+    if norm == "linf" and abs(levels - round(levels)) < _GREY_LEVEL_TOLERANCE and round(levels) > 0:
+        return f"{round(levels)}/255"
+    return f"{epsilon:.4g}"

@@ -3,11 +3,11 @@
 python launch/arsenal.py RUN … --data DIR [--epsilons 2/255 4/255 8/255] [--only all equal]
 
 Runs are folders RECIPE_SEED, as `ut_interaction.py` makes them; lines are means over the seeds. In
-`all` every attack of the registry has 10 steps and one start at each target or expert. In `equal`
+`all` every attack of the registry has the run's own steps and starts (10 and one). In `equal`
 four adversaries get about as many gradients as AutoAttack takes of a clip that survives it (six
 classes: 1,106): each as a cascade, on the clips that still stand, 100 steps at a time. AutoAttack
-has 5,000 queries beside them. An evaluation that is done is not done again, and one that was
-stopped goes on.
+has 5,000 queries beside them. An evaluation that is done is not done again while the command and
+the run are the same, and one that was stopped goes on; remove RUN/arsenal after a change of code.
 """
 
 import argparse
@@ -38,9 +38,7 @@ def main() -> None:
     for kind in options.only:
         for run in options.runs:
             for name, arguments in evaluations[kind].items():
-                output = run / "arsenal" / name
-                if not (output / "evaluation.json").is_file():  # what is written last
-                    evaluate(run, output, arguments, options)
+                evaluate(run, run / "arsenal" / name, arguments, options)
     if "all" in options.only:
         print(all_attacks(options.runs), end="\n\n")
     if "equal" in options.only:
@@ -64,15 +62,32 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def evaluate(
     run: pathlib.Path, output: pathlib.Path, arguments: list[str], options: argparse.Namespace
 ) -> None:
-    """`jaxmoe evaluate` of one run."""
-    command = [sys.executable, "-m", "jaxmoe", "evaluate", str(run), *arguments]
-    command += ["--epsilons", *options.epsilons, "--data.directory", options.data]
-    # As many test clips as a fold of UT-Interaction has: one batch with hardly any padding.
-    command += ["--batch-size", "25", "--output", str(output)]
-    print(" ".join(command[2:]), flush=True)
-    code = subprocess.run(command, check=False).returncode
+    """`jaxmoe evaluate` of one run, if it was not done."""
+    command = command_of(run, output, arguments, options)
+    if is_done(run, output, command):
+        return
+    print("jaxmoe", " ".join(command), flush=True)
+    code = subprocess.run([sys.executable, "-m", "jaxmoe", *command], check=False).returncode
     if code:
         sys.exit(code)  # it has said why
+
+
+def command_of(
+    run: pathlib.Path, output: pathlib.Path, arguments: list[str], options: argparse.Namespace
+) -> list[str]:
+    """The arguments of `jaxmoe`."""
+    command = ["evaluate", str(run), *arguments]
+    command += ["--epsilons", *options.epsilons, "--data.directory", options.data]
+    # As many test clips as a fold of UT-Interaction has: one batch with hardly any padding.
+    return [*command, "--batch-size", "25", "--output", str(output)]
+
+
+def is_done(run: pathlib.Path, output: pathlib.Path, command: list[str]) -> bool:
+    """Whether `output` has the results of this command on these params."""
+    file = output / "evaluation.json"  # what is written last
+    if not file.is_file() or file.stat().st_mtime < (run / "metrics.jsonl").stat().st_mtime:
+        return False
+    return json.loads(file.read_text("utf-8"))["command"][1:] == command
 
 
 def all_attacks(runs: list[pathlib.Path]) -> str:

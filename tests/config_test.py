@@ -33,7 +33,7 @@ def changed(section: str, **fields) -> Experiment:
         ("training", {"recipe": "j_tlat", "weak_experts": 9}, r"training\.weak_experts: 9"),
         ("optimizer", {"learning_rate": 0.0}, r"optimizer\.learning_rate: 0\.0 .* above 0"),
         ("evaluation", {"epsilons": (0.1, -0.1)}, r"evaluation\.epsilons: -0\.1"),
-        ("evaluation", {"attacks": ("pdg",)}, r"'pdg' .* did you mean pgd"),
+        ("evaluation", {"attacks": ("pdg",)}, r"'pdg' is no attack; did you mean pgd"),
         ("run", {"evaluate_every": 0}, r"run\.evaluate_every: 0 .* at least 1, or .* latest"),
         ("data", {"name": "video_folder"}, r"data\.directory: None .* the folder"),
     ],

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import pathlib
 
 import pytest
@@ -19,27 +20,43 @@ def arsenal():
     return module
 
 
+class Done:
+    returncode = 0
+
+
 def write(run, name, rows):
     folder = run / "arsenal" / name
     folder.mkdir(parents=True)
     fields = ("attack", "epsilon", "robust_accuracy", "gradient_evaluations")
     records = [dict(zip(fields, row, strict=True), norm="linf", n=23) for row in rows]
     (folder / "results.json").write_text(json.dumps(records))
-    (folder / "evaluation.json").touch()
+
+
+def finish(arsenal, runs):
+    """Leaves what says that every evaluation is done."""
+    options = arsenal.parse([*map(str, runs), "--data", "videos"])
+    for run in runs:
+        arguments = arsenal.EQUAL | {"all": ["--attacks", *ATTACKS, "--queries", arsenal.QUERIES]}
+        for name, given in arguments.items():
+            folder = run / "arsenal" / name
+            command = ["jaxmoe", *arsenal.command_of(run, folder, given, options)]
+            (folder / "evaluation.json").write_text(json.dumps({"command": command}))
 
 
 @pytest.fixture
-def runs(tmp_path):
+def runs(arsenal, tmp_path):
     runs = [tmp_path / name for name in ("at_m_0", "at_m_1", "j_tlat_0")]
     for place, run in enumerate(runs):
         run.mkdir()
         (run / "config.json").touch()
+        (run / "metrics.jsonl").touch()
         clean = ("clean", 0.0, 0.75, 0)
         pgd = [("pgd", 2 / 255, 0.5, 10), ("pgd", 4 / 255, 0.25 * place, 10)]
         write(run, "all", [clean, *pgd])
         for name in ("pgd", "j-tlga", "enumerated-route"):
             write(run, name, [clean, ("auto-attack-custom", 4 / 255, 0.5, 700.4)])
         write(run, "auto-attack", [clean, ("auto-attack", 4 / 255, 0.25, 800)])
+    finish(arsenal, runs)
     return runs
 
 
@@ -59,18 +76,31 @@ def test_adversaries_stand_beside_their_cost(arsenal, runs):
 
 
 def test_what_is_done_is_not_done_again(arsenal, runs, monkeypatch, capsys):
-    monkeypatch.setattr(arsenal, "evaluate", lambda *_: pytest.fail("evaluated"))
+    monkeypatch.setattr(arsenal.subprocess, "run", lambda *_, **__: pytest.fail("evaluated"))
     monkeypatch.setattr("sys.argv", ["arsenal.py", *map(str, runs), "--data", "videos"])
     arsenal.main()
     assert "| pgd | 10 |" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("change", ["trained again", "other radii"])
+def test_what_was_done_of_another_run_or_command_is_done_anew(arsenal, runs, monkeypatch, change):
+    asked = []
+    monkeypatch.setattr(
+        arsenal.subprocess, "run", lambda command, check: asked.append(command) or Done
+    )
+    given = ["arsenal.py", str(runs[1]), "--data", "videos", "--only", "all"]
+    if change == "trained again":
+        later = (runs[1] / "arsenal" / "all" / "evaluation.json").stat().st_mtime + 10
+        os.utime(runs[1] / "metrics.jsonl", (later, later))
+    else:
+        given += ["--epsilons", "1/255"]
+    monkeypatch.setattr("sys.argv", given)
+    arsenal.main()
+    assert len(asked) == 1
+
+
 def test_a_command_names_every_attack(arsenal, runs, monkeypatch):
     asked = []
-
-    class Done:
-        returncode = 0
-
     monkeypatch.setattr(
         arsenal.subprocess, "run", lambda command, check: asked.append(command) or Done
     )

@@ -140,8 +140,8 @@ def canonical_name(name: str) -> str:
     known = [*ATTACKS, *CASCADES]
     if key not in known:
         nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise ValueError(f"attack: {name!r} is not one of {', '.join(known)}{hint}")
+        hint = f"did you mean {nearest[0]}? All are" if nearest else "expected one of"
+        raise ValueError(f"attack: {name!r} is no attack; {hint} {', '.join(known)}")
     return key
 
 

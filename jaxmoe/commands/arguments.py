@@ -69,6 +69,7 @@ def add_attack_options(parser: Parser, example: str) -> None:
         metavar="E",
         help="radii in pixel units, 0.0157 or 4/255",
     )
+    add("--norm", choices=("linf", "l2"), help="of the perturbation (as the run was trained)")
     add("--steps", type=int, help="gradient steps of an attack")
     add("--restarts", type=int, help="random starts; a robust clip survives all")
     add("--queries", type=int, help="looks of a black-box attack")
@@ -77,9 +78,22 @@ def add_attack_options(parser: Parser, example: str) -> None:
     add("--data.directory", dest="directory", metavar="DIR", help="where the videos are now")
 
 
-def check_attack_options(epsilons: list[float], seed: int, **counts: int) -> None:
+def chosen_norm(options: argparse.Namespace, own: str) -> str:
+    """The norm asked for, or the run's own; of another norm the config has no ε."""
+    norm = options.norm or own
+    if norm != own and not options.epsilons:
+        raise ValueError(f"--norm: {norm} needs --epsilons; the config has those of {own}")
+    return norm
+
+
+def check_attack_options(epsilons: list[float], norm: str, seed: int, **counts: int) -> None:
     """Refuses an impossible ε or seed, and counts below 1, which are named as their options."""
     for epsilon in epsilons:
+        if norm == "linf" and 1 < epsilon < float("inf"):
+            raise ValueError(
+                f"--epsilons: {epsilon:g} is not accepted; pixels are in [0, 1], expected ε in "
+                "their unit, such as 8/255"
+            )
         if not 0 <= epsilon < float("inf"):
             raise ValueError(
                 f"--epsilons: {epsilon:g} is not accepted; expected finite numbers ≥ 0"

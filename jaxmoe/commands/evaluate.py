@@ -13,6 +13,7 @@ from jaxmoe.commands.arguments import (
     Stopped,
     add_attack_options,
     check_attack_options,
+    chosen_norm,
     number,
 )
 
@@ -42,6 +43,7 @@ _EXAMPLE = """examples:
 
 
 JOURNAL = "evaluation.journal"
+CASCADE_NUMBERS = ("steps", "restarts", "queries", "targets")
 NUMBERS = ("alpha", "temporal_alpha", "decay", "lam", "gamma1", "gamma2")
 
 
@@ -55,6 +57,7 @@ class Plan(NamedTuple):
     seed: int
     batch_size: int
     checkpoint: str
+    norm: str
 
 
 def run(arguments: list[str]) -> None:
@@ -139,20 +142,27 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     epsilons = options.epsilons or list(defaults.epsilons)
     batch_size = defaults.batch_size if options.batch_size is None else options.batch_size
     seed = defaults.seed if options.seed is None else options.seed
-    check_attack_options(epsilons, seed, batch_size=batch_size)
-    names = ("steps", "restarts", "queries", "targets", *NUMBERS)
-    given = {name: getattr(options, name, None) for name in names}
+    norm = chosen_norm(options, experiment.threat.norm)
+    check_attack_options(epsilons, norm, seed, batch_size=batch_size)
+    given = {name: getattr(options, name, None) for name in (*CASCADE_NUMBERS, *NUMBERS)}
     changes = {name: value for name, value in given.items() if value is not None}
     settings = dataclasses.replace(evaluation_settings(experiment), **changes)
 
     moved = {} if options.directory is None else {"directory": options.directory}
     checkpoint = options.checkpoint or defaults.checkpoint
     gradients = getattr(options, "gradient", None) or [settings.gradient]
-    plan = Plan(attacks, epsilons, settings, gradients, seed, batch_size, checkpoint)
+    plan = Plan(attacks, epsilons, settings, gradients, seed, batch_size, checkpoint, norm)
+    own = [name for name in attacks if name in CASCADES and name != CUSTOM]
+    ignored = [f"--{name}" for name in CASCADE_NUMBERS if given[name] is not None]
     with make_progress() as progress:
         trained = load(folder, options.checkpoint, data_progress=progress.data, **moved)
         if not trained.finished:
             progress.say(f"{folder} was stopped before the end of its training")
+        if own and ignored:
+            progress.say(
+                f"{' and '.join(own)}: with AutoAttack's own numbers; {' '.join(ignored)} for "
+                "other attacks alone (--cascade makes one with your numbers)"
+            )
     return plan, trained
 
 
@@ -176,7 +186,7 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan, *, save
                 epsilons=plan.epsilons,
                 settings=plan.settings,
                 gradients=plan.gradients,
-                norm=experiment.threat.norm,
+                norm=plan.norm,
                 seed=plan.seed,
                 progress=progress.evaluation,
                 say=progress.say,

@@ -2,9 +2,9 @@
 
 from jaxmoe.commands.arguments import Parser, Stopped
 
-_DESCRIPTION = """Trains a small mixture of experts twice, with AT-M and with J-TLAT, on clips that
-are rendered on the spot, attacks both and prints one table. Needs no data and no accelerator; about
-five minutes on two CPU cores."""
+_DESCRIPTION = """Trains a small mixture of experts on clips that are rendered on the spot: plainly,
+then with AT-M and with J-TLAT. Attacks the three and prints one table. Needs no data and no
+accelerator; about five minutes on two CPU cores."""
 
 
 def run(arguments: list[str]) -> None:

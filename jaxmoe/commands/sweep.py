@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 _DESCRIPTION = """Runs attacks x ε x numbers of the attacks on a trained run, draws robust accuracy
 against ε. All settings that fit the memory run at once: each attack compiles once for the grid.
 
-writes RUN/sweep/: sweep.json (a list of rows: attack, epsilon, each number, robust_accuracy, n,
-seed, steps, restarts, gradient_evaluations) and sweep.png. ε is 1, 2, 4, 8 and 16 /255 where it is
-not given; the rest is then as in the run's config. The same command goes on where it was stopped.
+writes RUN/sweep/: sweep.json (settings, and under `rows` attack, epsilon, each number,
+robust_accuracy, n, seed, steps, restarts, gradient_evaluations) and sweep.png. ε is 1, 2, 4, 8 and
+16 /255 where it is not given; the rest is then as in the run's config. The same command goes on
+where it was stopped.
 
 With numbers of the attacks (--lambdas, --gamma1s, …) it looks at the validation clips, so that an
 attack can be tuned without a look at the test split, and prints the strongest settings first."""
@@ -34,7 +35,6 @@ _SHOWN = 12  # settings of an attack at an ε on the terminal; all are in the fi
 def run(arguments: list[str]) -> None:
     """Sweeps the run that the arguments name; errors as in `evaluate`."""
     parser = make_parser("sweep", _DESCRIPTION, _EXAMPLE)
-    parser.set_defaults(epsilons=_GRID)
     for name in NUMBERS:
         plural = "lambda" if name == "lam" else name
         parser.add_argument(
@@ -54,6 +54,9 @@ def run(arguments: list[str]) -> None:
     )
     parser.add_argument("--output", metavar="DIR", help="where the files are written (RUN/sweep)")
     options = parser.parse(arguments)
+    if options.norm and not options.epsilons:
+        raise ValueError(f"--norm: {options.norm} needs --epsilons")
+    options.epsilons = options.epsilons or _GRID
     if options.memory is not None and not options.memory > 0:
         raise ValueError(f"--memory: {options.memory:g} is not accepted; expected GiB above 0")
     output = pathlib.Path(options.output or pathlib.Path(options.run) / "sweep")
@@ -90,7 +93,7 @@ def _sweep(options: argparse.Namespace, output: pathlib.Path) -> None:
                 attacks=plan.attacks,
                 grid=grid,
                 settings=plan.settings,
-                norm=experiment.threat.norm,
+                norm=plan.norm,
                 seed=plan.seed,
                 memory=options.memory and int(options.memory * 2**30),
                 journal=output / JOURNAL,
@@ -106,14 +109,16 @@ def _sweep(options: argparse.Namespace, output: pathlib.Path) -> None:
     record = {
         "command": sys.argv,
         "split": split,
-        "norm": experiment.threat.norm,
+        "norm": plan.norm,
         "clean_accuracy": result.clean_accuracy,
         "compilations": result.compilations,
         "points_at_once": result.chunks,
         "rows": rows,
     }
     write_text(output / "sweep.json", json.dumps(record, indent=1) + "\n")
-    title = f"n = {rows[0]['n']} {split} clips, seed {plan.seed}; the strongest of its settings"
+    title = f"{output.parent.name}: {rows[0]['n']} {split} clips, seed {plan.seed}"
+    if values:
+        title += ", the strongest setting of each attack"
     plot_curves(result.curves(), result.clean_accuracy, output / "sweep.png", title, record["norm"])
     (output / JOURNAL).unlink()
     _print(result, list(values), record["norm"])
@@ -121,7 +126,7 @@ def _sweep(options: argparse.Namespace, output: pathlib.Path) -> None:
 
 
 def _print(result: "GridResult", names: list[str], norm: str) -> None:
-    from jaxmoe.reporting.tables import format_epsilon
+    from jaxmoe.threat import format_epsilon
 
     print(f"clean accuracy {result.clean_accuracy:.1%}")
     for (attack, epsilon), group in itertools.groupby(

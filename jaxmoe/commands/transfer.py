@@ -13,6 +13,7 @@ from jaxmoe.commands.arguments import (
     Stopped,
     add_attack_options,
     check_attack_options,
+    chosen_norm,
 )
 
 if TYPE_CHECKING:
@@ -89,7 +90,6 @@ def _make_parser() -> Parser:
     )
     add_attack_options(parser, "pgd tlga-r universal")
     add("--output", metavar="DIR", help="where the files are written (transfer, beside the runs)")
-    add("--norm", choices=("linf", "l2"), help="of the perturbation (the runs' own)")
     add(
         "--epochs",
         type=int,
@@ -163,7 +163,6 @@ def _plan(
     epsilons = list(options.epsilons or defaults.epsilons)
     batch_size = defaults.batch_size if options.batch_size is None else options.batch_size
     seed = defaults.seed if options.seed is None else options.seed
-    check_attack_options(epsilons, seed, batch_size=batch_size, epochs=options.epochs)
     for name in _SHARED:
         values = [getattr(experiment.data, name) for experiment in experiments]
         _check_alike(f"data.{name}", values, folders, "expected runs on the same input shape")
@@ -173,7 +172,8 @@ def _plan(
     given = {name: getattr(options, name) for name in ("steps", "restarts", "queries", "targets")}
     changes = {name: value for name, value in given.items() if value is not None}
     settings = dataclasses.replace(evaluation_settings(first), **changes)
-    norm = options.norm or first.threat.norm
+    norm = chosen_norm(options, first.threat.norm)
+    check_attack_options(epsilons, norm, seed, batch_size=batch_size, epochs=options.epochs)
     return Plan(attacks, epsilons, settings, norm, seed, batch_size, options.epochs)
 
 

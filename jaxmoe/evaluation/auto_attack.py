@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,9 +14,10 @@ from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.evaluation.cascade import Cascading
 from jaxmoe.evaluation.guards import check_finite_outputs, check_labels, check_pixels
 from jaxmoe.evaluation.journal import Journal
+from jaxmoe.evaluation.masking import cascade_checks, verdict_line
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.programs import Programs
-from jaxmoe.evaluation.rows import CLEAN, StageRow, notes_on_losses, stage_line
+from jaxmoe.evaluation.rows import CLEAN, Check, StageRow, notes_on_losses, stage_line
 from jaxmoe.evaluation.scoring import count_classes, to_pixels
 from jaxmoe.threat import Norm, ThreatModel
 
@@ -33,11 +35,25 @@ class AutoAttackResult(NamedTuple):
     robust: np.ndarray  # bool [N]: right when clean and under every attack
     x_adv: np.ndarray  # float32 [N, …]: what broke an example, or the clean one
     log: tuple[StageRow, ...]  # one for each attack
+    clean: np.ndarray  # bool [N]: right when clean
+    checks: tuple[Check, ...]  # signs of masked gradients, as far as these attacks show them
 
     @property
     def robust_accuracy(self) -> float:
         """The share that is robust, 0–1."""
         return float(np.mean(self.robust))
+
+    @property
+    def clean_accuracy(self) -> float:
+        """The share that is right when clean, 0–1."""
+        return float(np.mean(self.clean))
+
+    def __repr__(self) -> str:
+        """The figures without the arrays."""
+        return (
+            f"AutoAttackResult(robust_accuracy={self.robust_accuracy:.4f}, "
+            f"clean_accuracy={self.clean_accuracy:.4f}, n={len(self.robust)})"
+        )
 
 
 def auto_attack(
@@ -70,8 +86,9 @@ def auto_attack(
       seed: of random starts; they depend on it and on the example's place alone.
       batch_size: examples at once; what is robust does not depend on it, but an attack stops where
         all of a batch is wrong, so the gradients taken and what is found first do.
-      programs: of an earlier call, which compiled what this one needs.
-      say: given a line after each attack.
+      programs: `Programs(model, norm)`, to compile once for several calls.
+      say: given a line after each attack, and where something looks like masked gradients
+        (`evaluate_suite` has more checks).
 
     Raises:
       ValueError: lengths that differ, pixels outside [0, 1], labels of no class, an unknown
@@ -103,10 +120,13 @@ def auto_attack(
             yield {"clip": x[place], "label": y[place], "index": place, "valid": index < len(x)}
 
     def right(batch):
-        verdict, _ = programs.verify(params, batch, to_pixels(jnp.asarray(batch["clip"])), 0.0)
-        check_finite_outputs(np.asarray(verdict.finite), batch, CLEAN, 0.0)
-        return np.asarray(verdict.correct)[batch["valid"]]
+        outputs = jax.device_get(programs.clean(params, batch)[0])
+        check_finite_outputs(outputs.finite, batch, CLEAN, 0.0)
+        logits = outputs.logits[batch["valid"]]
+        sums.append((logits.min(axis=-1) >= 0) & np.isclose(logits.sum(axis=-1), 1, atol=1e-4))
+        return outputs.correct[batch["valid"]]
 
+    sums = []
     clean = np.concatenate([right(batch) for batch in batches()])
     x_adv = np.array(to_pixels(jnp.asarray(x)), np.float32)
 
@@ -124,6 +144,8 @@ def auto_attack(
     check_labels(y, classes)
     for line in notes_on_losses([stage.attack for stage in cascade.stages], classes):
         tell(line)
+    if np.concatenate(sums).all():
+        tell("outputs look like probabilities; attacks need the logits before the softmax")
     tell(f"{cascade.title}: clean {np.mean(clean):.2%} of {len(x)}")
     cascading = Cascading(
         programs,
@@ -137,7 +159,10 @@ def auto_attack(
         log,
     )
     found = cascading.run(name, cascade, float(epsilon), clean)
-    return AutoAttackResult(found.correct > 0, x_adv, tuple(found.stages))
+    checks = cascade_checks(found, clean, norm)
+    if any(check.verdict == "flag" for check in checks):
+        tell(verdict_line(checks))
+    return AutoAttackResult(found.correct > 0, x_adv, tuple(found.stages), clean > 0, checks)
 
 
 def _find(version: Version | Sequence[str]) -> tuple[str, Cascade]:

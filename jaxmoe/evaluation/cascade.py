@@ -61,6 +61,7 @@ class Cascading(NamedTuple):
     journal: Journal
     keep: Callable[[str, Batch, np.ndarray, np.ndarray], None] | None = None
     say: Callable[[StageRow], None] = lambda row: None
+    begin: Callable[[str, int], None] = lambda attack, left: None
 
     def run(
         self, name: str, cascade: Cascade, epsilon: float, clean_correct: np.ndarray
@@ -79,6 +80,8 @@ class Cascading(NamedTuple):
         correct, rows, zero, attempt = clean_correct.copy(), [], [], 0
         for number, stage in enumerate(cascade.stages):
             attacked, gradients, seconds = _standing(correct), 0, 0.0
+            compiled = self._compile_seconds(stage)
+            self.begin(stage.attack, attacked)
             for settings in self._attempts(stage):
                 if not _standing(correct):
                     break
@@ -103,6 +106,7 @@ class Cascading(NamedTuple):
                     attacked=attacked,
                     gradient_evaluations=gradients,
                     seconds=seconds,
+                    compile_seconds=self._compile_seconds(stage) - compiled,
                 )
             )
             self.say(rows[-1])
@@ -118,6 +122,9 @@ class Cascading(NamedTuple):
             # the soft mixture.
             sure = mode != "soft" and not isinstance(self.programs.model, Randomized)
             yield dataclasses.replace(target, gradient=mode, until_wrong=sure)
+
+    def _compile_seconds(self, stage: Stage) -> float:
+        return self.programs.compile_seconds.get(stage.attack, 0.0)
 
     def _classes(self) -> int:
         return count_classes(self.programs.model, self.params, next(iter(self.batches())))

@@ -31,6 +31,17 @@ class ThreatViolation(AssertionError):  # noqa: N818
     """An attack returned clips outside its ball or outside the box."""
 
 
+def check_batch(batch: dict[str, np.ndarray]) -> None:
+    """A dict of all that a batch has; raises a ValueError otherwise."""
+    names = ("clip", "label", "index", "valid")
+    missing = [name for name in names if not isinstance(batch, dict) or name not in batch]
+    if missing:
+        raise ValueError(
+            f"batches: a {type(batch).__name__} without {', '.join(missing)}; expected dicts with "
+            f"{', '.join(names)}"
+        )
+
+
 def check_pixels(clip: np.ndarray) -> None:
     """Grey levels as uint8, or finite floats in [0, 1]; raises a ValueError otherwise.
 

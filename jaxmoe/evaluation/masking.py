@@ -17,12 +17,13 @@ from jaxmoe.attacks import ATTACKS, AttackSettings, cross_entropy
 from jaxmoe.attacks.attack import scored_apply
 from jaxmoe.attacks.perturb import is_finite, is_zero, numbered_keys
 from jaxmoe.attacks.randomized import Randomized
+from jaxmoe.evaluation.cascade import CascadeResult
 from jaxmoe.evaluation.programs import Programs, attack_keys
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, StageRow, robust
 from jaxmoe.evaluation.scoring import to_pixels
 from jaxmoe.evaluation.summary import mean
 from jaxmoe.mixture import Mixture
-from jaxmoe.threat import ThreatModel
+from jaxmoe.threat import ThreatModel, format_epsilon
 
 NOISE_TRIES = 20
 # Shares up to here pass: a rare saturated clip, or one clip in a hundred at its decision boundary.
@@ -47,7 +48,7 @@ def masking_checks(
         zero_gradient_check(rows),
         loss_check(rows),
         epsilon_check(rows),
-        square_check(correct, stages),
+        square_check(correct, stages, programs.norm),
     ]
     epsilons = [row.epsilon for row in rows if row.attack == WORST_CASE]
     if not batches or not epsilons:
@@ -61,18 +62,31 @@ def masking_checks(
     return tuple(checks)
 
 
+def cascade_checks(found: CascadeResult, clean: np.ndarray, norm: str) -> tuple[Check, ...]:
+    """What a cascade by itself shows, of clips that are right when `clean` says so."""
+    name = found.stages[0].cascade
+    zero = [] if found.zero_gradient is None else [(found.zero_gradient, name)]
+    return _zero_gradients(zero), square_check({(CLEAN, 0.0): clean}, found.stages, norm)
+
+
 def zero_gradient_check(rows: Sequence[Row]) -> Check:
     """The largest share of an attack's gradients that were zero, on clips that it did not break."""
-    attacked = [row for row in rows if row.zero_gradient is not None]
-    if not attacked:
+    return _zero_gradients(
+        [(row.zero_gradient, row.attack) for row in rows if row.zero_gradient is not None]
+    )
+
+
+def _zero_gradients(shares: Sequence[tuple[float, str]]) -> Check:
+    """The largest of shares and names of attacks."""
+    if not shares:
         return Check("zero gradients", None, "not run", "No attack took a gradient.")
-    worst = max(attacked, key=lambda row: row.zero_gradient)
+    share, attack = max(shares)
     return Check(
         "zero gradients",
-        worst.zero_gradient,
-        _verdict(worst.zero_gradient <= SLACK),
-        f"{worst.zero_gradient:.1%} of the input gradients of {worst.attack} were exactly zero, on "
-        "clips that it did not break; such an attack stands still.",
+        share,
+        _verdict(share <= SLACK),
+        f"{share:.1%} of the input gradients of {attack} were exactly zero, on clips that it did "
+        "not break; such an attack stands still.",
     )
 
 
@@ -81,9 +95,11 @@ def loss_check(rows: Sequence[Row]) -> Check:
     attacked = [row for row in rows if row.loss_trace is not None and row.epsilon > 0]
     name = "loss rises with steps"
     if not attacked:
-        return Check(name, None, "not run", "No attack at an ε above 0.")
+        return Check(name, None, "not run", "No attack with a loss of its own at an ε above 0.")
     flat = [row for row in attacked if not _loss_rose(row)]
-    where = ", ".join(f"{row.attack} at ε = {row.epsilon:.4g}" for row in flat)
+    where = ", ".join(
+        f"{row.attack} at ε = {format_epsilon(row.epsilon, row.norm)}" for row in flat
+    )
     sentence = f"The mean loss did not rise under {where}." if flat else "It rose in every attack."
     return Check(name, len(flat) / len(attacked), _verdict(not flat), sentence)
 
@@ -107,11 +123,14 @@ def epsilon_check(rows: Sequence[Row]) -> Check:
         name,
         rise,
         verdict,
-        f"Robust accuracy under {attack} rose by {rise:.1%} from ε = {less:.4g} to {more:.4g}.",
+        f"Robust accuracy under {attack} rose by {rise:.1%} from ε = "
+        f"{format_epsilon(less, rows[0].norm)} to {format_epsilon(more, rows[0].norm)}.",
     )
 
 
-def square_check(correct: dict[tuple[str, float], np.ndarray], stages: Sequence[StageRow]) -> Check:
+def square_check(
+    correct: dict[tuple[str, float], np.ndarray], stages: Sequence[StageRow], norm: str
+) -> Check:
     """The largest share of clips that a black-box attack breaks and no gradient at that ε does.
 
     With gradients that lead somewhere, an attack that sees none is of no use after the others, if
@@ -152,7 +171,7 @@ def square_check(correct: dict[tuple[str, float], np.ndarray], stages: Sequence[
         share,
         _verdict(share <= max(SLACK, 1.5 / len(clean))),
         f"{share:.1%} of {len(clean)} clips that attacks by gradients had left fell to {attack} "
-        f"at ε = {epsilon:.4g}, which sees none.",
+        f"at ε = {format_epsilon(epsilon, norm)}, which sees none.",
     )
 
 
@@ -245,8 +264,8 @@ def noise_check(
         "white box beats black box",
         black_box - strongest,
         _verdict(black_box >= strongest),
-        f"At ε = {epsilon:.4g}, {black_box:.1%} of {len(right)} clips survive {NOISE_TRIES} random "
-        f"noises and {strongest:.1%} the strongest attack.",
+        f"At ε = {format_epsilon(epsilon, programs.norm)}, {black_box:.1%} of {len(right)} clips "
+        f"survive {NOISE_TRIES} random noises and {strongest:.1%} the strongest attack.",
     )
 
 

@@ -21,6 +21,7 @@ from jaxmoe.evaluation.examples import Examples
 from jaxmoe.evaluation.guards import (
     DIFFERENT_PASS,
     check_attack,
+    check_batch,
     check_finite_outputs,
     check_pixels,
     check_same_pass,
@@ -39,6 +40,7 @@ from jaxmoe.evaluation.summary import (
     summarize_routing,
 )
 from jaxmoe.mixture import GradientMode, Mixture
+from jaxmoe.threat import format_epsilon
 
 BatchesFactory = Callable[[], Iterable[dict[str, np.ndarray]]]
 """Each call is one pass over the same clips, in the same order and batches."""
@@ -87,7 +89,9 @@ class Passes:
         """Runs the clean clips; `passes` is how many there will be with this one."""
         outputs, batches, probes, seconds, digest = [], [], [], 0.0, hashlib.sha256()
         compiled = _seconds_of(self.programs, OUTPUTS)
+        self.begin(CLEAN)
         for batch in self.batches():
+            check_batch(batch)
             check_pixels(np.asarray(batch["clip"])[batch["valid"]])
             result, batch_seconds = self.programs.clean(self.params, batch)
             result = jax.device_get(result)
@@ -139,6 +143,8 @@ class Passes:
         calls, once = named.calls(self.settings)
         scores, valid, seen, seconds = [], [], [], 0.0
         compiled = _seconds_of(self.programs, name)
+        what = self._what(name, epsilon)
+        self.begin(what)
         for position, batch in enumerate(self.batches()):
             check_same_pass(batch, clean.batch_indices, position)
 
@@ -155,7 +161,7 @@ class Passes:
             scores.append(score)
             valid.append(np.asarray(batch["valid"]))
             seen.append(result)
-            self._report(f"{name} ε = {epsilon:.4g}")
+            self._report(what)
         if len(scores) != len(clean.outputs):
             raise ValueError(DIFFERENT_PASS.format(len(scores)))
         correct = join_valid([score.correct for score in scores], valid)
@@ -210,10 +216,11 @@ class Passes:
             self.journal,
             self._keep(name, epsilon),
             say,
+            lambda attack, left: self.begin(f"{self._what(name, epsilon)}: {attack} on {left}"),
         )
         found = cascading.run(name, CASCADES[name], epsilon, clean.correct)
         self.done += len(clean.outputs) - 1
-        self._report(f"{name} ε = {epsilon:.4g}")
+        self._report(self._what(name, epsilon))
         row = Row(
             attack=name,
             epsilon=epsilon,
@@ -266,10 +273,17 @@ class Passes:
             keep(str(position), batch, _pick(clips, winner), score.correct)
         return result, score, seconds
 
-    def _report(self, what: str) -> None:
-        self.done += 1
+    def begin(self, what: str) -> None:
+        """Tells the person who waits what comes now."""
         if self.progress:
             self.progress(self.done, max(self.total, self.done), what)
+
+    def _report(self, what: str) -> None:
+        self.done += 1
+        self.begin(what)
+
+    def _what(self, name: str, epsilon: float) -> str:
+        return f"{name} ε = {format_epsilon(epsilon, self.programs.norm)}"
 
 
 def _mean_count(counts: list[np.ndarray], valid: list[np.ndarray]) -> float:

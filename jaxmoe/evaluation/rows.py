@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxmoe.attacks.objectives import FEWEST_CLASSES
+from jaxmoe.threat import format_epsilon
 
 WORST_CASE = "worst-case"
 CLEAN = "clean"
@@ -66,6 +67,7 @@ class StageRow(NamedTuple):
     attacked: int  # clips that stood before it
     gradient_evaluations: int  # of all clips together
     seconds: float  # of its attack, without compilation and scoring
+    compile_seconds: float  # of its attack
 
 
 class Check(NamedTuple):
@@ -124,7 +126,9 @@ def notes_on_losses(attacks: Iterable[str], classes: int) -> list[str]:
 
 def stage_line(row: StageRow, norm: str) -> str:
     """A line of a cascade's log: robust accuracy, clips left, seconds."""
+    compiled = f" and {row.compile_seconds:.1f} s of compilation" if row.compile_seconds else ""
     return (
-        f"{row.cascade} ε = {row.epsilon:.4g} {norm}: {row.attack:<8} robust "
+        f"{row.cascade} ε = {format_epsilon(row.epsilon, norm)} {norm}: {row.attack:<8} robust "
         f"{row.robust_accuracy:.2%}, {row.standing} of {row.attacked} left, {row.seconds:.1f} s"
+        f"{compiled}"
     )

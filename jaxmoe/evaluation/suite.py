@@ -84,6 +84,15 @@ def evaluate_suite(
       NonFiniteError: the model's own outputs were not.
       ThreatViolation: an attack returned a clip outside the threat model.
     """
+    if isinstance(attacks, str):
+        raise ValueError(f"attacks: {attacks!r} is one name; expected a list")
+    if isinstance(epsilons, int | float):
+        raise ValueError(f"epsilons: {epsilons} is one number; expected a list")
+    if not callable(batches_factory):
+        raise ValueError(
+            f"batches_factory: {type(batches_factory).__name__}; expected a function that makes a "
+            "pass, such as `lambda: batches`"
+        )
     attacks = _canonical_names(attacks)
     epsilons = tuple(dict.fromkeys(float(epsilon) for epsilon in epsilons))
     if not epsilons:
@@ -119,6 +128,7 @@ def evaluate_suite(
         correct[name, epsilon] = under_attack
     if attacks:
         rows += [_worst_case(rows, correct, epsilon) for epsilon in epsilons]
+    run.begin("checks for masked gradients")
     checks = masking_checks(
         programs, params, clean.probes, rows, correct, settings, seed, run.stages
     )

@@ -37,7 +37,7 @@ from jaxmoe.evaluation.rows import CLEAN, robust
 from jaxmoe.evaluation.scoring import Metric, to_pixels
 from jaxmoe.evaluation.summary import join_valid, mean
 from jaxmoe.evaluation.universal import UNIVERSAL, fit_named
-from jaxmoe.threat import Norm, ThreatModel
+from jaxmoe.threat import Norm, ThreatModel, format_epsilon
 
 ALL_OTHERS = "all others"
 Models = Mapping[str, tuple[Model, Any]]
@@ -244,7 +244,7 @@ class _Run:
         training: BatchesFactory | None,
     ) -> dict[str, np.ndarray]:
         """What is right on each target under the clips that `name` makes on `source`, [N]."""
-        what = f"{name} of {source} ε = {epsilon:.4g}"
+        what = f"{name} of {source} ε = {format_epsilon(epsilon, self.programs[model[0]].norm)}"
         self._report(what)
         make, made_of = self._maker(name, *model, epsilon, training)
         correct, valid = self._nothing_yet(), []

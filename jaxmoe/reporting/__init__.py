@@ -2,11 +2,10 @@
 
 from jaxmoe.reporting.figures import plot_curves, plot_robust_accuracy
 from jaxmoe.reporting.results import read_results, results_markdown, write_results
-from jaxmoe.reporting.tables import format_epsilon, print_flops, print_suite
+from jaxmoe.reporting.tables import print_flops, print_suite
 from jaxmoe.reporting.transfer import plot_transfer, print_transfer, write_transfer
 
 __all__ = [
-    "format_epsilon",
     "plot_curves",
     "plot_robust_accuracy",
     "plot_transfer",

@@ -11,9 +11,7 @@ from rich.table import Table
 from jaxmoe.evaluation.flops import MixtureFlops
 from jaxmoe.evaluation.masking import verdict_line
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, StageRow, SuiteResult
-
-# ε within this of a whole number of grey levels is shown as one.
-_GREY_LEVEL_TOLERANCE = 1e-3
+from jaxmoe.threat import format_epsilon
 
 
 class Column(NamedTuple):
@@ -21,16 +19,6 @@ class Column(NamedTuple):
 
     title: str
     cell: Callable[[Row], str]
-
-
-def format_epsilon(epsilon: float, norm: str = "linf") -> str:
-    """ε in pixel units as `k/255` where it is a whole number of grey levels."""
-    levels = epsilon * 255
-    if epsilon == 0:
-        return "0"
-    if norm == "linf" and abs(levels - round(levels)) < _GREY_LEVEL_TOLERANCE and round(levels) > 0:
-        return f"{round(levels)}/255"
-    return f"{epsilon:.4g}"
 
 
 def _percent(value: float | None) -> str:

@@ -13,7 +13,8 @@ from typing import NamedTuple, TextIO
 
 from jaxmoe.evaluation.transfer import TransferRow
 from jaxmoe.reporting.results import as_csv, markdown_table, write_text
-from jaxmoe.reporting.tables import format_epsilon, print_table
+from jaxmoe.reporting.tables import print_table
+from jaxmoe.threat import format_epsilon
 
 NAME = "transfer"  # of the files, before their ends
 CLEAN_LINE = "clean (no attack)"

@@ -205,6 +205,6 @@ def test_names_in_any_case(name):
 
 def test_a_misspelt_name_gets_the_nearest_one():
     with pytest.raises(
-        ValueError, match=r"attack: 'jtlga' is not one of .*; did you mean j-tlga\?"
+        ValueError, match=r"attack: 'jtlga' is no attack; did you mean j-tlga\? All are fgsm, "
     ):
         find_attack("jtlga")

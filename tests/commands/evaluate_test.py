@@ -19,6 +19,8 @@ from tests.commands.tiny import TINY, refused, run
         ("--attacks pgd j-tlgaa", ["j-tlgaa", "did you mean j-tlga?"]),
         ("--epsilons -0.1", ["--epsilons", "-0.1", "≥ 0"]),
         ("--epsilons 8/2x5", ["--epsilons", "8/2x5"]),
+        ("--epsilons 8", ["--epsilons", "8", "such as 8/255"]),
+        ("--norm l2", ["--norm", "l2 needs --epsilons"]),
         ("--steps 0", ["attack.steps", "0", "at least 1"]),
         ("--batch-size 0", ["--batch-size", "0"]),
         ("--seed -1", ["--seed", "-1"]),
@@ -61,12 +63,13 @@ def test_evaluate_writes_what_it_says(trained, folder, capsys):
     assert details["gflops"]["ratio"] < 1
     assert details["checks"]
 
-    assert run("evaluate run --attacks pgd --alpha 0 --output elsewhere") == 0
+    arguments = "--attacks pgd --alpha 0 --norm l2 --epsilons 8 --output elsewhere"
+    assert run(f"evaluate run {arguments}") == 0
     assert json.loads((trained / "results.json").read_text()) == rows
     details = json.loads((folder / "elsewhere" / "evaluation.json").read_text())
     assert (details["settings"]["alpha"], details["checkpoint"]) == (0, "latest")
     still = json.loads((folder / "elsewhere" / "results.json").read_text())[1]
-    assert still["attack"] == "pgd"
+    assert (still["attack"], still["norm"], still["epsilon"]) == ("pgd", "l2", 8)
     assert np.ptp(still["loss_trace"]) == 0  # steps of length 0
 
 
@@ -99,6 +102,15 @@ def test_evaluate_takes_a_cascade_gradients_and_keeps_clips_and_goes_on(
     kept = [np.load(file) for file in (trained / "examples").rglob("*.npz")]
     assert kept
     assert all(clips["x_adv"].shape[1:] == (4, 16, 16, 3) for clips in kept)
+
+
+def test_numbers_that_autoattack_does_not_take_are_named(trained, monkeypatch, capsys):
+    monkeypatch.setattr("jaxmoe.commands.evaluate._run_and_write", lambda *_, **__: None)
+    assert run(f"evaluate {trained} --attacks pgd auto-attack --steps 5 --queries 10") == 0
+    said = "auto-attack: with AutoAttack's own numbers; --steps --queries for other attacks alone"
+    assert said in capsys.readouterr().out
+    assert run(f"evaluate {trained} --attacks pgd --cascade square --queries 10") == 0
+    assert "own numbers" not in capsys.readouterr().out
 
 
 def test_evaluates_help_names_every_attack(capsys):

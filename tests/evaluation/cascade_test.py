@@ -242,6 +242,49 @@ def test_auto_attack_takes_arrays_and_returns_what_broke_them():
     assert "80.00% of 5" in lines[1]
 
 
+def test_auto_attack_says_where_gradients_look_masked():
+    def quantised(scale, x):
+        return planted.plain(scale, jnp.round(64 * x) / 64)
+
+    lines = []
+    options = {"version": ["pgd", "square"], "settings": AttackSettings(steps=2, queries=20)}
+    clips = planted.clips((0, NEAR), (0, FAR), (0, NEAR), (0, FAR))
+    found = auto_attack(
+        quantised, jnp.float32(10.0), clips, [0] * 4, epsilon=8 / 255, say=lines.append, **options
+    )
+    assert {check.verdict for check in found.checks} == {"flag"}
+    assert lines[-1].startswith("Masked gradients are likely (2 of 2 checks: zero gradients, white")
+    assert (found.clean_accuracy, found.robust_accuracy) == (1, 0.5)
+    assert len(repr(found)) < 120
+
+    def softmax(scale, x):
+        return jax.nn.softmax(planted.plain(scale, x))
+
+    lines = []
+    options["version"] = ["fgsm"]
+    auto_attack(
+        softmax, jnp.float32(10.0), clips, [0] * 4, epsilon=8 / 255, say=lines.append, **options
+    )
+    assert "look like probabilities" in lines[0]
+
+
+def test_auto_attack_takes_vectors_and_names_its_compilation():
+    x, lines = np.linspace(0.2, 0.8, 24, dtype=np.float32).reshape(4, 6), []
+    found = auto_attack(
+        lambda w, x: x @ w,
+        jnp.asarray([[1.0, -1.0]] * 6) / 6,
+        x,
+        [0] * 4,
+        epsilon=1.0,
+        batch_size=4,
+        say=lines.append,
+        version=["fgsm", "square"],
+        settings=AttackSettings(queries=50),
+    )
+    assert found.clean_accuracy == 1
+    assert "s of compilation" in lines[1]
+
+
 def test_auto_attack_refuses_what_it_cannot_run():
     def call(x=CLIPS, y=LABELS, epsilon=EPSILON, **options):
         return auto_attack(planted.plain, PARAMS, x, y, epsilon=epsilon, **options)
@@ -265,7 +308,7 @@ def test_auto_attack_refuses_what_it_cannot_run():
         call(y=[0, 0, 0, 0, 7])
     with pytest.raises(ValueError, match=r"programs: compiled for another model"):
         call(programs=Programs(planted.MIXTURE))
-    with pytest.raises(ValueError, match=r"attack: 'apgd-c' is not one of .*did you mean apgd-ce"):
+    with pytest.raises(ValueError, match=r"attack: 'apgd-c' is no attack; did you mean apgd-ce"):
         call(version=["apgd-c"])
     with pytest.raises(ValueError, match=r"auto-attack is a cascade; expected one attack"):
         call(version=["autoattack"])

@@ -194,4 +194,4 @@ def test_loss_is_compared_with_the_first_look():
     check = loss_check([row(0.1, 0.5), row(0.2, 0.5, (1.0, 1.0, 0.9))])
     assert check.verdict == "flag"
     assert check.value == 0.5
-    assert "pgd at ε = 0.2" in check.sentence
+    assert "pgd at ε = 51/255" in check.sentence

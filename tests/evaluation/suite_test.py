@@ -367,6 +367,16 @@ def test_no_valid_clip_and_no_epsilon_are_refused():
         run(factory=nothing)
     with pytest.raises(ValueError, match="at least one ε"):
         run(epsilons=[])
+    with pytest.raises(ValueError, match=r"epsilons: 0\.1 is one number; expected a list"):
+        run(epsilons=0.1)
+    with pytest.raises(ValueError, match=r"attacks: 'pgd' is one name; expected a list"):
+        run(attacks="pgd")
+    with pytest.raises(ValueError, match=r"threat\.epsilon: 8 is more than a pixel .* 8/255"):
+        run(epsilons=[8])
+    with pytest.raises(ValueError, match=r"batches_factory: list; expected a function"):
+        run(factory=[])
+    with pytest.raises(ValueError, match=r"batches: .* without index, valid; expected dicts with"):
+        run(factory=lambda: [{"clip": CLIPS, "label": LABELS}])
     with pytest.raises(ValueError, match="did you mean pgd"):
         run(attacks=["pdg"])
 
@@ -375,5 +385,7 @@ def test_progress_ends_at_its_total():
     seen = []
     factory = planted.batches(np.concatenate([CLIPS, CLIPS]), 2 * LABELS, batch_size=5)
     run(factory, progress=lambda *state: seen.append(state))
-    assert [done for done, _, _ in seen] == list(range(1, 7))
-    assert seen[-1][:2] == (6, 6)
+    done = [state[0] for state in seen]
+    assert done == sorted(done)
+    assert set(done) == set(range(7))
+    assert seen[-1] == (6, 6, "checks for masked gradients")

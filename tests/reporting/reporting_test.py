@@ -11,13 +11,13 @@ import pytest
 
 from jaxmoe.evaluation import Check, MixtureFlops, Row, StageRow, SuiteResult
 from jaxmoe.reporting import (
-    format_epsilon,
     plot_robust_accuracy,
     print_suite,
     read_results,
     results_markdown,
     write_results,
 )
+from jaxmoe.threat import format_epsilon
 
 EPSILON = 8 / 255
 CLEAN = Row("clean", 0.0, "linf", 0.75, 0.75, 4, 0, None, None, 0, 0.5, 2.0)._replace(
@@ -39,8 +39,8 @@ RESULT = SuiteResult(ROWS, {}, np.arange(4), np.zeros(4), CHECKS, {"pgd": 1}, {"
 
 
 STAGES = (
-    StageRow("auto-attack", "apgd-ce", EPSILON, 0.5, 2, 3, 303, 1.25),
-    StageRow("auto-attack", "square", EPSILON, 0.25, 1, 2, 0, 2.5),
+    StageRow("auto-attack", "apgd-ce", EPSILON, 0.5, 2, 3, 303, 1.25, 9.5),
+    StageRow("auto-attack", "square", EPSILON, 0.25, 1, 2, 0, 2.5, 0.0),
 )
 
 

@@ -83,7 +83,7 @@ def run(directory: str, progress: "PlainProgress | BarProgress") -> None:
       progress: is told what goes on.
     """
     from jaxmoe import run as runs
-    from jaxmoe.reporting import write_results
+    from jaxmoe.reporting import plot_bars, write_results
 
     results: dict[str, SuiteResult] = {}
     programs = None
@@ -97,9 +97,18 @@ def run(directory: str, progress: "PlainProgress | BarProgress") -> None:
             trained = trained._replace(mixture=programs.model)
         results[title], programs = _evaluate(trained, programs, progress)
         write_results(results[title].rows, folder)
-    progress.say(_table(results, experiment("standard", directory)))
+    lines, setting = _lines(results), _setting(results, experiment("standard", directory))
+    names = [line[0] for line in lines[1:]]
+    accuracies = {
+        title: {name: float(line[place]) / 100 for name, line in zip(names, lines[1:], strict=True)}
+        for place, title in enumerate(results, 1)
+    }
+    plot_bars(accuracies, pathlib.Path(directory) / "accuracy.png", setting)
+    progress.say("\n".join(["", *_aligned(lines), "", setting]))
     progress.say(
-        f"runs and results.json, .csv, .md in {directory}/{{standard,{','.join(DEFENCES)}}}"
+        f"the same as a picture in {directory}/accuracy.png\n"
+        f"runs and results.json, .csv, .md in {directory}/{{standard,{','.join(DEFENCES)}}}\n"
+        f"next: jaxmoe evaluate {directory}/j_tlat --attacks apgd-t enumerated-route square"
     )
 
 
@@ -128,25 +137,29 @@ def _evaluate(trained, programs, progress):
     return result, programs
 
 
-def _table(results: "dict[str, SuiteResult]", config: Experiment) -> str:
+def _lines(results: "dict[str, SuiteResult]") -> list[list[str]]:
     """Accuracy in %, a line for each attack and a column for each run."""
     from jaxmoe.attacks import find_attack
-    from jaxmoe.threat import format_epsilon
 
     first = next(iter(results.values()))
     lines = [["accuracy %", *results]]
     for row in first.rows:
-        known = row.attack in config.evaluation.attacks
-        name = find_attack(row.attack).title if known else row.attack
-        steps = f"-{row.steps}" if known else ""
+        name = row.attack if row.steps is None else f"{find_attack(row.attack).title}-{row.steps}"
         accuracies = [r.row(row.attack, row.epsilon).robust_accuracy for r in results.values()]
-        lines.append([name + steps, *(f"{100 * value:.1f}" for value in accuracies)])
+        lines.append([name, *(f"{100 * value:.1f}" for value in accuracies)])
+    return lines
+
+
+def _aligned(lines: list[list[str]]) -> list[str]:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = [
+    return [
         "  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)) for line in lines
     ]
-    clips, epsilon = first.rows[0].n, format_epsilon(config.threat.epsilon, config.threat.norm)
-    setting = (
-        f"ℓ∞, ε = {epsilon}, {clips} rendered test clips, one seed; worst-case: right under all"
-    )
-    return "\n".join(["", *text, "", setting])
+
+
+def _setting(results: "dict[str, SuiteResult]", config: Experiment) -> str:
+    from jaxmoe.threat import format_epsilon
+
+    clips = next(iter(results.values())).rows[0].n
+    epsilon = format_epsilon(config.threat.epsilon, config.threat.norm)
+    return f"ℓ∞, ε = {epsilon}, {clips} rendered test clips, one seed; worst-case: right under all"

@@ -9,6 +9,12 @@ from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row
 
 # What an attack is aimed at shows in its line, its place among attacks on the same in its colour.
 _LINES = {"model": "-", "router": "--", "experts": ":", "joint": "-."}
+_AIMS = {
+    "model": "solid: on the whole",
+    "router": "dashed: on the router",
+    "experts": "dotted: on the experts",
+    "joint": "dash-dotted: on both",
+}
 _COLOURS = 10  # of matplotlib's cycle
 _MARKERS = "osD^"  # from one round of the colours to the next
 
@@ -81,7 +87,48 @@ def plot_curves(
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.set_title(title, fontsize="small")
-        figure.legend(loc="outside right upper", fontsize="small", handlelength=3)
+        aims = {ATTACKS[attack].component for attack in curves if attack in ATTACKS}
+        figure.legend(
+            loc="outside right upper",
+            fontsize="small",
+            handlelength=3,
+            title="\n".join(_AIMS[aim] for aim in _LINES if aim in aims and len(aims) > 1),
+            title_fontsize="x-small",
+            alignment="left",
+        )
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def plot_bars(
+    accuracies: Mapping[str, Mapping[str, float]], path: str | os.PathLike, title: str
+) -> pathlib.Path:
+    """Draws a group of bars for each attack, with a bar for each model.
+
+    Args:
+      accuracies: 0–1, of each model by attack, the same attacks for all.
+      path: of the PNG file.
+      title: what the accuracies are of.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    path = pathlib.Path(path)
+    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    width = 0.8 / len(accuracies)
+    for place, (model, found) in enumerate(accuracies.items()):
+        left = [group + (place - (len(accuracies) - 1) / 2) * width for group in range(len(found))]
+        bars = axes.bar(left, [100 * value for value in found.values()], 0.92 * width, label=model)
+        axes.bar_label(bars, fmt="%.0f", fontsize="x-small")
+    axes.set_xticks(range(len(found)), found)
+    axes.set_ylabel("accuracy, %")
+    axes.set_ylim(0, 102)
+    axes.set_title(title, fontsize="small")
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside lower center", ncols=len(accuracies), fontsize="small")
     figure.savefig(path, dpi=150)
     return path
 

@@ -131,6 +131,8 @@ def _draw(axes, matrix: Matrix) -> None:
     axes.set_title(matrix.title.replace(": ", ":\n"), fontsize="small")
     axes.set_xticks(range(len(matrix.targets)), matrix.targets, rotation=30, ha="right")
     axes.set_yticks(range(len(matrix.lines)), matrix.lines)
+    axes.set_xlabel("scored on", fontsize="x-small")
+    axes.set_ylabel("made on", fontsize="x-small")
     axes.tick_params(labelsize="x-small", length=0)
     for line, row in enumerate(values):
         for column, value in enumerate(row):

@@ -11,6 +11,7 @@ import pytest
 
 from jaxmoe.evaluation import Check, MixtureFlops, Row, StageRow, SuiteResult
 from jaxmoe.reporting import (
+    plot_bars,
     plot_robust_accuracy,
     print_suite,
     read_results,
@@ -157,6 +158,12 @@ def test_a_model_without_routing_is_printed_too():
 def test_a_figure_is_a_png(tmp_path, rows):
     path = plot_robust_accuracy(rows, tmp_path / "figures")
     assert path.name == "robust_accuracy.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_bars_are_a_png(tmp_path):
+    models = {"AT-M": {"clean": 0.9, "pgd": 0.5}, "J-TLAT": {"clean": 0.8, "pgd": 0.6}}
+    path = plot_bars(models, tmp_path / "bars.png", "of two models")
     assert path.read_bytes().startswith(b"\x89PNG")
 
 

@@ -158,7 +158,7 @@ def note(found: dict[pathlib.Path, dict], recipes: dict[str, list[pathlib.Path]]
         for recipe, group in recipes.items()
     }
     counts = "; ".join(f"{recipe}: n = {text}" for recipe, text in clips.items())
-    return f"ε = {radii} /255, {next(iter(rows.values()))['norm']}. {counts}."
+    return f"ε = {radii} /255, {next(iter(rows.values()))['norm']}, batches of 25. {counts}."
 
 
 def table_line(cells: list[str]) -> str:

@@ -65,7 +65,7 @@ def test_lines_are_means_over_the_runs_of_a_recipe(arsenal, runs):
     assert lines[0] == "| % | gradients | at_m | j_tlat |"
     assert lines[2] == "| clean | 0 | 75.0 | 75.0 |"
     assert lines[3] == "| pgd | 10 | 50.0 / 12.5 | 50.0 / 50.0 |"
-    assert lines[-1] == "ε = 2 / 4 /255, linf. at_m: n = 23 + 23; j_tlat: n = 23."
+    assert lines[-1] == "ε = 2 / 4 /255, linf, batches of 25. at_m: n = 23 + 23; j_tlat: n = 23."
 
 
 def test_adversaries_stand_beside_their_cost(arsenal, runs):

@@ -193,9 +193,10 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan, *, save
                 journal=output / JOURNAL,
                 examples=output / "examples" if save else None,
             )
+            progress.evaluation(1, 1, "GFLOPs of the mixture")
+            flops = _count_flops(trained, plan.batch_size)
     except (NonFiniteError, ThreatViolation) as error:
         raise RunFailedError(str(error)) from None
-    flops = _count_flops(trained, plan.batch_size)
     files = write_results(
         result.rows, output, checks=result.checks, flops=flops, notes=result.notes
     )

@@ -409,6 +409,19 @@ def test_a_pass_with_other_clips_than_the_clean_one_is_refused(cascade):
         )
 
 
+def test_examples_of_another_evaluation_do_not_stay(cascade, tmp_path):
+    """Nor where the journal goes on, but not with that attack."""
+    stale = tmp_path / "examples" / f"two-linf-{EPSILON:.6g}" / "stale.npz"
+    options = {"journal": tmp_path / "journal", "examples": tmp_path / "examples"}
+    run(attacks=["pgd"], **options)
+    stale.parent.mkdir()
+    stale.touch()
+    run(attacks=["pgd"], **options)
+    assert stale.exists()
+    run(attacks=["pgd", "two"], **options)
+    assert not stale.exists()
+
+
 @pytest.mark.parametrize("other", ["model", "label", "clip"])
 def test_a_journal_of_another_model_or_other_data_is_begun_anew(tmp_path, other):
     def evaluate(model=planted.plain, clip=CLIPS, label=LABELS):

@@ -97,14 +97,10 @@ def run(directory: str, progress: "PlainProgress | BarProgress") -> None:
             trained = trained._replace(mixture=programs.model)
         results[title], programs = _evaluate(trained, programs, progress)
         write_results(results[title].rows, folder)
-    lines, setting = _lines(results), _setting(results, experiment("standard", directory))
-    names = [line[0] for line in lines[1:]]
-    accuracies = {
-        title: {name: float(line[place]) / 100 for name, line in zip(names, lines[1:], strict=True)}
-        for place, title in enumerate(results, 1)
-    }
+    accuracies = {title: _accuracies(result) for title, result in results.items()}
+    setting = _setting(results, experiment("standard", directory))
     plot_bars(accuracies, pathlib.Path(directory) / "accuracy.png", setting)
-    progress.say("\n".join(["", *_aligned(lines), "", setting]))
+    progress.say("\n".join(["", *_table(accuracies), "", setting]))
     progress.say(
         f"the same as a picture in {directory}/accuracy.png\n"
         f"runs and results.json, .csv, .md in {directory}/{{standard,{','.join(DEFENCES)}}}\n"
@@ -137,23 +133,25 @@ def _evaluate(trained, programs, progress):
     return result, programs
 
 
-def _lines(results: "dict[str, SuiteResult]") -> list[list[str]]:
-    """Accuracy in %, a line for each attack and a column for each run."""
+def _accuracies(result: "SuiteResult") -> dict[str, float]:
+    """Robust accuracy, 0–1, by attack and steps."""
     from jaxmoe.attacks import find_attack
 
-    first = next(iter(results.values()))
-    lines = [["accuracy %", *results]]
-    for row in first.rows:
-        name = row.attack if row.steps is None else f"{find_attack(row.attack).title}-{row.steps}"
-        accuracies = [r.row(row.attack, row.epsilon).robust_accuracy for r in results.values()]
-        lines.append([name, *(f"{100 * value:.1f}" for value in accuracies)])
-    return lines
+    def name(row):
+        return row.attack if row.steps is None else f"{find_attack(row.attack).title}-{row.steps}"
+
+    return {name(row): row.robust_accuracy for row in result.rows}
 
 
-def _aligned(lines: list[list[str]]) -> list[str]:
+def _table(accuracies: dict[str, dict[str, float]]) -> list[str]:
+    """Accuracy in %, a line for each attack and a column for each run."""
+    lines = [["accuracy %", *accuracies]]
+    for name in next(iter(accuracies.values())):
+        lines.append([name, *(f"{100 * found[name]:.1f}" for found in accuracies.values())])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return [
-        "  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)) for line in lines
+        "  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)).rstrip()
+        for line in lines
     ]
 
 

@@ -51,16 +51,16 @@ class ThreatModel:
         low, high = self.bounds
         if not low < high:
             raise ValueError(f"threat.bounds: {self.bounds} is not (low, high) with low < high")
-        if isinstance(self.epsilon, int | float) and not 0 <= self.epsilon < float("inf"):
-            raise ValueError(f"threat.epsilon: {self.epsilon} is not a finite number ≥ 0")
+        if isinstance(self.epsilon, str | bytes):
+            raise ValueError(f"threat.epsilon: {self.epsilon!r} is not a number")
         plain = isinstance(self.epsilon, int | float)
-        if self.norm == "linf" and plain and self.epsilon > high - low:
+        if plain and not 0 <= self.epsilon < float("inf"):
+            raise ValueError(f"threat.epsilon: {self.epsilon} is not a finite number ≥ 0")
+        if plain and self.norm == "linf" and self.epsilon > high - low:
             raise ValueError(
                 f"threat.epsilon: {self.epsilon:g} is more than a pixel from {low:g} to {high:g} "
                 "can change; expected ε in its unit, such as 8/255"
             )
-        if isinstance(self.epsilon, str | bytes):
-            raise ValueError(f"threat.epsilon: {self.epsilon!r} is not a number")
 
     def project(
         self, x_adv: Float[Array, "batch ..."], x: Float[Array, "batch ..."]

@@ -93,7 +93,8 @@ def targeted_pgd(
         def objective(target):
             return lambda x_adv: _toward(apply(params, x_adv), target)
 
-        return targets_of(apply(params, x), y, settings), objective
+        targets = likeliest_targets(apply(params, x), y, settings.targets, settings.first_target)
+        return targets, objective
 
     return _one_by_one(model, threat, settings, constant_step, plan)
 
@@ -141,7 +142,8 @@ def targeted_expert_attack(
             away = expert_loss(mixture, params, x, target, routing, lam=0.0, settings=settings)
             return lambda x_adv: -away(x_adv)
 
-        return targets_of(mixture.apply(params, x), y, settings), objective
+        logits = mixture.apply(params, x)
+        return likeliest_targets(logits, y, settings.targets, settings.first_target), objective
 
     return _one_by_one(mixture, threat, settings, constant_step, plan)
 
@@ -164,7 +166,8 @@ def targeted_joint_attack(
             whole = model_loss(mixture, settings, params, x, target, classification=_toward)
             return lambda x_adv: whole(x_adv) + settings.gamma2 * router(x_adv)
 
-        return targets_of(mixture.apply(params, x), y, settings), objective
+        logits = mixture.apply(params, x)
+        return likeliest_targets(logits, y, settings.targets, settings.first_target), objective
 
     return _one_by_one(mixture, threat, settings, temporal_step, plan)
 
@@ -211,11 +214,6 @@ def _one_by_one(model: Model, threat: ThreatModel, settings: AttackSettings, ste
         return over_attempts(key, x, climb, targets, settings.restarts)
 
     return attack
-
-
-def targets_of(logits: Array, y: Array, settings: AttackSettings) -> Int[Array, "targets batch"]:
-    """The likeliest wrong classes that the settings ask for."""
-    return likeliest_targets(logits, y, settings.targets, settings.first_target)
 
 
 def _toward(logits: Array, target: Array) -> Float[Array, " batch"]:

@@ -58,6 +58,9 @@ def number(text: str) -> float:
         ) from None
 
 
+COUNTS = ("steps", "restarts", "queries", "targets")  # of `AttackSettings`, as options
+
+
 def add_attack_options(parser: Parser, example: str) -> None:
     """The options of every command that attacks runs; `example` has names of attacks."""
     add = parser.add_argument

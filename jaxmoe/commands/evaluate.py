@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxmoe.commands.arguments import (
+    COUNTS,
     Parser,
     RunFailedError,
     Stopped,
@@ -43,7 +44,6 @@ _EXAMPLE = """examples:
 
 
 JOURNAL = "evaluation.journal"
-CASCADE_NUMBERS = ("steps", "restarts", "queries", "targets")
 NUMBERS = ("alpha", "temporal_alpha", "decay", "lam", "gamma1", "gamma2")
 
 
@@ -144,7 +144,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     seed = defaults.seed if options.seed is None else options.seed
     norm = chosen_norm(options, experiment.threat.norm)
     check_attack_options(epsilons, norm, seed, batch_size=batch_size)
-    given = {name: getattr(options, name, None) for name in (*CASCADE_NUMBERS, *NUMBERS)}
+    given = {name: getattr(options, name, None) for name in (*COUNTS, *NUMBERS)}
     changes = {name: value for name, value in given.items() if value is not None}
     settings = dataclasses.replace(evaluation_settings(experiment), **changes)
 
@@ -153,7 +153,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     gradients = getattr(options, "gradient", None) or [settings.gradient]
     plan = Plan(attacks, epsilons, settings, gradients, seed, batch_size, checkpoint, norm)
     own = [name for name in attacks if name in CASCADES and name != CUSTOM]
-    ignored = [f"--{name}" for name in CASCADE_NUMBERS if given[name] is not None]
+    ignored = [f"--{name}" for name in COUNTS if given[name] is not None]
     with make_progress() as progress:
         trained = load(folder, options.checkpoint, data_progress=progress.data, **moved)
         if not trained.finished:

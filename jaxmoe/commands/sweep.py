@@ -116,7 +116,8 @@ def _sweep(options: argparse.Namespace, output: pathlib.Path) -> None:
         "rows": rows,
     }
     write_text(output / "sweep.json", json.dumps(record, indent=1) + "\n")
-    title = f"{output.parent.name}: {rows[0]['n']} {split} clips, seed {plan.seed}"
+    name = pathlib.Path(options.run).resolve().name
+    title = f"{name}: {rows[0]['n']} {split} clips, seed {plan.seed}"
     if values:
         title += ", the strongest setting of each attack"
     plot_curves(result.curves(), result.clean_accuracy, output / "sweep.png", title, record["norm"])

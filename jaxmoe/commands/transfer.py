@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxmoe.commands.arguments import (
+    COUNTS,
     Parser,
     RunFailedError,
     Stopped,
@@ -169,7 +170,7 @@ def _plan(
     if options.norm is None:
         norms = [experiment.threat.norm for experiment in experiments]
         _check_alike("threat.norm", norms, folders, "choose one with --norm")
-    given = {name: getattr(options, name) for name in ("steps", "restarts", "queries", "targets")}
+    given = {name: getattr(options, name) for name in COUNTS}
     changes = {name: value for name, value in given.items() if value is not None}
     settings = dataclasses.replace(evaluation_settings(first), **changes)
     norm = chosen_norm(options, first.threat.norm)

@@ -26,9 +26,8 @@ from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.evaluation.guards import (
     Attacked,
     check_attack,
-    check_finite_outputs,
-    check_pixels,
-    check_scored_labels,
+    check_batch,
+    check_clean,
     same_pass,
 )
 from jaxmoe.evaluation.journal import Journal, batch_digest, fingerprint
@@ -232,10 +231,9 @@ class _Sweep(NamedTuple):
         """Runs the clips without an attack."""
         correct, logits, indices, digest = [], [], [], hashlib.sha256()
         for batch in batches:
-            check_pixels(np.asarray(batch["clip"])[batch["valid"]])
+            check_batch(batch)
             outputs = jax.device_get(self.programs.clean(self.params, batch)[0])
-            check_finite_outputs(outputs.finite, batch, CLEAN, 0.0)
-            check_scored_labels(self.programs.metric, batch, outputs.logits)
+            check_clean(outputs, batch, self.programs.metric, CLEAN)
             correct.append(outputs.correct[batch["valid"]])
             logits.append(outputs.logits)
             indices.append(np.asarray(batch["index"]))

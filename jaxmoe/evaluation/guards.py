@@ -1,6 +1,6 @@
 """What must hold of everything that an attack returns, and the errors where it does not."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxmoe.attacks import AttackResult
 from jaxmoe.evaluation.metrics import accuracy
-from jaxmoe.evaluation.scoring import Scores, Verdict
+from jaxmoe.evaluation.scoring import Metric, Outputs, Scores, Verdict
 
 # Beyond it, ‖δ‖ > ε is no rounding error; relative where ε > 1, as float32 is.
 _TOLERANCE = 1e-6
@@ -32,7 +32,7 @@ class ThreatViolation(AssertionError):  # noqa: N818
 
 
 def check_batch(batch: dict[str, np.ndarray]) -> None:
-    """A dict of all that a batch has; raises a ValueError otherwise."""
+    """A dict of all that a batch has, with pixels; raises a ValueError otherwise."""
     names = ("clip", "label", "index", "valid")
     missing = [name for name in names if not isinstance(batch, dict) or name not in batch]
     if missing:
@@ -40,6 +40,7 @@ def check_batch(batch: dict[str, np.ndarray]) -> None:
             f"batches: a {type(batch).__name__} without {', '.join(missing)}; expected dicts with "
             f"{', '.join(names)}"
         )
+    check_pixels(np.asarray(batch["clip"])[batch["valid"]])
 
 
 def check_pixels(clip: np.ndarray) -> None:
@@ -65,11 +66,16 @@ def check_labels(label: np.ndarray, classes: int) -> None:
         )
 
 
-def check_scored_labels(metric: Callable, batch: dict, logits: np.ndarray) -> None:
-    """The same of a batch's valid clips, where the metric is `accuracy`."""
+def check_clean(outputs: Outputs, batch: dict, metric: Metric, name: str) -> None:
+    """The model's outputs on clean clips are finite and, for `accuracy`, labels are its classes.
+
+    Raises:
+      ValueError, NonFiniteError: they are not.
+    """
+    check_finite_outputs(outputs.finite, batch, name, 0.0)
     valid = np.asarray(batch["valid"])
     if metric is accuracy and valid.any():
-        check_labels(np.asarray(batch["label"])[valid], logits.shape[-1])
+        check_labels(np.asarray(batch["label"])[valid], outputs.logits.shape[-1])
 
 
 class Attacked(NamedTuple):

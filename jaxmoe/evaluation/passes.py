@@ -22,10 +22,8 @@ from jaxmoe.evaluation.guards import (
     DIFFERENT_PASS,
     check_attack,
     check_batch,
-    check_finite_outputs,
-    check_pixels,
+    check_clean,
     check_same_pass,
-    check_scored_labels,
     same_pass,
 )
 from jaxmoe.evaluation.journal import Journal, batch_digest
@@ -92,11 +90,9 @@ class Passes:
         self.begin(CLEAN)
         for batch in self.batches():
             check_batch(batch)
-            check_pixels(np.asarray(batch["clip"])[batch["valid"]])
             result, batch_seconds = self.programs.clean(self.params, batch)
             result = jax.device_get(result)
-            check_finite_outputs(result.finite, batch, CLEAN, 0.0)
-            check_scored_labels(self.programs.metric, batch, result.logits)
+            check_clean(result, batch, self.programs.metric, CLEAN)
             outputs.append(result)
             batches.append({name: np.asarray(batch[name]) for name in ("index", "label", "valid")})
             if len(probes) < probe_batches:

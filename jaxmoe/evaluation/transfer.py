@@ -24,10 +24,9 @@ from jaxmoe.attacks.universal import Delta, universal_attack
 from jaxmoe.evaluation.guards import (
     DIFFERENT_PASS,
     check_attack,
-    check_finite_outputs,
-    check_pixels,
+    check_batch,
+    check_clean,
     check_same_pass,
-    check_scored_labels,
 )
 from jaxmoe.evaluation.journal import Journal, batch_digest, fingerprint
 from jaxmoe.evaluation.metrics import accuracy
@@ -216,11 +215,10 @@ class _Run:
         logits, digest = [], hashlib.sha256()
         for batch in self.batches():
             self._report(CLEAN)
-            check_pixels(np.asarray(batch["clip"])[batch["valid"]])
+            check_batch(batch)
             for target, (model, params) in self.targets.items():
                 outputs = jax.device_get(self.programs[model].clean(params, batch)[0])
-                check_finite_outputs(outputs.finite, batch, f"{CLEAN} on {target}", 0.0)
-                check_scored_labels(self.programs[model].metric, batch, outputs.logits)
+                check_clean(outputs, batch, self.programs[model].metric, f"{CLEAN} on {target}")
                 correct[target].append(outputs.correct)
                 logits.append(outputs.logits)
             digest.update(batch_digest(batch))

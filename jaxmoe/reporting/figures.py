@@ -3,9 +3,13 @@
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from jaxmoe.attacks import ATTACKS
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # What an attack is aimed at shows in its line, its place among attacks on the same in its colour.
 _LINES = {"model": "-", "router": "--", "experts": ":", "joint": "-."}
@@ -58,15 +62,10 @@ def plot_curves(
       title: what the clips were.
       norm: decides the unit of the axis: grey levels for `"linf"`.
     """
-    # Not pyplot: it has a global state and may look for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     height = max(4.0, 0.8 + 0.2 * len(curves))  # inches, of which the legend's lines take 0.2 each
-    figure = Figure(figsize=(7.2, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.2, height)
     axes = figure.add_subplot()
     grey_levels = norm == "linf"
     scale = 255 if grey_levels else 1
@@ -110,12 +109,9 @@ def plot_bars(
       path: of the PNG file.
       title: what the accuracies are of.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     path = pathlib.Path(path)
-    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure = new_figure(7.2, 4.0)
     axes = figure.add_subplot()
     width = 0.8 / len(accuracies)
     for place, (model, found) in enumerate(accuracies.items()):
@@ -131,6 +127,17 @@ def plot_bars(
     figure.legend(loc="outside lower center", ncols=len(accuracies), fontsize="small")
     figure.savefig(path, dpi=150)
     return path
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure that can be saved as PNG; sizes in inches."""
+    # Not pyplot: it has a global state and may look for a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def _style(attack: str) -> dict[str, str | float]:

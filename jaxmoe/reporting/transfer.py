@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TextIO
 
 from jaxmoe.evaluation.transfer import TransferRow
+from jaxmoe.reporting.figures import new_figure
 from jaxmoe.reporting.results import as_csv, markdown_table, write_text
 from jaxmoe.reporting.tables import print_table
 from jaxmoe.threat import format_epsilon
@@ -77,18 +78,13 @@ def plot_transfer(rows: Sequence[TransferRow], path: str | os.PathLike) -> pathl
     Returns:
       The file's path.
     """
-    # Not pyplot: it has a global state and may look for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     found = matrices(rows)
     across = len(dict.fromkeys(row.epsilon for row in rows))
     down = len(found) // across
     # Inches that a cell, and the names beside it, need to be read.
     width = across * (2.0 + 0.8 * len(found[0].targets))
     height = down * (1.5 + 0.4 * len(found[0].lines))
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, height)
     for axes, matrix in zip(figure.subplots(down, across, squeeze=False).flat, found, strict=True):
         _draw(axes, matrix)
     figure.savefig(path, dpi=120)

@@ -49,7 +49,7 @@ class ExpertConfig:
     depth: Literal[10, 18, 34] = 10  # layers; 10 has one block a stage
     width: int = 16  # channels of the first stage
     stage_sizes: tuple[int, ...] | None = None  # blocks per stage, instead of the depth's
-    stem: Literal["hara", "small"] = "small"  # 7 × 7 × 7 and a max pool, or 3 × 3 × 3 alone
+    stem: Literal["large", "small"] = "small"  # 7 × 7 × 7 and a max pool, or 3 × 3 × 3 alone
     stem_strides: tuple[int, int, int] = (1, 2, 2)  # of the stem: time, height, width
     norm: Literal["group", "frozen_batch"] = "group"  # frozen_batch is for imported weights
     dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 rounds pixels to half a grey level

@@ -22,7 +22,7 @@ def build_mixture(experiment: Experiment, num_classes: int) -> Mixture:
     expert, mixture, router = experiment.expert, experiment.mixture, experiment.router
     dtype = jnp.dtype(expert.dtype)
     expert_module = build_expert(
-        "resnet3d",
+        "resnet",
         num_classes=num_classes,
         depth=expert.depth,
         width=expert.width,

@@ -24,7 +24,7 @@ from jaxmoe.config import (
 def config() -> Experiment:
     return Experiment(
         data=DataConfig(name="ucf101", resolution=128, frames=16, size=112, flip=True, workers=8),
-        expert=ExpertConfig(depth=18, width=64, stem="hara"),
+        expert=ExpertConfig(depth=18, width=64, stem="large"),
         router=RouterConfig(name="conv", width=16),
         mixture=MixtureConfig(experts=4, top_k=1, balance_weight=1.5),
         threat=ThreatConfig(epsilon=8 / 255),

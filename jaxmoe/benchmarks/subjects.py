@@ -28,7 +28,7 @@ def dtypes() -> tuple[str, ...]:
 def resnet(dtype: str = "float32") -> nn.Module:
     """A 3D ResNet of width 32, four stages of one block."""
     return build_expert(
-        "resnet3d",
+        "resnet",
         num_classes=CLASSES,
         width=32,
         stage_sizes=(1, 1, 1, 1),
@@ -39,7 +39,7 @@ def resnet(dtype: str = "float32") -> nn.Module:
 
 def small_resnet() -> nn.Module:
     """A 3D ResNet of two stages, where what is counted does not depend on the size."""
-    return build_expert("resnet3d", num_classes=CLASSES, width=8, stage_sizes=(1, 1), stem="small")
+    return build_expert("resnet", num_classes=CLASSES, width=8, stage_sizes=(1, 1), stem="small")
 
 
 def clips(batch: int, frames: int, size: int) -> tuple[jax.Array, jax.Array]:
@@ -60,7 +60,7 @@ def even_mixture(num_experts: int, dtype: str = "float32") -> tuple[Mixture, Any
     """
     # Two stages: a third of the time to compile of four, and the dispatch is the same.
     expert = build_expert(
-        "resnet3d",
+        "resnet",
         num_classes=CLASSES,
         width=24,
         stage_sizes=(1, 1),

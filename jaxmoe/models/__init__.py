@@ -1,20 +1,21 @@
 """Models: the `conv` primitive, experts, routers, norms.
 
 Experts and routers are Flax Linen modules, because their `init` and `apply` are pure functions.
-Clips are `[B, T, H, W, C]` floats in [0, 1].
+Clips are `[B, T, H, W, C]` floats in [0, 1], images `[B, H, W, C]`.
 """
 
 from jaxmoe.models.conv import Conv, conv
 from jaxmoe.models.norm import FrozenBatchNorm, GroupNorm, Normalize
 from jaxmoe.models.pool import average_pool_to, max_pool
 from jaxmoe.models.registry import EXPERTS, ROUTERS, build_expert, build_router
-from jaxmoe.models.resnet3d import BasicBlock3D, ResNet3D
+from jaxmoe.models.resnet import BasicBlock, ResNet
 from jaxmoe.models.routers import ConvRouter, LinearRouter, PooledRouter
+from jaxmoe.models.vit import TransformerBlock, VisionTransformer
 
 __all__ = [
     "EXPERTS",
     "ROUTERS",
-    "BasicBlock3D",
+    "BasicBlock",
     "Conv",
     "ConvRouter",
     "FrozenBatchNorm",
@@ -22,7 +23,9 @@ __all__ = [
     "LinearRouter",
     "Normalize",
     "PooledRouter",
-    "ResNet3D",
+    "ResNet",
+    "TransformerBlock",
+    "VisionTransformer",
     "average_pool_to",
     "build_expert",
     "build_router",

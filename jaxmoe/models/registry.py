@@ -6,10 +6,11 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxmoe.models.resnet3d import ResNet3D
+from jaxmoe.models.resnet import ResNet
 from jaxmoe.models.routers import ConvRouter, LinearRouter, PooledRouter
+from jaxmoe.models.vit import VisionTransformer
 
-EXPERTS: dict[str, type[nn.Module]] = {"resnet3d": ResNet3D}
+EXPERTS: dict[str, type[nn.Module]] = {"resnet": ResNet, "vit": VisionTransformer}
 ROUTERS: dict[str, type[nn.Module]] = {
     "conv": ConvRouter,
     "linear": LinearRouter,

@@ -14,7 +14,7 @@ from jaxmoe.mixture import (
     stack_experts,
     with_router_noise,
 )
-from jaxmoe.models import PooledRouter, ResNet3D
+from jaxmoe.models import PooledRouter, ResNet
 
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 RNG = np.random.default_rng(0)
@@ -81,7 +81,7 @@ def test_a_batch_equals_its_clips_one_by_one_in_any_order(top_k):
 def test_a_batch_of_a_convolutional_mixture_equals_its_clips():
     moe = from_modules(
         PooledRouter(3, grid=(1, 2, 2)),
-        ResNet3D(5, width=4, stage_sizes=(1,), stem="small"),
+        ResNet(5, width=4, stage_sizes=(1,), stem="small"),
         num_experts=3,
     )
     x = jnp.asarray(np.random.default_rng(2).uniform(size=(4, 2, 4, 4, 1)), jnp.float32)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxmoe.models import ResNet3D, conv
+from jaxmoe.models import ResNet, conv
 
 STEPS = 3
 
@@ -109,7 +109,7 @@ def test_an_attack_does_not_pay_for_the_kernels_gradient():
 
 
 def test_a_resnet_in_a_loop_has_fast_convolutions_only(variables_of):
-    model = ResNet3D(3, width=4, stage_sizes=(1, 1), stem="small")
+    model = ResNet(3, width=4, stage_sizes=(1, 1), stem="small")
     x = jnp.abs(X[:, :2])
     params = variables_of(model, x)
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from jaxmoe.models import EXPERTS, ROUTERS, ResNet3D, build_expert, build_router
+from jaxmoe.models import EXPERTS, ROUTERS, ResNet, build_expert, build_router
 
 
 def test_an_expert_gets_its_fields():
-    expert = build_expert("resnet3d", num_classes=6, width=8)
-    assert isinstance(expert, ResNet3D)
+    expert = build_expert("resnet", num_classes=6, width=8)
+    assert isinstance(expert, ResNet)
     assert (expert.num_classes, expert.width) == (6, 8)
 
 
@@ -24,10 +24,10 @@ def test_every_expert_builds():
 @pytest.mark.parametrize(
     ("build", "name", "fields", "message"),
     [
-        (build_expert, "resnet3", {"num_classes": 6}, "did you mean 'resnet3d'"),
-        (build_expert, "resnet3d", {"num_clases": 6}, "did you mean 'num_classes'"),
-        (build_expert, "resnet3d", {}, "num_classes"),
-        (build_expert, "resnet3d", {"num_classes": 6, "depth": 7}, "depth must be one of"),
+        (build_expert, "resnt", {"num_classes": 6}, "did you mean 'resnet'"),
+        (build_expert, "resnet", {"num_clases": 6}, "did you mean 'num_classes'"),
+        (build_expert, "resnet", {}, "num_classes"),
+        (build_expert, "resnet", {"num_classes": 6, "depth": 7}, "depth must be one of"),
         (build_router, "cnov", {"num_experts": 2}, "did you mean 'conv'"),
         (build_router, "conv", {"expert": 2}, "did you mean 'num_experts'"),
     ],

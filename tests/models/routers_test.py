@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.models import ConvRouter, LinearRouter, PooledRouter, ResNet3D, average_pool_to
+from jaxmoe.models import ConvRouter, LinearRouter, PooledRouter, ResNet, average_pool_to
 
 ROUTERS = {
     "conv": ConvRouter(4, width=8),
@@ -65,7 +65,7 @@ def test_convolutional_router_costs_a_few_percent_of_an_expert():
         lowered = jax.jit(model.apply).lower(params, x)
         return lowered.cost_analysis()["flops"]
 
-    expert = ResNet3D(6, depth=10, width=32, stem="small")
+    expert = ResNet(6, depth=10, width=32, stem="small")
     assert flops(ConvRouter(4)) < 0.05 * flops(expert)
 
 

@@ -1,11 +1,11 @@
-"""The 3D ResNet against the paper's architecture and against finite differences."""
+"""The ResNet against the papers' architectures and against finite differences."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.models import ResNet3D
+from jaxmoe.models import ResNet
 
 
 def clips(shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
@@ -38,13 +38,24 @@ def expected_count(blocks, classes, width=64):
     [(10, (1, 1, 1, 1), 14.6), (18, (2, 2, 2, 2), 33.4), (34, (3, 4, 6, 3), 63.7)],
 )
 def test_parameters_are_those_of_the_paper(depth, blocks, millions):
-    params = shapes_of(ResNet3D(400, depth=depth), (1, 16, 112, 112, 3))["params"]
+    params = shapes_of(ResNet(400, depth=depth), (1, 16, 112, 112, 3))["params"]
     assert count(params) == expected_count(blocks, 400)
     assert round(count(params) / 1e6, 1) == millions
 
 
+def test_on_images_it_is_cifars_resnet18():
+    model = ResNet(10, depth=18, stem="small", stem_strides=(1, 1, 1))
+    # The usual count of the 32 × 32 network: 11.17 million with two numbers a normalised channel.
+    assert count(shapes_of(model, (1, 32, 32, 3))["params"]) == 11_173_962
+
+
+def test_on_images_it_is_imagenets_resnet18():
+    shapes = shapes_of(ResNet(1000, depth=18, stem_strides=(1, 2, 2)), (1, 224, 224, 3))
+    assert count(shapes["params"]) == 11_689_512  # torchvision's `resnet18`
+
+
 def test_stages_have_the_papers_shapes():
-    model = ResNet3D(400, depth=18)
+    model = ResNet(400, depth=18)
     shape = (1, 16, 112, 112, 3)
 
     def run(x):
@@ -62,8 +73,8 @@ def test_stages_have_the_papers_shapes():
     }
 
 
-def small(**fields) -> ResNet3D:
-    return ResNet3D(**{"num_classes": 3, "width": 4, "stage_sizes": (1, 1), **fields})
+def small(**fields) -> ResNet:
+    return ResNet(**{"num_classes": 3, "width": 4, "stage_sizes": (1, 1), **fields})
 
 
 @pytest.mark.parametrize(
@@ -71,12 +82,15 @@ def small(**fields) -> ResNet3D:
     [
         {"stem": "small"},
         {"stem": "small", "stem_strides": (1, 1, 1), "shortcut": "zero_pad"},
-        {"stem": "hara", "norm": "frozen_batch"},
+        {"stem": "large", "norm": "frozen_batch"},
         {"stem": "small", "dtype": jnp.bfloat16},
+        {"stem": "small", "stem_strides": (1, 1, 1), "shape": (3, 9, 8, 3)},
     ],
 )
 def test_a_clips_logits_do_not_depend_on_its_neighbours(fields, variables_of):
-    model, x = small(**fields), clips((3, 2, 9, 8, 3))
+    fields = dict(fields)
+    x = clips(fields.pop("shape", (3, 2, 9, 8, 3)))
+    model = small(**fields)
     params = variables_of(model, x)
     apply = jax.jit(model.apply)
     logits = apply(params, x)
@@ -140,6 +154,6 @@ def test_impossible_fields_are_one_line(fields, message):
     assert "\n" not in str(error.value)
 
 
-def test_an_image_is_no_clip():
-    with pytest.raises(ValueError, match=r"\[B, T, H, W, C\]"):
-        small().init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+def test_what_is_neither_clip_nor_image_is_refused():
+    with pytest.raises(ValueError, match=r"\[B, T, H, W, C\] or \[B, H, W, C\]"):
+        small().init(jax.random.key(0), jnp.zeros((1, 8, 8)))

@@ -1,6 +1,6 @@
-"""3D residual networks for video.
+"""Residual networks for clips and images: the same code with three or two spatial axes.
 
-Axes: B = batch, T H W = time, height, width, C = channels, K = classes.
+Axes: B = batch, *S = spatial ([T, H, W] or [H, W]), C = channels, K = classes.
 """
 
 import functools
@@ -19,16 +19,16 @@ from jaxmoe.models.precision import accumulation_dtype
 
 STAGE_SIZES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 NORMS = {"group": GroupNorm, "frozen_batch": FrozenBatchNorm}
-STEMS = ("hara", "small")
+STEMS = ("large", "small")
 SHORTCUTS = ("projection", "zero_pad")
 
 
-class BasicBlock3D(nn.Module):
-    """Two 3×3×3 convolutions and a shortcut, He et al. 2016, https://arxiv.org/abs/1512.03385.
+class BasicBlock(nn.Module):
+    """Two convolutions of width 3 and a shortcut, He et al. 2016, https://arxiv.org/abs/1512.03385.
 
     Attributes:
       features: output channels.
-      stride: in time, height and width, of the first convolution and of the shortcut.
+      stride: of the first convolution and of the shortcut, along every spatial axis.
       norm: builds a normalisation layer.
       shortcut: "projection" (option B) or "zero_pad" (option A), where the shape changes.
       dtype: of the computation.
@@ -42,10 +42,11 @@ class BasicBlock3D(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch time height width channels"]
-    ) -> Float[Array, "batch time2 height2 width2 features"]:
+        self, x: Float[Array, "batch *spatial channels"]
+    ) -> Float[Array, "batch *out_spatial features"]:
         """The block's output."""
-        size, pads = (3, 3, 3), ((1, 1),) * 3
+        rank = x.ndim - 2
+        size, pads = (3,) * rank, ((1, 1),) * rank
         y = Conv(self.features, size, self.stride, pads, dtype=self.dtype, name="conv1")(x)
         y = jax.nn.relu(self.norm(name="norm1")(y))
         y = Conv(self.features, size, 1, pads, dtype=self.dtype, name="conv2")(y)
@@ -53,29 +54,30 @@ class BasicBlock3D(nn.Module):
         if self.stride != 1 or x.shape[-1] != self.features:
             if self.shortcut == "projection":
                 x = Conv(
-                    self.features, (1, 1, 1), self.stride, "VALID", dtype=self.dtype, name="proj"
+                    self.features, (1,) * rank, self.stride, "VALID", dtype=self.dtype, name="proj"
                 )(x)
                 x = self.norm(name="norm_proj")(x)
             else:
-                x = x[:, :: self.stride, :: self.stride, :: self.stride]
-                x = jnp.pad(x, ((0, 0),) * 4 + ((0, self.features - x.shape[-1]),))
+                x = x[(slice(None), *(slice(None, None, self.stride),) * rank)]
+                x = jnp.pad(x, ((0, 0),) * (rank + 1) + ((0, self.features - x.shape[-1]),))
         return jax.nn.relu(x + y)
 
 
-class ResNet3D(nn.Module):
-    """3D ResNet with basic blocks, clips in, logits out.
+class ResNet(nn.Module):
+    """ResNet with basic blocks, clips or images in, logits out.
 
-    Hara et al. 2018, "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?",
-    table 1, https://arxiv.org/abs/1711.09577.
+    Of images it is that of He et al. 2016, https://arxiv.org/abs/1512.03385; of clips the 3D ResNet
+    of Hara et al. 2018, table 1, https://arxiv.org/abs/1711.09577.
 
     Attributes:
       num_classes: K.
       depth: 10, 18 or 34; sets the blocks per stage.
       width: channels of the first stage, doubled by every later one; 64 in the paper.
       stage_sizes: blocks per stage, in place of those of `depth`.
-      stem: "hara", 7×7×7 with stride (1, 2, 2) and a 3×3×3 maximum with stride 2; or "small",
-        3×3×3 with `stem_strides` and no pooling, for small clips.
-      stem_strides: of the stem's convolution; the default is (1, 2, 2).
+      stem: "large", a convolution of width 7 and a maximum over 3 with stride 2; or "small",
+        a convolution of width 3 and no pooling, for small inputs.
+      stem_strides: of the stem's convolution in time, height and width; images take the last two.
+        CIFAR's networks have "small" with strides of 1.
       shortcut: "projection" (option B) or "zero_pad" (option A).
       norm: "group", or "frozen_batch" for imported weights.
       mean: per channel, subtracted from the pixels.
@@ -87,7 +89,7 @@ class ResNet3D(nn.Module):
     depth: int = 18
     width: int = 64
     stage_sizes: Sequence[int] | None = None
-    stem: str = "hara"
+    stem: str = "large"
     stem_strides: Sequence[int] = (1, 2, 2)
     shortcut: str = "projection"
     norm: str = "group"
@@ -118,26 +120,28 @@ class ResNet3D(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch time height width channels"]
+        self, x: Float[Array, "batch *spatial channels"]
     ) -> Float[Array, "batch num_classes"]:
-        """Logits in float32 of clips with pixels in [0, 1].
+        """Logits in float32 of `x [B, T, H, W, C]` or `[B, H, W, C]`, pixels in [0, 1].
 
         Raises:
-          ValueError: `x` is not `[B, T, H, W, C]`.
+          ValueError: `x` is neither.
         """
-        if x.ndim != 5:
-            raise ValueError(f"x must be [B, T, H, W, C], got shape {x.shape}")
+        if x.ndim not in (4, 5):
+            raise ValueError(f"x must be [B, T, H, W, C] or [B, H, W, C], got shape {x.shape}")
+        rank = x.ndim - 2
         norm = functools.partial(NORMS[self.norm], dtype=self.dtype)
         x = Normalize(self.mean, self.std, self.dtype)(x)
-        size = 7 if self.stem == "hara" else 3
-        pads = ((size // 2, size // 2),) * 3
-        x = Conv(self.width, (size,) * 3, self.stem_strides, pads, dtype=self.dtype, name="stem")(x)
+        size = 7 if self.stem == "large" else 3
+        pads = ((size // 2, size // 2),) * rank
+        strides = tuple(self.stem_strides)[3 - rank :]
+        x = Conv(self.width, (size,) * rank, strides, pads, dtype=self.dtype, name="stem")(x)
         x = jax.nn.relu(norm(name="norm_stem")(x))
-        if self.stem == "hara":
-            x = max_pool(x, (3, 3, 3), (2, 2, 2), ((1, 1),) * 3)
+        if self.stem == "large":
+            x = max_pool(x, (3,) * rank, (2,) * rank, ((1, 1),) * rank)
         for stage, blocks in enumerate(self.stage_sizes or STAGE_SIZES[self.depth]):
             for block in range(blocks):
-                x = BasicBlock3D(
+                x = BasicBlock(
                     self.width * 2**stage,
                     2 if stage > 0 and block == 0 else 1,
                     norm,
@@ -147,5 +151,5 @@ class ResNet3D(nn.Module):
                 )(x)
             self.sow("intermediates", f"stage{stage + 1}", x)
         x = x.astype(accumulation_dtype(x.dtype))
-        x = jnp.mean(x, axis=(1, 2, 3))
+        x = jnp.mean(x, axis=tuple(range(1, x.ndim - 1)))
         return nn.Dense(self.num_classes, dtype=x.dtype, name="head")(x)

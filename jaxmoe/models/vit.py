@@ -1,0 +1,106 @@
+"""Vision transformers for images.
+
+Axes: B = batch, H W = height, width, C = channels, K = classes, N = tokens, D = their width.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from jaxmoe.models.conv import Conv
+from jaxmoe.models.norm import Normalize
+from jaxmoe.models.precision import accumulation_dtype
+
+
+class TransformerBlock(nn.Module):
+    """Attention and a perceptron, each after a layer norm and beside a shortcut.
+
+    Attributes:
+      heads: of the attention; D divides by it.
+      hidden: units of the perceptron.
+      dtype: of the computation.
+    """
+
+    heads: int
+    hidden: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
+        """The block's output."""
+        y = nn.LayerNorm(dtype=self.dtype, name="norm1")(x)
+        x = x + nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, name="attention")(y)
+        y = nn.LayerNorm(dtype=self.dtype, name="norm2")(x)
+        y = jax.nn.gelu(nn.Dense(self.hidden, dtype=self.dtype, name="mlp1")(y), approximate=False)
+        return x + nn.Dense(x.shape[-1], dtype=self.dtype, name="mlp2")(y)
+
+
+class VisionTransformer(nn.Module):
+    """ViT, images in, logits out, read from a class token; ViT-S/16 by default.
+
+    Dosovitskiy et al. 2021, section 3.1, https://arxiv.org/abs/2010.11929; the small one is that
+    of Touvron et al. 2021, table 1, https://arxiv.org/abs/2012.12877.
+
+    Attributes:
+      num_classes: K.
+      patch: height and width of a patch in pixels; H and W divide by it. CIFAR's 32 × 32 pixels
+        are four patches of 16: 4 suits them better.
+      width: D.
+      depth: blocks.
+      heads: of the attention; D divides by it.
+      mean: per channel, subtracted from the pixels.
+      std: per channel, divides the pixels.
+      dtype: of the computation; params stay float32, logits are float32 or wider.
+    """
+
+    num_classes: int
+    patch: int = 16
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    mean: Sequence[float] = (0.5,)
+    std: Sequence[float] = (0.5,)
+    dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self) -> None:
+        for name in ("num_classes", "patch", "width", "depth", "heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.width % self.heads:
+            raise ValueError(f"width must divide by heads = {self.heads}, got {self.width}")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch num_classes"]:
+        """Logits in float32 of `x [B, H, W, C]`, pixels in [0, 1].
+
+        Raises:
+          ValueError: `x` has another rank, or H or W does not divide into patches.
+        """
+        if x.ndim != 4 or x.shape[1] % self.patch or x.shape[2] % self.patch:
+            raise ValueError(
+                f"x must be [B, H, W, C], H and W multiples of {self.patch}, got shape {x.shape}"
+            )
+        x = Normalize(self.mean, self.std, self.dtype)(x)
+        size = (self.patch, self.patch)
+        x = Conv(self.width, size, size, "VALID", use_bias=True, dtype=self.dtype, name="patches")(
+            x
+        )
+        x = x.reshape(x.shape[0], -1, self.width)
+        token = self.param("class_token", nn.initializers.zeros_init(), (1, 1, self.width))
+        token = jnp.broadcast_to(token.astype(self.dtype), (x.shape[0], 1, self.width))
+        x = jnp.concatenate([token, x], axis=1)
+        small = nn.initializers.normal(0.02)
+        x = x + self.param("positions", small, (1, *x.shape[1:])).astype(self.dtype)
+        for block in range(self.depth):
+            name = f"block{block + 1}"
+            x = TransformerBlock(self.heads, 4 * self.width, self.dtype, name=name)(x)
+        x = nn.LayerNorm(dtype=self.dtype, name="norm")(x)[:, 0]
+        x = x.astype(accumulation_dtype(x.dtype))
+        return nn.Dense(self.num_classes, dtype=x.dtype, name="head")(x)

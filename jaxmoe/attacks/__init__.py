@@ -1,6 +1,6 @@
 """Attacks: one loop, objectives and updates that compose, and the papers' attacks made of them."""
 
-from jaxmoe.attacks.attack import Attack, constant_step, temporal_step
+from jaxmoe.attacks.attack import Attack, as_apply, constant_step, temporal_step
 from jaxmoe.attacks.auto_pgd import auto_pgd, auto_pgd_ratio, auto_pgd_targeted
 from jaxmoe.attacks.cascade import CASCADES, Cascade, Stage, stage
 from jaxmoe.attacks.component_attacks import (
@@ -27,6 +27,7 @@ from jaxmoe.attacks.gradient_attacks import fgsm, lipschitz_attack, mi_fgsm, mod
 from jaxmoe.attacks.objectives import (
     cross_entropy,
     difference_of_logits_ratio,
+    kl_divergence,
     lipschitz_quotient,
     margin,
     router_output,
@@ -73,6 +74,7 @@ __all__ = [
     "Randomized",
     "Stage",
     "apply_universal",
+    "as_apply",
     "auto_pgd",
     "auto_pgd_ratio",
     "auto_pgd_targeted",
@@ -94,6 +96,7 @@ __all__ = [
     "guided_router_attack",
     "joint_attack",
     "joint_guided_attack",
+    "kl_divergence",
     "lipschitz_attack",
     "lipschitz_expert_attack",
     "lipschitz_quotient",

@@ -25,6 +25,18 @@ def cross_entropy(
     return _mean_over_positions(losses)
 
 
+def kl_divergence(
+    logits: Float[Array, "batch ... classes"], other: Float[Array, "batch ... classes"]
+) -> Float[Array, " batch"]:
+    """KL(p ‖ q) = Σ_k p_k (log p_k − log q_k), mean over the dense axes if there are any.
+
+    p and q are the softmax of `logits` and `other`; both are differentiated. It is computed from
+    their logarithms, so that probabilities may be as small as they like.
+    """
+    log_p, log_q = jax.nn.log_softmax(logits), jax.nn.log_softmax(other)
+    return _mean_over_positions(jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1))
+
+
 def margin(
     logits: Float[Array, "batch ... classes"], labels: Int[Array, "batch ..."]
 ) -> Float[Array, " batch"]:

@@ -101,11 +101,11 @@ class Programs:
         """Scores of adversarial clips by the hard forward, and the seconds that they took."""
         outputs, seconds = self._outputs(params, x_adv, batch["label"])
 
-        def program(x_adv, clip, label, outputs, clean, epsilon):
+        def program(params, x_adv, clip, label, outputs, clean, epsilon):
             threat, x = ThreatModel(self.norm, epsilon), to_pixels(clip)
-            return score(self.model, self.metric, threat, x_adv, x, label, outputs, clean)
+            return score(self.model, self.metric, threat, params, x_adv, x, label, outputs, clean)
 
-        inputs = x_adv, batch["clip"], batch["label"], outputs, clean, jnp.float32(epsilon)
+        inputs = params, x_adv, batch["clip"], batch["label"], outputs, clean, jnp.float32(epsilon)
         scores, more_seconds = self.timed("score", program, *inputs)
         return scores, seconds + more_seconds
 

@@ -90,6 +90,7 @@ def score(
     model: Model,
     metric: Metric,
     threat: ThreatModel,
+    params: Any,
     x_adv: Array,
     x: Array,
     y: Array,
@@ -102,6 +103,7 @@ def score(
       model: what was attacked.
       metric: says what is right in the isolated forms.
       threat: what the attack was allowed.
+      params: of the model.
       x_adv: the adversarial clips.
       x: the clean clips.
       y: their labels.
@@ -125,8 +127,8 @@ def score(
         metrics.choice_flips(outputs.router, clean.router),
         metrics.routing_iou(outputs.router, clean.router, model.top_k),
         metrics.routing_entropy(outputs.router),
-        metric(combine_experts(model, outputs.router, clean.experts), y),
-        metric(combine_experts(model, clean.router, outputs.experts), y),
+        metric(combine_experts(model, params, x, outputs.router, clean.experts), y),
+        metric(combine_experts(model, params, x, clean.router, outputs.experts), y),
     )
 
 

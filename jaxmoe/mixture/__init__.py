@@ -1,8 +1,10 @@
 """Mixtures: how one is built, how clips are routed and dispatched, how its gradient is seen."""
 
 from jaxmoe.mixture.dispatch import dispatch
+from jaxmoe.mixture.dual import dual_mixture, robust_part, with_alpha
 from jaxmoe.mixture.gradient_modes import GRADIENT_MODES, GradientMode, with_gradient
 from jaxmoe.mixture.mixture import (
+    Head,
     Mixture,
     apply_dense,
     apply_soft,
@@ -10,7 +12,9 @@ from jaxmoe.mixture.mixture import (
     combine_outputs,
     from_functions,
     from_modules,
+    no_head,
     stack_experts,
+    with_head,
     with_route,
     with_router_noise,
 )
@@ -32,6 +36,7 @@ __all__ = [
     "Balance",
     "Combine",
     "GradientMode",
+    "Head",
     "Mixture",
     "Routing",
     "apply_dense",
@@ -41,11 +46,16 @@ __all__ = [
     "combine_experts",
     "combine_outputs",
     "dispatch",
+    "dual_mixture",
     "expert_load",
     "from_functions",
     "from_modules",
+    "no_head",
+    "robust_part",
     "stack_experts",
+    "with_alpha",
     "with_gradient",
+    "with_head",
     "with_route",
     "with_router_noise",
 ]

@@ -18,6 +18,13 @@ from jaxmoe.mixture.routing import COMBINES, Combine, choose
 
 Params = Any
 Clips = Float[Array, "batch ..."]
+Head = Callable[[Params, Clips, Float[Array, "batch ..."]], Float[Array, "batch ..."]]
+
+
+def no_head(params: Params, x: Clips, output: Array) -> Array:
+    """The weighted sum of the experts as it is."""
+    del params, x
+    return output
 
 
 class Mixture(NamedTuple):
@@ -34,6 +41,8 @@ class Mixture(NamedTuple):
       num_experts: M.
       top_k: experts that `apply` runs on a clip.
       combine: how router weights become combine weights (`routing.choose`).
+      head: `(params, x, Σ_i c_i E_i(x)) -> [B, K]`, what comes after the experts: nothing, as a
+        rule. Its params are parts of their own beside `"router"` and `"experts"`.
     """
 
     init: Callable[[Key[Array, ""], Clips], Params]
@@ -45,6 +54,7 @@ class Mixture(NamedTuple):
     num_experts: int
     top_k: int
     combine: Combine
+    head: Head = no_head
 
 
 def from_functions(
@@ -149,7 +159,7 @@ def with_route(
     """The mixture with another `route`, and an `apply` that follows it.
 
     `_replace(route=…)` alone would leave `apply` where it was. An `apply` of one's own is replaced:
-    it is made from `route`, `select`, `experts` and `combine`.
+    it is made from `route`, `select`, `experts`, `combine` and `head`.
     """
     mixture = mixture._replace(route=route)
 
@@ -157,9 +167,15 @@ def with_route(
         if mixture.top_k == mixture.num_experts:
             return apply_dense(mixture, params, x)
         routing = choose(route(params, x), mixture.top_k, mixture.combine)
-        return combine_outputs(mixture.select(params, x, routing.experts), routing.weights)
+        outputs = mixture.select(params, x, routing.experts)
+        return mixture.head(params, x, combine_outputs(outputs, routing.weights))
 
     return mixture._replace(apply=apply)
+
+
+def with_head(mixture: Mixture, head: Head) -> Mixture:
+    """The mixture with another `head`, and an `apply` that ends with it."""
+    return with_route(mixture._replace(head=head), mixture.route)
 
 
 def with_router_noise(mixture: Mixture, noise: Float[Array, "batch experts"]) -> Mixture:
@@ -226,24 +242,32 @@ def stack_experts(experts: Sequence[Params]) -> Params:
 
 def apply_dense(mixture: Mixture, params: Params, x: Clips) -> Float[Array, "batch ..."]:
     """F(x) by running every expert on every clip: the reference that `apply` must equal."""
-    return combine_experts(mixture, mixture.route(params, x), mixture.experts(params, x))
+    return combine_experts(mixture, params, x, mixture.route(params, x), mixture.experts(params, x))
 
 
 def combine_experts(
     mixture: Mixture,
+    params: Params,
+    x: Clips,
     router_logits: Float[Array, "batch experts"],
     expert_outputs: Float[Array, "experts batch ..."],
 ) -> Float[Array, "batch ..."]:
-    """F from outputs of its router and of all its experts, which may have seen different inputs."""
+    """F from outputs of its router and of all its experts, which may have seen other inputs than x.
+
+    `x` is what the head sees.
+    """
     routing = choose(router_logits, mixture.top_k, mixture.combine)
     outputs = jnp.moveaxis(expert_outputs, 0, 1)
-    return combine_outputs(_take(outputs, routing.experts), routing.weights)
+    return mixture.head(
+        params, x, combine_outputs(_take(outputs, routing.experts), routing.weights)
+    )
 
 
 def apply_soft(mixture: Mixture, params: Params, x: Clips) -> Float[Array, "batch ..."]:
     """The soft mixture Σ_i a_i(x) E_i(x) over all experts."""
     weights = jax.nn.softmax(mixture.route(params, x), axis=-1)
-    return combine_outputs(jnp.moveaxis(mixture.experts(params, x), 0, 1), weights)
+    outputs = jnp.moveaxis(mixture.experts(params, x), 0, 1)
+    return mixture.head(params, x, combine_outputs(outputs, weights))
 
 
 def combine_outputs(

@@ -1,7 +1,7 @@
 """A defence is a list of phases; a phase is an inner attack, a loss, and which parts move."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Array, Float, Int, Key
 
@@ -10,7 +10,7 @@ from jaxmoe.mixture import Balance, Mixture, Routing
 from jaxmoe.threat import ThreatModel
 
 Params = Any
-PARTS = frozenset({"router", "experts"})
+PARTS = frozenset({"router", "experts"})  # of every mixture; one with a head may have others
 
 
 class Found(NamedTuple):
@@ -19,6 +19,8 @@ class Found(NamedTuple):
     x_adv: Float[Array, "batch ..."]
     finite: Array | bool = True  # whether the attack saw only finite gradients
     routing: Routing | None = None  # a route that the loss keeps fixed
+    # Inputs that the experts are to withstand by themselves: [B, …], or [M, B, …], one each.
+    x_experts: Float[Array, "..."] | None = None
 
 
 PhaseAttack = Callable[
@@ -58,6 +60,9 @@ class RecipeOptions(NamedTuple):
     router_noise: float = 0.0  # standard deviation; of `apply` in losses, not in attacks
     weak_experts: int = 2  # of J-TLAT's second phase
     global_attack: str = "j-tlga"  # of J-TLAT's third phase
+    beta: float = 6.0  # β of the Kullback-Leibler terms of RT-ER, JTDMoE and TRADES
+    expert_attack: Literal["own", "shared"] = "own"  # what RT-ER's expert sees: its own δ, or F's
+    upper_moves: Literal["both", "standard"] = "both"  # in JTDMoE's upper level
 
 
 Recipe = Callable[[Mixture, ThreatModel, RecipeOptions], tuple[Phase, ...]]

@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, Key, UInt8
 from jaxmoe.mixture import Mixture, balance_loss, with_router_noise
 from jaxmoe.threat import ThreatModel, example_keys
 from jaxmoe.training.optimizer import Schedule
-from jaxmoe.training.phase import PARTS, Found, Params, Phase, Recipe, RecipeOptions
+from jaxmoe.training.phase import Found, Params, Phase, Recipe, RecipeOptions
 
 FROZEN_COLLECTION = "batch_stats"  # running statistics of imported weights: no gradient moves them
 
@@ -32,7 +32,7 @@ class TrainState(NamedTuple):
 
     step: Int[Array, ""]  # of this stage
     params: Params
-    optimizer: dict[str, optax.OptState]  # one for each of "router" and "experts"
+    optimizer: dict[str, optax.OptState]  # one for each part of the params
 
 
 Metrics = dict[str, Array]
@@ -41,7 +41,7 @@ TrainStep = Callable[[TrainState, Batch, Key[Array, ""]], tuple[TrainState, Metr
 
 def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step."""
-    states = {part: optimizer.init(params[part]) for part in sorted(PARTS)}
+    states = {part: optimizer.init(params[part]) for part in sorted(params)}
     return TrainState(jnp.zeros((), jnp.int32), params, states)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxmoe.mixture import Mixture, from_functions
-from jaxmoe.training import Batch
+from jaxmoe.training import Batch, to_float
 
 EXPERTS, CLASSES, SHAPE = 4, 3, (4, 3, 3, 1)
 
@@ -60,3 +60,12 @@ def mixture() -> Mixture:
 @pytest.fixture(scope="session")
 def params(mixture):
     return mixture.init(jax.random.key(0), None)
+
+
+@pytest.fixture(scope="session")
+def clips():
+    """Four clips, the same with noise, and their labels."""
+    batch = tiny_batch(4, seed=5)
+    x = to_float(jax.numpy.asarray(batch.clip))
+    noise = np.random.default_rng(1).uniform(-0.1, 0.1, x.shape).astype(np.float32)
+    return x, jax.numpy.clip(x + noise, 0, 1), batch.label

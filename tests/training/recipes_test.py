@@ -9,9 +9,9 @@ import pytest
 
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.threat import ThreatModel, example_keys
-from jaxmoe.training import RECIPES, Found, RecipeOptions, to_float
+from jaxmoe.training import RECIPES, Found, RecipeOptions
 from jaxmoe.training.recipes import dense, shared_expert
-from tests.training.conftest import CLASSES, EXPERTS, tiny_batch
+from tests.training.conftest import CLASSES, EXPERTS
 
 LAM = 0.03
 OPTIONS = RecipeOptions(AttackSettings(steps=3, lam=0.01), lam=LAM)
@@ -78,14 +78,6 @@ def compare(fast, slow, params):
     np.testing.assert_allclose(value, value_slow, rtol=1e-4)
     for a, b in zip(*map(jax.tree.leaves, (gradient, gradient_slow)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
-
-
-@pytest.fixture(scope="module")
-def clips():
-    batch = tiny_batch(4, seed=5)
-    x = to_float(jnp.asarray(batch.clip))
-    noise = np.random.default_rng(1).uniform(-0.1, 0.1, x.shape).astype(np.float32)
-    return x, jnp.clip(x + noise, 0, 1), batch.label
 
 
 def phases(mixture, recipe):

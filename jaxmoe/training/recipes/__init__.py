@@ -1,11 +1,20 @@
 """Recipes: each makes the phases of a training step from a mixture, a threat model and options."""
 
 from jaxmoe.training.phase import Recipe
-from jaxmoe.training.recipes.adversarial import at_m, global_phase, inner_attack, tlat
+from jaxmoe.training.recipes.adversarial import at_m, global_phase, inner_attack, tlat, trades
 from jaxmoe.training.recipes.j_tlat import j_tlat, router_phase, weak_experts_phase
+from jaxmoe.training.recipes.robust_experts import jtdmoe, rt_er
 from jaxmoe.training.recipes.standard import dense, shared_expert, standard
 
-RECIPES: dict[str, Recipe] = {"standard": standard, "at_m": at_m, "tlat": tlat, "j_tlat": j_tlat}
+RECIPES: dict[str, Recipe] = {
+    "standard": standard,
+    "at_m": at_m,
+    "trades": trades,
+    "tlat": tlat,
+    "j_tlat": j_tlat,
+    "rt_er": rt_er,
+    "jtdmoe": jtdmoe,
+}
 
 __all__ = [
     "RECIPES",
@@ -14,9 +23,12 @@ __all__ = [
     "global_phase",
     "inner_attack",
     "j_tlat",
+    "jtdmoe",
     "router_phase",
+    "rt_er",
     "shared_expert",
     "standard",
     "tlat",
+    "trades",
     "weak_experts_phase",
 ]

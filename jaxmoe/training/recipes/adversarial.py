@@ -1,10 +1,18 @@
-"""End-to-end adversarial training of the mixture: AT-M with PGD, TLAT with TLA-M."""
+"""End-to-end adversarial training of the mixture: AT-M with PGD, TRADES, TLAT with TLA-M."""
 
 import dataclasses
 
 import jax.numpy as jnp
 
-from jaxmoe.attacks import build_attack, cross_entropy, model_loss
+from jaxmoe.attacks import (
+    as_apply,
+    build_attack,
+    constant_step,
+    cross_entropy,
+    kl_divergence,
+    model_loss,
+    perturb,
+)
 from jaxmoe.mixture import Mixture
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training.phase import Found, Phase, PhaseAttack, PhaseLoss, RecipeOptions
@@ -18,6 +26,35 @@ def at_m(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple
         return cross_entropy(mixture.apply(params, found.x_adv), y)
 
     return (Phase("adversarial", inner_attack("pgd", mixture, threat, options), loss),)
+
+
+def trades(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[Phase, ...]:
+    """TRADES: CE(F(x), y) + β KL(F(x) ‖ F(x')), x' maximises the divergence, everything moves.
+
+    Zhang et al. 2019, section 4, https://arxiv.org/abs/1901.08573.
+    """
+    settings = options.attack
+    apply = as_apply(mixture, settings)
+
+    def attack(keys, params, x, y, previous):
+        del y, previous
+        clean = apply(params, x)
+        result = perturb(
+            keys,
+            x,
+            lambda x_adv: kl_divergence(clean, apply(params, x_adv)),
+            threat,
+            constant_step(threat, settings),
+            steps=settings.steps,
+            restarts=settings.restarts,
+        )
+        return Found(result.x_adv, jnp.all(result.finite))
+
+    def loss(params, x, y, found):
+        clean, attacked = mixture.apply(params, x), mixture.apply(params, found.x_adv)
+        return cross_entropy(clean, y) + options.beta * kl_divergence(clean, attacked)
+
+    return (Phase("trades", attack, loss),)
 
 
 def tlat(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[Phase, ...]:

@@ -16,42 +16,57 @@ from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.mixture.routing import Balance, Combine
 from jaxmoe.threat import Norm, ThreatModel
 
-DatasetName = Literal["synthetic_actions", "video_folder", "ucf101", "hmdb51"]
+DatasetName = Literal[
+    *("synthetic_actions", "video_folder", "ucf101", "hmdb51"),
+    *("synthetic_shapes", "image_folder", "npz", "cifar10", "tiny_imagenet"),
+]
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where clips come from and how they are cut."""
+    """Where clips or images come from and how they are cut."""
 
-    name: DatasetName = "synthetic_actions"  # rendered, or from videos in `directory`
-    directory: str | None = None  # the videos; synthetic_actions needs none
+    name: DatasetName = "synthetic_actions"  # rendered, or from files in `directory`
+    directory: str | None = None  # the files; npz: the file; synthetic ones and cifar10 need none
     manifest: str | None = None  # another manifest.csv, for other splits of the same videos
     split: int = 1  # official split of ucf101 and hmdb51, 1 to 3
     resolution: int | None = None  # shorter side of the stored frames; None is the builder's
-    frames: int = 16  # of a clip
-    size: int = 32  # H = W of a clip
+    frames: int = 16  # of a clip; images have no axis of time
+    size: int = 32  # H = W of a clip or image
     stride: int | None = None  # frames between two of a clip; None spreads them over the video
     flip: bool = False  # mirror training clips at random
+    padding: int = 0  # black pixels around training images before a crop; 4 is usual for CIFAR
     short: Literal["pad", "skip"] = "pad"  # what becomes of a video with fewer frames than a clip
     validation_fraction: float = 0.125  # held out of train where there is no validation split
     seed: int = 0  # of the held-out clips and of synthetic ones; apart from the run's
     workers: int = 0  # loader processes; 0 is threads of this one
     cache: str | None = None  # where prepared data is kept; None is ~/.cache/jaxmoe
-    train_clips: int = 1000  # of synthetic_actions
-    validation_clips: int = 100  # of synthetic_actions
-    test_clips: int = 200  # of synthetic_actions
+    train_clips: int = 1000  # of synthetic data
+    validation_clips: int = 100  # of synthetic data
+    test_clips: int = 200  # of synthetic data
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what a model sees: `[T, S, S, 3]`, of images `[S, S, 3]`."""
+        from jaxmoe.data.dataset import IMAGE_DATASETS  # takes a while, and help does not need it
+
+        image = (self.size, self.size, 3)
+        return image if self.name in IMAGE_DATASETS else (self.frames, *image)
 
 
 @dataclasses.dataclass(frozen=True)
 class ExpertConfig:
-    """The architecture that every expert has: a 3D ResNet."""
+    """The architecture that every expert has."""
 
-    depth: Literal[10, 18, 34] = 10  # layers; 10 has one block a stage
-    width: int = 16  # channels of the first stage
+    name: Literal["resnet", "vit"] = "resnet"  # of clips it is the 3D ResNet; vit is for images
+    depth: int = 10  # resnet: layers, 10, 18 or 34, 10 has one block a stage; vit: blocks
+    width: int = 16  # resnet: channels of the first stage; vit: of a token
     stage_sizes: tuple[int, ...] | None = None  # blocks per stage, instead of the depth's
-    stem: Literal["large", "small"] = "small"  # 7 × 7 × 7 and a max pool, or 3 × 3 × 3 alone
-    stem_strides: tuple[int, int, int] = (1, 2, 2)  # of the stem: time, height, width
+    stem: Literal["large", "small"] = "small"  # a window of 7 and a max pool, or of 3 alone
+    stem_strides: tuple[int, int, int] = (1, 2, 2)  # time, height, width; CIFAR's are 1
     norm: Literal["group", "frozen_batch"] = "group"  # frozen_batch is for imported weights
+    patch: int = 4  # vit: pixels of a patch's side
+    heads: int = 4  # vit: of the attention
     dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 rounds pixels to half a grey level
 
 
@@ -74,6 +89,7 @@ class MixtureConfig:
     balance: Balance = "switch"  # which balance loss
     balance_weight: float = 0.5  # of the balance loss; J-TLAT wants above 1
     router_noise: float = 0.0  # standard deviation, when experts are chosen in training; 1 / M, say
+    alpha: float | None = None  # α of a dual model, (1 − α) standard + α robust; None: no dual
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +115,11 @@ class OptimizerConfig:
 class TrainingConfig:
     """What is trained, and for how long."""
 
-    recipe: str = "standard"  # standard, at_m, tlat, j_tlat, or one with a name in RECIPES
+    recipe: str = "standard"  # a name in RECIPES: standard, at_m, j_tlat, rt_er, …
     epochs: int = 30  # of the recipe
     batch_size: int = 32  # over all devices
     initialize_from: str | None = None  # a run whose latest params are the start
+    initialize_standard_from: str | None = None  # of a dual model: the standard mixture's run
     shared_epochs: int = 0  # before all else, clean: one expert alone on all clips, then M copies
     shared_noise: float = 0.0  # relative size of the noise that tells the copies apart
     dense_epochs: int = 0  # after these, clean: every expert on every clip, before routing hardens
@@ -112,6 +129,9 @@ class TrainingConfig:
     global_attack: Literal["j-tlga", "tla-m"] = "j-tlga"  # J-TLAT's third phase
     weak_experts: int = 2  # J-TLAT's second phase
     lam: float = 1e-4  # λ in the losses that are minimised
+    beta: float = 6.0  # β of RT-ER, JTDMoE and TRADES
+    expert_attack: Literal["own", "shared"] = "own"  # RT-ER, JTDMoE: what attacks an expert
+    upper_moves: Literal["both", "standard"] = "both"  # JTDMoE's upper level
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,14 +233,43 @@ def validate(experiment: Experiment) -> Experiment:
         _check(0 <= epsilon < float("inf"), "evaluation.epsilons", epsilon, "finite numbers ≥ 0")
     for name in e.evaluation.attacks:
         canonical_name(name)
-    if e.data.name != "synthetic_actions":
-        _check(e.data.directory is not None, "data.directory", None, "the folder with the videos")
+    if e.data.name not in ("synthetic_actions", "synthetic_shapes", "cifar10"):
+        _check(
+            e.data.directory is not None, "data.directory", None, "the folder or file with the data"
+        )
+    _check_architecture(e)
+    _check_dual(e)
     return experiment
+
+
+def _check_architecture(e: Experiment) -> None:
+    if e.expert.name == "resnet":
+        _check(e.expert.depth in (10, 18, 34), "expert.depth", e.expert.depth, "10, 18 or 34")
+        return
+    field, image = "expert.name", len(e.data.shape) == 3
+    _check(image, field, "vit", f"resnet: data.name = {e.data.name} has clips, and vit sees images")
+    divides = e.data.size % e.expert.patch == 0
+    _check(divides, "expert.patch", e.expert.patch, f"a divisor of data.size = {e.data.size}")
+    divides = e.expert.width % e.expert.heads == 0
+    _check(divides, "expert.heads", e.expert.heads, f"a divisor of expert.width = {e.expert.width}")
+
+
+def _check_dual(e: Experiment) -> None:
+    alpha, recipe = e.mixture.alpha, e.training.recipe
+    _check(alpha is None or 0 <= alpha <= 1, "mixture.alpha", alpha, "a number from 0 to 1")
+    if recipe == "jtdmoe":
+        _check(alpha is not None, "mixture.alpha", None, "from 0 to 1: jtdmoe trains a dual model")
+    elif recipe == "rt_er":
+        experts = e.mixture.experts
+        _check(experts > 1, "mixture.experts", experts, "at least 2: rt_er has a second choice")
+    source = e.training.initialize_standard_from
+    field = "training.initialize_standard_from"
+    _check(source is None or alpha is not None, field, source, "a dual model, mixture.alpha")
 
 
 _AT_LEAST_ONE = {
     "data": ("frames", "size"),
-    "expert": ("width",),
+    "expert": ("width", "depth", "patch", "heads"),
     "router": ("width",),
     "mixture": ("experts", "top_k"),
     "training": ("epochs", "batch_size", "weak_experts"),
@@ -231,8 +280,11 @@ _AT_LEAST_ONE = {
 _NOT_NEGATIVE = {
     "mixture": ("balance_weight", "router_noise"),
     "optimizer": ("weight_decay", "gradient_clip"),
-    "training": ("shared_epochs", "shared_noise", "dense_epochs", "standard_epochs", "lam"),
-    "data": ("workers", "seed"),
+    "training": (
+        *("shared_epochs", "shared_noise", "dense_epochs", "standard_epochs"),
+        *("lam", "beta"),
+    ),
+    "data": ("workers", "seed", "padding"),
     "evaluation": ("alpha", "temporal_alpha", "seed"),
     "run": ("seed", "evaluate_every"),
 }

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxmoe import data
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.config import DataConfig, Experiment
-from jaxmoe.mixture import Mixture, from_modules
+from jaxmoe.mixture import Mixture, dual_mixture, from_modules
 from jaxmoe.models import build_expert, build_router
 from jaxmoe.threat import ThreatModel
 
@@ -21,26 +21,21 @@ def build_mixture(experiment: Experiment, num_classes: int) -> Mixture:
     """
     expert, mixture, router = experiment.expert, experiment.mixture, experiment.router
     dtype = jnp.dtype(expert.dtype)
-    expert_module = build_expert(
-        "resnet",
-        num_classes=num_classes,
-        depth=expert.depth,
-        width=expert.width,
-        stage_sizes=expert.stage_sizes,
-        stem=expert.stem,
-        stem_strides=expert.stem_strides,
-        norm=expert.norm,
-        dtype=dtype,
-    )
-    fields = {"width": router.width, "dtype": dtype} if router.name == "conv" else {}
-    return from_modules(
-        build_router(router.name, num_experts=mixture.experts, **fields),
-        expert_module,
+    names = {
+        "resnet": ("depth", "width", "stage_sizes", "stem", "stem_strides", "norm"),
+        "vit": ("depth", "width", "patch", "heads"),
+    }[expert.name]
+    expert_fields = {name: getattr(expert, name) for name in names}
+    router_fields = {"width": router.width, "dtype": dtype} if router.name == "conv" else {}
+    built = from_modules(
+        build_router(router.name, num_experts=mixture.experts, **router_fields),
+        build_expert(expert.name, num_classes=num_classes, dtype=dtype, **expert_fields),
         num_experts=mixture.experts,
         top_k=mixture.top_k,
         combine=mixture.combine,
         block_size=mixture.block_size,
     )
+    return built if mixture.alpha is None else dual_mixture(built, built, mixture.alpha)
 
 
 def build_threat(experiment: Experiment) -> ThreatModel:
@@ -73,7 +68,7 @@ def open_dataset(
       ValueError: a field that does not fit, or nothing usable.
       FileNotFoundError: a directory or file that is not there.
     """
-    if config.name == "synthetic_actions":
+    if config.name in ("synthetic_actions", "synthetic_shapes"):
         sizes = {
             "resolution": config.resolution or config.size,
             "train_clips": config.train_clips,
@@ -98,7 +93,7 @@ def open_dataset(
 
 
 def evaluation_loader(source: data.ClipSource, config: DataConfig, batch_size: int) -> data.Loader:
-    """One pass over a split, in order, centre crops of clips spread over the video."""
+    """One pass over a split, in order, centre crops, of clips frames spread over the video."""
     return data.make_loader(
         source,
         batch_size=batch_size,

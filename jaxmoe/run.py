@@ -20,9 +20,10 @@ import numpy as np
 from jaxmoe import data
 from jaxmoe.config import Experiment, from_dict, to_dict, validate
 from jaxmoe.experiment import build_mixture, build_threat, evaluation_loader, open_dataset
-from jaxmoe.mixture import Mixture
+from jaxmoe.mixture import Mixture, with_alpha
 from jaxmoe.parallel import Parallel
 from jaxmoe.training import (
+    PARTS,
     RECIPES,
     Checkpoints,
     LoopOptions,
@@ -80,6 +81,7 @@ def train(
         stride=experiment.data.stride,
         augment=True,
         flip=experiment.data.flip,
+        padding=experiment.data.padding,
         shuffle=True,
         repeat=True,
         seed=experiment.run.seed,
@@ -165,9 +167,8 @@ def init_params(experiment: Experiment, mixture: Mixture) -> Any:
 
     From an `rbg` key: on CPU every Threefry draw of another shape costs a second to compile.
     """
-    d = experiment.data
-    clip = np.zeros((1, d.frames, d.size, d.size, 3), np.float32)
-    return jax.jit(mixture.init)(jax.random.key(experiment.run.seed, impl="rbg"), clip)
+    example = np.zeros((1, *experiment.data.shape), np.float32)
+    return jax.jit(mixture.init)(jax.random.key(experiment.run.seed, impl="rbg"), example)
 
 
 def loop_options(experiment: Experiment) -> LoopOptions:
@@ -189,6 +190,9 @@ def recipe_options(experiment: Experiment) -> RecipeOptions:
         router_noise=experiment.mixture.router_noise,
         weak_experts=experiment.training.weak_experts,
         global_attack=experiment.training.global_attack,
+        beta=experiment.training.beta,
+        expert_attack=experiment.training.expert_attack,
+        upper_moves=experiment.training.upper_moves,
     )
 
 
@@ -243,23 +247,33 @@ def _stages(experiment: Experiment) -> tuple[Stage, ...]:
 
 
 def _initial_params(experiment: Experiment, mixture: Mixture, dataset: data.Dataset) -> Any:
-    fresh = init_params(experiment, mixture)
-    if experiment.training.initialize_from is None:
-        return fresh
-    source = pathlib.Path(experiment.training.initialize_from)
-    other = read_experiment(source)
+    """Fresh params, or those of the runs that training starts from."""
+    params = init_params(experiment, mixture)
     if Checkpoints(pathlib.Path(experiment.run.directory)).position("latest") is not None:
-        return fresh  # resumed from there: the source may be gone
+        return params  # resumed from there: the source may be gone
+    t = experiment.training
+    if t.initialize_from is not None:
+        params = {**params, **_params_of(t.initialize_from, params, dataset, "initialize_from")}
+    if t.initialize_standard_from is not None:
+        field = "initialize_standard_from"
+        source = _params_of(t.initialize_standard_from, params["standard"], dataset, field)
+        params = {**params, "standard": source}
+    alpha = experiment.mixture.alpha
+    return params if alpha is None else with_alpha(params, alpha)
+
+
+def _params_of(run: str, like: Any, dataset: data.Dataset, field: str) -> Any:
+    """The latest params of a finished run, those of its parts that `like` has."""
+    source = pathlib.Path(run)
+    other = read_experiment(source)
     if other.data.name == dataset.name:
         # A start that learned from test or validation clips would make both worthless.
-        _check_same_splits(
-            source, dataset, "training.initialize_from", "expected a run on the same clips"
-        )
+        _check_same_splits(source, dataset, f"training.{field}", "expected a run on the same clips")
     if not _is_finished(source):
-        raise ValueError(
-            f"training.initialize_from: {source} is not trained to its end; train it first"
-        )
-    return restore_params(source, "latest", fresh, loop_options(other))
+        raise ValueError(f"training.{field}: {source} is not trained to its end; train it first")
+    parts = set(like) if other.mixture.alpha is not None else PARTS
+    wanted = {part: like[part] for part in parts}
+    return restore_params(source, "latest", wanted, loop_options(other))
 
 
 def describe_splits(dataset: data.Dataset) -> dict[str, str]:

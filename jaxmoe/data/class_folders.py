@@ -1,8 +1,8 @@
-"""Lists videos that lie in one folder per class, with or without a folder per split above them."""
+"""Lists files that lie in one folder per class, with or without a folder per split above them."""
 
 import pathlib
 
-from jaxmoe.data.listing import ListedVideo, Listing, make_listing
+from jaxmoe.data.listing import ListedFile, Listing, make_listing
 
 # What people call the folder of a split.
 _SPLIT_FOLDERS = {
@@ -21,14 +21,14 @@ def list_class_folders(root: pathlib.Path) -> Listing:
 
     The folders below `root` are splits if there is a `train` among them and every one of them is
     named after a split (`train`, `validation`, `val`, `valid`, `test`, `training`, `testing`, in
-    any case); otherwise they are classes and every video is a training video. Files may lie deeper;
+    any case); otherwise they are classes and every file is a training file. Files may lie deeper;
     hidden files are left out.
 
     Args:
       root: the dataset's directory; it exists.
 
     Returns:
-      A `Listing`; a file that turns out to be no video is reported when it is opened.
+      A `Listing`; a file that turns out to be unusable is reported when it is opened.
 
     Raises:
       ValueError: no folder of a class holds a file, a label is missing from training, or a folder
@@ -50,15 +50,15 @@ def list_class_folders(root: pathlib.Path) -> Listing:
     else:
         labelled = [("train", folder) for folder in folders]
     videos = [
-        ListedVideo(file.relative_to(root).as_posix(), file, folder.name, split)
+        ListedFile(file.relative_to(root).as_posix(), file, folder.name, split)
         for split, folder in labelled
         for file in folder.rglob("*")
         if file.is_file() and not _hidden(file.relative_to(folder))
     ]
     if not videos:
         raise ValueError(
-            f"data.directory: {root} holds neither manifest.csv nor videos in class folders "
-            "(<class>/<video> or <split>/<class>/<video>)"
+            f"data.directory: {root} holds neither manifest.csv nor files in class folders "
+            "(<class>/<file> or <split>/<class>/<file>)"
         )
     return make_listing(videos, None, "data.directory")
 

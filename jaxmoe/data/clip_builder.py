@@ -129,7 +129,7 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if not rows:
             path, reason = metadata["skipped"][-1]
             raise ValueError(
-                f"data.directory: none of the {len(clips)} videos of split {split!r} is usable; "
+                f"data.directory: none of the {len(clips)} clips of split {split!r} is usable; "
                 f"the last is {path}: {reason}"
             )
 

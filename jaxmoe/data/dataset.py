@@ -12,11 +12,13 @@ from jaxmoe.data.listing import SPLITS, nearest
 from jaxmoe.data.official_splits import hmdb51_source, ucf101_source
 from jaxmoe.data.source import ClipRecord, ClipSource
 
-DATASETS = ("synthetic_actions", "video_folder", "ucf101", "hmdb51")
+VIDEO_DATASETS = ("synthetic_actions", "video_folder", "ucf101", "hmdb51")
+IMAGE_DATASETS = ("synthetic_shapes", "image_folder", "npz", "cifar10", "tiny_imagenet")
+DATASETS = VIDEO_DATASETS + IMAGE_DATASETS
 
 # Shorter side of the stored frames where the caller names none.
 _VIDEO_RESOLUTION = 64
-_SYNTHETIC_RESOLUTION = 32
+_IMAGE_RESOLUTION = 32
 
 # What film a clip was cut from, where names tell: its clips are not told apart by a split.
 _SOURCES = {"ucf101": ucf101_source, "hmdb51": hmdb51_source}
@@ -78,20 +80,22 @@ def load_dataset(
     validation_clips: int = 200,
     test_clips: int = 300,
 ) -> Dataset:
-    """Loads a dataset; the first time its videos are decoded, resized and stored in the cache.
+    """Loads a dataset; the first time its files are decoded, resized and stored in the cache.
 
-    Unchanged input is not prepared again; a changed file, list, manifest or resolution is. Videos
+    Unchanged input is not prepared again; a changed file, list, manifest or resolution is. Files
     that cannot be used are named in `skipped` every time, not only when they were found.
 
     Args:
       name: one of `DATASETS`.
-      directory: where the videos are; every dataset but `synthetic_actions` needs it.
-      manifest: `video_folder` only: another CSV file with the columns `path,label,split`.
+      directory: where the files are; `npz`'s is the file; rendered ones and `cifar10`, which TFDS
+        downloads, need none.
+      manifest: `video_folder` and `image_folder` only: another CSV file with the columns
+        `path,label,split`.
       split: `ucf101` and `hmdb51` only: official split 1, 2 or 3.
       resolution: shorter side of the stored frames in pixels, or height and width of synthetic
-        clips; None is 64, or 32 for `synthetic_actions`.
+        clips and images; None is 64 for videos and 32 else. `npz` and `cifar10` have their own.
       frames: frames that a clip should have: synthetic clips have as many, a video with fewer is
-        too short.
+        too short. Images have one.
       stride: frames between two of a clip, so that a video needs (frames − 1) · stride + 1; None is
         as many as it has.
       short: what becomes of a video that is too short: `pad` repeats its last frame, `skip`
@@ -102,9 +106,9 @@ def load_dataset(
         apart from the seed of a training run.
       cache: folder for prepared data; None is `$JAXMOE_CACHE`, else `~/.cache/jaxmoe/datasets`.
       progress: called as `progress(done, total)` while videos are prepared.
-      train_clips: `synthetic_actions` only: clips for training.
-      validation_clips: `synthetic_actions` only.
-      test_clips: `synthetic_actions` only.
+      train_clips: of rendered datasets: clips or images for training.
+      validation_clips: of rendered datasets.
+      test_clips: of rendered datasets.
 
     Returns:
       A `Dataset` whose splits all have at least one clip.
@@ -119,30 +123,49 @@ def load_dataset(
             f"{', '.join(DATASETS)}{nearest(name, DATASETS)}"
         )
     _check(short, frames, seed, validation_fraction, test_fraction)
-    if manifest and name != "video_folder":
-        raise ValueError(f"data.manifest: {manifest}; only video_folder takes one, not {name}")
+    folders = ("video_folder", "image_folder")
+    if manifest and name not in folders:
+        raise ValueError(f"data.manifest: {manifest}; only {' and '.join(folders)} take one")
+    from jaxmoe.data import image_builders, video_builders
     from jaxmoe.data.prepare import prepare
-    from jaxmoe.data.synthetic_actions import SyntheticActions
-    from jaxmoe.data.video_builders import HMDB51, UCF101, VideoFolder
+    from jaxmoe.data.synthetic import SyntheticActions, SyntheticShapes
 
     shared = {"cache": cache, "progress": progress}
-    if name == "synthetic_actions":
-        builder = SyntheticActions(
-            frames=frames,
-            size=_SYNTHETIC_RESOLUTION if resolution is None else resolution,
-            train=train_clips,
-            validation=validation_clips,
-            test=test_clips,
-            seed=seed,
-            **shared,
-        )
-    else:
-        shared["resolution"] = _VIDEO_RESOLUTION if resolution is None else resolution
-        if name == "video_folder":
-            builder = VideoFolder(directory=directory, manifest=manifest, **shared)
-        else:
-            official = UCF101 if name == "ucf101" else HMDB51
-            builder = official(directory=directory, split=split, **shared)
+    default = _VIDEO_RESOLUTION if name in VIDEO_DATASETS else _IMAGE_RESOLUTION
+    rendered = {
+        "size": _IMAGE_RESOLUTION if resolution is None else resolution,
+        "train": train_clips,
+        "validation": validation_clips,
+        "test": test_clips,
+        "seed": seed,
+        **shared,
+    }
+    listed = {
+        "directory": directory,
+        "resolution": default if resolution is None else resolution,
+        **shared,
+    }
+    match name:
+        case "synthetic_actions":
+            builder = SyntheticActions(frames=frames, **rendered)
+        case "synthetic_shapes":
+            builder = SyntheticShapes(**rendered)
+        case "video_folder":
+            builder = video_builders.VideoFolder(manifest=manifest, **listed)
+        case "ucf101":
+            builder = video_builders.UCF101(split=split, **listed)
+        case "hmdb51":
+            builder = video_builders.HMDB51(split=split, **listed)
+        case "image_folder":
+            builder = image_builders.ImageFolder(manifest=manifest, **listed)
+        case "tiny_imagenet":
+            builder = image_builders.TinyImageNet(**listed)
+        case "npz":
+            builder = image_builders.read_npz(directory, **shared)
+        case "cifar10":
+            builder = image_builders.download_cifar10(**shared)
+    if name in IMAGE_DATASETS:
+        frames = 1
     needed = (frames - 1) * (stride or 1) + 1
     return _open(name, prepare(builder), needed, short, seed, (test_fraction, validation_fraction))
 
@@ -206,7 +229,8 @@ def _open(
                 f"no usable clip in train; {len(skipped)} were skipped"
             )
     codec = metadata["codec"]
-    sources = {split: ClipSource(folder, codec, splits[split]) for split in SPLITS}
+    still = name in IMAGE_DATASETS
+    sources = {split: ClipSource(folder, codec, splits[split], still) for split in SPLITS}
     return Dataset(
         name=name,
         classes=tuple(metadata["classes"]),

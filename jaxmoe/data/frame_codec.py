@@ -1,4 +1,4 @@
-"""How one frame is stored: JPEG for films, raw bytes for rendered clips.
+"""How one frame is stored: JPEG for films, PNG for images, raw bytes for what was rendered.
 
 Frames are stored one by one, so reading 16 of 200 decodes 16.
 H = height, W = width
@@ -13,14 +13,17 @@ from PIL import Image
 # At 95 the error is below the noise of the video codecs the frames come from.
 _JPEG_QUALITY = 95
 
-CODECS = ("jpeg", "raw")
+CODECS = ("jpeg", "png", "raw")
 
 
 def encode_frame(frame: UInt8[np.ndarray, "H W 3"], codec: str) -> bytes:
-    """Encodes one RGB frame `uint8[H, W, 3]`; `jpeg` loses a little, `raw` nothing."""
+    """Encodes one RGB frame `uint8[H, W, 3]`; `jpeg` loses a little, the others nothing."""
     if codec == "raw":
         return np.ascontiguousarray(frame).tobytes()
     stream = io.BytesIO()
+    if codec == "png":
+        Image.fromarray(frame).save(stream, "PNG")
+        return stream.getvalue()
     # 4:4:4 (subsampling=0): at these sizes halved colour would show.
     Image.fromarray(frame).save(stream, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""Which videos a dataset is made of, before any is opened: path, label and split of each."""
+"""Which files a dataset is made of, before any is opened: path, label and split of each."""
 
 import dataclasses
 import difflib
@@ -10,11 +10,11 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
-class ListedVideo:
-    """One video: where it lies, what it shows, which split it belongs to.
+class ListedFile:
+    """One video or image: where it lies, what it shows, which split it belongs to.
 
     Attributes:
-      path: path below the dataset's directory, with forward slashes; names the video in reports.
+      path: path below the dataset's directory, with forward slashes; names it in reports.
       file: the file itself; it need not exist (a missing one is reported when it is opened).
       label: class name.
       split: one of `train`, `validation`, `test`.
@@ -28,28 +28,28 @@ class ListedVideo:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """All videos of a dataset in a fixed order; a video's place in it is the example's index.
+    """All files of a dataset in a fixed order; a file's place in it is the example's index.
 
     Attributes:
       classes: class names; a label's number is its place here.
-      videos: sorted by path, no path twice.
+      files: sorted by path, no path twice.
     """
 
     classes: tuple[str, ...]
-    videos: tuple[ListedVideo, ...]
+    files: tuple[ListedFile, ...]
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that have at least one listed video, in the order of `SPLITS`."""
-        present = {video.split for video in self.videos}
+        """The splits that have at least one listed file, in the order of `SPLITS`."""
+        present = {file.split for file in self.files}
         return tuple(split for split in SPLITS if split in present)
 
 
-def make_listing(videos: Iterable[ListedVideo], classes: Sequence[str] | None, field: str):
-    """Sorts the videos by path and checks that training covers every label.
+def make_listing(files: Iterable[ListedFile], classes: Sequence[str] | None, field: str):
+    """Sorts the files by path and checks that training covers every label.
 
     Args:
-      videos: the listed videos, in any order.
+      files: the listed files, in any order.
       classes: class names in their official order, or None for the sorted labels.
       field: the configuration's field to name in an error, such as `data.manifest`.
 
@@ -57,11 +57,11 @@ def make_listing(videos: Iterable[ListedVideo], classes: Sequence[str] | None, f
       A `Listing`.
 
     Raises:
-      ValueError: no video, none for training, a path twice, or a label without training videos.
+      ValueError: no file, none for training, a path twice, or a label without training files.
     """
-    ordered = tuple(sorted(videos, key=lambda video: video.path))
+    ordered = tuple(sorted(files, key=lambda file: file.path))
     if not ordered:
-        raise ValueError(f"{field}: lists no video")
+        raise ValueError(f"{field}: lists no file")
     seen: dict[str, str] = {}
     for video in ordered:
         # Not by path alone: `a/../b.avi` and a link are `b.avi` too.
@@ -69,18 +69,18 @@ def make_listing(videos: Iterable[ListedVideo], classes: Sequence[str] | None, f
         if file in seen:
             other = "" if seen[file] == video.path else f", as {seen[file]} too"
             raise ValueError(
-                f"{field}: lists {video.path} twice{other}; each video belongs to one split"
+                f"{field}: lists {video.path} twice{other}; each file belongs to one split"
             )
         seen[file] = video.path
         if not video.label.isprintable():
             raise ValueError(f"{field}: label {video.label!r} of {video.path!r} cannot be printed")
     trained = {video.label for video in ordered if video.split == "train"}
     if not trained:
-        raise ValueError(f"{field}: lists no video for training (split 'train')")
+        raise ValueError(f"{field}: lists no file for training (split 'train')")
     for video in ordered:
         if video.label not in trained:
             raise ValueError(
-                f"{field}: label {video.label!r} of {video.path} ({video.split}) has no video "
+                f"{field}: label {video.label!r} of {video.path} ({video.split}) has no file "
                 f"in train{nearest(video.label, trained)}"
             )
     return Listing(tuple(classes) if classes else tuple(sorted(trained)), ordered)
@@ -94,7 +94,7 @@ def require_directory(directory: str | pathlib.Path | None) -> pathlib.Path:
       FileNotFoundError: there is no such directory.
     """
     if directory is None or str(directory) == "":
-        raise ValueError("data.directory: not given; it names the folder that holds the videos")
+        raise ValueError("data.directory: not given; it names the folder that holds the data")
     path = pathlib.Path(directory).expanduser()
     if not path.is_dir():
         raise FileNotFoundError(f"data.directory: no such directory: {directory}")

@@ -11,7 +11,7 @@ import grain
 import numpy as np
 
 from jaxmoe.data.source import ClipSource
-from jaxmoe.data.views import CentreView, RandomView
+from jaxmoe.data.views import CentreImage, CentreView, RandomImage, RandomView
 
 # Below this the decoded frames of a split stay in memory unless the caller decides.
 _KEEP_DECODED_BELOW = 1 << 30
@@ -23,8 +23,9 @@ _BATCHES_AHEAD = 4
 class Loader:
     """Batches of one split: dicts of NumPy arrays.
 
-    `clip` `uint8[B, T, S, S, 3]` in 0–255, `label` `int32[B]`, `index` `int32[B]` (the example's
-    own number in the dataset), `valid` `bool[B]` (False where a last batch was filled up).
+    `clip` `uint8[B, T, S, S, 3]` in 0–255, of images `uint8[B, S, S, 3]`, `label` `int32[B]`,
+    `index` `int32[B]` (the example's own number in the dataset), `valid` `bool[B]` (False where a
+    last batch was filled up).
 
     `iter(loader)` starts at the beginning; the iterator has `get_state()` and `set_state(state)`,
     where `state` is a dict that JSON can hold, and goes on with exactly the next batch. It is a
@@ -56,6 +57,7 @@ def make_loader(
     seed: int,
     stride: int | Literal["uniform"] | None = None,
     flip: bool = False,
+    padding: int = 0,
     process_index: int = 0,
     process_count: int = 1,
     workers: int = 0,
@@ -71,7 +73,7 @@ def make_loader(
     Args:
       source: a split of a dataset.
       batch_size: B, clips of this process per batch.
-      frames: T.
+      frames: T; images have no such axis.
       size: S, at most the shorter side of the stored frames.
       augment: random frames and a random crop instead of evenly spread ones and the middle.
       shuffle: a new order by `seed`, else the order of the source.
@@ -80,6 +82,7 @@ def make_loader(
       stride: step between the frames of a contiguous window; `"uniform"` or None spreads the
         frames over the whole video.
       flip: with `augment`, mirror left and right with probability 1/2.
+      padding: with `augment`, black pixels around images before they are cropped.
       process_index: which of the processes this is.
       process_count: how many share the source.
       workers: processes that make batches; 0 makes them in threads of this process.
@@ -104,9 +107,13 @@ def make_loader(
     share = _repeated if repeat else _one_pass
     examples = share(order, batch_size, process_index, process_count).map(_Fetch(source))
     if augment:
-        examples = examples.random_map(_RandomClip(RandomView(frames, size, step, flip)), seed=seed)
+        view = RandomView(frames, size, step, flip)
+        if source.still:
+            view = RandomImage(size, flip, padding)
+        examples = examples.random_map(_RandomClip(view), seed=seed)
     else:
-        examples = examples.map(_CentreClip(CentreView(frames, size, step)))
+        view = CentreImage(size) if source.still else CentreView(frames, size, step)
+        examples = examples.map(_CentreClip(view))
     batches = examples.batch(batch_size, drop_remainder=True, batch_fn=_stack)
     return Loader(
         batch_size, len(batches), _prefetched(batches.repeat() if repeat else batches, workers)
@@ -163,7 +170,7 @@ class _Fetch:
 
 @dataclasses.dataclass(frozen=True)
 class _CentreClip:
-    view: CentreView
+    view: CentreView | CentreImage
 
     def __call__(self, example: dict[str, Any]) -> dict[str, np.ndarray]:
         return {**self.view(example), "valid": np.bool_(example["valid"])}
@@ -171,7 +178,7 @@ class _CentreClip:
 
 @dataclasses.dataclass(frozen=True)
 class _RandomClip:
-    view: RandomView
+    view: RandomView | RandomImage
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
         return {**self.view(example, rng), "valid": np.bool_(example["valid"])}

@@ -1,22 +1,22 @@
-"""Lists the videos that a CSV file with the columns `path,label,split` names."""
+"""Lists the files that a CSV file with the columns `path,label,split` names."""
 
 import csv
 import pathlib
 
-from jaxmoe.data.listing import SPLITS, ListedVideo, Listing, make_listing, nearest
+from jaxmoe.data.listing import SPLITS, ListedFile, Listing, make_listing, nearest
 
 COLUMNS = ("path", "label", "split")
 
 
 def read_manifest(file: pathlib.Path, directory: pathlib.Path) -> Listing:
-    """Reads a manifest: one line per video, UTF-8, columns `path,label,split` in any order.
+    """Reads a manifest: one line per file, UTF-8, columns `path,label,split` in any order.
 
     Args:
       file: the CSV file.
       directory: the folder that relative paths in it start from.
 
     Returns:
-      A `Listing`; a path without a file is reported when it is opened, like a corrupt video.
+      A `Listing`; a path without a file is reported when it is opened, like a corrupt one.
 
     Raises:
       FileNotFoundError: there is no such manifest.
@@ -59,7 +59,7 @@ def _check_header(header: list[str], file: pathlib.Path) -> None:
             )
 
 
-def _video(row: dict[str, str], complete: bool, where: str, root: pathlib.Path) -> ListedVideo:
+def _video(row: dict[str, str], complete: bool, where: str, root: pathlib.Path) -> ListedFile:
     if not complete:
         raise ValueError(f"{where}: needs {len(COLUMNS)} fields, {','.join(COLUMNS)}")
     for column in COLUMNS:
@@ -73,4 +73,4 @@ def _video(row: dict[str, str], complete: bool, where: str, root: pathlib.Path) 
             f"{', '.join(SPLITS)}{nearest(row['split'], SPLITS)}"
         )
     path = pathlib.PurePath(row["path"]).as_posix()
-    return ListedVideo(path, root / path, row["label"], row["split"])
+    return ListedFile(path, root / path, row["label"], row["split"])

@@ -8,7 +8,7 @@ HMDB-51: https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-dat
 import pathlib
 from collections.abc import Iterable
 
-from jaxmoe.data.listing import ListedVideo, Listing, make_listing
+from jaxmoe.data.listing import ListedFile, Listing, make_listing
 
 _UCF_LISTS = ("ucfTrainTestlist", "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist")
 _HMDB_LISTS = ("testTrainMulti_7030_splits", "test_train_splits/testTrainMulti_7030_splits")
@@ -132,15 +132,15 @@ def _listed(
     label: str,
     name: str,
     split: str,
-) -> ListedVideo:
+) -> ListedFile:
     found = files.get(name, [])
     # Extracting twice leaves copies; the one in the folder of its class is the real one.
     in_class = [file for file in found if file.parent.name == label]
     file = (in_class or found or [directory / label / name])[0]
-    return ListedVideo(f"{label}/{name}", file, label, split)
+    return ListedFile(f"{label}/{name}", file, label, split)
 
 
-def _checked(directory: pathlib.Path, videos: list[ListedVideo], classes: list[str]) -> Listing:
+def _checked(directory: pathlib.Path, videos: list[ListedFile], classes: list[str]) -> Listing:
     if not any(video.file.is_file() for video in videos):
         raise ValueError(
             f"data.directory: none of the {len(videos)} listed videos is below {directory}; "

@@ -44,13 +44,21 @@ class ClipSource:
     """A sequence of examples `{"frames", "label", "path", "index"}`.
 
     `frames` is a `ClipFrames`, which decodes only what is asked of it; `label` and `index` are
-    ints, `path` is a str. It pickles as a folder and a list of records, so that worker processes
+    ints, `path` is a str. `still` says that these are images: clips of one frame that models see
+    without an axis of time. It pickles as a folder and a list of records, so that worker processes
     open the files themselves.
     """
 
-    def __init__(self, folder: pathlib.Path, codec: str, records: Sequence[ClipRecord]):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        codec: str,
+        records: Sequence[ClipRecord],
+        still: bool = False,
+    ):
         self.folder = folder
         self.records = tuple(records)
+        self.still = still
         self._codec = codec
         self._decoded: dict[int, np.ndarray] | None = None
 
@@ -70,7 +78,7 @@ class ClipSource:
         return f"ClipSource({len(self)} clips in {self.folder})"
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("folder", "records", "_codec")
+        kept = ("folder", "records", "still", "_codec")
         return {**{name: self.__dict__[name] for name in kept}, "_decoded": None}
 
     @property

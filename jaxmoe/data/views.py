@@ -1,4 +1,4 @@
-"""A view of an example: the frames and the crop that become one clip.
+"""A view of an example: the frames and the crop that become one clip or image.
 
 T = frames, S = height = width of the clip
 """
@@ -68,6 +68,62 @@ class RandomView:
         left = int(rng.integers(0, stored.width - self.size + 1))
         flip = self.flip and bool(rng.integers(0, 2))
         return _clip(example, chosen, top, left, self.size, flip)
+
+
+@dataclasses.dataclass(frozen=True)
+class CentreImage:
+    """The middle of an image, for evaluation.
+
+    Attributes:
+      size: S, at most the image's shorter side.
+    """
+
+    size: int
+
+    def __call__(self, example: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Maps an example of a `ClipSource` to `clip` `uint8[S, S, 3]`, `label`, `index`."""
+        return _first_frame(CentreView(1, self.size, None)(example))
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomImage:
+    """A crop drawn anew each time, for training, maybe mirrored.
+
+    Attributes:
+      size: S, at most the image's shorter side.
+      flip: mirror left and right with probability 1/2.
+      padding: black pixels around the image before it is cropped; 4 is usual for CIFAR.
+    """
+
+    size: int
+    flip: bool
+    padding: int
+
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Maps an example of a `ClipSource` to `clip` `uint8[S, S, 3]`, `label`, `index`."""
+        padded = {**example, "frames": _Padded(example["frames"], self.padding)}
+        return _first_frame(RandomView(1, self.size, None, self.flip)(padded, rng))
+
+
+class _Padded:
+    """Frames with black pixels around them."""
+
+    def __init__(self, frames: Any, padding: int):
+        self._frames = frames
+        self._padding = padding
+        self.height = frames.height + 2 * padding
+        self.width = frames.width + 2 * padding
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, frames: np.ndarray) -> np.ndarray:
+        around = (self._padding, self._padding)
+        return np.pad(self._frames[frames], ((0, 0), around, around, (0, 0)))
+
+
+def _first_frame(example: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {**example, "clip": example["clip"][0]}
 
 
 def _clip(

@@ -106,7 +106,7 @@ def test_a_stride_needs_longer_videos(folder):
 
 
 def test_a_manifest_of_another_dataset_is_refused(folder):
-    with pytest.raises(ValueError, match=r"data\.manifest: m\.csv; only video_folder takes one"):
+    with pytest.raises(ValueError, match=r"data\.manifest: m\.csv; only video_folder and"):
         load_dataset("ucf101", directory=folder, manifest="m.csv")
 
 

@@ -18,13 +18,13 @@ def test_class_folders_are_training_videos_in_path_order(tmp_path):
     _touch(tmp_path, "run/b [2].avi", "run/a!.avi", "jump/é+.mp4", "jump/.hidden", ".git/x")
     listing = list_class_folders(tmp_path)
     assert listing.classes == ("jump", "run")
-    assert [v.path for v in listing.videos] == ["jump/é+.mp4", "run/a!.avi", "run/b [2].avi"]
+    assert [v.path for v in listing.files] == ["jump/é+.mp4", "run/a!.avi", "run/b [2].avi"]
     assert listing.splits == ("train",)
 
 
 def test_split_folders(tmp_path):
     _touch(tmp_path, "train/run/a.avi", "val/run/b.avi", "test/run/c.avi", "train/hop/d.avi")
-    found = {v.path: (v.label, v.split) for v in list_class_folders(tmp_path).videos}
+    found = {v.path: (v.label, v.split) for v in list_class_folders(tmp_path).files}
     assert found == {
         "train/run/a.avi": ("run", "train"),
         "val/run/b.avi": ("run", "validation"),
@@ -35,7 +35,7 @@ def test_split_folders(tmp_path):
 
 def test_split_folders_in_other_spellings(tmp_path):
     _touch(tmp_path, "Training/run/a.avi", "TEST/run/c.avi", "__MACOSX/run/a.avi")
-    found = {v.path: (v.label, v.split) for v in list_class_folders(tmp_path).videos}
+    found = {v.path: (v.label, v.split) for v in list_class_folders(tmp_path).files}
     assert found == {
         "Training/run/a.avi": ("run", "train"),
         "TEST/run/c.avi": ("run", "test"),
@@ -71,7 +71,7 @@ def test_a_test_label_without_training_videos_is_named(tmp_path):
 def test_a_directory_without_files_says_what_is_expected(tmp_path, folders):
     for folder in folders:
         (tmp_path / folder).mkdir()
-    with pytest.raises(ValueError, match=r"^data\.directory: .*<class>/<video>"):
+    with pytest.raises(ValueError, match=r"^data\.directory: .*<class>/<file>"):
         list_class_folders(tmp_path)
 
 
@@ -85,7 +85,7 @@ def test_manifest_rows_in_any_column_order_with_quotes_and_a_byte_order_mark(tmp
     listing = _manifest(
         tmp_path, 'split,path,label\r\ntest,"a, b!.avi",x\r\ntrain,./c.avi,x\r\n', "utf-8-sig"
     )
-    assert [(v.path, v.label, v.split) for v in listing.videos] == [
+    assert [(v.path, v.label, v.split) for v in listing.files] == [
         ("a, b!.avi", "x", "test"),
         ("c.avi", "x", "train"),
     ]
@@ -95,7 +95,7 @@ def test_manifest_rows_in_any_column_order_with_quotes_and_a_byte_order_mark(tmp
     ("text", "message"),
     [
         ("", "is empty"),
-        ("path,label,split\n", "lists no video"),
+        ("path,label,split\n", "lists no file"),
         ("path,lable,split\na,x,train\n", "unknown column 'lable'.*did you mean 'label'"),
         ("path,label,split,fold\na,x,train,1\n", "unknown column 'fold'.*path, label, split"),
         ("path,label\na,x\n", "no column 'split'"),
@@ -107,7 +107,7 @@ def test_manifest_rows_in_any_column_order_with_quotes_and_a_byte_order_mark(tmp
         ("path,label,split\na,x,train\na,x,test\n", "lists a twice"),
         ("path,label,split\na,x,train\nb/../a,x,test\n", "lists b/../a twice, as a too"),
         ("path,label,split\na,x,train\nb,x ,train\n", "line 3: label 'x ' has blanks around it"),
-        ("path,label,split\na,x,test\n", "no video for training"),
+        ("path,label,split\na,x,test\n", "no file for training"),
         ("path,label,split\na,hug,train\nb,hugs,test\n", "label 'hugs' of b.*did you mean 'hug'"),
     ],
 )

@@ -71,13 +71,13 @@ def test_ucf101_official_split_of_real_clips(tmp_path, real_data):
 def test_ucf101_layouts(tmp_path, real_data, videos, lists, directory):
     _ucf(tmp_path, real_data, videos, lists)
     listing = list_ucf101(tmp_path / directory, 1)
-    assert all(video.file.is_file() for video in listing.videos)
-    assert [v.path for v in listing.videos] == sorted(UCF_TRAIN + UCF_TEST)
+    assert all(video.file.is_file() for video in listing.files)
+    assert [v.path for v in listing.files] == sorted(UCF_TRAIN + UCF_TEST)
 
 
 def test_ucf101_splits_differ(tmp_path, real_data):
     _ucf(tmp_path, real_data)
-    paths = [{v.path for v in list_ucf101(tmp_path, split).videos} for split in (1, 2)]
+    paths = [{v.path for v in list_ucf101(tmp_path, split).files} for split in (1, 2)]
     assert paths[0] - paths[1] == {UCF_TRAIN[-1]}
 
 
@@ -123,8 +123,8 @@ def test_hmdb51_names_with_spaces_brackets_and_exclamation_marks(tmp_path, real_
     _hmdb(tmp_path, real_data, videos)
     listing = list_hmdb51(tmp_path, 3)
     assert listing.classes == ("climb", "golf", "punch")
-    assert all(video.file.is_file() for video in listing.videos)
-    assert {v.path: v.split for v in listing.videos} == {
+    assert all(video.file.is_file() for video in listing.files)
+    assert {v.path: v.split for v in listing.files} == {
         **{f"{label}/{name}": "train" for label, name in HMDB.items()},
         **{f"{label}/test of {name}": "test" for label, name in HMDB.items()},
     }

@@ -1,0 +1,231 @@
+"""TFDS builders of datasets of images: `ImageFolder`, `TinyImageNet`, `ImageArrays`, `CIFAR10`.
+
+An image is stored as a clip of one frame, without loss.
+"""
+
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from jaxmoe.data.clip_builder import ClipBuilder, PlannedClip, Progress, UnusableClipError
+from jaxmoe.data.listed_builder import ListedBuilder, list_folder
+from jaxmoe.data.listing import SPLITS, require_directory
+from jaxmoe.data.prepare import cache_folder, fingerprint
+from jaxmoe.data.tiny_imagenet import list_tiny_imagenet
+
+CIFAR10_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+
+
+class _Images(ListedBuilder, skip_registration=True):
+    CODEC = "png"
+
+    def read_file(self, file: pathlib.Path, resolution: int) -> np.ndarray:
+        """Decodes the image as a clip of one frame."""
+        return read_image(file, resolution)[None]
+
+
+class ImageFolder(_Images, skip_registration=True):
+    """Images in class folders, or listed by a manifest with the columns `path,label,split`.
+
+    Args of the constructor and errors as in `video_builders.VideoFolder`.
+    """
+
+    name = "image_folder"
+
+    def __init__(
+        self,
+        *,
+        directory: str | os.PathLike,
+        manifest: str | os.PathLike | None = None,
+        resolution: int,
+        cache: str | os.PathLike | None = None,
+        progress: Progress | None = None,
+    ):
+        listing = list_folder(directory, manifest)
+        super().__init__(listing, resolution=resolution, cache=cache, progress=progress)
+
+
+class TinyImageNet(_Images, skip_registration=True):
+    """Tiny-ImageNet from its extracted archive; its `val` is the test split.
+
+    Args of the constructor and errors as in `ImageFolder`, without `manifest`.
+    """
+
+    name = "tiny_imagenet"
+
+    def __init__(
+        self,
+        *,
+        directory: str | os.PathLike,
+        resolution: int,
+        cache: str | os.PathLike | None = None,
+        progress: Progress | None = None,
+    ):
+        listing = list_tiny_imagenet(require_directory(directory))
+        super().__init__(listing, resolution=resolution, cache=cache, progress=progress)
+
+
+class ImageArrays(ClipBuilder, skip_registration=True):
+    """Images of arrays: for each split N images `uint8[N, H, W, 3]` or `[N, H, W]`, and labels.
+
+    Args of the constructor: `splits`, by name images and labels; `classes`, their names;
+    `source`, JSON that tells one version of the data from another; `cache` and `progress` as in
+    `ImageFolder`.
+    """
+
+    name = "image_arrays"
+
+    def __init__(
+        self,
+        splits: dict[str, tuple[np.ndarray, np.ndarray]],
+        classes: Sequence[str],
+        source: object,
+        *,
+        cache: str | os.PathLike | None = None,
+        progress: Progress | None = None,
+    ):
+        plan: dict[str, list[PlannedClip]] = {}
+        first = 0
+        for split, (images, labels) in splits.items():
+            plan[split] = [
+                PlannedClip(first + i, f"{split}/{i:06d}", int(label), image)
+                for i, (image, label) in enumerate(zip(images, labels, strict=True))
+            ]
+            first += len(images)
+        super().__init__(
+            plan=plan,
+            classes=tuple(classes),
+            codec="raw",
+            fingerprint=fingerprint(
+                builder=self.name, version=str(self.VERSION), source=source, classes=list(classes)
+            ),
+            data_dir=cache_folder(cache),
+            progress=progress,
+        )
+
+    def render(self, clips: list[PlannedClip]) -> Iterator[np.ndarray | UnusableClipError]:
+        """Each image as a clip of one frame; grey ones in three equal channels."""
+        for clip in clips:
+            image = np.asarray(clip.source)
+            if image.ndim == 2 or image.shape[-1] == 1:
+                image = np.broadcast_to(image.reshape(*image.shape[:2], 1), (*image.shape[:2], 3))
+            yield image[None]
+
+
+def read_npz(file: str | os.PathLike | None, **fields) -> ImageArrays:
+    """The builder of an `.npz` file with `x_train`, `y_train`, `x_test`, `y_test`.
+
+    `x_validation` (or `x_val`) and its labels may be there, and `classes`, the classes' names; the
+    names are else the labels' numbers.
+
+    Args:
+      file: the file; images `uint8[N, H, W, 3]` or `[N, H, W]`, labels integers `[N]` from 0.
+      **fields: of `ImageArrays`.
+
+    Raises:
+      ValueError, FileNotFoundError: one line that names the field.
+    """
+    if not file:
+        raise ValueError("data.directory: not given; it names the .npz file")
+    path = pathlib.Path(file).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"data.directory: no such file: {path}; expected an .npz file")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {
+                name.replace("_val", "_validation") if name.endswith("_val") else name: arrays[name]
+                for name in arrays.files
+            }
+    except (ValueError, OSError) as error:
+        raise ValueError(f"data.directory: {path} is no .npz file of plain arrays") from error
+    splits = {
+        split: (found[f"x_{split}"], found[f"y_{split}"])
+        for split in SPLITS
+        if f"x_{split}" in found and f"y_{split}" in found
+    }
+    if "train" not in splits:
+        names = ", ".join(found) or "nothing"
+        raise ValueError(f"data.directory: {path} has {names}; expected x_train and y_train")
+    for split, (images, labels) in splits.items():
+        _check_arrays(path, split, images, labels)
+    highest = max(int(labels.max()) for _, labels in splits.values())
+    names = [str(name) for name in found.get("classes", range(highest + 1))]
+    if len(names) <= highest:
+        raise ValueError(f"data.directory: {path} names {len(names)} classes and has a {highest}")
+    status = path.stat()
+    identity = [path.name, status.st_size, status.st_mtime_ns]
+    return ImageArrays(splits, names, identity, **fields)
+
+
+def download_cifar10(cache: str | os.PathLike | None, **fields) -> ImageArrays:
+    """The builder of CIFAR-10, downloaded by TFDS into the cache.
+
+    Raises:
+      ValueError: it cannot be downloaded.
+    """
+    import tensorflow_datasets as tfds
+
+    folder = cache_folder(cache) / "tfds"
+    try:
+        builder = tfds.builder("cifar10", data_dir=folder, file_format="array_record")
+        builder.download_and_prepare()
+    except Exception as error:
+        raise ValueError(
+            f"data.name: cifar10 cannot be downloaded ({type(error).__name__}); data.name = npz "
+            "takes images of your own"
+        ) from error
+    splits = {}
+    for split in ("train", "test"):
+        examples = builder.as_data_source(split=split)
+        images = [examples[i] for i in range(len(examples))]
+        splits[split] = (
+            np.stack([example["image"] for example in images]),
+            np.array([example["label"] for example in images]),
+        )
+    return ImageArrays(splits, CIFAR10_CLASSES, "tfds cifar10", cache=cache, **fields)
+
+
+def read_image(file: pathlib.Path, resolution: int) -> UInt8[np.ndarray, "H W 3"]:
+    """Decodes an image to RGB `uint8[H, W, 3]`, upright, the shorter side `resolution`.
+
+    Raises:
+      UnusableClipError: why it cannot be, in one line.
+    """
+    if not file.is_file():
+        raise UnusableClipError("no such file")
+    try:
+        with Image.open(file) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    # PIL's decoders raise what they like of a broken file.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnusableClipError(f"cannot be decoded: {reason}") from error
+    width, height = upright.size
+    if min(width, height) != resolution:
+        scale = resolution / min(width, height)
+        size = (max(resolution, round(width * scale)), max(resolution, round(height * scale)))
+        upright = upright.resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(upright)
+
+
+def _check_arrays(path: pathlib.Path, split: str, images: np.ndarray, labels: np.ndarray) -> None:
+    grey, colour = images.ndim == 3, images.ndim == 4 and images.shape[-1] in (1, 3)
+    if images.dtype != np.uint8 or not (grey or colour):
+        raise ValueError(
+            f"data.directory: x_{split} of {path} is {images.dtype}{list(images.shape)}; expected "
+            "uint8[N, H, W, 3] or uint8[N, H, W]"
+        )
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"data.directory: y_{split} of {path} is {labels.dtype}{list(labels.shape)}; expected "
+            f"integers of shape [{len(images)}]"
+        )
+    if not len(images) or labels.min() < 0:
+        raise ValueError(f"data.directory: y_{split} of {path} is empty or has a label below 0")

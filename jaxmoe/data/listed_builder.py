@@ -1,0 +1,117 @@
+"""`ListedBuilder`: a TFDS builder of files that a listing names, videos or images."""
+
+import collections
+import concurrent.futures
+import os
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from jaxmoe.data.class_folders import list_class_folders
+from jaxmoe.data.clip_builder import ClipBuilder, PlannedClip, Progress, UnusableClipError
+from jaxmoe.data.listing import ListedFile, Listing, require_directory
+from jaxmoe.data.manifest import read_manifest
+from jaxmoe.data.prepare import cache_folder, fingerprint
+
+
+class ListedBuilder(ClipBuilder, skip_registration=True):
+    """Decodes the files of a listing at one resolution; unreadable ones are recorded.
+
+    A subclass says how a file is read (`read_file`) and how its frames are stored (`CODEC`).
+    """
+
+    CODEC: str
+
+    def __init__(
+        self,
+        listing: Listing,
+        *,
+        resolution: int,
+        cache: str | os.PathLike | None,
+        progress: Progress | None,
+    ):
+        if resolution < 1:
+            raise ValueError(f"data.resolution: {resolution}; it is a number of pixels, at least 1")
+        self._resolution = resolution
+        plan: dict[str, list[PlannedClip]] = {split: [] for split in listing.splits}
+        for index, file in enumerate(listing.files):
+            label = listing.classes.index(file.label)
+            plan[file.split].append(PlannedClip(index, file.path, label, file.file))
+        super().__init__(
+            plan=plan,
+            classes=listing.classes,
+            codec=self.CODEC,
+            fingerprint=fingerprint(
+                builder=self.name,
+                version=str(self.VERSION),
+                resolution=resolution,
+                classes=listing.classes,
+                files=[_identity(file) for file in listing.files],
+            ),
+            data_dir=cache_folder(cache),
+            progress=progress,
+        )
+
+    def read_file(self, file: pathlib.Path, resolution: int) -> np.ndarray:
+        """Returns the frames `uint8[T, H, W, 3]` of a file, the shorter side `resolution`.
+
+        Raises:
+          UnusableClipError, OSError: why there are none, in one line.
+        """
+        raise NotImplementedError
+
+    def render(self, clips: list[PlannedClip]) -> Iterator[np.ndarray | UnusableClipError]:
+        """Decodes the clips' files in order, a few at a time in threads."""
+        threads = os.cpu_count() or 1
+        waiting: collections.deque[concurrent.futures.Future] = collections.deque()
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            try:
+                for clip in clips:
+                    waiting.append(pool.submit(self._read, clip.source))
+                    # One result waits per busy thread: memory does not grow with the dataset.
+                    if len(waiting) > 2 * threads:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _read(self, file: pathlib.Path) -> np.ndarray | UnusableClipError:
+        try:
+            return self.read_file(file, self._resolution)
+        except UnusableClipError as error:
+            return error
+        except OSError as error:
+            return UnusableClipError(str(error))
+
+
+def list_folder(directory: str | os.PathLike, manifest: str | os.PathLike | None) -> Listing:
+    """Lists the files of a folder: by `manifest`, else by its `manifest.csv`, else by its classes.
+
+    Args:
+      directory: the folder with the files.
+      manifest: a CSV file, relative to the working directory, else to `directory`; or None.
+
+    Raises:
+      ValueError, FileNotFoundError: one line that names the field.
+    """
+    root = require_directory(directory)
+    if manifest:
+        chosen = pathlib.Path(manifest).expanduser()
+        beside = root / chosen
+        file = beside if not chosen.is_file() and beside.is_file() else chosen
+        return read_manifest(file, root)
+    if (root / "manifest.csv").is_file():
+        return read_manifest(root / "manifest.csv", root)
+    return list_class_folders(root)
+
+
+def _identity(file: ListedFile) -> list:
+    """What tells one version of a file from another without reading it."""
+    try:
+        status = file.file.stat()
+    except OSError:
+        return [file.path, file.label, file.split, None, None]
+    return [file.path, file.label, file.split, status.st_size, status.st_mtime_ns]

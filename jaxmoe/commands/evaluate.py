@@ -226,10 +226,9 @@ def _count_flops(trained: "Trained", batch_size: int) -> Any:
     data, mixture = trained.experiment.data, trained.mixture
     if mixture.top_k == mixture.num_experts:
         return None
-    shape = (data.frames, data.size, data.size, 3)
     block_size = trained.experiment.mixture.block_size
     try:
-        return mixture_flops(mixture, trained.params, shape, batch_size, block_size)
+        return mixture_flops(mixture, trained.params, data.shape, batch_size, block_size)
     except ValueError as error:
         # The attacks have run: their table does not wait for a count that another XLA hides.
         print(f"GFLOPs were not counted: {error}", file=sys.stderr)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmoe.mixture import Mixture
+from jaxmoe.mixture import Mixture, no_head
 from jaxmoe.mixture.dispatch import default_block_size, num_blocks
 
 _TRIPS = re.compile(r'known_trip_count":\s*\{\s*"n"\s*:\s*"(\d+)"')
@@ -49,18 +49,20 @@ def mixture_flops(
     Args:
       mixture: sparse, `top_k < M`.
       params: its params, or their shapes.
-      clip_shape: of one clip, [T, H, W, C].
+      clip_shape: of one clip, [T, H, W, C], or image, [H, W, C].
       batch_size: B.
       block_size: what the mixture was built with; None as there.
 
     Raises:
-      ValueError: a dense mixture, or a program whose operations cannot be counted: an expert or a
-        router with a loop or a custom call of its own, or a compiled mixture that is not made of a
-        router and one expert per block.
+      ValueError: a dense mixture, one with a head, or a program whose operations cannot be counted:
+        an expert or a router with a loop or a custom call of its own, or a compiled mixture that is
+        not made of a router and one expert per block.
     """
     pairs = batch_size * mixture.top_k
     if mixture.top_k == mixture.num_experts:
         raise ValueError("flops: top_k = M is the dense mixture; there is nothing to compare")
+    if mixture.head is not no_head:
+        raise ValueError("flops: a mixture with a head (a dual model) is more than its parts")
     block_size = block_size or default_block_size(pairs, mixture.num_experts)
     blocks = num_blocks(pairs, mixture.num_experts, block_size)
     clips = jax.ShapeDtypeStruct((batch_size, *clip_shape), jnp.float32)

@@ -1,0 +1,88 @@
+"""Images from the command line: a standard run, and a dual model that starts from it."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxmoe import run as runs
+from jaxmoe.config import DataConfig, ExpertConfig
+from tests.commands.tiny import TINY, refused, run
+
+IMAGES = dataclasses.replace(
+    TINY,
+    data=DataConfig(
+        name="synthetic_shapes",
+        size=8,
+        padding=1,
+        train_clips=20,
+        validation_clips=10,
+        test_clips=10,
+    ),
+    expert=ExpertConfig(width=4, stage_sizes=(1,), stem_strides=(1, 2, 2)),
+    run=dataclasses.replace(TINY.run, evaluate_every=0),
+)
+CONFIG = f"""
+from jaxmoe.config import *
+from jaxmoe.attacks import AttackSettings
+
+def config():
+    return {IMAGES!r}
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def standard_promotion():
+    """Optax's Adam raises a float to an integer count, which strict promotion forbids."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(standard_promotion, tmp_path_factory):
+    """A folder with a trained standard run of images."""
+    del standard_promotion
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "c.py").write_text(CONFIG)
+    assert run(f"train {folder}/c.py --run.directory {folder}/standard") == 0
+    return folder
+
+
+def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
+    start = f"--training.initialize-from {folder}/standard"
+    start += f" --training.initialize-standard-from {folder}/standard"
+    dual = f"--training.recipe jtdmoe --training.upper-moves standard --mixture.alpha 0.75 {start}"
+    assert run(f"train {folder}/c.py --run.directory {folder}/dual {dual}") == 0
+    assert run(f"evaluate {folder}/dual --attacks pgd-e") == 0
+    rows = json.loads((folder / "dual" / "results.json").read_text())
+    assert [row["attack"] for row in rows] == ["clean", "pgd-e", "worst-case"]
+    assert rows[1]["n"] == 10
+    trained, source = runs.load(folder / "dual"), runs.load(folder / "standard")
+    assert float(trained.params["alpha"]) == 0.75
+    assert source.dataset.train[0]["frames"].height == 8
+    for part in ("router", "experts"):
+        ended = jax.tree.leaves(source.params[part])
+        moved = jax.tree.leaves(trained.params["standard"][part])
+        for a, b in zip(ended, moved, strict=True):
+            assert np.all(np.abs(a - b) < 0.1)  # a few steps on
+    assert "GFLOPs were not counted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--training.recipe jtdmoe", "mixture.alpha: None is not accepted; expected from 0 to 1"),
+        ("--mixture.alpha 1.5", "mixture.alpha: 1.5 is not accepted"),
+        ("--training.recipe rt_er --mixture.experts 1", "mixture.experts: 1 is not accepted"),
+        (
+            "--expert.name vit --expert.patch 3",
+            "expert.patch: 3 is not accepted; expected a divisor",
+        ),
+        ("--expert.name vit --data.name synthetic_actions", "has clips, and vit sees images"),
+        ("--training.initialize-standard-from x", "expected a dual model, mixture.alpha"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(folder, arguments, message, capsys):
+    assert message in refused(f"train {folder}/c.py {arguments}", folder, capsys)

@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "train a mixture as a config file says; resumes a run that was stopped",
     "evaluate": "attack a trained run and write its table of robust accuracies",
     "sweep": "the same over a grid of ε, with curves",
+    "certify": "prove how far a trained run's predictions hold, beside what attacks find",
     "transfer": "attack each of several runs and score the others on the same clips",
     "data": "show what is in a dataset: classes, clips, frames, skipped files",
     "benchmark": "measure this machine against the library's own bars",

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxmoe import data
@@ -13,8 +14,8 @@ from jaxmoe.models import build_expert, build_router
 from jaxmoe.threat import ThreatModel
 
 
-def build_mixture(experiment: Experiment, num_classes: int) -> Mixture:
-    """The mixture of an experiment.
+def build_modules(experiment: Experiment, num_classes: int) -> tuple[nn.Module, nn.Module]:
+    """The router and the expert of an experiment.
 
     Raises:
       ValueError: an impossible architecture.
@@ -27,9 +28,21 @@ def build_mixture(experiment: Experiment, num_classes: int) -> Mixture:
     }[expert.name]
     expert_fields = {name: getattr(expert, name) for name in names}
     router_fields = {"width": router.width, "dtype": dtype} if router.name == "conv" else {}
-    built = from_modules(
+    return (
         build_router(router.name, num_experts=mixture.experts, **router_fields),
         build_expert(expert.name, num_classes=num_classes, dtype=dtype, **expert_fields),
+    )
+
+
+def build_mixture(experiment: Experiment, num_classes: int) -> Mixture:
+    """The mixture of an experiment, or its dual model.
+
+    Raises:
+      ValueError: an impossible architecture.
+    """
+    mixture = experiment.mixture
+    built = from_modules(
+        *build_modules(experiment, num_classes),
         num_experts=mixture.experts,
         top_k=mixture.top_k,
         combine=mixture.combine,

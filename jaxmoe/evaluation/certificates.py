@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 
@@ -105,13 +106,14 @@ def logit_radius(
 
 
 def certified_accuracy(
-    certificate: Certificate, label: Int[Array, " batch"], radii: Float[Array, " radii"]
-) -> Float[Array, " radii"]:
+    certificate: Certificate, label: Int[np.ndarray, " batch"], radii: Float[np.ndarray, " radii"]
+) -> Float[np.ndarray, " radii"]:
     """Share of the examples that are predicted as labelled in the whole ball of each radius."""
-    right = certificate.prediction == label
+    right = np.asarray(certificate.prediction) == label
+    radii = np.asarray(radii)[:, None]
     # At the radius itself two classes may tie; at 0 there is no other input.
-    holds = (certificate.radius[None] > radii[:, None]) | (radii[:, None] == 0)
-    return jnp.mean((right[None] & holds).astype(jnp.float32), axis=1)
+    holds = (np.asarray(certificate.radius)[None] > radii) | (radii == 0)
+    return np.mean(right[None] & holds, axis=1, dtype=np.float64)
 
 
 def _probability_margins(router_logits, expert_logits, router_bounds, expert_bounds):

@@ -1,0 +1,234 @@
+"""Certified accuracy of a classifier against radius: by Lipschitz constants, or by smoothing.
+
+Axes: B = batch, M = experts, K = classes.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxmoe.attacks.attack import Model
+from jaxmoe.evaluation.certificates import (
+    Certificate,
+    certified_accuracy,
+    dual_radius,
+    mixture_radius,
+    top_1_radius,
+)
+from jaxmoe.evaluation.guards import check_batch
+from jaxmoe.evaluation.lipschitz_bounds import Differences
+from jaxmoe.evaluation.scoring import to_pixels
+from jaxmoe.evaluation.smoothing import (
+    ABSTAINED,
+    Smoothing,
+    check_smoothing,
+    count_votes,
+    smoothed_radius,
+)
+from jaxmoe.mixture import Mixture
+from jaxmoe.threat import example_keys
+
+Batches = Iterable[Mapping[str, np.ndarray]]
+
+
+class CertifiedCurve(NamedTuple):
+    """What one method proved of one classifier."""
+
+    method: str  # "lipschitz" or "smoothing"
+    classifier: str  # whose predictions the certificates are of, in words
+    norm: str
+    radii: tuple[float, ...]  # in pixel units
+    certified_accuracy: tuple[float, ...]  # 0–1, at each radius
+    median_radius: float  # of the examples that are predicted as labelled; 0 without any
+    abstained: float  # share of the examples without a prediction
+    n: int
+
+
+class Certifiable(NamedTuple):
+    """A classifier with certificates from Lipschitz constants."""
+
+    words: str
+    model: Model  # of the same predictions, for attacks
+    certify: Callable[[Any, Array], Certificate]
+
+
+def certifiable(
+    mixture: Mixture,
+    router_bounds: Differences,
+    expert_bounds: Float[np.ndarray, "M K K"],
+    standard: Mixture | None = None,
+) -> Certifiable:
+    """What Lipschitz constants certify of a mixture.
+
+    A top-1 mixture is certified as it is. A dense mixture and a dual model are certified as
+    mixtures of the experts' *probabilities* over all experts, which may predict otherwise than the
+    run's own mixture of logits.
+
+    Args:
+      mixture: a mixture, or a dual model.
+      router_bounds: of its router's logit differences (`logit_difference_bounds`).
+      expert_bounds: of every expert's.
+      standard: of a dual model, the mixture F_S that it was made of.
+
+    Raises:
+      ValueError: 1 < top_k < M, for which there is no certificate.
+    """
+    bounds = jnp.asarray(router_bounds, jnp.float32), jnp.asarray(expert_bounds, jnp.float32)
+    experts = mixture.num_experts
+
+    def parts(params, x):
+        return mixture.route(params, x), mixture.experts(params, x), *bounds
+
+    def probabilities(params, x):
+        weights = jax.nn.softmax(mixture.route(params, x), axis=-1)
+        return jnp.einsum(
+            "bm,mbk->bk", weights, jax.nn.softmax(mixture.experts(params, x), axis=-1)
+        )
+
+    def as_logits(chances):
+        return jnp.log(jnp.maximum(chances, 1e-30))
+
+    if standard is not None:
+
+        def standard_probabilities(params, x):
+            return jax.nn.softmax(standard.apply(params["standard"], x), axis=-1)
+
+        def dual(params, x):
+            alpha = params["alpha"]
+            mixed = (1 - alpha) * standard_probabilities(params, x) + alpha * probabilities(
+                params, x
+            )
+            return as_logits(mixed)
+
+        return Certifiable(
+            f"the dual model on probabilities, all {experts} robust experts at once",
+            dual,
+            lambda params, x: dual_radius(
+                params["alpha"], standard_probabilities(params, x), *parts(params, x)
+            ),
+        )
+    if mixture.top_k == 1:
+        return Certifiable(
+            "the hard top-1 mixture as it is",
+            mixture,
+            lambda params, x: top_1_radius(*parts(params, x)),
+        )
+    if mixture.top_k < experts:
+        raise ValueError(
+            f"mixture.top_k: {mixture.top_k} has no certificate; expected 1 or all {experts} "
+            "experts (--method smoothing takes any)"
+        )
+    return Certifiable(
+        f"the mixture on probabilities, all {experts} experts at once",
+        lambda params, x: as_logits(probabilities(params, x)),
+        lambda params, x: mixture_radius(*parts(params, x)),
+    )
+
+
+def lipschitz_curve(
+    subject: Certifiable,
+    params: Any,
+    batches: Batches,
+    radii: Sequence[float],
+    norm: str,
+    progress: Callable[[], None] = lambda: None,
+) -> CertifiedCurve:
+    """Certified accuracy at each radius, by Lipschitz constants of `norm`.
+
+    Args:
+      subject: of `certifiable`, whose constants are of the same norm.
+      params: of the mixture.
+      batches: dicts as `evaluate_suite` takes them.
+      radii: in pixel units.
+      norm: "linf" or "l2".
+      progress: called after each batch.
+    """
+    certify = jax.jit(lambda params, clip: subject.certify(params, to_pixels(clip)))
+
+    def of_batch(batch):
+        return jax.device_get(certify(params, batch["clip"]))
+
+    return _curve("lipschitz", subject.words, of_batch, batches, radii, norm, progress)
+
+
+def smoothing_curve(
+    model: Model,
+    params: Any,
+    batches: Batches,
+    radii: Sequence[float],
+    smoothing: Smoothing,
+    seed: int = 0,
+    progress: Callable[[], None] = lambda: None,
+) -> CertifiedCurve:
+    """Certified ℓ2 accuracy of the smoothed `model`.
+
+    Args:
+      model: a mixture, or a classifier `(params, x) -> logits`.
+      params: its params.
+      batches: dicts as `evaluate_suite` takes them.
+      radii: in pixel units.
+      smoothing: how much noise, and how many samples.
+      seed: of the noise, which depends on it and the example's index alone.
+      progress: called after each batch.
+    """
+    check_smoothing(smoothing)
+    votes = [
+        jax.jit(
+            lambda keys, params, clip, count=count: count_votes(model, smoothing, count)(
+                keys, params, to_pixels(clip)
+            )
+        )
+        for count in (smoothing.selection, smoothing.samples)
+    ]
+
+    def of_batch(batch):
+        keys = example_keys(jax.random.key(seed), batch["index"])
+        keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        found = [
+            np.asarray(vote(own, params, batch["clip"]))
+            for own, vote in zip(keys, votes, strict=True)
+        ]
+        return Certificate(*smoothed_radius(*found, smoothing))
+
+    words = f"the hard mixture under noise of σ = {smoothing.sigma:g}, by majority"
+    return _curve("smoothing", words, of_batch, batches, radii, "l2", progress)
+
+
+def _curve(
+    method: str,
+    words: str,
+    of_batch: Callable[[Any], Certificate],
+    batches: Batches,
+    radii: Sequence[float],
+    norm: str,
+    progress: Callable[[], None],
+) -> CertifiedCurve:
+    predictions, found, labels = [], [], []
+    for batch in batches:
+        check_batch(batch)
+        valid = np.asarray(batch["valid"])
+        certificate = of_batch(batch)
+        predictions.append(np.asarray(certificate.prediction)[valid])
+        found.append(np.asarray(certificate.radius)[valid])
+        labels.append(np.asarray(batch["label"])[valid])
+        progress()
+    if not labels or not sum(map(len, labels)):
+        raise ValueError("batches: no valid example; expected at least one")
+    certificate = Certificate(np.concatenate(predictions), np.concatenate(found))
+    label = np.concatenate(labels)
+    accuracies = certified_accuracy(certificate, label, np.asarray(radii))
+    right = certificate.prediction == label
+    return CertifiedCurve(
+        method,
+        words,
+        norm,
+        tuple(float(radius) for radius in radii),
+        tuple(float(accuracy) for accuracy in accuracies),
+        float(np.median(certificate.radius[right])) if right.any() else 0.0,
+        float(np.mean(certificate.prediction == ABSTAINED)),
+        len(label),
+    )

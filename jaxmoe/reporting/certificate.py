@@ -1,0 +1,104 @@
+"""Certified curves as tables, a picture and files."""
+
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from jaxmoe.evaluation.certification import CertifiedCurve
+from jaxmoe.reporting.figures import new_figure
+from jaxmoe.reporting.results import markdown_table, write_text
+from jaxmoe.reporting.tables import print_table
+from jaxmoe.threat import format_epsilon
+
+JSON, MARKDOWN, PNG = "certificate.json", "certificate.md", "certificate.png"
+
+
+def write_curves(
+    curves: Sequence[CertifiedCurve],
+    attacked: Sequence[Sequence[float]],
+    steps: int,
+    folder: str | os.PathLike,
+) -> list[pathlib.Path]:
+    """Writes `certificate.json`, `certificate.md` and `certificate.png` into `folder`.
+
+    Args:
+      curves: one for each method.
+      attacked: of each, accuracy 0–1 under PGD at its radii.
+      steps: of PGD.
+      folder: where to.
+
+    Returns:
+      The files' paths.
+    """
+    folder = pathlib.Path(folder)
+    records = [
+        {**curve._asdict(), "accuracy_under_pgd": list(under), "pgd_steps": steps}
+        for curve, under in zip(curves, attacked, strict=True)
+    ]
+    write_text(folder / JSON, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
+    lines = []
+    for curve, under in zip(curves, attacked, strict=True):
+        lines += [f"{_title(curve)}.", ""]
+        lines += [*markdown_table(_titles(steps), _rows(curve, under)), ""]
+    write_text(folder / MARKDOWN, "\n".join(lines))
+    return [folder / JSON, folder / MARKDOWN, _plot(curves, attacked, steps, folder / PNG)]
+
+
+def print_curves(
+    curves: Sequence[CertifiedCurve],
+    attacked: Sequence[Sequence[float]],
+    steps: int,
+    file: TextIO | None = None,
+) -> None:
+    """Prints a table for each method; arguments as in `write_curves`."""
+    for curve, under in zip(curves, attacked, strict=True):
+        print_table(_title(curve), _titles(steps), _rows(curve, under), file or sys.stdout)
+
+
+def _title(curve: CertifiedCurve) -> str:
+    abstained = f", {curve.abstained:.1%} without a prediction" if curve.abstained else ""
+    return (
+        f"{curve.method}: {curve.classifier}; {curve.norm}, n = {curve.n}, median radius "
+        f"{curve.median_radius:.3g}{abstained}"
+    )
+
+
+def _titles(steps: int) -> list[str]:
+    return ["radius", "certified %", f"PGD-{steps} %"]
+
+
+def _rows(curve: CertifiedCurve, under: Sequence[float]) -> list[list[str]]:
+    return [
+        [format_epsilon(radius, curve.norm), f"{100 * certified:.1f}", f"{100 * accuracy:.1f}"]
+        for radius, certified, accuracy in zip(
+            curve.radii, curve.certified_accuracy, under, strict=True
+        )
+    ]
+
+
+def _plot(
+    curves: Sequence[CertifiedCurve],
+    attacked: Sequence[Sequence[float]],
+    steps: int,
+    path: pathlib.Path,
+) -> pathlib.Path:
+    figure = new_figure(5.0 * len(curves), 4.0)
+    columns = figure.subplots(1, len(curves), squeeze=False, sharey=True)[0]
+    for axes, curve, under in zip(columns, curves, attacked, strict=True):
+        grey_levels = curve.norm == "linf"
+        radii = [radius * (255 if grey_levels else 1) for radius in curve.radii]
+        certified = [100 * accuracy for accuracy in curve.certified_accuracy]
+        axes.plot(radii, [100 * accuracy for accuracy in under], "o--", label=f"under PGD-{steps}")
+        axes.plot(radii, certified, "o-", label=f"certified by {curve.method}")
+        axes.fill_between(radii, 0, certified, alpha=0.15, color="C1")
+        axes.set_xlabel(f"radius, {'grey levels of 255' if grey_levels else 'ℓ2, pixel units'}")
+        axes.set_ylim(-2, 102)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+        axes.set_title(f"{curve.classifier}, n = {curve.n}", fontsize="x-small")
+    columns[0].set_ylabel("accuracy, %")
+    figure.savefig(path, dpi=150)
+    return path

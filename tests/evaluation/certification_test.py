@@ -1,0 +1,103 @@
+"""Curves of mixtures of modules: what is certified is what is predicted, and the curve is exact."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmoe.evaluation.certification import certifiable, lipschitz_curve, smoothing_curve
+from jaxmoe.evaluation.lipschitz_bounds import logit_difference_bounds
+from jaxmoe.evaluation.smoothing import Smoothing
+from jaxmoe.mixture import dual_mixture, from_modules, with_alpha
+from jaxmoe.models import LinearRouter, PooledRouter
+
+SHAPE, EXPERTS, CLASSES, N = (4, 4, 3), 3, 4, 24
+ROUTER = LinearRouter(EXPERTS)
+# A pooled router is a linear classifier too: its constants are exact.
+EXPERT = PooledRouter(CLASSES, grid=(2, 2, 2))
+
+
+def mixture_of(top_k):
+    return from_modules(ROUTER, EXPERT, num_experts=EXPERTS, top_k=top_k)
+
+
+def bounds_of(params, norm="l2"):
+    experts = [
+        logit_difference_bounds(EXPERT, jax.tree.map(lambda p, i=i: p[i], params), SHAPE, norm)
+        for params in [params["experts"]]
+        for i in range(EXPERTS)
+    ]
+    return logit_difference_bounds(ROUTER, params["router"], SHAPE, norm), np.stack(experts)
+
+
+@pytest.fixture(scope="module")
+def params():
+    fresh = mixture_of(1).init(jax.random.key(0), jnp.zeros((1, *SHAPE)))
+    return jax.tree.map(lambda leaf: 3 * leaf, fresh)
+
+
+@pytest.fixture(scope="module")
+def batches(params):
+    clips = np.random.default_rng(0).random((N, *SHAPE), np.float32)
+    label = np.asarray(jnp.argmax(mixture_of(1).apply(params, jnp.asarray(clips)), -1))
+    valid = np.arange(N) < N - 2
+    label = np.where(np.arange(N) < 4, (label + 1) % CLASSES, label).astype(np.int32)
+    index = np.arange(N, dtype=np.int32)
+    return [{"clip": clips, "label": label, "index": index, "valid": valid}]
+
+
+def test_the_curve_counts_each_valid_example_at_its_own_radius(params, batches):
+    subject = certifiable(mixture_of(1), *bounds_of(params))
+    clip = jnp.asarray(batches[0]["clip"])
+    certificate = subject.certify(params, clip)
+    right = np.asarray(certificate.prediction == batches[0]["label"]) & batches[0]["valid"]
+    radii = [0.0, *np.quantile(np.asarray(certificate.radius), [0.3, 0.6]), 100.0]
+    curve = lipschitz_curve(subject, params, batches, radii, "l2")
+    assert curve.n == N - 2
+    expected = [np.sum(right & ((certificate.radius > r) | (r == 0))) / (N - 2) for r in radii]
+    np.testing.assert_allclose(curve.certified_accuracy, expected)
+    assert expected[0] == (N - 6) / (N - 2)
+    assert 0 < expected[2] < expected[1] < expected[0]
+    np.testing.assert_allclose(curve.median_radius, np.median(certificate.radius[right]))
+
+
+def test_what_is_certified_is_what_is_attacked(params, batches):
+    clip = jnp.asarray(batches[0]["clip"])
+    standard = mixture_of(1)
+    dual = dual_mixture(standard, mixture_of(1), 0.8)
+    dual_params = with_alpha({**params, "standard": jax.tree.map(jnp.negative, params)}, 0.8)
+    cases = [
+        (certifiable(mixture_of(1), *bounds_of(params)), params),
+        (certifiable(mixture_of(EXPERTS), *bounds_of(params)), params),
+        (certifiable(dual, *bounds_of(params), standard), dual_params),
+    ]
+    for subject, own in cases:
+        apply = getattr(subject.model, "apply", subject.model)
+        predicted = jnp.argmax(apply(own, clip), axis=-1)
+        certificate = subject.certify(own, clip)
+        np.testing.assert_array_equal(certificate.prediction, predicted)
+        assert np.any(certificate.radius > 0)
+    words = {subject.words for subject, _ in cases}
+    assert len(words) == 3
+
+
+def test_a_partly_sparse_mixture_has_no_certificate(params):
+    with pytest.raises(ValueError, match=r"mixture\.top_k: 2 has no certificate; expected 1 or"):
+        certifiable(mixture_of(2), *bounds_of(params))
+
+
+def test_smoothing_takes_any_mixture_and_nearly_agrees_without_noise(params, batches):
+    smoothing = Smoothing(sigma=1e-4, selection=5, samples=40)
+    curve = smoothing_curve(mixture_of(2), params, batches, [0.0, 1e-3], smoothing)
+    label = np.asarray(jnp.argmax(mixture_of(2).apply(params, jnp.asarray(batches[0]["clip"])), -1))
+    right = (label == batches[0]["label"])[batches[0]["valid"]]
+    np.testing.assert_allclose(curve.certified_accuracy, [np.mean(right), 0.0])
+    assert curve.abstained == 0
+    halves = [
+        {name: value[part] for name, value in batches[0].items()}
+        for part in (slice(0, 12), slice(12, N))
+    ]
+    noisy = smoothing._replace(sigma=0.3)
+    together = smoothing_curve(mixture_of(2), params, batches, [0.0, 0.1], noisy)
+    apart = smoothing_curve(mixture_of(2), params, halves, [0.0, 0.1], noisy)
+    assert together == apart

@@ -1,7 +1,8 @@
-"""`jaxmoe quickstart`: two defences on rendered clips, attacked, in a few minutes on two cores."""
+"""`jaxmoe quickstart`: two defences on rendered data, attacked, in a few minutes on two cores."""
 
 import pathlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.config import (
@@ -20,18 +21,28 @@ if TYPE_CHECKING:
     from jaxmoe.evaluation import SuiteResult
     from jaxmoe.reporting.progress import BarProgress, PlainProgress
 
-DEFENCES: dict[str, str] = {"at_m": "AT-M", "j_tlat": "J-TLAT"}
-ATTACKS = ("pgd", "tlga-r", "j-tlga")
+_MIXTURE = MixtureConfig(experts=4, top_k=1, balance_weight=1.5)
 
 
-def experiment(recipe: str, directory: str, initialize_from: str | None = None) -> Experiment:
-    """The quickstart's experiment with one of its recipes.
+class Task(NamedTuple):
+    """A quickstart.
 
-    Args:
-      recipe: "standard", or one of `DEFENCES`.
-      directory: the run's folder.
-      initialize_from: a standard run to start from; None trains one first, inside the run.
+    Attributes:
+      experiment: `(recipe, directory, initialize_from) -> Experiment`; of None it trains a standard
+        run first, inside the run.
+      defences: titles of the recipes beside the standard one, which they start from.
+      examples: what the test examples are.
+      next: attacks to try after it.
     """
+
+    experiment: Callable[[str, str, str | None], Experiment]
+    defences: dict[str, str]
+    examples: str
+    next: str
+
+
+def video(recipe: str, directory: str, initialize_from: str | None = None) -> Experiment:
+    """Rendered motions, 8 frames of 24 × 24, under TLGA; recipes "standard", "at_m", "j_tlat"."""
     clean = recipe == "standard"
     return Experiment(
         data=DataConfig(
@@ -44,7 +55,7 @@ def experiment(recipe: str, directory: str, initialize_from: str | None = None) 
         ),
         expert=ExpertConfig(width=8, stage_sizes=(1, 1, 1), stem="small", stem_strides=(1, 2, 2)),
         # Below 1 a router that J-TLAT trains may rest on one expert: see `recipes.router_phase`.
-        mixture=MixtureConfig(experts=4, top_k=1, balance_weight=1.5),
+        mixture=_MIXTURE,
         threat=ThreatConfig(epsilon=4 / 255),
         attack=AttackSettings(steps=3, alpha=0.5, temporal_alpha=1.0),
         optimizer=OptimizerConfig(learning_rate=5e-3 if clean else 2e-3),
@@ -59,26 +70,84 @@ def experiment(recipe: str, directory: str, initialize_from: str | None = None) 
             batch_size=32,
         ),
         evaluation=EvaluationConfig(
-            attacks=ATTACKS, epsilons=(4 / 255,), batch_size=64, checkpoint="latest"
+            attacks=("pgd", "tlga-r", "j-tlga"),
+            epsilons=(4 / 255,),
+            batch_size=64,
+            checkpoint="latest",
         ),
         # Judged on test clips at once: a look at the validation clips is twenty seconds to compile.
         run=RunConfig(directory=directory, checkpoint_every=1, evaluate_every=0, log_every=5),
     )
 
 
-def experiments(directory: pathlib.Path) -> dict[str, Experiment]:
-    """The quickstart's three runs in their order: the first is where the others start."""
+def image(recipe: str, directory: str, initialize_from: str | None = None) -> Experiment:
+    """Rendered shapes, 24 × 24, under attacks by part; recipes "standard", "at_m", "rt_er"."""
+    clean = recipe == "standard"
+    return Experiment(
+        data=DataConfig(
+            name="synthetic_shapes",
+            size=24,
+            padding=2,
+            flip=True,
+            train_clips=1920,
+            validation_clips=96,
+            test_clips=384,
+        ),
+        expert=ExpertConfig(width=16, stage_sizes=(1, 1, 1), stem="small", stem_strides=(1, 2, 2)),
+        mixture=_MIXTURE,
+        threat=ThreatConfig(epsilon=8 / 255),
+        attack=AttackSettings(steps=3, alpha=0.5),
+        optimizer=OptimizerConfig(learning_rate=5e-3 if clean else 2e-3),
+        training=TrainingConfig(
+            recipe=recipe,
+            initialize_from=initialize_from,
+            shared_epochs=10,
+            shared_noise=0.05,
+            standard_epochs=0 if clean else 3,
+            epochs=3 if clean else 6,
+            batch_size=64,
+            beta=2.0,
+        ),
+        evaluation=EvaluationConfig(
+            attacks=("pgd", "pgd-r", "pgd-e"),
+            epsilons=(8 / 255,),
+            batch_size=128,
+            checkpoint="latest",
+        ),
+        run=RunConfig(directory=directory, checkpoint_every=1, evaluate_every=0, log_every=5),
+    )
+
+
+TASKS: dict[str, Task] = {
+    "video": Task(
+        video,
+        {"at_m": "AT-M", "j_tlat": "J-TLAT"},
+        "rendered test clips",
+        "apgd-t enumerated-route square",
+    ),
+    "image": Task(
+        image,
+        {"at_m": "PGD-AT", "rt_er": "RT-ER"},
+        "rendered test images",
+        "auto-attack enumerated-route",
+    ),
+}
+
+
+def experiments(task: Task, directory: pathlib.Path) -> dict[str, Experiment]:
+    """A quickstart's runs in their order: the first is where the others start."""
     standard = str(directory / "standard")
-    runs = {"standard": experiment("standard", standard)}
-    for recipe, title in DEFENCES.items():
-        runs[title] = experiment(recipe, str(directory / recipe), standard)
+    runs = {"standard": task.experiment("standard", standard, None)}
+    for recipe, title in task.defences.items():
+        runs[title] = task.experiment(recipe, str(directory / recipe), standard)
     return runs
 
 
-def run(directory: str, progress: "PlainProgress | BarProgress") -> None:
+def run(task: Task, directory: str, progress: "PlainProgress | BarProgress") -> None:
     """Trains, attacks and prints one table; resumes where it was stopped.
 
     Args:
+      task: of `TASKS`.
       directory: takes a run's folder for each of `experiments`, with its results.
       progress: is told what goes on.
     """
@@ -88,7 +157,7 @@ def run(directory: str, progress: "PlainProgress | BarProgress") -> None:
     results: dict[str, SuiteResult] = {}
     programs = None
     trained = None
-    for title, wanted in experiments(pathlib.Path(directory)).items():
+    for title, wanted in experiments(task, pathlib.Path(directory)).items():
         progress.say(f"{title}: training in {wanted.run.directory}")
         folder = runs.train(wanted, progress)
         trained = runs.load(folder)
@@ -98,13 +167,13 @@ def run(directory: str, progress: "PlainProgress | BarProgress") -> None:
         results[title], programs = _evaluate(trained, programs, progress)
         write_results(results[title].rows, folder)
     accuracies = {title: _accuracies(result) for title, result in results.items()}
-    setting = _setting(results, experiment("standard", directory))
+    setting = _setting(task, results)
     plot_bars(accuracies, pathlib.Path(directory) / "accuracy.png", setting)
     progress.say("\n".join(["", *_table(accuracies), "", setting]))
     progress.say(
         f"the same as a picture in {directory}/accuracy.png\n"
-        f"runs and results.json, .csv, .md in {directory}/{{standard,{','.join(DEFENCES)}}}\n"
-        f"next: jaxmoe evaluate {directory}/j_tlat --attacks apgd-t enumerated-route square"
+        f"runs and results.json, .csv, .md in {directory}/{{standard,{','.join(task.defences)}}}\n"
+        f"next: jaxmoe evaluate {directory}/{list(task.defences)[-1]} --attacks {task.next}"
     )
 
 
@@ -155,9 +224,9 @@ def _table(accuracies: dict[str, dict[str, float]]) -> list[str]:
     ]
 
 
-def _setting(results: "dict[str, SuiteResult]", config: Experiment) -> str:
+def _setting(task: Task, results: "dict[str, SuiteResult]") -> str:
     from jaxmoe.threat import format_epsilon
 
-    clips = next(iter(results.values())).rows[0].n
-    epsilon = format_epsilon(config.threat.epsilon, config.threat.norm)
-    return f"ℓ∞, ε = {epsilon}, {clips} rendered test clips, one seed; worst-case: right under all"
+    row = next(iter(results.values())).rows[-1]
+    epsilon = format_epsilon(row.epsilon, row.norm)
+    return f"ℓ∞, ε = {epsilon}, {row.n} {task.examples}, one seed; worst-case: right under all"

@@ -4,8 +4,8 @@ jaxmoe train configs/video/quickstart.py
 """
 
 from jaxmoe.config import Experiment
-from jaxmoe.quickstart import experiment
+from jaxmoe.quickstart import video
 
 
 def config() -> Experiment:
-    return experiment("j_tlat", "runs/quickstart/j_tlat")
+    return video("j_tlat", "runs/quickstart/j_tlat")

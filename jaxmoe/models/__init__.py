@@ -5,8 +5,10 @@ Clips are `[B, T, H, W, C]` floats in [0, 1], images `[B, H, W, C]`.
 """
 
 from jaxmoe.models.conv import Conv, conv
+from jaxmoe.models.deeplab import DeepLabV3Plus
+from jaxmoe.models.frrn import FRRN
 from jaxmoe.models.norm import FrozenBatchNorm, GroupNorm, Normalize
-from jaxmoe.models.pool import average_pool_to, max_pool
+from jaxmoe.models.pool import average_pool_to, max_pool, resize
 from jaxmoe.models.registry import EXPERTS, ROUTERS, build_expert, build_router
 from jaxmoe.models.resnet import BasicBlock, ResNet
 from jaxmoe.models.routers import ConvRouter, LinearRouter, PooledRouter
@@ -14,10 +16,12 @@ from jaxmoe.models.vit import TransformerBlock, VisionTransformer
 
 __all__ = [
     "EXPERTS",
+    "FRRN",
     "ROUTERS",
     "BasicBlock",
     "Conv",
     "ConvRouter",
+    "DeepLabV3Plus",
     "FrozenBatchNorm",
     "GroupNorm",
     "LinearRouter",
@@ -31,4 +35,5 @@ __all__ = [
     "build_router",
     "conv",
     "max_pool",
+    "resize",
 ]

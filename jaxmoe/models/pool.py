@@ -66,3 +66,27 @@ def average_pool_to(
         x = jnp.tensordot(x, jnp.asarray(weights, x.dtype), axes=(axis, 0))
         x = jnp.moveaxis(x, -1, axis)
     return x
+
+
+def resize(
+    x: Float[Array, "batch *spatial channels"], sizes: Sequence[int]
+) -> Float[Array, "batch *sizes channels"]:
+    """Linear interpolation to other sizes, corners not aligned; a product with a matrix per axis.
+
+    Args:
+      x: floating.
+      sizes: per spatial axis.
+
+    Returns:
+      An array of the dtype of `x`.
+    """
+    for axis, size in enumerate(sizes, start=1):
+        old = x.shape[axis]
+        if size == old:
+            continue
+        # Where each new position lies among the old ones; beyond the border it is the border.
+        places = np.clip((np.arange(size) + 0.5) * old / size - 0.5, 0, old - 1)
+        weights = np.maximum(0.0, 1.0 - np.abs(places[None] - np.arange(old)[:, None]))
+        x = jnp.tensordot(x, jnp.asarray(weights, x.dtype), axes=(axis, 0))
+        x = jnp.moveaxis(x, -1, axis)
+    return x

@@ -29,6 +29,7 @@ class BasicBlock(nn.Module):
     Attributes:
       features: output channels.
       stride: of the first convolution and of the shortcut, along every spatial axis.
+      dilation: of both convolutions.
       norm: builds a normalisation layer.
       shortcut: "projection" (option B) or "zero_pad" (option A), where the shape changes.
       dtype: of the computation.
@@ -39,6 +40,7 @@ class BasicBlock(nn.Module):
     norm: Callable[..., nn.Module]
     shortcut: str
     dtype: jnp.dtype
+    dilation: int = 1
 
     @nn.compact
     def __call__(
@@ -46,10 +48,16 @@ class BasicBlock(nn.Module):
     ) -> Float[Array, "batch *out_spatial features"]:
         """The block's output."""
         rank = x.ndim - 2
-        size, pads = (3,) * rank, ((1, 1),) * rank
-        y = Conv(self.features, size, self.stride, pads, dtype=self.dtype, name="conv1")(x)
-        y = jax.nn.relu(self.norm(name="norm1")(y))
-        y = Conv(self.features, size, 1, pads, dtype=self.dtype, name="conv2")(y)
+        conv = functools.partial(
+            Conv,
+            self.features,
+            (3,) * rank,
+            padding=((self.dilation, self.dilation),) * rank,
+            dilation=self.dilation,
+            dtype=self.dtype,
+        )
+        y = jax.nn.relu(self.norm(name="norm1")(conv(strides=self.stride, name="conv1")(x)))
+        y = conv(name="conv2")(y)
         y = self.norm(name="norm2")(y)
         if self.stride != 1 or x.shape[-1] != self.features:
             if self.shortcut == "projection":

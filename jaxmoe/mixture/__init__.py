@@ -2,6 +2,7 @@
 
 from jaxmoe.mixture.dispatch import dispatch
 from jaxmoe.mixture.dual import dual_mixture, robust_part, with_alpha
+from jaxmoe.mixture.gated import ensemble, from_gate, single_expert
 from jaxmoe.mixture.gradient_modes import GRADIENT_MODES, GradientMode, with_gradient
 from jaxmoe.mixture.mixture import (
     Head,
@@ -10,6 +11,7 @@ from jaxmoe.mixture.mixture import (
     apply_soft,
     combine_experts,
     combine_outputs,
+    combine_weighted,
     from_functions,
     from_modules,
     no_head,
@@ -45,13 +47,17 @@ __all__ = [
     "choose",
     "combine_experts",
     "combine_outputs",
+    "combine_weighted",
     "dispatch",
     "dual_mixture",
+    "ensemble",
     "expert_load",
     "from_functions",
+    "from_gate",
     "from_modules",
     "no_head",
     "robust_part",
+    "single_expert",
     "stack_experts",
     "with_alpha",
     "with_gradient",

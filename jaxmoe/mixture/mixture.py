@@ -249,25 +249,34 @@ def combine_experts(
     mixture: Mixture,
     params: Params,
     x: Clips,
-    router_logits: Float[Array, "batch experts"],
+    router_logits: Float[Array, "batch ... experts"],
     expert_outputs: Float[Array, "experts batch ..."],
 ) -> Float[Array, "batch ..."]:
     """F from outputs of its router and of all its experts, which may have seen other inputs than x.
 
     `x` is what the head sees.
     """
+    if mixture.top_k == mixture.num_experts and mixture.combine != "none":
+        weights = jax.nn.softmax(router_logits, axis=-1)
+        return mixture.head(params, x, combine_weighted(expert_outputs, weights))
     routing = choose(router_logits, mixture.top_k, mixture.combine)
-    outputs = jnp.moveaxis(expert_outputs, 0, 1)
-    return mixture.head(
-        params, x, combine_outputs(_take(outputs, routing.experts), routing.weights)
-    )
+    outputs = _take(jnp.moveaxis(expert_outputs, 0, 1), routing.experts)
+    return mixture.head(params, x, combine_outputs(outputs, routing.weights))
 
 
 def apply_soft(mixture: Mixture, params: Params, x: Clips) -> Float[Array, "batch ..."]:
     """The soft mixture Σ_i a_i(x) E_i(x) over all experts."""
     weights = jax.nn.softmax(mixture.route(params, x), axis=-1)
-    outputs = jnp.moveaxis(mixture.experts(params, x), 0, 1)
-    return mixture.head(params, x, combine_outputs(outputs, weights))
+    return mixture.head(params, x, combine_weighted(mixture.experts(params, x), weights))
+
+
+def combine_weighted(
+    outputs: Float[Array, "experts batch ..."], weights: Float[Array, "batch ... experts"]
+) -> Float[Array, "batch ..."]:
+    """Σ_i w_i E_i(x) over all experts, w one number for an example, or for each of its classes."""
+    if weights.ndim == 2:
+        return combine_outputs(jnp.moveaxis(outputs, 0, 1), weights)
+    return jnp.einsum("mb...k,bkm->b...k", outputs, weights.astype(outputs.dtype))
 
 
 def combine_outputs(

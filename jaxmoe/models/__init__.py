@@ -7,6 +7,7 @@ Clips are `[B, T, H, W, C]` floats in [0, 1], images `[B, H, W, C]`.
 from jaxmoe.models.conv import Conv, conv
 from jaxmoe.models.deeplab import DeepLabV3Plus
 from jaxmoe.models.frrn import FRRN
+from jaxmoe.models.gates import ClasswiseGate, SimpleGate
 from jaxmoe.models.norm import FrozenBatchNorm, GroupNorm, Normalize
 from jaxmoe.models.pool import average_pool_to, max_pool, resize
 from jaxmoe.models.registry import EXPERTS, ROUTERS, build_expert, build_router
@@ -19,6 +20,7 @@ __all__ = [
     "FRRN",
     "ROUTERS",
     "BasicBlock",
+    "ClasswiseGate",
     "Conv",
     "ConvRouter",
     "DeepLabV3Plus",
@@ -28,6 +30,7 @@ __all__ = [
     "Normalize",
     "PooledRouter",
     "ResNet",
+    "SimpleGate",
     "TransformerBlock",
     "VisionTransformer",
     "average_pool_to",

@@ -75,7 +75,7 @@ def open_dataset(
 
     Args:
       config: which one.
-      progress: called with (videos done, videos in all) while it is prepared.
+      progress: called with (clips done, clips in all) while it is prepared.
 
     Raises:
       ValueError: a field that does not fit, or nothing usable.

@@ -129,7 +129,7 @@ def load(
     Args:
       run: the folder.
       checkpoint: "best" or "latest"; None is what the experiment's evaluation says.
-      data_progress: called with (videos done, videos in all) where they are prepared anew.
+      data_progress: called with (clips done, clips in all) where they are prepared anew.
       **data_fields: fields of `DataConfig` to replace, such as a directory that has moved.
 
     Raises:

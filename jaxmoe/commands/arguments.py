@@ -78,7 +78,7 @@ def add_attack_options(parser: Parser, example: str) -> None:
     add("--queries", type=int, help="looks of a black-box attack")
     add("--targets", type=int, help="wrong classes that a targeted attack aims at")
     add("--seed", type=int, help="of the random starts")
-    add("--data.directory", dest="directory", metavar="DIR", help="where the videos are now")
+    add("--data.directory", dest="directory", metavar="DIR", help="where the data is now")
 
 
 def chosen_norm(options: argparse.Namespace, own: str) -> str:

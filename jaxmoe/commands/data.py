@@ -63,9 +63,10 @@ def _print(summary) -> None:
     for name in summary.classes:
         table.add_row(name, *(str(split.clips_per_class[name]) for split in splits.values()))
     table.add_row("all", *(str(split.clips) for split in splits.values()), style="bold")
-    for what in ("fewest_frames", "median_frames", "most_frames"):
-        label = what.replace("_", " ")
-        table.add_row(label, *(f"{getattr(split, what):g}" for split in splits.values()))
+    if any(split.most_frames > 1 for split in splits.values()):  # else they are images
+        for what in ("fewest_frames", "median_frames", "most_frames"):
+            label = what.replace("_", " ")
+            table.add_row(label, *(f"{getattr(split, what):g}" for split in splits.values()))
     console.print(f"{summary.name}: {len(summary.classes)} classes, clips by split", style="bold")
     console.print(table)
     held_out = [name for name, split in splits.items() if split.held_out]

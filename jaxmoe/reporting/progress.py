@@ -63,9 +63,9 @@ class PlainProgress:
     def data(self, done: int, total: int) -> None:
         """Videos were decoded."""
         if done == total:
-            self._tell(f"prepared {total} videos")
+            self._tell(f"prepared {total} clips")
         else:
-            self._heartbeat("preparing videos", done, total, "")
+            self._heartbeat("preparing clips", done, total, "")
 
     def evaluation(self, done: int, total: int, what: str) -> None:
         """A batch was evaluated."""
@@ -135,7 +135,7 @@ class BarProgress:
 
     def data(self, done: int, total: int) -> None:
         """Videos were decoded."""
-        self._update("preparing videos", done, total, "")
+        self._update("preparing clips", done, total, "")
 
     def evaluation(self, done: int, total: int, what: str) -> None:
         """A batch was evaluated."""

@@ -31,6 +31,7 @@ from jaxmoe.attacks.objectives import (
     lipschitz_quotient,
     margin,
     router_output,
+    standing_cross_entropy,
     targeted_difference_of_logits_ratio,
 )
 from jaxmoe.attacks.perturb import AttackResult, Objective, perturb
@@ -113,6 +114,7 @@ __all__ = [
     "sparse_frames_attack",
     "square",
     "stage",
+    "standing_cross_entropy",
     "steepest_direction",
     "steepest_step",
     "targeted_difference_of_logits_ratio",

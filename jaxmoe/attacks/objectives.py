@@ -1,6 +1,7 @@
 """Per-example losses that attacks maximise and recipes minimise.
 
 All reduce over every axis but the batch, so that clips, images and dense predictions share them.
+Labels below 0 are void: a dense prediction's mean leaves these positions out.
 Axes: B = batch, M = experts, K = classes (last axis of logits).
 """
 
@@ -22,7 +23,21 @@ def cross_entropy(
 ) -> Float[Array, " batch"]:
     """CE of integer labels, mean over the dense axes if there are any."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return _mean_over_positions(losses)
+    return mean_over_labelled(losses, labels)
+
+
+def standing_cross_entropy(
+    logits: Float[Array, "batch ... classes"], labels: Int[Array, "batch ..."]
+) -> Float[Array, " batch"]:
+    """CE of the positions that are still right, summed; over the number of labelled ones.
+
+    What is wrong already adds nothing, so that a dense prediction's attack spends its steps on what
+    it has still to break. 0 where nothing stands.
+    Reference: Croce et al. 2024, masked cross-entropy (https://arxiv.org/abs/2306.12941).
+    """
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    right = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
+    return mean_over_labelled(jnp.where(right, losses, 0.0), labels)
 
 
 def kl_divergence(
@@ -41,7 +56,7 @@ def margin(
     logits: Float[Array, "batch ... classes"], labels: Int[Array, "batch ..."]
 ) -> Float[Array, " batch"]:
     """`max_{j≠y} z_j − z_y`, above 0 where the model is wrong; mean over the dense axes."""
-    return _mean_over_positions(_best_wrong(logits, labels) - logit_of(logits, labels))
+    return mean_over_labelled(_best_wrong(logits, labels) - logit_of(logits, labels), labels)
 
 
 def difference_of_logits_ratio(
@@ -56,7 +71,8 @@ def difference_of_logits_ratio(
         return margin(logits, labels)
     largest = jax.lax.top_k(logits, 3)[0]
     scale = largest[..., 0] - largest[..., 2] + 1e-12
-    return _mean_over_positions((_best_wrong(logits, labels) - logit_of(logits, labels)) / scale)
+    ratios = (_best_wrong(logits, labels) - logit_of(logits, labels)) / scale
+    return mean_over_labelled(ratios, labels)
 
 
 def targeted_difference_of_logits_ratio(
@@ -70,10 +86,10 @@ def targeted_difference_of_logits_ratio(
     """
     difference = logit_of(logits, targets) - logit_of(logits, labels)
     if logits.shape[-1] < FEWEST_CLASSES:
-        return _mean_over_positions(difference)
+        return mean_over_labelled(difference, labels)
     largest = jax.lax.top_k(logits, 4)[0]
     scale = largest[..., 0] - (largest[..., 2] + largest[..., 3]) / 2 + 1e-12
-    return _mean_over_positions(difference / scale)
+    return mean_over_labelled(difference / scale, labels)
 
 
 def likeliest_targets(
@@ -106,6 +122,17 @@ def is_right(
     """Whether anything of an example is still classified as labelled."""
     right = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
     return jnp.any(right, axis=tuple(range(1, right.ndim)))
+
+
+def mean_over_labelled(
+    values: Float[Array, "batch ..."], labels: Int[Array, "batch ..."]
+) -> Float[Array, " batch"]:
+    """The mean over the positions of each example whose label is not void; 0 without any."""
+    if values.ndim == 1:
+        return values
+    axes, labelled = tuple(range(1, values.ndim)), labels >= 0
+    count = jnp.sum(labelled.astype(values.dtype), axis=axes)
+    return jnp.sum(jnp.where(labelled, values, 0.0), axis=axes) / jnp.maximum(count, 1.0)
 
 
 def lipschitz_quotient(

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmoe.attacks.objectives import mean_over_labelled
+
 
 def accuracy(
     logits: Float[Array, "batch ... classes"], labels: Int[Array, "batch ..."]
 ) -> Float[Array, " batch"]:
-    """1 where the largest logit is the label's, else 0; a dense task's mean over its pixels.
+    """1 where the largest logit is the label's, else 0; a dense task's mean over labelled pixels.
 
     Raises:
       ValueError: labels that are no integers, or not one for each position.
@@ -23,7 +25,35 @@ def accuracy(
             f"{list(logits.shape)}; expected integers of shape {list(logits.shape[:-1])}"
         )
     hits = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
-    return jnp.mean(hits, axis=tuple(range(1, hits.ndim)))
+    return mean_over_labelled(hits, labels)
+
+
+def confusion(
+    logits: Float[Array, "batch ... classes"], labels: Int[Array, "batch ..."]
+) -> Int[Array, "batch classes classes"]:
+    """How many positions of each example have a label (row) and a prediction (column).
+
+    Void positions, with labels below 0, are in none.
+    """
+    classes = logits.shape[-1]
+    predicted = jnp.argmax(logits, axis=-1).reshape(logits.shape[0], -1)
+    labels = labels.reshape(logits.shape[0], -1)
+    # One number for each pair; void ones count in a cell that is cut off.
+    pair = jnp.where(labels >= 0, labels * classes + predicted.astype(labels.dtype), classes**2)
+    counts = jax.vmap(lambda pairs: jnp.bincount(pairs, length=classes**2 + 1))(pair)
+    return counts[:, :-1].reshape(-1, classes, classes)
+
+
+def mean_iou(confusion: Int[np.ndarray, "classes classes"]) -> float:
+    """Mean over classes of |label ∩ prediction| / |label ∪ prediction|, of one confusion matrix.
+
+    Classes that are neither labelled nor predicted anywhere are left out; NaN without any.
+    """
+    confusion = np.asarray(confusion, np.float64)
+    both = np.diag(confusion)
+    either = confusion.sum(0) + confusion.sum(1) - both
+    seen = either > 0
+    return float(np.mean(both[seen] / either[seen])) if seen.any() else float("nan")
 
 
 def top_choice(router_logits: Float[Array, "batch experts"]) -> Int[Array, " batch"]:

@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.attacks import cross_entropy, lipschitz_quotient, router_output
+from jaxmoe.attacks import (
+    cross_entropy,
+    difference_of_logits_ratio,
+    lipschitz_quotient,
+    margin,
+    router_output,
+    standing_cross_entropy,
+    targeted_difference_of_logits_ratio,
+)
 
 
 def test_cross_entropy(small, reference, assert_gradient):
@@ -75,6 +83,45 @@ def test_dense_predictions_are_averaged_over_their_pixels():
     )
     got = cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(labels, jnp.int32))
     np.testing.assert_allclose(got, want.mean((1, 2)), rtol=1e-5)
+
+
+LOSSES = [
+    cross_entropy,
+    standing_cross_entropy,
+    margin,
+    difference_of_logits_ratio,
+    lambda logits, labels: targeted_difference_of_logits_ratio(logits, labels, labels * 0),
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_void_positions_count_for_nothing(loss):
+    rng = np.random.default_rng(1)
+    logits = jnp.asarray(rng.normal(size=(2, 4, 3, 5)), jnp.float32)
+    labels = rng.integers(0, 5, (2, 4, 3))
+    void = rng.random((2, 4, 3)) < 0.4
+    holed = jnp.asarray(np.where(void, -1, labels), jnp.int32)
+    value, gradient = jax.value_and_grad(lambda z: jnp.sum(loss(z, holed)))(logits)
+    assert not np.any(np.asarray(gradient)[void])
+    # Each example as a batch of its labelled positions.
+    want = sum(
+        float(np.mean(loss(logits[b][~void[b]], jnp.asarray(labels[b][~void[b]], jnp.int32))))
+        for b in range(2)
+    )
+    np.testing.assert_allclose(value, want, rtol=1e-5)
+    empty = jnp.full((2, 4, 3), -1, jnp.int32)
+    np.testing.assert_array_equal(loss(logits, empty), 0)
+
+
+def test_what_has_fallen_adds_nothing_to_the_standing_loss():
+    logits = jnp.asarray([[[3.0, 0.0], [0.0, 1.0], [2.0, 0.0]]])
+    labels = jnp.asarray([[0, 0, -1]])
+    loss, gradient = jax.value_and_grad(lambda z: jnp.sum(standing_cross_entropy(z, labels)))(
+        logits
+    )
+    np.testing.assert_allclose(loss, np.log1p(np.exp(-3.0)) / 2, rtol=1e-5)
+    assert not np.any(gradient[0, 1:])
+    assert np.any(gradient[0, 0])
 
 
 def test_router_output():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxmoe.evaluation import accuracy, load_of_choices, routing_entropy, routing_iou
-from jaxmoe.evaluation.metrics import choice_flips
+from jaxmoe.evaluation.metrics import choice_flips, confusion, mean_iou
 
 
 def test_accuracy_of_a_dense_task_is_the_share_of_its_pixels():
@@ -31,3 +31,24 @@ def test_iou_is_that_of_the_sets(first, second, top_k):
 
 def test_load_counts_experts_that_nobody_chose():
     np.testing.assert_allclose(load_of_choices(np.array([1, 1, 3]), 4), [0, 2 / 3, 0, 1 / 3])
+
+
+def test_confusion_counts_every_labelled_position_once():
+    draw = np.random.default_rng(0)
+    logits = draw.normal(size=(3, 4, 5, 6)).astype(np.float32)
+    labels = draw.integers(-1, 6, (3, 4, 5)).astype(np.int32)
+    found = np.asarray(confusion(jnp.asarray(logits), jnp.asarray(labels)))
+    slow = np.zeros((3, 6, 6), int)
+    for b, i, j in np.ndindex(3, 4, 5):
+        if labels[b, i, j] >= 0:
+            slow[b, labels[b, i, j], logits[b, i, j].argmax()] += 1
+    np.testing.assert_array_equal(found, slow)
+    hits = np.trace(slow, axis1=1, axis2=2) / slow.sum((1, 2))
+    np.testing.assert_allclose(accuracy(jnp.asarray(logits), jnp.asarray(labels)), hits, rtol=1e-6)
+
+
+def test_mean_iou_by_hand():
+    # Class 0: 3 right, 1 missed, 2 too many; class 1: 2 of 5; class 2 is nowhere.
+    assert mean_iou(np.array([[3, 1, 0], [2, 2, 0], [0, 0, 0]])) == (3 / 6 + 2 / 5) / 2
+    assert mean_iou(np.eye(4)) == 1.0
+    assert np.isnan(mean_iou(np.zeros((2, 2))))

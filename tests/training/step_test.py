@@ -42,7 +42,8 @@ def same(a, b) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
 
 
-@pytest.mark.parametrize("recipe", list(RECIPES))
+# A gate learns on top of experts that were trained: `gate_test.py`.
+@pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES if recipe != "gate"])
 def test_every_recipe_lowers_its_loss_on_one_batch(mixture, recipe):
     if recipe == "jtdmoe":
         mixture = dual_mixture(mixture, mixture, 0.7)

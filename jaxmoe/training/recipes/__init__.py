@@ -2,6 +2,7 @@
 
 from jaxmoe.training.phase import Recipe
 from jaxmoe.training.recipes.adversarial import at_m, global_phase, inner_attack, tlat, trades
+from jaxmoe.training.recipes.gate import gate
 from jaxmoe.training.recipes.j_tlat import j_tlat, router_phase, weak_experts_phase
 from jaxmoe.training.recipes.robust_experts import jtdmoe, rt_er
 from jaxmoe.training.recipes.standard import dense, shared_expert, standard
@@ -14,12 +15,14 @@ RECIPES: dict[str, Recipe] = {
     "j_tlat": j_tlat,
     "rt_er": rt_er,
     "jtdmoe": jtdmoe,
+    "gate": gate,
 }
 
 __all__ = [
     "RECIPES",
     "at_m",
     "dense",
+    "gate",
     "global_phase",
     "inner_attack",
     "j_tlat",

@@ -1,0 +1,66 @@
+"""The gate's recipe on a tiny segmentation mixture: what moves, what stays, and that it learns."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxmoe.mixture import from_gate
+from jaxmoe.models import ClasswiseGate, Conv, SimpleGate
+from jaxmoe.threat import ThreatModel
+from jaxmoe.training import RECIPES, Batch, RecipeOptions, adamw, init_state, make_train_step
+from tests.training.step_test import same
+
+EXPERTS, CLASSES = 2, 3
+
+
+class Expert(nn.Module):
+    """A logit for each pixel from the pixel alone, and the pixels as features."""
+
+    @nn.compact
+    def __call__(self, x, *, with_features=False):
+        logits = Conv(CLASSES, (1, 1), use_bias=True, name="logits")(x)
+        return (logits, x) if with_features else logits
+
+
+def batch():
+    """Images whose brightness says which expert's classes their labels are."""
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 128, (8, 4, 6, 3), dtype=np.uint8)
+    images[4:] += 127
+    even = (images[..., 0] % 2 == 0).astype(np.int32)
+    labels = even + (np.arange(8) >= 4).astype(np.int32)[:, None, None]
+    labels[:, 0, 0] = -1
+    return Batch(images, labels, np.arange(8, dtype=np.int32))
+
+
+@pytest.mark.parametrize("conv", [False, True])
+@pytest.mark.parametrize("gate", [SimpleGate(EXPERTS, 5), ClasswiseGate(EXPERTS, CLASSES, 5)])
+def test_the_gate_learns_and_its_experts_stay_the_same_to_the_bit(gate, conv):
+    head = Conv(CLASSES, (3, 3)) if conv else None
+    mixture = from_gate(gate, Expert(), num_experts=EXPERTS, head=head)
+    data = batch()
+    params = mixture.init(jax.random.key(0), jnp.zeros((1, 4, 6, 3)))
+    optimizer = adamw(1e-2, 1.0)
+    step = jax.jit(
+        make_train_step(
+            mixture,
+            RECIPES["gate"],
+            RecipeOptions(),
+            ThreatModel(),
+            optimizer,
+            optax.constant_schedule(2e-2),
+            optax.constant_schedule(0.0),
+        )
+    )
+    state, losses = init_state(params, optimizer), []
+    for _ in range(25):
+        state, metrics = step(state, data, jax.random.key(0))
+        losses.append(float(metrics["gate/loss"]))
+    assert np.mean(losses[-3:]) < losses[0]
+    assert same(state.params["experts"], params["experts"])
+    assert not same(state.params["router"], params["router"])
+    if conv:
+        assert not same(state.params["head"], params["head"])

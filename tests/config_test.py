@@ -26,6 +26,7 @@ def changed(section: str, **fields) -> Experiment:
         ("threat", {"epsilon": -0.1}, r"threat\.epsilon: -0\.1 .* ≥ 0"),
         ("threat", {"norm": "l1"}, r"threat\.norm: 'l1' is not one of linf, l2"),
         ("mixture", {"top_k": 5}, r"mixture\.top_k: 5 .* at most mixture\.experts = 4"),
+        ("expert", {"depth": 11}, r"expert\.depth: 11 .* 10, 18 or 34"),
         ("mixture", {"experts": 0}, r"mixture\.experts: 0 .* at least 1"),
         ("mixture", {"balance_weight": -1.0}, r"mixture\.balance_weight: -1\.0 .* ≥ 0"),
         ("training", {"epochs": 0}, r"training\.epochs: 0 .* at least 1"),

@@ -57,7 +57,7 @@ def test_all_else_stays_as_it_was():
         ("--mixture.top-k 1.5", ["mixture.top_k", "1.5", "an integer"]),
         ("--mixture.top-k 1 2", ["mixture.top_k", "1 2", "an integer"]),
         ("--mixture.top-k", ["mixture.top_k", "no value", "an integer"]),
-        ("--expert.depth 11", ["expert.depth", "11", "10, 18, 34"]),
+        ("--training.upper-moves all", ["training.upper_moves", "all", "both, standard"]),
         ("--expert.stem-strides 1 2", ["expert.stem_strides", "1 2", "3 of"]),
         ("--evaluation.attacks", ["evaluation.attacks", "no value", "one or more"]),
         ("--data.flip maybe", ["data.flip", "maybe", "true or false"]),

@@ -44,7 +44,7 @@ def test_isolated_forms_are_sums_over_the_experts_that_the_router_chose(combine)
     def run(params, x, x_adv):
         y = jnp.zeros(B, jnp.int32)
         clean, outputs = (run_model(mixture, second_logit, params, z, y) for z in (x, x_adv))
-        return score(mixture, second_logit, ThreatModel(), x_adv, x, y, outputs, clean)
+        return score(mixture, second_logit, ThreatModel(), params, x_adv, x, y, outputs, clean)
 
     cast = lambda leaf: jnp.asarray(leaf, jnp.float32)  # noqa: E731
     scores = run({"router": cast(router), "experts": cast(experts)}, cast(x), cast(x_adv))

@@ -33,3 +33,8 @@ def real_data() -> pathlib.Path:
     if not (path / "ut_interaction" / "manifest.csv").is_file():
         pytest.fail(f"JAXMOE_DATA={folder} holds no ut_interaction/manifest.csv")
     return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first: at the end one process would wait for the other."""
+    items.sort(key=lambda item: item.path.name != "resume_test.py")

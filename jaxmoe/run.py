@@ -310,7 +310,8 @@ def _check_same_experiment(run: pathlib.Path, experiment: Experiment) -> None:
         for name, value in fields.items():
             if section == "evaluation" or (section, name) in _MAY_CHANGE:
                 continue
-            if (section, name) == ("training", "initialize_from") and value and old[section][name]:
+            source = section == "training" and name.startswith("initialize_")
+            if source and value and old[section][name]:
                 continue  # the source may have moved
             if old[section][name] != value:
                 raise ValueError(

@@ -89,22 +89,25 @@ def chosen_norm(options: argparse.Namespace, own: str) -> str:
     return norm
 
 
-def check_attack_options(epsilons: list[float], norm: str, seed: int, **counts: int) -> None:
-    """Refuses an impossible ε or seed, and counts below 1, which are named as their options."""
+def check_attack_options(
+    epsilons: list[float], norm: str, seed: int, option: str = "--epsilons", **counts: int
+) -> None:
+    """Refuses an impossible ε or seed, and counts below 1, which are named as their options.
+
+    `option` is what the radii are called.
+    """
     for epsilon in epsilons:
         if norm == "linf" and 1 < epsilon < float("inf"):
             raise ValueError(
-                f"--epsilons: {epsilon:g} is not accepted; pixels are in [0, 1], expected ε in "
+                f"{option}: {epsilon:g} is not accepted; pixels are in [0, 1], expected ε in "
                 "their unit, such as 8/255"
             )
         if not 0 <= epsilon < float("inf"):
-            raise ValueError(
-                f"--epsilons: {epsilon:g} is not accepted; expected finite numbers ≥ 0"
-            )
+            raise ValueError(f"{option}: {epsilon:g} is not accepted; expected finite numbers ≥ 0")
     for name, value in counts.items():
         if value < 1:
-            option = "--" + name.replace("_", "-")
-            raise ValueError(f"{option}: {value} is not accepted; expected at least 1")
+            count = "--" + name.replace("_", "-")
+            raise ValueError(f"{count}: {value} is not accepted; expected at least 1")
     if not 0 <= seed < 2**32:
         raise ValueError(f"--seed: {seed} is not accepted; expected 0 to 2**32 - 1")
 

@@ -55,7 +55,7 @@ def run(arguments: list[str]) -> None:
         "batch_size": options.batch_size,
     }
     given = {name: count for name, count in counts.items() if count is not None}
-    check_attack_options(radii, options.norm, options.seed, **given)
+    check_attack_options(radii, options.norm, options.seed, "--radii", **given)
     if "smoothing" in options.method and options.norm != "l2":
         raise ValueError(f"--norm: smoothing certifies in l2, not in {options.norm}")
     folder = pathlib.Path(options.run)

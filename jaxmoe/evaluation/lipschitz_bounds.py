@@ -18,7 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxmoe.models import ConvRouter, LinearRouter, PooledRouter, ResNet
+from jaxmoe.models import (
+    ConvRouter,
+    FrozenBatchNorm,
+    GroupNorm,
+    LinearRouter,
+    PooledRouter,
+    ResNet,
+)
 from jaxmoe.threat import Norm
 
 Differences = Float[np.ndarray, "K K"]
@@ -138,7 +145,7 @@ def _conv_router(module: ConvRouter, params: Any, shape: tuple[int, ...], norm: 
         kernel = weights[f"conv{layer}"]["kernel"]
         constant *= conv_bound(kernel, norm)
         group = math.prod(sizes) * kernel.shape[-1]
-        constant *= group_norm_bound(weights[f"norm{layer}"], group, 1e-5, norm)
+        constant *= group_norm_bound(weights[f"norm{layer}"], group, GroupNorm.epsilon, norm)
     return constant * _mean_bound(math.prod(sizes), norm)
 
 
@@ -155,11 +162,13 @@ def _resnet(module: ResNet, params: Any, shape: tuple[int, ...], norm: Norm) -> 
         for part in (*path, name):
             scale, stats = scale[part], stats.get(part, {})
         if module.norm == "frozen_batch":
-            factor = np.abs(scale["scale"]) / np.sqrt(stats["var"] + 1e-5)
+            factor = np.abs(scale["scale"]) / np.sqrt(stats["var"] + FrozenBatchNorm.epsilon)
             return float(np.max(factor))
         channels = len(scale["scale"])
-        groups = max(g for g in range(1, max(1, min(32, channels // 8)) + 1) if channels % g == 0)
-        return group_norm_bound(scale, math.prod(sizes) * channels // groups, 1e-5, norm)
+        groups = GroupNorm().count_groups(channels)
+        return group_norm_bound(
+            scale, math.prod(sizes) * channels // groups, GroupNorm.epsilon, norm
+        )
 
     halve(tuple(module.stem_strides)[3 - rank :])
     constant = _normalize(module) * conv_bound(weights["stem"]["kernel"], norm)

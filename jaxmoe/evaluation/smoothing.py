@@ -27,7 +27,7 @@ class Smoothing(NamedTuple):
     selection: int = 100  # samples that choose the class
     samples: int = 10_000  # samples that bound its probability
     failure: float = 1e-3  # at most this probability that a certificate does not hold
-    chunk: int = 100  # samples that the model sees at once, of every example of the batch
+    chunk: int = 10  # samples that the model sees at once, of every example: memory grows with it
 
 
 def check_smoothing(smoothing: Smoothing) -> Smoothing:

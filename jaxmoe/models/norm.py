@@ -39,14 +39,18 @@ class GroupNorm(nn.Module):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         super().__post_init__()
 
+    def count_groups(self, channels: int) -> int:
+        """G for so many channels."""
+        most = max(1, min(self.groups, channels // self.group_size))
+        return max(g for g in range(1, most + 1) if channels % g == 0)
+
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch *spatial channels"]
     ) -> Float[Array, "batch *spatial channels"]:
         """Normalises `x` over the spatial axes and the channels of each group."""
         channels = x.shape[-1]
-        most = max(1, min(self.groups, channels // self.group_size))
-        groups = max(g for g in range(1, most + 1) if channels % g == 0)
+        groups = self.count_groups(channels)
         scale = self.param("scale", nn.initializers.ones_init(), (channels,))
         bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
         work = accumulation_dtype(x.dtype)

@@ -35,7 +35,7 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys):
         ("--norm linf", "--norm: smoothing certifies in l2, not in linf"),
         ("--sigma 0", "smoothing.sigma: 0.0 is not a finite number above 0"),
         ("--samples 0", "smoothing.samples: 0 is not at least 1"),
-        ("--radii -1", "--epsilons: -1"),
+        ("--radii -1", "--radii: -1 is not accepted"),
         ("--examples 0", "--examples: 0 is not accepted; expected at least 1"),
         ("--method proof", "proof"),
     ],

@@ -221,8 +221,7 @@ def test_later_shapes_hide_earlier_ones():
     assert bar + 1 in np.unique(two)
 
 
-def test_shapes_are_told_apart_by_outline_alone():
-    """Colours, brightness and how many pixels a shape has say little; its outline says which."""
+def test_the_mean_colour_of_an_image_says_little_of_its_shape():
     count = 400
     shapes = np.arange(count)[:, None] % len(SHAPES)
     images, _ = render_shapes(shapes, [(0, 1, i) for i in range(count)], 16)

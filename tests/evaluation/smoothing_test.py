@@ -52,7 +52,7 @@ def test_a_linear_classifiers_radius_is_its_distance_from_the_boundary():
     assert np.all(distance[~certain] < 0.1)
 
 
-def test_votes_do_not_depend_on_the_batch_or_on_the_chunk():
+def test_votes_do_not_depend_on_the_batch_and_every_sample_votes_once():
     x = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
     params = jnp.asarray(WEIGHTS, jnp.float32)
     keys = jax.random.split(jax.random.key(0), 4)

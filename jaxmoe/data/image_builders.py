@@ -1,4 +1,4 @@
-"""TFDS builders of datasets of images: `ImageFolder`, `TinyImageNet`, `ImageArrays`, `CIFAR10`.
+"""TFDS builders of datasets of images: `ImageFolder`, `TinyImageNet`, `ImageArrays`.
 
 An image is stored as a clip of one frame, without loss.
 """
@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from jaxmoe.data.clip_builder import ClipBuilder, PlannedClip, Progress, UnusableClipError
-from jaxmoe.data.listed_builder import ListedBuilder, list_folder
+from jaxmoe.data.listed_builder import FolderBuilder, ListedBuilder
 from jaxmoe.data.listing import SPLITS, require_directory
 from jaxmoe.data.prepare import cache_folder, fingerprint
 from jaxmoe.data.tiny_imagenet import list_tiny_imagenet
@@ -31,31 +31,16 @@ class _Images(ListedBuilder, skip_registration=True):
         return read_image(file, resolution)[None]
 
 
-class ImageFolder(_Images, skip_registration=True):
-    """Images in class folders, or listed by a manifest with the columns `path,label,split`.
-
-    Args of the constructor and errors as in `video_builders.VideoFolder`.
-    """
+class ImageFolder(_Images, FolderBuilder, skip_registration=True):
+    """Images in class folders, or listed by a manifest; see `FolderBuilder`."""
 
     name = "image_folder"
-
-    def __init__(
-        self,
-        *,
-        directory: str | os.PathLike,
-        manifest: str | os.PathLike | None = None,
-        resolution: int,
-        cache: str | os.PathLike | None = None,
-        progress: Progress | None = None,
-    ):
-        listing = list_folder(directory, manifest)
-        super().__init__(listing, resolution=resolution, cache=cache, progress=progress)
 
 
 class TinyImageNet(_Images, skip_registration=True):
     """Tiny-ImageNet from its extracted archive; its `val` is the test split.
 
-    Args of the constructor and errors as in `ImageFolder`, without `manifest`.
+    Args of the constructor and errors as in `FolderBuilder`, without `manifest`.
     """
 
     name = "tiny_imagenet"
@@ -77,7 +62,7 @@ class ImageArrays(ClipBuilder, skip_registration=True):
 
     Args of the constructor: `splits`, by name images and labels; `classes`, their names;
     `source`, JSON that tells one version of the data from another; `cache` and `progress` as in
-    `ImageFolder`.
+    `FolderBuilder`.
     """
 
     name = "image_arrays"

@@ -87,6 +87,30 @@ class ListedBuilder(ClipBuilder, skip_registration=True):
             return UnusableClipError(str(error))
 
 
+class FolderBuilder(ListedBuilder, skip_registration=True):
+    """Files in class folders, or listed by a manifest with the columns `path,label,split`.
+
+    Without `manifest`, `directory/manifest.csv` is read if it is there, else the class folders.
+
+    Args of the constructor: `directory`, the folder with the files; `manifest`, another CSV file
+    (relative to the working directory, else to `directory`); `resolution`, the shorter side of the
+    stored frames in pixels; `cache`, the folder for prepared data; `progress(done, total)`.
+    Raises `ValueError` or `FileNotFoundError` with one line that names the field.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: str | os.PathLike,
+        manifest: str | os.PathLike | None = None,
+        resolution: int,
+        cache: str | os.PathLike | None = None,
+        progress: Progress | None = None,
+    ):
+        listing = list_folder(directory, manifest)
+        super().__init__(listing, resolution=resolution, cache=cache, progress=progress)
+
+
 def list_folder(directory: str | os.PathLike, manifest: str | os.PathLike | None) -> Listing:
     """Lists the files of a folder: by `manifest`, else by its `manifest.csv`, else by its classes.
 

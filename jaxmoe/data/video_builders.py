@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxmoe.data.clip_builder import Progress, UnusableClipError
 from jaxmoe.data.decode import UnreadableVideoError, decode_video
-from jaxmoe.data.listed_builder import ListedBuilder, list_folder
+from jaxmoe.data.listed_builder import FolderBuilder, ListedBuilder
 from jaxmoe.data.listing import Listing, require_directory
 from jaxmoe.data.official_splits import list_hmdb51, list_ucf101
 
@@ -24,30 +24,10 @@ class _Videos(ListedBuilder, skip_registration=True):
             raise UnusableClipError(str(error)) from error
 
 
-class VideoFolder(_Videos, skip_registration=True):
-    """Videos in class folders, or listed by a manifest with the columns `path,label,split`.
-
-    Without `manifest`, `directory/manifest.csv` is read if it is there, else the class folders.
-
-    Args of the constructor: `directory`, the folder with the videos; `manifest`, another CSV file
-    (relative to the working directory, else to `directory`); `resolution`, the shorter side of the
-    stored frames in pixels; `cache`, the folder for prepared data; `progress(done, total)`.
-    Raises `ValueError` or `FileNotFoundError` with one line that names the field.
-    """
+class VideoFolder(_Videos, FolderBuilder, skip_registration=True):
+    """Videos in class folders, or listed by a manifest; see `FolderBuilder`."""
 
     name = "video_folder"
-
-    def __init__(
-        self,
-        *,
-        directory: str | os.PathLike,
-        manifest: str | os.PathLike | None = None,
-        resolution: int,
-        cache: str | os.PathLike | None = None,
-        progress: Progress | None = None,
-    ):
-        listing = list_folder(directory, manifest)
-        super().__init__(listing, resolution=resolution, cache=cache, progress=progress)
 
 
 class _OfficialSplit(_Videos, skip_registration=True):
@@ -72,7 +52,7 @@ class UCF101(_OfficialSplit, skip_registration=True):
     """UCF-101 from locally extracted archives, with official split 1, 2 or 3.
 
     Args of the constructor: `directory`, what the archives were extracted to; `split`;
-    `resolution`, `cache`, `progress` as in `VideoFolder`. Raises `ValueError` or
+    `resolution`, `cache`, `progress` as in `FolderBuilder`. Raises `ValueError` or
     `FileNotFoundError` with one line that names the field.
     """
 

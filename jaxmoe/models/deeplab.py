@@ -13,6 +13,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxmoe.models.conv import Conv
+from jaxmoe.models.fields import check_choice, check_positive
 from jaxmoe.models.norm import Normalize
 from jaxmoe.models.pool import max_pool, resize
 from jaxmoe.models.precision import accumulation_dtype
@@ -49,12 +50,9 @@ class DeepLabV3Plus(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def __post_init__(self) -> None:
-        for name, choices in (("depth", tuple(STAGE_SIZES)), ("norm", tuple(NORMS))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
-        for name in ("num_classes", "width", "features", "low_level"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_choice(self, "depth", STAGE_SIZES)
+        check_choice(self, "norm", NORMS)
+        check_positive(self, "num_classes", "width", "features", "low_level")
         super().__post_init__()
 
     @nn.compact

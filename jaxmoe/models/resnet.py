@@ -13,6 +13,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxmoe.models.conv import Conv
+from jaxmoe.models.fields import check_choice, check_positive
 from jaxmoe.models.norm import FrozenBatchNorm, GroupNorm, Normalize
 from jaxmoe.models.pool import max_pool
 from jaxmoe.models.precision import accumulation_dtype
@@ -106,18 +107,11 @@ class ResNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("depth", tuple(STAGE_SIZES)),
-            ("stem", STEMS),
-            ("shortcut", SHORTCUTS),
-            ("norm", tuple(NORMS)),
-        ):
-            value = getattr(self, name)
-            if value not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
-        for name in ("num_classes", "width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_choice(self, "depth", STAGE_SIZES)
+        check_choice(self, "stem", STEMS)
+        check_choice(self, "shortcut", SHORTCUTS)
+        check_choice(self, "norm", NORMS)
+        check_positive(self, "num_classes", "width")
         if self.stage_sizes is not None and (
             not self.stage_sizes or any(blocks < 1 for blocks in self.stage_sizes)
         ):

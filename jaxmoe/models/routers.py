@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxmoe.models.conv import Conv
+from jaxmoe.models.fields import check_positive
 from jaxmoe.models.norm import GroupNorm, Normalize
 from jaxmoe.models.pool import average_pool_to
 
@@ -34,7 +35,7 @@ class ConvRouter(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def __post_init__(self) -> None:
-        _check_positive(self, "num_experts", "width")
+        check_positive(self, "num_experts", "width")
         super().__post_init__()
 
     @nn.compact
@@ -69,7 +70,7 @@ class LinearRouter(nn.Module):
     std: Sequence[float] = (0.5,)
 
     def __post_init__(self) -> None:
-        _check_positive(self, "num_experts")
+        check_positive(self, "num_experts")
         super().__post_init__()
 
     @nn.compact
@@ -99,7 +100,7 @@ class PooledRouter(nn.Module):
     std: Sequence[float] = (0.5,)
 
     def __post_init__(self) -> None:
-        _check_positive(self, "num_experts")
+        check_positive(self, "num_experts")
         if self.hidden < 0 or any(cells < 1 for cells in self.grid):
             raise ValueError(
                 f"hidden must be >= 0 and grid >= 1, got hidden={self.hidden}, grid={self.grid}"
@@ -117,9 +118,3 @@ class PooledRouter(nn.Module):
         if self.hidden:
             x = jax.nn.relu(nn.Dense(self.hidden, name="hidden_layer")(x))
         return nn.Dense(self.num_experts, name="head")(x)
-
-
-def _check_positive(module: nn.Module, *names: str) -> None:
-    for name in names:
-        if getattr(module, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(module, name)}")

@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxmoe.models.conv import Conv
+from jaxmoe.models.fields import check_positive
 from jaxmoe.models.norm import Normalize
 from jaxmoe.models.precision import accumulation_dtype
 
@@ -67,9 +68,7 @@ class VisionTransformer(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def __post_init__(self) -> None:
-        for name in ("num_classes", "patch", "width", "depth", "heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_positive(self, "num_classes", "patch", "width", "depth", "heads")
         if self.width % self.heads:
             raise ValueError(f"width must divide by heads = {self.heads}, got {self.width}")
         super().__post_init__()

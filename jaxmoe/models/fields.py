@@ -1,0 +1,18 @@
+"""What the fields of a module must be; each error is one line."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+
+
+def check_positive(module: nn.Module, *names: str) -> None:
+    """Raises a ValueError for a field below 1."""
+    for name in names:
+        if getattr(module, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(module, name)}")
+
+
+def check_choice(module: nn.Module, name: str, choices: Sequence) -> None:
+    """Raises a ValueError for a field that is none of `choices`."""
+    if getattr(module, name) not in choices:
+        raise ValueError(f"{name} must be one of {tuple(choices)}, got {getattr(module, name)!r}")

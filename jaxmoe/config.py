@@ -19,7 +19,10 @@ from jaxmoe.threat import Norm, ThreatModel
 DatasetName = Literal[
     *("synthetic_actions", "video_folder", "ucf101", "hmdb51"),
     *("synthetic_shapes", "image_folder", "npz", "cifar10", "tiny_imagenet"),
+    *("synthetic_scenes", "segmentation_folder", "camvid", "cityscapes", "a2d2"),
 ]
+GATES = ("simple_gate", "classwise_gate")
+SEGMENTERS = ("deeplab", "frrn")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +31,13 @@ class DataConfig:
 
     name: DatasetName = "synthetic_actions"  # rendered, or from files in `directory`
     directory: str | None = None  # the files; npz: the file; synthetic ones and cifar10 need none
-    manifest: str | None = None  # another manifest.csv, for other splits of the same videos
+    manifest: str | None = None  # another manifest.csv, for other splits of the same files
+    subset: str | None = None  # column=value[,value] of a manifest: train on these alone
     split: int = 1  # official split of ucf101 and hmdb51, 1 to 3
     resolution: int | None = None  # shorter side of the stored frames; None is the builder's
     frames: int = 16  # of a clip; images have no axis of time
-    size: int = 32  # H = W of a clip or image
+    size: int = 32  # H of a clip or image, and W
+    width: int | None = None  # W where it is not H
     stride: int | None = None  # frames between two of a clip; None spreads them over the video
     flip: bool = False  # mirror training clips at random
     padding: int = 0  # black pixels around training images before a crop; 4 is usual for CIFAR
@@ -47,10 +52,10 @@ class DataConfig:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of what a model sees: `[T, S, S, 3]`, of images `[S, S, 3]`."""
+        """Of what a model sees: `[T, H, W, 3]`, of images `[H, W, 3]`."""
         from jaxmoe.data.dataset import IMAGE_DATASETS  # takes a while, and help does not need it
 
-        image = (self.size, self.size, 3)
+        image = (self.size, self.size if self.width is None else self.width, 3)
         return image if self.name in IMAGE_DATASETS else (self.frames, *image)
 
 
@@ -58,15 +63,23 @@ class DataConfig:
 class ExpertConfig:
     """The architecture that every expert has."""
 
-    name: Literal["resnet", "vit"] = "resnet"  # of clips it is the 3D ResNet; vit is for images
-    depth: int = 10  # resnet: layers, 10, 18 or 34, 10 has one block a stage; vit: blocks
-    width: int = 16  # resnet: channels of the first stage; vit: of a token
+    # Of clips resnet is the 3D ResNet; vit is for images, deeplab and frrn for their pixels.
+    name: Literal["resnet", "vit", "deeplab", "frrn"] = "resnet"
+    depth: int = (
+        10  # resnet and deeplab's: layers, 10, 18 or 34, 10 has one block a stage; vit: blocks
+    )
+    width: int = 16  # channels of the first stage; vit: of a token
     stage_sizes: tuple[int, ...] | None = None  # blocks per stage, instead of the depth's
     stem: Literal["large", "small"] = "small"  # a window of 7 and a max pool, or of 3 alone
     stem_strides: tuple[int, int, int] = (1, 2, 2)  # time, height, width; CIFAR's are 1
     norm: Literal["group", "frozen_batch"] = "group"  # frozen_batch is for imported weights
     patch: int = 4  # vit: pixels of a patch's side
     heads: int = 4  # vit: of the attention
+    features: int = 64  # deeplab: channels of the pyramid and the decoder; 256 in the paper
+    low_level: int = 16  # deeplab: channels that the decoder takes early; 48 in the paper
+    rates: tuple[int, ...] = (2, 4, 6)  # deeplab: dilations; 6, 12, 18 in the paper
+    variant: Literal["A", "B"] = "A"  # frrn: down to a 16th or a 32nd of the resolution
+    residual_width: int = 16  # frrn: channels at full resolution; 32 in the paper
     dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 rounds pixels to half a grey level
 
 
@@ -74,8 +87,9 @@ class ExpertConfig:
 class RouterConfig:
     """The router's architecture."""
 
-    name: Literal["conv", "linear", "pooled"] = "conv"
-    width: int = 8  # of the convolutional router
+    # The gates read the experts' features, and the mixture is dense.
+    name: Literal["conv", "linear", "pooled", "simple_gate", "classwise_gate"] = "conv"
+    width: int = 8  # of the convolutional router, or a gate's hidden layer; 128 in its paper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +103,7 @@ class MixtureConfig:
     balance: Balance = "switch"  # which balance loss
     balance_weight: float = 0.5  # of the balance loss; J-TLAT wants above 1
     router_noise: float = 0.0  # standard deviation, when experts are chosen in training; 1 / M, say
+    head: Literal["none", "conv"] = "none"  # after the weighted experts: with a gate alone
     alpha: float | None = None  # α of a dual model, (1 − α) standard + α robust; None: no dual
 
 
@@ -119,6 +134,7 @@ class TrainingConfig:
     epochs: int = 30  # of the recipe
     batch_size: int = 32  # over all devices
     initialize_from: str | None = None  # a run whose latest params are the start
+    initialize_experts_from: tuple[str, ...] | None = None  # a run with one expert for each expert
     initialize_standard_from: str | None = None  # of a dual model: the standard mixture's run
     shared_epochs: int = 0  # before all else, clean: one expert alone on all clips, then M copies
     shared_noise: float = 0.0  # relative size of the noise that tells the copies apart
@@ -233,25 +249,56 @@ def validate(experiment: Experiment) -> Experiment:
         _check(0 <= epsilon < float("inf"), "evaluation.epsilons", epsilon, "finite numbers ≥ 0")
     for name in e.evaluation.attacks:
         canonical_name(name)
-    if e.data.name not in ("synthetic_actions", "synthetic_shapes", "cifar10"):
+    if not e.data.name.startswith("synthetic_") and e.data.name != "cifar10":
         _check(
             e.data.directory is not None, "data.directory", None, "the folder or file with the data"
         )
     _check_architecture(e)
+    _check_gate(e)
     _check_dual(e)
     return experiment
 
 
 def _check_architecture(e: Experiment) -> None:
-    if e.expert.name == "resnet":
+    from jaxmoe.data.dataset import SEGMENTATION_DATASETS
+
+    field, dense = "expert.name", e.data.name in SEGMENTATION_DATASETS
+    fits = (e.expert.name in SEGMENTERS) == dense
+    expected = " or ".join(SEGMENTERS) if dense else "resnet or vit"
+    _check(fits, field, e.expert.name, f"{expected} with data.name = {e.data.name}")
+    if e.expert.name in ("resnet", "deeplab"):
         _check(e.expert.depth in (10, 18, 34), "expert.depth", e.expert.depth, "10, 18 or 34")
+    if e.expert.name != "vit":
         return
-    field, image = "expert.name", len(e.data.shape) == 3
+    image = len(e.data.shape) == 3
     _check(image, field, "vit", f"resnet: data.name = {e.data.name} has clips, and vit sees images")
-    divides = e.data.size % e.expert.patch == 0
-    _check(divides, "expert.patch", e.expert.patch, f"a divisor of data.size = {e.data.size}")
+    for side in e.data.shape[-3:-1]:
+        divides = side % e.expert.patch == 0
+        _check(divides, "expert.patch", e.expert.patch, f"a divisor of data.size = {side}")
     divides = e.expert.width % e.expert.heads == 0
     _check(divides, "expert.heads", e.expert.heads, f"a divisor of expert.width = {e.expert.width}")
+
+
+def _check_gate(e: Experiment) -> None:
+    mixture, gated = e.mixture, e.router.name in GATES
+    if gated:
+        fits = e.expert.name in SEGMENTERS
+        with_features = " or ".join(SEGMENTERS)
+        _check(fits, "expert.name", e.expert.name, f"{with_features}: a gate reads features")
+        dense = mixture.top_k == mixture.experts
+        _check(dense, "mixture.top_k", mixture.top_k, f"all {mixture.experts}: a gate weights all")
+        _check(mixture.combine == "softmax", "mixture.combine", mixture.combine, "softmax")
+        _check(mixture.alpha is None, "mixture.alpha", mixture.alpha, "none with a gate")
+    gates = " or ".join(GATES)
+    _check(gated or mixture.head == "none", "mixture.head", mixture.head, f"none without {gates}")
+    fits = gated or e.training.recipe != "gate"
+    _check(fits, "router.name", e.router.name, f"{gates}: recipe gate trains one")
+    sources = e.training.initialize_experts_from
+    if sources is not None:
+        field = "training.initialize_experts_from"
+        _check(len(sources) == mixture.experts, field, sources, f"{mixture.experts} runs")
+        both = e.training.initialize_from is not None
+        _check(not both, field, sources, "none with training.initialize_from")
 
 
 def _check_dual(e: Experiment) -> None:
@@ -269,7 +316,7 @@ def _check_dual(e: Experiment) -> None:
 
 _AT_LEAST_ONE = {
     "data": ("frames", "size"),
-    "expert": ("width", "depth", "patch", "heads"),
+    "expert": ("width", "depth", "patch", "heads", "features", "low_level", "residual_width"),
     "router": ("width",),
     "mixture": ("experts", "top_k"),
     "training": ("epochs", "batch_size", "weak_experts"),

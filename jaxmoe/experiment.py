@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from jaxmoe import data
 from jaxmoe.attacks import AttackSettings
-from jaxmoe.config import DataConfig, Experiment
-from jaxmoe.mixture import Mixture, dual_mixture, from_modules
-from jaxmoe.models import build_expert, build_router
+from jaxmoe.config import GATES, DataConfig, Experiment
+from jaxmoe.mixture import Mixture, dual_mixture, from_gate, from_modules
+from jaxmoe.models import Conv, build_expert, build_router
 from jaxmoe.threat import ThreatModel
 
 
@@ -25,9 +25,15 @@ def build_modules(experiment: Experiment, num_classes: int) -> tuple[nn.Module, 
     names = {
         "resnet": ("depth", "width", "stage_sizes", "stem", "stem_strides", "norm"),
         "vit": ("depth", "width", "patch", "heads"),
+        "deeplab": ("depth", "width", "features", "low_level", "rates", "norm"),
+        "frrn": ("variant", "width", "residual_width", "norm"),
     }[expert.name]
     expert_fields = {name: getattr(expert, name) for name in names}
-    router_fields = {"width": router.width, "dtype": dtype} if router.name == "conv" else {}
+    router_fields = {
+        "conv": {"width": router.width, "dtype": dtype},
+        "simple_gate": {"hidden": router.width},
+        "classwise_gate": {"hidden": router.width, "num_classes": num_classes},
+    }.get(router.name, {})
     return (
         build_router(router.name, num_experts=mixture.experts, **router_fields),
         build_expert(expert.name, num_classes=num_classes, dtype=dtype, **expert_fields),
@@ -41,6 +47,12 @@ def build_mixture(experiment: Experiment, num_classes: int) -> Mixture:
       ValueError: an impossible architecture.
     """
     mixture = experiment.mixture
+    if experiment.router.name in GATES:
+        gate, expert = build_modules(experiment, num_classes)
+        head = None
+        if mixture.head == "conv":
+            head = Conv(num_classes, (3, 3), use_bias=True)
+        return from_gate(gate, expert, num_experts=mixture.experts, head=head)
     built = from_modules(
         *build_modules(experiment, num_classes),
         num_experts=mixture.experts,
@@ -81,7 +93,7 @@ def open_dataset(
       ValueError: a field that does not fit, or nothing usable.
       FileNotFoundError: a directory or file that is not there.
     """
-    if config.name in ("synthetic_actions", "synthetic_shapes"):
+    if config.name in data.RENDERED_DATASETS:
         sizes = {
             "resolution": config.resolution or config.size,
             "train_clips": config.train_clips,
@@ -94,6 +106,7 @@ def open_dataset(
         config.name,
         directory=config.directory,
         manifest=config.manifest,
+        subset=config.subset,
         split=config.split,
         frames=config.frames,
         stride=config.stride,
@@ -112,6 +125,7 @@ def evaluation_loader(source: data.ClipSource, config: DataConfig, batch_size: i
         batch_size=batch_size,
         frames=config.frames,
         size=config.size,
+        width=config.width,
         stride=config.stride,
         augment=False,
         shuffle=False,

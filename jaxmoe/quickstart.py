@@ -1,7 +1,8 @@
-"""`jaxmoe quickstart`: two defences on rendered data, attacked, in a few minutes on two cores."""
+"""`jaxmoe quickstart`: mixtures on rendered data, attacked, in a few minutes on two cores."""
 
+import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from jaxmoe.attacks import AttackSettings
@@ -12,13 +13,14 @@ from jaxmoe.config import (
     ExpertConfig,
     MixtureConfig,
     OptimizerConfig,
+    RouterConfig,
     RunConfig,
     ThreatConfig,
     TrainingConfig,
 )
 
 if TYPE_CHECKING:
-    from jaxmoe.evaluation import SuiteResult
+    from jaxmoe.evaluation import Programs, SuiteResult
     from jaxmoe.reporting.progress import BarProgress, PlainProgress
 
 _MIXTURE = MixtureConfig(experts=4, top_k=1, balance_weight=1.5)
@@ -28,17 +30,17 @@ class Task(NamedTuple):
     """A quickstart.
 
     Attributes:
-      experiment: `(recipe, directory, initialize_from) -> Experiment`; of None it trains a standard
-        run first, inside the run.
-      defences: titles of the recipes beside the standard one, which they start from.
+      experiments: from the folder that takes a run's folder for each, its runs by title, each after
+        those that it starts from.
       examples: what the test examples are.
       next: attacks to try after it.
+      parts: by title what else is a column: a component of the last run's mixture.
     """
 
-    experiment: Callable[[str, str, str | None], Experiment]
-    defences: dict[str, str]
+    experiments: Callable[[pathlib.Path], dict[str, Experiment]]
     examples: str
     next: str
+    parts: Mapping[str, str] = {}
 
 
 def video(recipe: str, directory: str, initialize_from: str | None = None) -> Experiment:
@@ -118,29 +120,86 @@ def image(recipe: str, directory: str, initialize_from: str | None = None) -> Ex
     )
 
 
+def segmentation(place: str | None, directory: str, experts: tuple[str, ...] = ()) -> Experiment:
+    """Rendered scenes, 48 × 48: an expert of one place, or of None a gate on `experts`' runs."""
+    expert = Experiment(
+        data=DataConfig(
+            name="synthetic_scenes",
+            size=48,
+            padding=4,
+            flip=True,
+            subset=place and f"place={place}",
+            train_clips=1280,
+            validation_clips=32,
+            test_clips=96,
+        ),
+        expert=ExpertConfig(name="deeplab", width=16, features=32, low_level=16, rates=(1, 2)),
+        router=RouterConfig(name="pooled"),
+        mixture=MixtureConfig(experts=1, balance_weight=0.0),
+        threat=ThreatConfig(epsilon=2 / 255),
+        optimizer=OptimizerConfig(learning_rate=5e-3),
+        training=TrainingConfig(recipe="standard", epochs=20, batch_size=32),
+        evaluation=EvaluationConfig(
+            attacks=("fgsm", "pgd", "pgd-standing"),
+            epsilons=(2 / 255,),
+            batch_size=32,
+            checkpoint="latest",
+        ),
+        run=RunConfig(directory=directory, checkpoint_every=5, evaluate_every=0, log_every=5),
+    )
+    if place is not None:
+        return expert
+    return dataclasses.replace(
+        expert,
+        router=RouterConfig(name="simple_gate", width=32),
+        mixture=MixtureConfig(experts=len(experts), top_k=len(experts), balance_weight=0.0),
+        training=TrainingConfig(
+            recipe="gate", epochs=2, batch_size=32, initialize_experts_from=experts
+        ),
+    )
+
+
+def _defended(
+    experiment: Callable[[str, str, str | None], Experiment], defences: Mapping[str, str]
+) -> Callable[[pathlib.Path], dict[str, Experiment]]:
+    """A standard run, and one for each defence that starts from it: by recipe its title."""
+
+    def experiments(directory: pathlib.Path) -> dict[str, Experiment]:
+        standard = str(directory / "standard")
+        runs = {"standard": experiment("standard", standard, None)}
+        for recipe, title in defences.items():
+            runs[title] = experiment(recipe, str(directory / recipe), standard)
+        return runs
+
+    return experiments
+
+
+def _gated(directory: pathlib.Path) -> dict[str, Experiment]:
+    """An expert for each place of the rendered scenes, and a mixture of them."""
+    places = {place: str(directory / place) for place in ("round", "straight")}
+    runs = {f"{place} expert": segmentation(place, folder) for place, folder in places.items()}
+    mixture = str(directory / "mixture")
+    return {**runs, "mixture": segmentation(None, mixture, tuple(places.values()))}
+
+
 TASKS: dict[str, Task] = {
     "video": Task(
-        video,
-        {"at_m": "AT-M", "j_tlat": "J-TLAT"},
+        _defended(video, {"at_m": "AT-M", "j_tlat": "J-TLAT"}),
         "rendered test clips",
         "apgd-t enumerated-route square",
     ),
     "image": Task(
-        image,
-        {"at_m": "PGD-AT", "rt_er": "RT-ER"},
+        _defended(image, {"at_m": "PGD-AT", "rt_er": "RT-ER"}),
         "rendered test images",
         "auto-attack enumerated-route",
     ),
+    "segmentation": Task(
+        _gated,
+        "rendered test scenes",
+        "pgd-r pgd-e apgd-ce",
+        {"mean ensemble": "mean"},
+    ),
 }
-
-
-def experiments(task: Task, directory: pathlib.Path) -> dict[str, Experiment]:
-    """A quickstart's runs in their order: the first is where the others start."""
-    standard = str(directory / "standard")
-    runs = {"standard": task.experiment("standard", standard, None)}
-    for recipe, title in task.defences.items():
-        runs[title] = task.experiment(recipe, str(directory / recipe), standard)
-    return runs
 
 
 def run(task: Task, directory: str, progress: "PlainProgress | BarProgress") -> None:
@@ -148,46 +207,53 @@ def run(task: Task, directory: str, progress: "PlainProgress | BarProgress") -> 
 
     Args:
       task: of `TASKS`.
-      directory: takes a run's folder for each of `experiments`, with its results.
+      directory: takes a run's folder for each of `task.experiments`, with its results.
       progress: is told what goes on.
     """
     from jaxmoe import run as runs
+    from jaxmoe.mixture import component
     from jaxmoe.reporting import plot_bars, write_results
 
     results: dict[str, SuiteResult] = {}
-    programs = None
-    trained = None
-    for title, wanted in experiments(task, pathlib.Path(directory)).items():
+    programs: dict[tuple, Programs] = {}
+    experiments = task.experiments(pathlib.Path(directory))
+    for title, wanted in experiments.items():
         progress.say(f"{title}: training in {wanted.run.directory}")
         folder = runs.train(wanted, progress)
         trained = runs.load(folder)
-        if programs is not None:
-            # One mixture for all: what was compiled for the first run serves the others.
-            trained = trained._replace(mixture=programs.model)
-        results[title], programs = _evaluate(trained, programs, progress)
+        results[title] = _evaluate(trained, programs, progress)
         write_results(results[title].rows, folder)
-    accuracies = {title: _accuracies(result) for title, result in results.items()}
+    for title, part in task.parts.items():
+        found = trained._replace(mixture=component(trained.mixture, part))
+        results[title] = _evaluate(found, {}, progress)
+        write_results(results[title].rows, folder / part)
+    figures = {title: _figures(result) for title, result in results.items()}
     setting = _setting(task, results)
-    plot_bars(accuracies, pathlib.Path(directory) / "accuracy.png", setting)
-    progress.say("\n".join(["", *_table(accuracies), "", setting]))
+    plot_bars(figures, pathlib.Path(directory) / "accuracy.png", setting, _figure_of(results))
+    progress.say("\n".join(["", *_table(figures, _figure_of(results)), "", setting]))
+    folders = [pathlib.Path(e.run.directory).name for e in experiments.values()]
     progress.say(
         f"the same as a picture in {directory}/accuracy.png\n"
-        f"runs and results.json, .csv, .md in {directory}/{{standard,{','.join(task.defences)}}}\n"
-        f"next: jaxmoe evaluate {directory}/{list(task.defences)[-1]} --attacks {task.next}"
+        f"runs and results.json, .csv, .md in {directory}/{{{','.join(folders)}}}\n"
+        f"next: jaxmoe evaluate {directory}/{folders[-1]} --attacks {task.next}"
     )
 
 
 def _evaluate(trained, programs, progress):
-    """The quickstart's attacks, at full strength whatever training used, on the test clips."""
+    """The quickstart's attacks, at full strength whatever training used, on the test clips.
+
+    `programs`, by architecture, is what was compiled: runs of one architecture share it.
+    """
     from jaxmoe.evaluation import Programs, evaluate_suite
     from jaxmoe.evaluation.metrics import accuracy
     from jaxmoe.experiment import evaluation_loader, evaluation_settings
 
     config = trained.experiment
-    programs = programs or Programs(trained.mixture, config.threat.norm, accuracy)
+    own = Programs(trained.mixture, config.threat.norm, accuracy)
+    own = programs.setdefault((config.expert, config.router, config.mixture), own)
     loader = evaluation_loader(trained.dataset.test, config.data, config.evaluation.batch_size)
-    result = evaluate_suite(
-        trained.mixture,
+    return evaluate_suite(
+        own.model,
         trained.params,
         lambda: loader,
         attacks=config.evaluation.attacks,
@@ -196,27 +262,35 @@ def _evaluate(trained, programs, progress):
         norm=config.threat.norm,
         seed=config.evaluation.seed,
         progress=progress.evaluation,
-        programs=programs,
+        programs=own,
         probe_batches=0,
     )
-    return result, programs
 
 
-def _accuracies(result: "SuiteResult") -> dict[str, float]:
-    """Robust accuracy, 0–1, by attack and steps."""
+def _figure_of(results: "dict[str, SuiteResult]") -> str:
+    """What is measured: accuracy, or mean IoU where every pixel has a label."""
+    dense = any(row.mean_iou is not None for result in results.values() for row in result.rows)
+    return "mIoU" if dense else "accuracy"
+
+
+def _figures(result: "SuiteResult") -> dict[str, float]:
+    """Robust accuracy or mean IoU, 0–1, by attack and steps."""
     from jaxmoe.attacks import find_attack
 
     def name(row):
         return row.attack if row.steps is None else f"{find_attack(row.attack).title}-{row.steps}"
 
-    return {name(row): row.robust_accuracy for row in result.rows}
+    return {
+        name(row): row.robust_accuracy if row.mean_iou is None else row.mean_iou
+        for row in result.rows
+    }
 
 
-def _table(accuracies: dict[str, dict[str, float]]) -> list[str]:
-    """Accuracy in %, a line for each attack and a column for each run."""
-    lines = [["accuracy %", *accuracies]]
-    for name in next(iter(accuracies.values())):
-        lines.append([name, *(f"{100 * found[name]:.1f}" for found in accuracies.values())])
+def _table(figures: dict[str, dict[str, float]], figure_of: str) -> list[str]:
+    """Figures in %, a line for each attack and a column for each run."""
+    lines = [[f"{figure_of} %", *figures]]
+    for name in next(iter(figures.values())):
+        lines.append([name, *(f"{100 * found[name]:.1f}" for found in figures.values())])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return [
         "  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)).rstrip()
@@ -229,4 +303,5 @@ def _setting(task: Task, results: "dict[str, SuiteResult]") -> str:
 
     row = next(iter(results.values())).rows[-1]
     epsilon = format_epsilon(row.epsilon, row.norm)
-    return f"ℓ∞, ε = {epsilon}, {row.n} {task.examples}, one seed; worst-case: right under all"
+    worst = "right under all" if row.mean_iou is None else "of each image what left it the least"
+    return f"ℓ∞, ε = {epsilon}, {row.n} {task.examples}, one seed; worst-case: {worst}"

@@ -11,7 +11,7 @@ import json
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -78,6 +78,7 @@ def train(
         batch_size=batch_size // jax.process_count(),
         frames=experiment.data.frames,
         size=experiment.data.size,
+        width=experiment.data.width,
         stride=experiment.data.stride,
         augment=True,
         flip=experiment.data.flip,
@@ -233,7 +234,7 @@ def _stages(experiment: Experiment) -> tuple[Stage, ...]:
         in_turn=t.recipe == "j_tlat" and t.schedule == "epoch",
     )
     stages = [recipe]
-    if t.initialize_from is not None:
+    if t.initialize_from is not None or t.initialize_experts_from is not None:
         return (recipe,)
     if t.standard_epochs and t.recipe != "standard":
         stages.insert(0, Stage("standard", RECIPES["standard"], t.standard_epochs, selects=False))
@@ -254,6 +255,10 @@ def _initial_params(experiment: Experiment, mixture: Mixture, dataset: data.Data
     t = experiment.training
     if t.initialize_from is not None:
         params = {**params, **_params_of(t.initialize_from, params, dataset, "initialize_from")}
+    if t.initialize_experts_from is not None:
+        found = [_expert_of(source, params, dataset) for source in t.initialize_experts_from]
+        experts = jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+        params = {**params, "experts": experts}
     if t.initialize_standard_from is not None:
         field = "initialize_standard_from"
         source = _params_of(t.initialize_standard_from, params["standard"], dataset, field)
@@ -262,13 +267,32 @@ def _initial_params(experiment: Experiment, mixture: Mixture, dataset: data.Data
     return params if alpha is None else with_alpha(params, alpha)
 
 
-def _params_of(run: str, like: Any, dataset: data.Dataset, field: str) -> Any:
+def _expert_of(run: str, params: Any, dataset: data.Dataset) -> Any:
+    """The latest params of the one expert of a run, which may have trained on a subset."""
+    field = "initialize_experts_from"
+    other = read_experiment(pathlib.Path(run))
+    mixture = build_mixture(other, len(dataset.classes))
+    like = jax.eval_shape(lambda: init_params(other, mixture))
+    found = _params_of(run, like, dataset, field, splits=("validation", "test"))["experts"]
+    one = jax.tree.map(lambda leaf: leaf[:1].shape, params["experts"])
+    if jax.tree.map(np.shape, found) != one:
+        raise ValueError(
+            f"training.{field}: {run} has {other.mixture.experts} of {other.expert}; expected one "
+            "expert as this experiment has them"
+        )
+    return found
+
+
+def _params_of(
+    run: str, like: Any, dataset: data.Dataset, field: str, splits: Sequence[str] = data.SPLITS
+) -> Any:
     """The latest params of a finished run, those of its parts that `like` has."""
     source = pathlib.Path(run)
     other = read_experiment(source)
     if other.data.name == dataset.name:
         # A start that learned from test or validation clips would make both worthless.
-        _check_same_splits(source, dataset, f"training.{field}", "expected a run on the same clips")
+        advice = "expected a run on the same clips"
+        _check_same_splits(source, dataset, f"training.{field}", advice, splits)
     if not _is_finished(source):
         raise ValueError(f"training.{field}: {source} is not trained to its end; train it first")
     parts = set(like) if other.mixture.alpha is not None else PARTS
@@ -286,13 +310,19 @@ def describe_splits(dataset: data.Dataset) -> dict[str, str]:
     }
 
 
-def _check_same_splits(run: pathlib.Path, dataset: data.Dataset, field: str, advice: str) -> None:
+def _check_same_splits(
+    run: pathlib.Path,
+    dataset: data.Dataset,
+    field: str,
+    advice: str,
+    splits: Sequence[str] = data.SPLITS,
+) -> None:
     path = run / "run.json"
     if not path.is_file():
         return
     recorded = json.loads(path.read_text(encoding="utf-8")).get("splits", {})
     for split, digest in describe_splits(dataset).items():
-        if recorded.get(split) != digest:
+        if split in splits and recorded.get(split) != digest:
             raise ValueError(f"{field}: {run} holds a run with other {split} clips; {advice}")
 
 

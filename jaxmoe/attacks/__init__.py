@@ -23,13 +23,21 @@ from jaxmoe.attacks.enumerated_attacks import (
     targeted_router_attack,
 )
 from jaxmoe.attacks.fab import fab, fab_targeted
-from jaxmoe.attacks.gradient_attacks import fgsm, lipschitz_attack, mi_fgsm, model_loss, pgd
+from jaxmoe.attacks.gradient_attacks import (
+    fgsm,
+    lipschitz_attack,
+    mi_fgsm,
+    model_loss,
+    pgd,
+    standing_pgd,
+)
 from jaxmoe.attacks.objectives import (
     cross_entropy,
     difference_of_logits_ratio,
     kl_divergence,
     lipschitz_quotient,
     margin,
+    mean_over_labelled,
     router_output,
     standing_cross_entropy,
     targeted_difference_of_logits_ratio,
@@ -103,6 +111,7 @@ __all__ = [
     "lipschitz_quotient",
     "lipschitz_router_attack",
     "margin",
+    "mean_over_labelled",
     "mi_fgsm",
     "model_loss",
     "momentum",
@@ -115,6 +124,7 @@ __all__ = [
     "square",
     "stage",
     "standing_cross_entropy",
+    "standing_pgd",
     "steepest_direction",
     "steepest_step",
     "targeted_difference_of_logits_ratio",

@@ -1,5 +1,7 @@
-"""Attacks on a whole classifier, mixture or not: FGSM, PGD, MI-FGSM and TLA-M."""
+"""Attacks on a whole classifier, mixture or not: FGSM, PGD, MI-FGSM, standing PGD and TLA-M."""
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from jaxmoe.attacks.attack import (
@@ -11,7 +13,12 @@ from jaxmoe.attacks.attack import (
     loss_of_logits,
     temporal_step,
 )
-from jaxmoe.attacks.objectives import cross_entropy, lipschitz_quotient
+from jaxmoe.attacks.objectives import (
+    cross_entropy,
+    lipschitz_quotient,
+    mean_over_labelled,
+    standing_cross_entropy,
+)
 from jaxmoe.attacks.perturb import Objective, perturb
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.updates import momentum, steepest_step
@@ -29,6 +36,32 @@ def pgd(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSett
     step = constant_step(threat, settings)
     return _cross_entropy_attack(
         model, threat, settings, step, steps=settings.steps, restarts=settings.restarts
+    )
+
+
+def standing_pgd(
+    model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
+) -> Attack:
+    """PGD on the CE of those pixels alone that are still right, for dense predictions.
+
+    What it keeps, and calls its loss, is the iterate with the largest share of wrong pixels.
+    Reference: Croce et al. 2024, masked cross-entropy (https://arxiv.org/abs/2306.12941).
+    """
+
+    def loss(logits, labels):
+        standing = standing_cross_entropy(logits, labels)
+        wrong = (jnp.argmax(logits, axis=-1) != labels).astype(logits.dtype)
+        # Its value is the share, its gradient that of the cross-entropy.
+        return jax.lax.stop_gradient(mean_over_labelled(wrong, labels) - standing) + standing
+
+    return _cross_entropy_attack(
+        model,
+        threat,
+        settings,
+        constant_step(threat, settings),
+        loss=loss,
+        steps=settings.steps,
+        restarts=settings.restarts,
     )
 
 
@@ -88,12 +121,12 @@ def model_loss(
     return loss
 
 
-def _cross_entropy_attack(model, threat, settings, step, **loop) -> Attack:
-    """Maximises CE(F(x'), y) by `step`; `loop` goes to `perturb`."""
+def _cross_entropy_attack(model, threat, settings, step, *, loss=cross_entropy, **loop) -> Attack:
+    """Maximises CE(F(x'), y), or another `loss` of logits, by `step`; `loop` goes to `perturb`."""
 
     def attack(key, params, x, y):
-        loss = loss_of_logits(model, settings, params, lambda logits: cross_entropy(logits, y))
-        result = perturb(key, x, loss, threat, step, **loop)
+        objective = loss_of_logits(model, settings, params, lambda logits: loss(logits, y))
+        result = perturb(key, x, objective, threat, step, **loop)
         return result._replace(gradients=result.gradients * gradients_per_step(model, settings))
 
     return attack

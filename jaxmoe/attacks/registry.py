@@ -27,7 +27,7 @@ from jaxmoe.attacks.enumerated_attacks import (
     targeted_router_attack,
 )
 from jaxmoe.attacks.fab import fab, fab_targeted
-from jaxmoe.attacks.gradient_attacks import fgsm, lipschitz_attack, mi_fgsm, pgd
+from jaxmoe.attacks.gradient_attacks import fgsm, lipschitz_attack, mi_fgsm, pgd, standing_pgd
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.square import square
 from jaxmoe.attacks.temporal_attacks import (
@@ -97,6 +97,7 @@ class NamedAttack(NamedTuple):
 ATTACKS: dict[str, NamedAttack] = {
     "fgsm": NamedAttack("FGSM", fgsm, "model", one_step=True, from_clean=True),
     "pgd": NamedAttack("PGD", pgd, "model"),
+    "pgd-standing": NamedAttack("PGD-standing", standing_pgd, "model"),
     "mi-fgsm": NamedAttack("MI-FGSM", mi_fgsm, "model", from_clean=True),
     "apgd-ce": NamedAttack("APGD-CE", auto_pgd, "model"),
     "apgd-dlr": NamedAttack("APGD-DLR", auto_pgd_ratio, "model"),

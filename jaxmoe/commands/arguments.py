@@ -81,6 +81,30 @@ def add_attack_options(parser: Parser, example: str) -> None:
     add("--data.directory", dest="directory", metavar="DIR", help="where the data is now")
 
 
+def split_part(run: str) -> tuple[pathlib.Path, str | None]:
+    """The folder of `RUN` or `RUN@PART`, and the part; a folder may have an @ in its name."""
+    folder, at, part = run.rpartition("@")
+    if not at or pathlib.Path(run).exists():
+        return pathlib.Path(run), None
+    return pathlib.Path(folder), part
+
+
+def take_part(trained: Any, part: str | None) -> Any:
+    """The run with one of its mixture's parts in the mixture's place; as it is of None.
+
+    Raises:
+      ValueError: no such part.
+    """
+    if part is None:
+        return trained
+    from jaxmoe.mixture import component
+
+    try:
+        return trained._replace(mixture=component(trained.mixture, part))
+    except ValueError as error:
+        raise ValueError(f"RUN: {error}") from None
+
+
 def chosen_norm(options: argparse.Namespace, own: str) -> str:
     """The norm asked for, or the run's own; of another norm the config has no ε."""
     norm = options.norm or own

@@ -53,6 +53,13 @@ def _with_section(argument: str) -> str:
     return argument
 
 
+def _of_class(split, name: str) -> str:
+    """How many clips are of a class, or which share of the labelled pixels."""
+    if not split.pixels_per_class:
+        return str(split.clips_per_class[name])
+    return f"{split.pixels_per_class[name] / sum(split.pixels_per_class.values()):.1%}"
+
+
 def _print(summary) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -61,7 +68,7 @@ def _print(summary) -> None:
     splits = summary.splits
     table = Table("class", *splits, box=None, header_style="bold")
     for name in summary.classes:
-        table.add_row(name, *(str(split.clips_per_class[name]) for split in splits.values()))
+        table.add_row(name, *(_of_class(split, name) for split in splits.values()))
     table.add_row("all", *(str(split.clips) for split in splits.values()), style="bold")
     if any(split.most_frames > 1 for split in splits.values()):  # else they are images
         for what in ("fewest_frames", "median_frames", "most_frames"):

@@ -16,6 +16,8 @@ from jaxmoe.commands.arguments import (
     check_attack_options,
     chosen_norm,
     number,
+    split_part,
+    take_part,
 )
 
 if TYPE_CHECKING:
@@ -26,11 +28,14 @@ accuracy, routing, Lipschitz figures, GFLOPs and checks for masked gradients.
 
 writes results.json (a list of rows), results.csv, results.md, robust_accuracy.png and
 evaluation.json (checks, GFLOPs, compilations) into RUN, over those of the evaluation before, or
-into --output. What is not given is as in the run's config. The same command goes on with an
-evaluation that was stopped; its batches are in evaluation.journal until the files are written.
+into --output. RUN@expert0 is one of its experts alone, RUN@mean and RUN@max are ensembles of all
+of them; they write into RUN/expert0 and so on.
+
+What is not given is as in the run's config. The same command goes on with an evaluation that was
+stopped; its batches are in evaluation.journal until the files are written.
 
 attacks on the whole: fgsm pgd pgd-t mi-fgsm apgd-ce apgd-dlr apgd-t fab fab-t square tla-m
-  tt sparse flicker
+  tt sparse flicker; of segmentation also pgd-standing, on the pixels that are still right
 on the router: pgd-r pgd-r-t tla-r tlga-r
 on experts: pgd-e pgd-e-t pgd-each-e tla-e
 on both: j-tla j-tlga j-tlga-t enumerated-route
@@ -92,14 +97,15 @@ def run(arguments: list[str]) -> None:
         help="keep the adversarial clips, examples/ATTACK-NORM-EPSILON/*.npz",
     )
     options = parser.parse(arguments)
-    evaluate(options, pathlib.Path(options.output or options.run))
+    folder, part = split_part(options.run)
+    evaluate(options, pathlib.Path(options.output or folder / (part or "")))
 
 
 def make_parser(command: str, description: str, example: str) -> Parser:
     """The options that `evaluate` and `sweep` share."""
     parser = Parser(command, description, epilog=example)
     add = parser.add_argument
-    add("run", metavar="RUN", help="folder of a trained run")
+    add("run", metavar="RUN", help="folder of a trained run, or RUN@expert0, RUN@mean, RUN@max")
     add_attack_options(parser, "pgd tlga-r j-tlga")
     add("--batch-size", type=int, help="clips at once; accuracies do not depend on it")
     add("--checkpoint", choices=("best", "latest"), help="which params")
@@ -129,7 +135,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.run import load, read_experiment
 
-    folder = pathlib.Path(options.run)
+    folder, part = split_part(options.run)
     experiment = read_experiment(folder)
     defaults = experiment.evaluation
     attacks = options.attacks or list(defaults.attacks)
@@ -156,6 +162,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     ignored = [f"--{name}" for name in COUNTS if given[name] is not None]
     with make_progress() as progress:
         trained = load(folder, options.checkpoint, data_progress=progress.data, **moved)
+        trained = take_part(trained, part)
         if not trained.finished:
             progress.say(f"{folder} was stopped before the end of its training")
         if own and ignored:
@@ -222,9 +229,10 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan, *, save
 def _count_flops(trained: "Trained", batch_size: int) -> Any:
     """GFLOPs of the sparse mixture against the dense one; None where it is dense itself."""
     from jaxmoe.evaluation.flops import mixture_flops
+    from jaxmoe.mixture import Mixture
 
     data, mixture = trained.experiment.data, trained.mixture
-    if mixture.top_k == mixture.num_experts:
+    if not isinstance(mixture, Mixture) or mixture.top_k == mixture.num_experts:
         return None
     block_size = trained.experiment.mixture.block_size
     try:

@@ -2,14 +2,17 @@
 
 from jaxmoe.commands.arguments import Parser, Stopped
 
-_DESCRIPTION = """Trains a small mixture of experts on clips or images that are rendered on the
-spot: plainly, then with two defences. Attacks the three and prints one table. Needs no data and no
-accelerator; about five minutes on two CPU cores.
+_DESCRIPTION = """Trains small mixtures of experts on clips, images or scenes that are rendered on
+the spot, attacks them and prints one table. Needs no data and no accelerator; about five minutes on
+two CPU cores.
 
-video: AT-M and J-TLAT, attacked as a whole (PGD), at the router (TLGA-R) and at both (J-TLGA).
-image: PGD-AT and RT-ER, attacked as a whole (PGD), at the router (PGD-R), at experts (PGD-E)."""
+video: plain training, AT-M and J-TLAT, attacked as a whole (PGD), at the router (TLGA-R) and at
+  both (J-TLGA).
+image: plain training, PGD-AT and RT-ER, attacked as a whole (PGD), at the router (PGD-R) and at
+  experts (PGD-E).
+segmentation: two experts of two kinds of scenes, and a gate that weights them, under PGD."""
 
-TASKS = ("video", "image")
+TASKS = ("video", "image", "segmentation")
 
 
 def run(arguments: list[str]) -> None:
@@ -20,10 +23,10 @@ def run(arguments: list[str]) -> None:
       Stopped: Ctrl-C.
     """
     parser = Parser("quickstart", _DESCRIPTION)
-    parser.add_argument("--task", choices=TASKS, default="video", help="what is classified (video)")
+    parser.add_argument("--task", choices=TASKS, default="video", help="what is predicted (video)")
     parser.add_argument(
         "--directory",
-        help="where runs and results are written (runs/quickstart; of images …/quickstart_image)",
+        help="where runs and results are written (runs/quickstart, or runs/quickstart_TASK)",
     )
     options = parser.parse(arguments)
     folder = "runs/quickstart" + ("" if options.task == "video" else f"_{options.task}")

@@ -15,6 +15,8 @@ from jaxmoe.commands.arguments import (
     add_attack_options,
     check_attack_options,
     chosen_norm,
+    split_part,
+    take_part,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +48,14 @@ _EXAMPLE = """example:
 JOURNAL = "transfer.journal"
 _EPOCHS = 10
 # Two clips of one video are the same input only where all of these are.
-_SHARED = ("frames", "size", "stride", "resolution")
+_SHARED = ("frames", "size", "width", "stride", "resolution")
+
+
+class Subject(NamedTuple):
+    """A run, or a part of its mixture."""
+
+    trained: "Trained"
+    part: str | None
 
 
 class Plan(NamedTuple):
@@ -70,12 +79,14 @@ def run(arguments: list[str]) -> None:
       Stopped: Ctrl-C.
     """
     options = _make_parser().parse(arguments)
-    folders = [pathlib.Path(folder) for folder in options.runs]
-    names = unique_names(folders)
+    runs = [split_part(run) for run in options.runs]
+    folders = [folder for folder, _ in runs]
+    names = unique_names([pathlib.Path(run) for run in options.runs])
     output = pathlib.Path(options.output) if options.output else _beside(folders)
     plan, trained = _open(options, folders)
+    subjects = [Subject(found, part) for found, (_, part) in zip(trained, runs, strict=True)]
     try:
-        _run_and_write(dict(zip(names, trained, strict=True)), output, plan)
+        _run_and_write(dict(zip(names, subjects, strict=True)), output, plan)
     except KeyboardInterrupt:
         raise Stopped(f"stopped; the same command goes on from {output / JOURNAL}") from None
 
@@ -87,7 +98,8 @@ def _make_parser() -> Parser:
         "runs",
         metavar="RUN",
         nargs="+",
-        help="folders of trained runs; of one alone, universal attacks on itself",
+        help="folders of trained runs, or parts of them as for evaluate: RUN@expert0, RUN@mean, "
+        "RUN@max; of one alone, universal attacks on itself",
     )
     add_attack_options(parser, "pgd tlga-r universal")
     add("--output", metavar="DIR", help="where the files are written (transfer, beside the runs)")
@@ -136,10 +148,14 @@ def _open(
     experiments = [read_experiment(folder) for folder in folders]
     plan = _plan(options, experiments, folders)
     moved = {} if options.directory is None else {"directory": options.directory}
-    trained = []
+    trained, opened = [], {}
     with make_progress() as progress:
         for folder in folders:
-            trained.append(load(folder, options.checkpoint, data_progress=progress.data, **moved))
+            if folder not in opened:
+                opened[folder] = load(
+                    folder, options.checkpoint, data_progress=progress.data, **moved
+                )
+            trained.append(opened[folder])
             if not trained[-1].finished:
                 progress.say(f"{folder} was stopped before the end of its training")
             tested = [describe_splits(found.dataset)["test"] for found in (trained[0], trained[-1])]
@@ -188,14 +204,14 @@ def _check_alike(
             )
 
 
-def _run_and_write(runs: "dict[str, Trained]", output: pathlib.Path, plan: Plan) -> None:
+def _run_and_write(runs: dict[str, Subject], output: pathlib.Path, plan: Plan) -> None:
     from jaxmoe.evaluation import NonFiniteError, ThreatViolation, transfer_matrix
     from jaxmoe.experiment import evaluation_loader
     from jaxmoe.reporting import plot_transfer, print_transfer, write_transfer
     from jaxmoe.reporting.progress import make_progress
 
     def loader(name: str, split: str) -> Any:
-        found = runs[name]
+        found = runs[name].trained
         source = found.dataset.splits[split]
         return evaluation_loader(source, found.experiment.data, plan.batch_size)
 
@@ -229,16 +245,17 @@ def _run_and_write(runs: "dict[str, Trained]", output: pathlib.Path, plan: Plan)
     print(f"written to {output}: {', '.join(file.name for file in files)}")
 
 
-def _models(runs: "dict[str, Trained]") -> dict[str, tuple[Any, Any]]:
-    """Mixture and params by name; runs of one architecture share the mixture and its programs."""
+def _models(runs: dict[str, Subject]) -> dict[str, tuple[Any, Any]]:
+    """Model and params by name; runs of one architecture share the model and its programs."""
     mixtures: dict[Any, Any] = {}
     models = {}
-    for name, found in runs.items():
-        e = found.experiment
+    for name, (trained, part) in runs.items():
+        e = trained.experiment
         # How a mixture was trained is no part of what it computes.
         mixture = dataclasses.replace(
             e.mixture, balance="switch", balance_weight=0.0, router_noise=0.0
         )
-        architecture = (e.expert, e.router, mixture)
+        architecture = (e.expert, e.router, mixture, part)
+        found = take_part(trained, part)
         models[name] = mixtures.setdefault(architecture, found.mixture), found.params
     return models

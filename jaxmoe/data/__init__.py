@@ -1,11 +1,14 @@
 """Datasets of clips: prepare them once, read them by index, load them in batches."""
 
-from jaxmoe.data.dataset import DATASETS, Dataset, load_dataset
+from jaxmoe.data.dataset import DATASETS, RENDERED_DATASETS, Dataset, load_dataset
 from jaxmoe.data.describe import DatasetSummary, SplitSummary, describe
+from jaxmoe.data.listing import SPLITS
 from jaxmoe.data.source import ClipSource
 
 __all__ = [
     "DATASETS",
+    "RENDERED_DATASETS",
+    "SPLITS",
     "ClipSource",
     "Dataset",
     "DatasetSummary",

@@ -5,7 +5,7 @@ import pathlib
 from jaxmoe.data.listing import ListedFile, Listing, make_listing
 
 # What people call the folder of a split.
-_SPLIT_FOLDERS = {
+SPLIT_FOLDERS = {
     "train": "train",
     "training": "train",
     "validation": "validation",
@@ -35,13 +35,13 @@ def list_class_folders(root: pathlib.Path) -> Listing:
         that is no split lies beside those of two splits.
     """
     folders = _visible_folders(root)
-    splits = {folder: _SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders}
+    splits = {folder: SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders}
     named = set(splits.values()) - {None}
     odd = [folder.name for folder, split in splits.items() if split is None]
     if "train" in named and len(named) > 1 and odd:
         raise ValueError(
             f"data.directory: {root} has a folder {odd[0]!r} beside those of splits; accepted are "
-            f"class folders alone, or {', '.join(_SPLIT_FOLDERS)} with class folders in them"
+            f"class folders alone, or {', '.join(SPLIT_FOLDERS)} with class folders in them"
         )
     if "train" in named and not odd:
         labelled = [

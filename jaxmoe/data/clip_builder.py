@@ -8,12 +8,12 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxmoe.data.frame_codec import encode_frame
+from jaxmoe.data.frame_codec import encode_frame, encode_map
 
 Progress = Callable[[int, int], None]
 
@@ -25,7 +25,7 @@ class PlannedClip:
     Attributes:
       index: the example's number in the whole dataset, over all splits.
       path: names the clip in reports.
-      label: number of its class.
+      label: number of its class; −1 where every pixel has its own.
       source: what `ClipBuilder.render` makes the frames from.
     """
 
@@ -33,6 +33,18 @@ class PlannedClip:
     path: str
     label: int
     source: Any
+
+
+class Dense(NamedTuple):
+    """Frames whose pixels have a label each.
+
+    Attributes:
+      frames: `uint8[1, H, W, 3]`.
+      label_map: `uint8[H, W]`, class numbers and `frame_codec.VOID`.
+    """
+
+    frames: np.ndarray
+    label_map: np.ndarray
 
 
 class UnusableClipError(Exception):
@@ -45,8 +57,14 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     A subclass gives the plan (which clips, in which split) and renders clips. Its TFDS
     configuration is named after `fingerprint`, so other input makes another folder.
     `info.metadata` keeps `classes`, `codec`, `clips` (per split, in record order:
-    `[index, label, frames, height, width, path]`) and `skipped` (`[path, reason]`).
+    `[index, label, frames, height, width, path]`, and `pixels` of each class where labels are
+    dense) and `skipped` (`[path, reason]`).
+
+    Attributes:
+      columns: by a clip's path what else is known of it, to take subsets by.
     """
+
+    DENSE = False  # whether every pixel has a label
 
     VERSION = tfds.core.Version("1.0.0")
     # TFDS looks for checksums and citations beside the code, by a package of its own extras.
@@ -61,7 +79,9 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         fingerprint: str,
         data_dir: str | os.PathLike,
         progress: Progress | None = None,
+        columns: Mapping[str, Mapping[str, str]] | None = None,
     ):
+        self.columns = columns or {}
         self._plan = dict(plan)
         self._classes = classes
         self._codec = codec
@@ -73,11 +93,12 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             file_format="array_record",
         )
 
-    def render(self, clips: list[PlannedClip]) -> Iterable[np.ndarray | UnusableClipError]:
+    def render(self, clips: list[PlannedClip]) -> Iterable[np.ndarray | Dense | UnusableClipError]:
         """Yields for each clip, in order, its frames `uint8[T, H, W, 3]` or why there are none."""
         raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
+        blob = tfds.features.Tensor(shape=(), dtype=np.object_)
         return tfds.core.DatasetInfo(
             builder=self,
             description=type(self).__doc__,
@@ -85,16 +106,19 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             disable_shuffling=True,
             features=tfds.features.FeaturesDict(
                 {
-                    "frames": tfds.features.Sequence(
-                        tfds.features.Tensor(shape=(), dtype=np.object_)
-                    ),
+                    "frames": tfds.features.Sequence(blob),
                     "label": tfds.features.ClassLabel(names=list(self._classes)),
-                    "path": tfds.features.Tensor(shape=(), dtype=np.object_),
+                    "path": blob,
                     "index": np.int64,
+                    **({"label_map": blob} if self.DENSE else {}),
                 }
             ),
             metadata=tfds.core.MetadataDict(
-                classes=list(self._classes), codec=self._codec, clips={}, skipped=[]
+                classes=list(self._classes),
+                codec=self._codec,
+                clips={},
+                skipped=[],
+                dense=self.DENSE,
             ),
         )
 
@@ -107,22 +131,26 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         total = sum(map(len, self._plan.values()))
         metadata = self.info.metadata
         rows = metadata["clips"][split] = []
-        for clip, frames in zip(clips, self.render(clips), strict=True):
-            if isinstance(frames, UnusableClipError):
-                metadata["skipped"].append([clip.path, str(frames)])
+        for clip, found in zip(clips, self.render(clips), strict=True):
+            if isinstance(found, UnusableClipError):
+                metadata["skipped"].append([clip.path, str(found)])
             else:
+                frames, label_map = found if self.DENSE else (found, None)
                 _, height, width, _ = frames.shape
-                rows.append([clip.index, clip.label, len(frames), height, width, clip.path])
-                yield (
-                    clip.index,
-                    {
-                        "frames": [encode_frame(frame, self._codec) for frame in frames],
-                        "label": clip.label,
-                        # A file name on Linux need not be valid UTF-8.
-                        "path": os.fsencode(clip.path),
-                        "index": clip.index,
-                    },
-                )
+                row = [clip.index, clip.label, len(frames), height, width, clip.path]
+                example = {
+                    "frames": [encode_frame(frame, self._codec) for frame in frames],
+                    "label": clip.label,
+                    # A file name on Linux need not be valid UTF-8.
+                    "path": os.fsencode(clip.path),
+                    "index": clip.index,
+                }
+                if self.DENSE:
+                    counts = np.bincount(label_map.ravel(), minlength=len(self._classes))
+                    row.append(counts[: len(self._classes)].tolist())
+                    example["label_map"] = encode_map(label_map)
+                rows.append(row)
+                yield clip.index, example
             self._done += 1
             if self._progress is not None:
                 self._progress(self._done, total)

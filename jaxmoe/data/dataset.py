@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from jaxmoe.data.holdout import hold_out
@@ -13,15 +13,33 @@ from jaxmoe.data.official_splits import hmdb51_source, ucf101_source
 from jaxmoe.data.source import ClipRecord, ClipSource
 
 VIDEO_DATASETS = ("synthetic_actions", "video_folder", "ucf101", "hmdb51")
-IMAGE_DATASETS = ("synthetic_shapes", "image_folder", "npz", "cifar10", "tiny_imagenet")
+SEGMENTATION_DATASETS = (
+    *("synthetic_scenes", "segmentation_folder"),
+    *("camvid", "cityscapes", "a2d2"),
+)
+IMAGE_DATASETS = (
+    *("synthetic_shapes", "image_folder", "npz", "cifar10", "tiny_imagenet"),
+    *SEGMENTATION_DATASETS,
+)
 DATASETS = VIDEO_DATASETS + IMAGE_DATASETS
+RENDERED_DATASETS = ("synthetic_actions", "synthetic_shapes", "synthetic_scenes")
 
 # Shorter side of the stored frames where the caller names none.
-_VIDEO_RESOLUTION = 64
-_IMAGE_RESOLUTION = 32
+_RESOLUTIONS = {
+    **dict.fromkeys(VIDEO_DATASETS, 64),
+    **dict.fromkeys(IMAGE_DATASETS, 32),
+    **dict.fromkeys(SEGMENTATION_DATASETS, 180),
+    **dict.fromkeys(RENDERED_DATASETS, 32),
+    "synthetic_actions": 64,
+}
 
-# What film a clip was cut from, where names tell: its clips are not told apart by a split.
-_SOURCES = {"ucf101": ucf101_source, "hmdb51": hmdb51_source}
+# What film or place a clip is of, where names tell: its clips are not told apart by a split.
+_SOURCES = {
+    "ucf101": ucf101_source,
+    "hmdb51": hmdb51_source,
+    "cityscapes": lambda path: path.split("/")[-2],  # a city
+    "a2d2": lambda path: path.split("/")[0],  # a drive
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +84,7 @@ def load_dataset(
     *,
     directory: str | os.PathLike | None = None,
     manifest: str | os.PathLike | None = None,
+    subset: str | None = None,
     split: int = 1,
     resolution: int | None = None,
     frames: int = 16,
@@ -89,11 +108,14 @@ def load_dataset(
       name: one of `DATASETS`.
       directory: where the files are; `npz`'s is the file; rendered ones and `cifar10`, which TFDS
         downloads, need none.
-      manifest: `video_folder` and `image_folder` only: another CSV file with the columns
-        `path,label,split`.
+      manifest: of the three `…_folder` only: another CSV file with the columns `path,label,split`,
+        or `path,label_map,split` for segmentation.
+      subset: `column=value`, or `column=value,value`: train on the examples alone whose column of
+        the manifest, or of the data set's own, has such a value; validation and test stay whole.
       split: `ucf101` and `hmdb51` only: official split 1, 2 or 3.
       resolution: shorter side of the stored frames in pixels, or height and width of synthetic
-        clips and images; None is 64 for videos and 32 else. `npz` and `cifar10` have their own.
+        clips and images; None is 64 for videos, 180 for segmentation of files and 32 else. `npz`
+        and `cifar10` have their own.
       frames: frames that a clip should have: synthetic clips have as many, a video with fewer is
         too short. Images have one.
       stride: frames between two of a clip, so that a video needs (frames − 1) · stride + 1; None is
@@ -123,17 +145,17 @@ def load_dataset(
             f"{', '.join(DATASETS)}{nearest(name, DATASETS)}"
         )
     _check(short, frames, seed, validation_fraction, test_fraction)
-    folders = ("video_folder", "image_folder")
+    folders = ("video_folder", "image_folder", "segmentation_folder")
     if manifest and name not in folders:
         raise ValueError(f"data.manifest: {manifest}; only {' and '.join(folders)} take one")
-    from jaxmoe.data import image_builders, video_builders
+    from jaxmoe.data import image_builders, segmentation_builders, video_builders
     from jaxmoe.data.prepare import prepare
-    from jaxmoe.data.synthetic import SyntheticActions, SyntheticShapes
+    from jaxmoe.data.synthetic import SyntheticActions, SyntheticScenes, SyntheticShapes
 
     shared = {"cache": cache, "progress": progress}
-    default = _VIDEO_RESOLUTION if name in VIDEO_DATASETS else _IMAGE_RESOLUTION
+    resolution = _RESOLUTIONS[name] if resolution is None else resolution
     rendered = {
-        "size": _IMAGE_RESOLUTION if resolution is None else resolution,
+        "size": resolution,
         "train": train_clips,
         "validation": validation_clips,
         "test": test_clips,
@@ -142,7 +164,7 @@ def load_dataset(
     }
     listed = {
         "directory": directory,
-        "resolution": default if resolution is None else resolution,
+        "resolution": resolution,
         **shared,
     }
     match name:
@@ -150,6 +172,8 @@ def load_dataset(
             builder = SyntheticActions(frames=frames, **rendered)
         case "synthetic_shapes":
             builder = SyntheticShapes(**rendered)
+        case "synthetic_scenes":
+            builder = SyntheticScenes(**rendered)
         case "video_folder":
             builder = video_builders.VideoFolder(manifest=manifest, **listed)
         case "ucf101":
@@ -160,6 +184,14 @@ def load_dataset(
             builder = image_builders.ImageFolder(manifest=manifest, **listed)
         case "tiny_imagenet":
             builder = image_builders.TinyImageNet(**listed)
+        case "segmentation_folder":
+            builder = segmentation_builders.SegmentationFolder(manifest=manifest, **listed)
+        case "camvid":
+            builder = segmentation_builders.CamVid(**listed)
+        case "cityscapes":
+            builder = segmentation_builders.Cityscapes(**listed)
+        case "a2d2":
+            builder = segmentation_builders.A2D2(**listed)
         case "npz":
             builder = image_builders.read_npz(directory, **shared)
         case "cifar10":
@@ -167,7 +199,9 @@ def load_dataset(
     if name in IMAGE_DATASETS:
         frames = 1
     needed = (frames - 1) * (stride or 1) + 1
-    return _open(name, prepare(builder), needed, short, seed, (test_fraction, validation_fraction))
+    folder = prepare(builder)
+    dataset = _open(name, folder, needed, short, seed, (test_fraction, validation_fraction))
+    return dataset if subset is None else _take_subset(dataset, subset, builder.columns)
 
 
 def _check(short: str, frames: int, seed: int, validation: float, test: float) -> None:
@@ -229,8 +263,8 @@ def _open(
                 f"no usable clip in train; {len(skipped)} were skipped"
             )
     codec = metadata["codec"]
-    still = name in IMAGE_DATASETS
-    sources = {split: ClipSource(folder, codec, splits[split], still) for split in SPLITS}
+    still, dense = name in IMAGE_DATASETS, metadata.get("dense", False)
+    sources = {split: ClipSource(folder, codec, splits[split], still, dense) for split in SPLITS}
     return Dataset(
         name=name,
         classes=tuple(metadata["classes"]),
@@ -240,3 +274,33 @@ def _open(
         folder=folder,
         **sources,
     )
+
+
+def _take_subset(
+    dataset: Dataset, subset: str, columns: Mapping[str, Mapping[str, str]]
+) -> Dataset:
+    """The data set with a part of its training split."""
+    name, _, wanted = subset.partition("=")
+    if not (name and wanted):
+        raise ValueError(f"data.subset: {subset!r}; expected column=value or column=value,value")
+    known = dict.fromkeys(column for row in columns.values() for column in row)
+    if name not in known:
+        raise ValueError(
+            f"data.subset: no column {name!r} in {dataset.name}; accepted are "
+            f"{', '.join(known) or 'none, it has no columns'}{nearest(name, known)}"
+        )
+    train = dataset.train
+    values = [columns[record.path].get(name, "") for record in train.records]
+    for value in wanted.split(","):
+        if value not in values:
+            found = sorted(set(values))
+            raise ValueError(
+                f"data.subset: no training example has {name} {value!r}; accepted are "
+                f"{', '.join(found[:10])}{nearest(value, found)}"
+            )
+    kept = [
+        record
+        for record, value in zip(train.records, values, strict=True)
+        if value in wanted.split(",")
+    ]
+    return dataclasses.replace(dataset, train=train.take(kept))

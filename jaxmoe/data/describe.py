@@ -14,7 +14,8 @@ class SplitSummary:
 
     Attributes:
       clips: how many.
-      clips_per_class: by class name, zeros included.
+      clips_per_class: by class name, zeros included; none where every pixel has a class.
+      pixels_per_class: the same of pixels, where every pixel has one.
       fewest_frames: stored frames of the shortest clip.
       median_frames: of the middle one.
       most_frames: of the longest.
@@ -23,6 +24,7 @@ class SplitSummary:
 
     clips: int
     clips_per_class: dict[str, int]
+    pixels_per_class: dict[str, int]
     fewest_frames: int
     median_frames: float
     most_frames: int
@@ -66,11 +68,18 @@ def describe(dataset: Dataset) -> DatasetSummary:
 
 
 def _summary(source: ClipSource, classes: tuple[str, ...], held_out: bool) -> SplitSummary:
-    counts = np.bincount(source.labels, minlength=len(classes))
+    clips, pixels = {}, {}
+    if source.dense:
+        counts = np.sum([record.pixels for record in source.records], axis=0)
+        pixels = dict(zip(classes, counts.tolist(), strict=True))
+    else:
+        counts = np.bincount(source.labels, minlength=len(classes))
+        clips = dict(zip(classes, counts.tolist(), strict=True))
     frames = source.num_frames
     return SplitSummary(
         clips=len(source),
-        clips_per_class=dict(zip(classes, counts.tolist(), strict=True)),
+        clips_per_class=clips,
+        pixels_per_class=pixels,
         fewest_frames=int(frames.min()),
         median_frames=float(np.median(frames)),
         most_frames=int(frames.max()),

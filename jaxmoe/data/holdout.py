@@ -39,7 +39,8 @@ def hold_out(
             groups.setdefault(name, []).append(member.index)
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
         held: list[int] = []
-        order = np.random.default_rng([seed, label]).permutation(len(groups))
+        own = [label] if label >= 0 else []  # below it every pixel has a label of its own
+        order = np.random.default_rng([seed, *own]).permutation(len(groups))
         for group in order[: len(groups) - 1]:
             if len(held) >= count:
                 break

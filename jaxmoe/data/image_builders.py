@@ -23,7 +23,9 @@ CIFAR10_CLASSES = (
 )
 
 
-class _Images(ListedBuilder, skip_registration=True):
+class Images(ListedBuilder, skip_registration=True):
+    """Decodes image files, as clips of one frame."""
+
     CODEC = "png"
 
     def read_file(self, file: pathlib.Path, resolution: int) -> np.ndarray:
@@ -31,13 +33,13 @@ class _Images(ListedBuilder, skip_registration=True):
         return read_image(file, resolution)[None]
 
 
-class ImageFolder(_Images, FolderBuilder, skip_registration=True):
+class ImageFolder(Images, FolderBuilder, skip_registration=True):
     """Images in class folders, or listed by a manifest; see `FolderBuilder`."""
 
     name = "image_folder"
 
 
-class TinyImageNet(_Images, skip_registration=True):
+class TinyImageNet(Images, skip_registration=True):
     """Tiny-ImageNet from its extracted archive; its `val` is the test split.
 
     Args of the constructor and errors as in `FolderBuilder`, without `manifest`.

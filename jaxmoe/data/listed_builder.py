@@ -9,7 +9,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxmoe.data.class_folders import list_class_folders
-from jaxmoe.data.clip_builder import ClipBuilder, PlannedClip, Progress, UnusableClipError
+from jaxmoe.data.clip_builder import (
+    ClipBuilder,
+    Dense,
+    PlannedClip,
+    Progress,
+    UnusableClipError,
+)
 from jaxmoe.data.listing import ListedFile, Listing, require_directory
 from jaxmoe.data.manifest import read_manifest
 from jaxmoe.data.prepare import cache_folder, fingerprint
@@ -36,8 +42,8 @@ class ListedBuilder(ClipBuilder, skip_registration=True):
         self._resolution = resolution
         plan: dict[str, list[PlannedClip]] = {split: [] for split in listing.splits}
         for index, file in enumerate(listing.files):
-            label = listing.classes.index(file.label)
-            plan[file.split].append(PlannedClip(index, file.path, label, file.file))
+            label = -1 if file.label_map else listing.classes.index(file.label)
+            plan[file.split].append(PlannedClip(index, file.path, label, file))
         super().__init__(
             plan=plan,
             classes=listing.classes,
@@ -51,6 +57,7 @@ class ListedBuilder(ClipBuilder, skip_registration=True):
             ),
             data_dir=cache_folder(cache),
             progress=progress,
+            columns={file.path: file.columns for file in listing.files},
         )
 
     def read_file(self, file: pathlib.Path, resolution: int) -> np.ndarray:
@@ -61,7 +68,11 @@ class ListedBuilder(ClipBuilder, skip_registration=True):
         """
         raise NotImplementedError
 
-    def render(self, clips: list[PlannedClip]) -> Iterator[np.ndarray | UnusableClipError]:
+    def read_label_map(self, file: pathlib.Path, shape: tuple[int, int]) -> np.ndarray:
+        """Returns class numbers and `VOID`, `uint8` of this shape; errors as `read_file`."""
+        raise NotImplementedError
+
+    def render(self, clips: list[PlannedClip]) -> Iterator[np.ndarray | Dense | UnusableClipError]:
         """Decodes the clips' files in order, a few at a time in threads."""
         threads = os.cpu_count() or 1
         waiting: collections.deque[concurrent.futures.Future] = collections.deque()
@@ -78,9 +89,12 @@ class ListedBuilder(ClipBuilder, skip_registration=True):
                 for future in waiting:
                     future.cancel()
 
-    def _read(self, file: pathlib.Path) -> np.ndarray | UnusableClipError:
+    def _read(self, listed: ListedFile) -> np.ndarray | Dense | UnusableClipError:
         try:
-            return self.read_file(file, self._resolution)
+            frames = self.read_file(listed.file, self._resolution)
+            if listed.label_map is None:
+                return frames
+            return Dense(frames, self.read_label_map(listed.label_map, frames.shape[1:3]))
         except UnusableClipError as error:
             return error
         except OSError as error:
@@ -122,20 +136,27 @@ def list_folder(directory: str | os.PathLike, manifest: str | os.PathLike | None
       ValueError, FileNotFoundError: one line that names the field.
     """
     root = require_directory(directory)
+    found = find_manifest(root, manifest)
+    return list_class_folders(root) if found is None else read_manifest(found, root)
+
+
+def find_manifest(root: pathlib.Path, manifest: str | os.PathLike | None) -> pathlib.Path | None:
+    """The manifest that is named, relative to here or else to `root`; else `root`'s, if any."""
     if manifest:
         chosen = pathlib.Path(manifest).expanduser()
         beside = root / chosen
-        file = beside if not chosen.is_file() and beside.is_file() else chosen
-        return read_manifest(file, root)
-    if (root / "manifest.csv").is_file():
-        return read_manifest(root / "manifest.csv", root)
-    return list_class_folders(root)
+        return beside if not chosen.is_file() and beside.is_file() else chosen
+    own = root / "manifest.csv"
+    return own if own.is_file() else None
 
 
 def _identity(file: ListedFile) -> list:
     """What tells one version of a file from another without reading it."""
-    try:
-        status = file.file.stat()
-    except OSError:
-        return [file.path, file.label, file.split, None, None]
-    return [file.path, file.label, file.split, status.st_size, status.st_mtime_ns]
+    identity: list = [file.path, file.label, file.split]
+    for part in filter(None, (file.file, file.label_map)):
+        try:
+            status = part.stat()
+            identity += [status.st_size, status.st_mtime_ns]
+        except OSError:
+            identity += [None, None]
+    return identity

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 SPLITS = ("train", "validation", "test")
 
@@ -18,12 +18,16 @@ class ListedFile:
       file: the file itself; it need not exist (a missing one is reported when it is opened).
       label: class name.
       split: one of `train`, `validation`, `test`.
+      label_map: the file with a label for each pixel, of an image for segmentation.
+      columns: what else is known of it, by name.
     """
 
     path: str
     file: pathlib.Path
     label: str
     split: str
+    label_map: pathlib.Path | None = None
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """`make_loader`: batches of clips from a `ClipSource`, by Grain, with a position that can be saved.
 
-B = clips of this process per batch, T = frames, S = height = width
+B = clips of this process per batch, T = frames, H = height, W = width
 """
 
 import dataclasses
@@ -23,9 +23,9 @@ _BATCHES_AHEAD = 4
 class Loader:
     """Batches of one split: dicts of NumPy arrays.
 
-    `clip` `uint8[B, T, S, S, 3]` in 0–255, of images `uint8[B, S, S, 3]`, `label` `int32[B]`,
-    `index` `int32[B]` (the example's own number in the dataset), `valid` `bool[B]` (False where a
-    last batch was filled up).
+    `clip` `uint8[B, T, H, W, 3]` in 0–255, of images `uint8[B, H, W, 3]`, `label` `int32[B]`, or
+    `int32[B, H, W]` with −1 for void where every pixel has one, `index` `int32[B]` (the example's
+    own number in the dataset), `valid` `bool[B]` (False where a last batch was filled up).
 
     `iter(loader)` starts at the beginning; the iterator has `get_state()` and `set_state(state)`,
     where `state` is a dict that JSON can hold, and goes on with exactly the next batch. It is a
@@ -55,6 +55,7 @@ def make_loader(
     shuffle: bool,
     repeat: bool,
     seed: int,
+    width: int | None = None,
     stride: int | Literal["uniform"] | None = None,
     flip: bool = False,
     padding: int = 0,
@@ -74,11 +75,12 @@ def make_loader(
       source: a split of a dataset.
       batch_size: B, clips of this process per batch.
       frames: T; images have no such axis.
-      size: S, at most the shorter side of the stored frames.
+      size: H, at most that of the stored frames.
       augment: random frames and a random crop instead of evenly spread ones and the middle.
       shuffle: a new order by `seed`, else the order of the source.
       repeat: start again after an epoch, for ever.
       seed: of the order and the augmentation, 0 to 2**32 - 1.
+      width: W, at most that of the stored frames; None is `size`.
       stride: step between the frames of a contiguous window; `"uniform"` or None spreads the
         frames over the whole video.
       flip: with `augment`, mirror left and right with probability 1/2.
@@ -96,7 +98,8 @@ def make_loader(
         a process gets of an epoch, or a number out of range.
     """
     step = None if stride == "uniform" else stride
-    _check(source, batch_size, frames, size, step, seed, process_index, process_count, workers)
+    shape = size, size if width is None else width
+    _check(source, batch_size, frames, shape, step, seed, process_index, process_count, workers)
     if cache_decoded is None:
         cache_decoded = source.decoded_bytes < _KEEP_DECODED_BELOW
     if cache_decoded:
@@ -107,12 +110,12 @@ def make_loader(
     share = _repeated if repeat else _one_pass
     examples = share(order, batch_size, process_index, process_count).map(_Fetch(source))
     if augment:
-        view = RandomView(frames, size, step, flip)
+        view = RandomView(frames, shape, step, flip)
         if source.still:
-            view = RandomImage(size, flip, padding)
+            view = RandomImage(shape, flip, padding)
         examples = examples.random_map(_RandomClip(view), seed=seed)
     else:
-        view = CentreImage(size) if source.still else CentreView(frames, size, step)
+        view = CentreImage(shape) if source.still else CentreView(frames, shape, step)
         examples = examples.map(_CentreClip(view))
     batches = examples.batch(batch_size, drop_remainder=True, batch_fn=_stack)
     return Loader(
@@ -206,7 +209,7 @@ def _check(
     source: ClipSource,
     batch_size: int,
     frames: int,
-    size: int,
+    shape: tuple[int, int],
     stride: int | None,
     seed: int,
     process_index: int,
@@ -216,7 +219,8 @@ def _check(
     for name, value, least in (
         ("batch_size", batch_size, 1),
         ("frames", frames, 1),
-        ("size", size, 1),
+        ("size", shape[0], 1),
+        ("width", shape[1], 1),
         ("stride", 1 if stride is None else stride, 1),
         ("seed", seed, 0),
         ("workers", workers, 0),
@@ -227,10 +231,12 @@ def _check(
         raise ValueError(f"data.seed: {seed}; a seed is below 2**32")
     if not len(source):
         raise ValueError("data: the split has no clip")
-    if size > source.shorter_side:
-        raise ValueError(
-            f"data.size: {size} is more than the {source.shorter_side} pixels of the stored "
-            "frames (data.resolution)"
-        )
+    for name, pixels, most in zip(("size", "width"), shape, source.smallest, strict=True):
+        if pixels > most:
+            # The height is named where both are too large, as in a square crop.
+            raise ValueError(
+                f"data.{name}: {pixels} is more than the {most} pixels of the stored frames "
+                "(data.resolution)"
+            )
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index: {process_index} is not in 0..{process_count - 1}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from jaxmoe.data.frame_codec import decode_frame
+from jaxmoe.data.frame_codec import decode_frame, decode_map
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +23,12 @@ class ClipRecord:
       position: number of its record in the prepared split.
       split: the prepared split that holds it.
       index: the example's own number in the whole dataset, over all splits.
-      label: number of its class.
+      label: number of its class; −1 where every pixel has its own.
       num_frames: stored frames, at least 1.
       height: of a frame, in pixels.
       width: of a frame, in pixels.
       path: names the clip in reports.
+      pixels: of each class, where every pixel has a label; else none.
     """
 
     position: int
@@ -38,6 +39,7 @@ class ClipRecord:
     height: int
     width: int
     path: str
+    pixels: Sequence[int] = ()
 
 
 class ClipSource:
@@ -45,8 +47,9 @@ class ClipSource:
 
     `frames` is a `ClipFrames`, which decodes only what is asked of it; `label` and `index` are
     ints, `path` is a str. `still` says that these are images: clips of one frame that models see
-    without an axis of time. It pickles as a folder and a list of records, so that worker processes
-    open the files themselves.
+    without an axis of time. `dense` says that every pixel has a label: `label` is then a map
+    `int16[H, W]` of class numbers, −1 where they are void. It pickles as a folder and a list of
+    records, so that worker processes open the files themselves.
     """
 
     def __init__(
@@ -55,12 +58,15 @@ class ClipSource:
         codec: str,
         records: Sequence[ClipRecord],
         still: bool = False,
+        dense: bool = False,
     ):
         self.folder = folder
         self.records = tuple(records)
         self.still = still
+        self.dense = dense
         self._codec = codec
         self._decoded: dict[int, np.ndarray] | None = None
+        self._maps: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.records)
@@ -69,7 +75,7 @@ class ClipSource:
         record = self.records[i]
         return {
             "frames": ClipFrames(self, i % len(self)),
-            "label": record.label,
+            "label": self._label_map(i % len(self)) if self.dense else record.label,
             "path": record.path,
             "index": record.index,
         }
@@ -78,12 +84,12 @@ class ClipSource:
         return f"ClipSource({len(self)} clips in {self.folder})"
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("folder", "records", "still", "_codec")
-        return {**{name: self.__dict__[name] for name in kept}, "_decoded": None}
+        kept = ("folder", "records", "still", "dense", "_codec")
+        return {**{name: self.__dict__[name] for name in kept}, "_decoded": None, "_maps": {}}
 
     @property
     def labels(self) -> Int[np.ndarray, " N"]:
-        """Class numbers, `int32[N]`."""
+        """Class numbers, `int32[N]`; −1 where every pixel has its own."""
         return np.array([record.label for record in self.records], np.int32)
 
     @property
@@ -92,14 +98,18 @@ class ClipSource:
         return np.array([record.num_frames for record in self.records], np.int64)
 
     @property
-    def shorter_side(self) -> int:
-        """The smallest height or width of any clip, in pixels: what a crop may take."""
-        return min(min(record.height, record.width) for record in self.records)
+    def smallest(self) -> tuple[int, int]:
+        """The smallest height and the smallest width of any clip: what a crop may take."""
+        return min(r.height for r in self.records), min(r.width for r in self.records)
 
     @property
     def decoded_bytes(self) -> int:
         """Memory that all decoded frames take."""
         return sum(3 * r.num_frames * r.height * r.width for r in self.records)
+
+    def take(self, records: Sequence[ClipRecord]) -> "ClipSource":
+        """The source of some of these records."""
+        return ClipSource(self.folder, self._codec, records, self.still, self.dense)
 
     def keep_decoded(self) -> None:
         """Keeps each clip's decoded frames in memory from the first time it is read."""
@@ -122,6 +132,15 @@ class ClipSource:
             clip = self._decode(i, np.arange(self.records[i].num_frames))
             self._decoded[i] = clip
         return clip[frames]
+
+    def _label_map(self, i: int) -> Int[np.ndarray, "H W"]:
+        if i in self._maps:
+            return self._maps[i]
+        record = self.records[i]
+        label_map = decode_map(self._readers[record.split][record.position]["label_map"])
+        if self._decoded is not None:
+            self._maps[i] = label_map
+        return label_map
 
     def _decode(self, i: int, frames: np.ndarray) -> UInt8[np.ndarray, "T H W 3"]:
         record = self.records[i]

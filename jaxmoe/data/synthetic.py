@@ -1,4 +1,4 @@
-"""TFDS builders of the embedded datasets, which are rendered: motions, and shapes."""
+"""TFDS builders of the embedded datasets, which are rendered: motions, shapes, scenes."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -6,16 +6,23 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from jaxmoe.data.actions import CLASSES, render_actions
-from jaxmoe.data.clip_builder import ClipBuilder, PlannedClip, Progress
+from jaxmoe.data.clip_builder import ClipBuilder, Dense, PlannedClip, Progress
 from jaxmoe.data.listing import SPLITS
 from jaxmoe.data.prepare import cache_folder, fingerprint
 from jaxmoe.data.shapes import SHAPES, render_shapes
 
 _RENDERED_AT_ONCE = 64
+_SHAPES_IN_A_SCENE = 4
+
+PLACES = {
+    "round": ("disc", "ring", "star", "half_disc", "crescent"),
+    "straight": ("square", "triangle", "plus", "bar", "corner"),
+}
+"""Of rendered scenes: each place, and the shapes that are usual there."""
 
 
 class _Synthetic(ClipBuilder, skip_registration=True):
-    """Rendered clips. Labels go round the classes in turn.
+    """Rendered clips. Their kinds, the classes as a rule, go round in turn.
 
     A clip depends on (seed, split, its number in the split, `sizes`): asking for more clips of one
     split changes no other clip.
@@ -25,6 +32,7 @@ class _Synthetic(ClipBuilder, skip_registration=True):
         self,
         classes: tuple[str, ...],
         sizes: dict[str, int],
+        kinds: int,
         *,
         train: int,
         validation: int,
@@ -46,7 +54,8 @@ class _Synthetic(ClipBuilder, skip_registration=True):
             plan[split] = []
             for i in range(count):
                 key = (seed, number, i)
-                clip = PlannedClip(index, f"{split}/{seed}-{i}", i % len(classes), key)
+                label = -1 if self.DENSE else i % kinds
+                clip = PlannedClip(index, f"{split}/{seed}-{i}", label, (i % kinds, key))
                 plan[split].append(clip)
                 index += 1
         super().__init__(
@@ -58,18 +67,30 @@ class _Synthetic(ClipBuilder, skip_registration=True):
             ),
             data_dir=cache_folder(cache),
             progress=progress,
+            columns={
+                clip.path: self.describe(clip.source[0])
+                for clips in plan.values()
+                for clip in clips
+            },
         )
 
-    def draw(self, labels: np.ndarray, keys: list[tuple[int, ...]]) -> Iterable[np.ndarray]:
+    def describe(self, kind: int) -> dict[str, str]:
+        """Columns of a clip of this kind."""
+        del kind
+        return {}
+
+    def draw(
+        self, kinds: np.ndarray, keys: list[tuple[int, ...]]
+    ) -> Iterable[np.ndarray] | Iterable[Dense]:
         """Yields the frames `uint8[T, H, W, 3]` of each clip."""
         raise NotImplementedError
 
-    def render(self, clips: list[PlannedClip]) -> Iterator[np.ndarray]:
+    def render(self, clips: list[PlannedClip]) -> Iterator[np.ndarray | Dense]:
         """Renders the clips in order, some at a time."""
         for start in range(0, len(clips), _RENDERED_AT_ONCE):
             part = clips[start : start + _RENDERED_AT_ONCE]
-            labels = np.array([clip.label for clip in part])
-            yield from self.draw(labels, [clip.source for clip in part])
+            kinds, keys = zip(*(clip.source for clip in part), strict=True)
+            yield from self.draw(np.array(kinds), list(keys))
 
 
 class SyntheticActions(_Synthetic, skip_registration=True):
@@ -84,11 +105,11 @@ class SyntheticActions(_Synthetic, skip_registration=True):
 
     def __init__(self, *, frames: int, size: int, **fields):
         render_actions(np.zeros(0, np.int64), [], frames, size)  # checks frames and size
-        super().__init__(CLASSES, {"frames": frames, "size": size}, **fields)
+        super().__init__(CLASSES, {"frames": frames, "size": size}, len(CLASSES), **fields)
 
-    def draw(self, labels: np.ndarray, keys: list[tuple[int, ...]]) -> Iterable[np.ndarray]:
-        """Clips that show each label's motion."""
-        return render_actions(labels, keys, **self._sizes)
+    def draw(self, kinds: np.ndarray, keys: list[tuple[int, ...]]) -> Iterable[np.ndarray]:
+        """Clips that show each class's motion."""
+        return render_actions(kinds, keys, **self._sizes)
 
 
 class SyntheticShapes(_Synthetic, skip_registration=True):
@@ -101,8 +122,46 @@ class SyntheticShapes(_Synthetic, skip_registration=True):
 
     def __init__(self, *, size: int, **fields):
         render_shapes(np.zeros((0, 1), np.int64), [], size)  # checks size
-        super().__init__(SHAPES, {"size": size}, **fields)
+        super().__init__(SHAPES, {"size": size}, len(SHAPES), **fields)
 
-    def draw(self, labels: np.ndarray, keys: list[tuple[int, ...]]) -> Iterable[np.ndarray]:
-        """Images of each label's shape, as clips of one frame."""
-        return render_shapes(labels[:, None], keys, **self._sizes)[0][:, None]
+    def draw(self, kinds: np.ndarray, keys: list[tuple[int, ...]]) -> Iterable[np.ndarray]:
+        """Images of each class's shape, as clips of one frame."""
+        return render_shapes(kinds[:, None], keys, **self._sizes)[0][:, None]
+
+
+class SyntheticScenes(_Synthetic, skip_registration=True):
+    """Several shapes in an image, and a label for each pixel: the ground, or a shape.
+
+    A scene is of one of two places, told by the column `place`: the shapes of the one are round, as
+    a rule, those of the other straight; one in six is of the other kind. Args of the constructor:
+    those of `SyntheticShapes`.
+    """
+
+    name = "synthetic_scenes"
+    DENSE = True
+
+    def __init__(self, *, size: int, **fields):
+        render_shapes(np.zeros((0, 1), np.int64), [], size)  # checks size
+        super().__init__(("ground", *SHAPES), {"size": size}, len(PLACES), **fields)
+
+    def describe(self, kind: int) -> dict[str, str]:
+        """Where the scene is."""
+        return {"place": tuple(PLACES)[kind]}
+
+    def draw(self, kinds: np.ndarray, keys: list[tuple[int, ...]]) -> Iterable[Dense]:
+        """Scenes of these places."""
+        shapes = []
+        for kind, key in zip(kinds, keys, strict=True):
+            rng = np.random.default_rng([*key, 1])  # the shapes themselves are drawn from `key`
+            usual = np.array([SHAPES.index(name) for name in tuple(PLACES.values())[kind]])
+            others = np.setdiff1d(np.arange(len(SHAPES)), usual)
+            strange = rng.random(_SHAPES_IN_A_SCENE) < 1 / 6
+            drawn = np.where(
+                strange,
+                rng.choice(others, _SHAPES_IN_A_SCENE),
+                rng.choice(usual, _SHAPES_IN_A_SCENE),
+            )
+            shapes.append(drawn)
+        images, maps = render_shapes(np.array(shapes), keys, **self._sizes)
+        for image, label_map in zip(images, maps, strict=True):
+            yield Dense(image[None], label_map)

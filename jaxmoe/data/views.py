@@ -1,6 +1,6 @@
 """A view of an example: the frames and the crop that become one clip or image.
 
-T = frames, S = height = width of the clip
+T = frames, H = height, W = width of the clip; a label map is cropped with its image
 """
 
 import dataclasses
@@ -22,22 +22,23 @@ class CentreView:
 
     Attributes:
       frames: T.
-      size: S, at most the shorter side of the stored frames.
+      size: H and W, at most those of the stored frames.
       stride: step between frames of a window, or None for the whole video.
     """
 
     frames: int
-    size: int
+    size: tuple[int, int]
     stride: int | None
 
     def __call__(self, example: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Maps an example of a `ClipSource` to `clip` `uint8[T, S, S, 3]`, `label`, `index`."""
+        """Maps an example of a `ClipSource` to `clip` `uint8[T, H, W, 3]`, `label`, `index`."""
         stored = example["frames"]
         if self.stride is None:
             chosen = uniform_frames(len(stored), self.frames)
         else:
             chosen = window_frames(len(stored), self.frames, self.stride)
-        top, left = (stored.height - self.size) // 2, (stored.width - self.size) // 2
+        top = (stored.height - self.size[0]) // 2
+        left = (stored.width - self.size[1]) // 2
         return _clip(example, chosen, top, left, self.size, flip=False)
 
 
@@ -47,25 +48,25 @@ class RandomView:
 
     Attributes:
       frames: T.
-      size: S, at most the shorter side of the stored frames.
+      size: H and W, at most those of the stored frames.
       stride: step between frames of a window, or None for the whole video.
       flip: mirror left and right with probability 1/2; not where left and right are classes.
     """
 
     frames: int
-    size: int
+    size: tuple[int, int]
     stride: int | None
     flip: bool
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Maps an example of a `ClipSource` to `clip` `uint8[T, S, S, 3]`, `label`, `index`."""
+        """Maps an example of a `ClipSource` to `clip` `uint8[T, H, W, 3]`, `label`, `index`."""
         stored = example["frames"]
         if self.stride is None:
             chosen = random_uniform_frames(len(stored), self.frames, rng)
         else:
             chosen = random_window_frames(len(stored), self.frames, self.stride, rng)
-        top = int(rng.integers(0, stored.height - self.size + 1))
-        left = int(rng.integers(0, stored.width - self.size + 1))
+        top = int(rng.integers(0, stored.height - self.size[0] + 1))
+        left = int(rng.integers(0, stored.width - self.size[1] + 1))
         flip = self.flip and bool(rng.integers(0, 2))
         return _clip(example, chosen, top, left, self.size, flip)
 
@@ -75,13 +76,13 @@ class CentreImage:
     """The middle of an image, for evaluation.
 
     Attributes:
-      size: S, at most the image's shorter side.
+      size: H and W, at most the image's.
     """
 
-    size: int
+    size: tuple[int, int]
 
     def __call__(self, example: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Maps an example of a `ClipSource` to `clip` `uint8[S, S, 3]`, `label`, `index`."""
+        """Maps an example of a `ClipSource` to `clip` `uint8[H, W, 3]`, `label`, `index`."""
         return _first_frame(CentreView(1, self.size, None)(example))
 
 
@@ -90,18 +91,20 @@ class RandomImage:
     """A crop drawn anew each time, for training, maybe mirrored.
 
     Attributes:
-      size: S, at most the image's shorter side.
+      size: H and W, at most the image's.
       flip: mirror left and right with probability 1/2.
       padding: black pixels around the image before it is cropped; 4 is usual for CIFAR.
     """
 
-    size: int
+    size: tuple[int, int]
     flip: bool
     padding: int
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Maps an example of a `ClipSource` to `clip` `uint8[S, S, 3]`, `label`, `index`."""
+        """Maps an example of a `ClipSource` to `clip` `uint8[H, W, 3]`, `label`, `index`."""
         padded = {**example, "frames": _Padded(example["frames"], self.padding)}
+        if np.ndim(example["label"]):
+            padded["label"] = np.pad(example["label"], self.padding, constant_values=-1)
         return _first_frame(RandomView(1, self.size, None, self.flip)(padded, rng))
 
 
@@ -127,11 +130,20 @@ def _first_frame(example: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _clip(
-    example: dict[str, Any], chosen: np.ndarray, top: int, left: int, size: int, flip: bool
+    example: dict[str, Any],
+    chosen: np.ndarray,
+    top: int,
+    left: int,
+    size: tuple[int, int],
+    flip: bool,
 ) -> dict[str, np.ndarray]:
-    clip = example["frames"][chosen][:, top : top + size, left : left + size]
+    window = slice(top, top + size[0]), slice(left, left + size[1])
+    clip, label = example["frames"][chosen][:, *window], np.asarray(example["label"], np.int32)
+    if label.ndim:
+        label = label[window]
+        label = label[:, ::-1] if flip else label
     return {
         "clip": clip[:, :, ::-1] if flip else clip,
-        "label": np.int32(example["label"]),
+        "label": label,
         "index": np.int32(example["index"]),
     }

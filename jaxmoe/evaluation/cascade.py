@@ -34,6 +34,7 @@ class CascadeResult(NamedTuple):
 
     correct: np.ndarray  # [N], what is right under all attempts; 0 where it was wrong when clean
     stages: list[StageRow]
+    confusion: np.ndarray | None  # [N, K, K] of the attempt that left the least, where it is dense
     zero_gradient: float | None  # the largest of an attempt's, as `Row.zero_gradient`
 
 
@@ -64,7 +65,12 @@ class Cascading(NamedTuple):
     begin: Callable[[str, int], None] = lambda attack, left: None
 
     def run(
-        self, name: str, cascade: Cascade, epsilon: float, clean_correct: np.ndarray
+        self,
+        name: str,
+        cascade: Cascade,
+        epsilon: float,
+        clean_correct: np.ndarray,
+        clean_confusion: np.ndarray | None = None,
     ) -> CascadeResult:
         """Attacks the clips that are right when clean, attempt by attempt.
 
@@ -73,11 +79,13 @@ class Cascading(NamedTuple):
           cascade: what to run.
           epsilon: radius in pixel units.
           clean_correct: of the valid clips in the order of a pass, [N], 1 for right.
+          clean_confusion: their confusion matrices, [N, K, K], where every position has a label.
 
         Raises:
           As `evaluate_suite`.
         """
         correct, rows, zero, attempt = clean_correct.copy(), [], [], 0
+        confusion = None if clean_confusion is None else clean_confusion.copy()
         for number, stage in enumerate(cascade.stages):
             attacked, gradients, seconds = _standing(correct), 0, 0.0
             compiled = self._compile_seconds(stage)
@@ -92,6 +100,7 @@ class Cascading(NamedTuple):
                     settings,
                     epsilon,
                     correct,
+                    confusion,
                 )
                 gradients += tried.gradients
                 seconds += tried.seconds
@@ -110,7 +119,7 @@ class Cascading(NamedTuple):
                 )
             )
             self.say(rows[-1])
-        return CascadeResult(correct, rows, max(zero, default=None))
+        return CascadeResult(correct, rows, confusion, max(zero, default=None))
 
     def _attempts(self, stage: Stage) -> Iterator[AttackSettings]:
         """The settings of a stage's attempts: every target, start and gradient is one."""
@@ -129,8 +138,8 @@ class Cascading(NamedTuple):
     def _classes(self) -> int:
         return count_classes(self.programs.model, self.params, next(iter(self.batches())))
 
-    def _attempt(self, key, attack, settings, epsilon, correct) -> "_Tried":
-        """Runs one attempt on what stands; puts what is right under it into `correct`."""
+    def _attempt(self, key, attack, settings, epsilon, correct, confusion) -> "_Tried":
+        """Runs one attempt on what stands; puts what it leaves into `correct`, `confusion`."""
         total = _Tried(0, 0.0, 0.0)
         for number, (places, batch) in enumerate(standing_batches(self.batches(), correct)):
 
@@ -138,7 +147,10 @@ class Cascading(NamedTuple):
                 name = "-".join(map(str, [*key[-2:], number]))
                 return self._on_batch(name, batch, attack, settings, epsilon, key[-1])
 
-            right, tried = self.journal.recall((*key, number, tuple(places)), compute)
+            right, confused, tried = self.journal.recall((*key, number, tuple(places)), compute)
+            if confusion is not None:
+                less = right < correct[places]
+                confusion[places[less]] = confused[less]
             correct[places] = np.minimum(correct[places], right)
             share = tried.zero_gradient * len(places) / len(correct)
             total = _Tried(
@@ -160,7 +172,8 @@ class Cascading(NamedTuple):
         valid = batch["valid"]
         right = verdict.correct[valid]
         zero = mean(right * result.zero_gradient[valid])
-        return right, _Tried(int(result.gradients), seconds, zero)
+        confused = None if verdict.confusion is None else verdict.confusion[valid]
+        return right, confused, _Tried(int(result.gradients), seconds, zero)
 
 
 class _Tried(NamedTuple):

@@ -58,11 +58,12 @@ def check_pixels(clip: np.ndarray) -> None:
 
 
 def check_labels(label: np.ndarray, classes: int) -> None:
-    """Labels are classes of the model; raises a ValueError otherwise."""
-    if not np.all((label >= 0) & (label < classes)):
+    """Labels are classes of the model, or −1 of void pixels; raises a ValueError otherwise."""
+    least = 0 if label.ndim == 1 else -1
+    if not np.all((label >= least) & (label < classes)):
         raise ValueError(
-            f"label: {label.min()} to {label.max()} on a model of {classes} classes; expected 0 to "
-            f"{classes - 1}"
+            f"label: {label.min()} to {label.max()} on a model of {classes} classes; expected "
+            f"{least} to {classes - 1}"
         )
 
 

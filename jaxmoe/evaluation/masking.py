@@ -21,7 +21,7 @@ from jaxmoe.attacks.randomized import Randomized
 from jaxmoe.evaluation.cascade import CascadeResult
 from jaxmoe.evaluation.programs import Programs, attack_keys
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, StageRow, robust
-from jaxmoe.evaluation.scoring import to_pixels
+from jaxmoe.evaluation.scoring import count_classes, to_pixels
 from jaxmoe.evaluation.summary import mean
 from jaxmoe.mixture import Mixture
 from jaxmoe.threat import ThreatModel, format_epsilon
@@ -292,6 +292,9 @@ def unbounded_check(
         return right
 
     name, right = "nothing survives unbounded ε", _over(batches, under_attack)
+    # Of dense labels some pixels are right by luck, whatever is in the image.
+    dense = np.ndim(batches[0]["label"]) > 1
+    most = 1 / count_classes(programs.model, params, batches[0]) if dense else 0.0
     if broken := np.isnan(right).sum():
         sentence = f"Numbers that are not finite on {broken} of {len(right)} clips under PGD there."
         return Check(name, None, "flag", sentence)
@@ -299,8 +302,9 @@ def unbounded_check(
     return Check(
         name,
         share,
-        _verdict(share == 0),
-        f"{share:.1%} of {len(right)} clips are right under PGD in a ball that holds every clip.",
+        _verdict(share <= most),
+        f"{share:.1%} of {'the pixels of ' * dense}{len(right)} clips are right under PGD in a "
+        "ball that holds every clip.",
     )
 
 

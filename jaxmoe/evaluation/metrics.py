@@ -1,12 +1,13 @@
 """What is measured of predictions and of routing, clip by clip.
 
+A router that weighs every class by itself has an axis more; figures are then means over classes.
 Axes: B = batch, M = experts, k = chosen experts, K = classes (last axis of logits).
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxmoe.attacks.objectives import mean_over_labelled
 
@@ -56,21 +57,23 @@ def mean_iou(confusion: Int[np.ndarray, "classes classes"]) -> float:
     return float(np.mean(both[seen] / either[seen])) if seen.any() else float("nan")
 
 
-def top_choice(router_logits: Float[Array, "batch experts"]) -> Int[Array, " batch"]:
+def top_choice(router_logits: Float[Array, "batch ... experts"]) -> Int[Array, "batch ..."]:
     """The expert that the router trusts most."""
     return jnp.argmax(router_logits, axis=-1)
 
 
 def choice_flips(
-    router_logits_adv: Float[Array, "batch experts"], router_logits: Float[Array, "batch experts"]
-) -> Bool[Array, " batch"]:
-    """Whether the first choice changed from clean to adversarial; its mean is the flip rate."""
-    return top_choice(router_logits_adv) != top_choice(router_logits)
+    router_logits_adv: Float[Array, "batch ... experts"],
+    router_logits: Float[Array, "batch ... experts"],
+) -> Float[Array, " batch"]:
+    """1 where the first choice changed from clean to adversarial; its mean is the flip rate."""
+    changed = top_choice(router_logits_adv) != top_choice(router_logits)
+    return _mean_over_routes(changed.astype(jnp.float32))
 
 
 def routing_iou(
-    router_logits_adv: Float[Array, "batch experts"],
-    router_logits: Float[Array, "batch experts"],
+    router_logits_adv: Float[Array, "batch ... experts"],
+    router_logits: Float[Array, "batch ... experts"],
     top_k: int,
 ) -> Float[Array, " batch"]:
     """|A ∩ B| / |A ∪ B| of the two sets of `top_k` chosen experts, in [0, 1].
@@ -79,24 +82,28 @@ def routing_iou(
     """
     _, adversarial = jax.lax.top_k(router_logits_adv, top_k)
     _, clean = jax.lax.top_k(router_logits, top_k)
-    common = jnp.sum(adversarial[:, :, None] == clean[:, None, :], axis=(1, 2))
+    common = jnp.sum(adversarial[..., :, None] == clean[..., None, :], axis=(-2, -1))
     common = common.astype(jnp.float32)
-    return common / (2 * top_k - common)
+    return _mean_over_routes(common / (2 * top_k - common))
 
 
-def routing_entropy(router_logits: Float[Array, "batch experts"]) -> Float[Array, " batch"]:
+def routing_entropy(router_logits: Float[Array, "batch ... experts"]) -> Float[Array, " batch"]:
     """−Σ_i a_i log a_i of the router weights, in nats, from 0 to log M."""
     log_weights = jax.nn.log_softmax(router_logits, axis=-1)
     # 0 · log 0 is 0, and a logit of −∞ is a weight of 0.
     terms = jnp.where(jnp.isneginf(log_weights), 0.0, jnp.exp(log_weights) * log_weights)
-    return -jnp.sum(terms, axis=-1)
+    return _mean_over_routes(-jnp.sum(terms, axis=-1))
 
 
 def load_of_choices(choices: np.ndarray, num_experts: int) -> np.ndarray:
     """Share of the clips whose first choice each expert is, [M]; sums to 1.
 
     Args:
-      choices: first choice of every clip, int of shape [N], N ≥ 1.
+      choices: first choices of every clip, int of shape [N, …], N ≥ 1.
       num_experts: M.
     """
-    return np.bincount(choices, minlength=num_experts) / len(choices)
+    return np.bincount(choices.ravel(), minlength=num_experts) / choices.size
+
+
+def _mean_over_routes(values: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
+    return jnp.mean(values, axis=tuple(range(1, values.ndim)))

@@ -31,14 +31,20 @@ from jaxmoe.evaluation.programs import OUTPUTS, Programs
 from jaxmoe.evaluation.rows import CLEAN, Row, StageRow, robust, stage_line
 from jaxmoe.evaluation.scoring import Outputs, Scores
 from jaxmoe.evaluation.summary import (
+    iou_of,
+    join_confusion,
     join_valid,
     mean,
+    mean_over_positions,
     summarize_isolated,
     summarize_lipschitz,
     summarize_routing,
 )
 from jaxmoe.mixture import GradientMode, Mixture
 from jaxmoe.threat import format_epsilon
+
+# Bytes of clean outputs that stay in memory; beyond it they are computed anew for each attack.
+_KEEP_BELOW = 1 << 29
 
 BatchesFactory = Callable[[], Iterable[dict[str, np.ndarray]]]
 """Each call is one pass over the same clips, in the same order and batches."""
@@ -58,11 +64,9 @@ class Clean:
     batch_indices: list[np.ndarray]
     probes: list[dict]  # the first batches, for the checks of masked gradients
     digest: str  # of the batches
-
-    @property
-    def logits(self) -> list[np.ndarray]:
-        """What the model says without an attack: the mark of a model beside its params."""
-        return [output.logits for output in self.outputs]
+    # Of each batch, the mean over pixels where they have labels; marks a model beside its params.
+    logits: list[np.ndarray]
+    confusion: np.ndarray | None  # [N, K, K], where every position has a label
 
 
 @dataclasses.dataclass
@@ -85,7 +89,8 @@ class Passes:
 
     def clean(self, passes: int, probe_batches: int) -> Clean:
         """Runs the clean clips; `passes` is how many there will be with this one."""
-        outputs, batches, probes, seconds, digest = [], [], [], 0.0, hashlib.sha256()
+        outputs, logits, batches, probes = [], [], [], []
+        seconds, kept_bytes, digest = 0.0, 0, hashlib.sha256()
         compiled = _seconds_of(self.programs, OUTPUTS)
         self.begin(CLEAN)
         for batch in self.batches():
@@ -93,6 +98,10 @@ class Passes:
             result, batch_seconds = self.programs.clean(self.params, batch)
             result = jax.device_get(result)
             check_clean(result, batch, self.programs.metric, CLEAN)
+            logits.append(mean_over_positions(result.logits))
+            kept_bytes += sum(leaf.nbytes for leaf in jax.tree.leaves(result))
+            if kept_bytes > _KEEP_BELOW:
+                result = result._replace(logits=None, experts=None)
             outputs.append(result)
             batches.append({name: np.asarray(batch[name]) for name in ("index", "label", "valid")})
             if len(probes) < probe_batches:
@@ -112,6 +121,7 @@ class Passes:
         router = None
         if outputs[0].router is not None:
             router = join_valid([output.router for output in outputs], valid)
+        confusion = join_confusion([output.confusion for output in outputs], valid)
         row = Row(
             attack=CLEAN,
             epsilon=0.0,
@@ -125,15 +135,26 @@ class Passes:
             gradient_evaluations=0,
             seconds=seconds,
             compile_seconds=_seconds_of(self.programs, OUTPUTS) - compiled,
+            mean_iou=iou_of(confusion),
             **summarize_routing(router, None, valid),
         )
-        indices = [batch["index"] for batch in batches]
         return Clean(
-            row, correct, kept["index"], kept["label"], outputs, indices, probes, digest.hexdigest()
+            row,
+            correct,
+            kept["index"],
+            kept["label"],
+            outputs,
+            [batch["index"] for batch in batches],
+            probes,
+            digest.hexdigest(),
+            logits,
+            confusion,
         )
 
-    def attack(self, name: str, epsilon: float, clean: Clean) -> tuple[Row, np.ndarray]:
-        """Runs one attack at one ε; returns its row, and what was right under it, [N]."""
+    def attack(
+        self, name: str, epsilon: float, clean: Clean
+    ) -> tuple[Row, np.ndarray, np.ndarray | None]:
+        """Runs one attack at one ε; its row, what was right under it, [N], and confused, [N, …]."""
         named = ATTACKS[name]
         modes = self._modes(name)
         calls, once = named.calls(self.settings)
@@ -150,7 +171,10 @@ class Passes:
                     (dataclasses.replace(once, gradient=mode or once.gradient), call)
                     for mode, call in tries
                 ]
-                return self._try(name, epsilon, position, batch, clean.outputs[position], settings)
+                outputs = clean.outputs[position]
+                if outputs.logits is None:
+                    outputs = jax.device_get(self.programs.clean(self.params, batch)[0])
+                return self._try(name, epsilon, position, batch, outputs, settings)
 
             result, score, batch_seconds = self.journal.recall((name, epsilon, position), compute)
             seconds += batch_seconds
@@ -167,6 +191,7 @@ class Passes:
         routers = None
         if clean.outputs[0].router is not None:
             routers = join_valid([output.router for output in clean.outputs], valid)
+        confusion = join_confusion([score.confusion for score in scores], valid)
         row = Row(
             attack=name,
             epsilon=epsilon,
@@ -189,10 +214,13 @@ class Passes:
             **summarize_isolated(named.component, clean.correct, scores, valid),
             **summarize_routing(routers, scores, valid),
             **summarize_lipschitz([score.lipschitz for score in scores], valid),
+            mean_iou=iou_of(confusion),
         )
-        return row, correct
+        return row, correct, confusion
 
-    def cascade(self, name: str, epsilon: float, clean: Clean) -> tuple[Row, np.ndarray]:
+    def cascade(
+        self, name: str, epsilon: float, clean: Clean
+    ) -> tuple[Row, np.ndarray, np.ndarray | None]:
         """Runs a cascade at one ε; as `attack`, and adds its rows to `stages`."""
         n = len(clean.correct)
         parts = parts_of(name)
@@ -214,7 +242,7 @@ class Passes:
             say,
             lambda attack, left: self.begin(f"{self._what(name, epsilon)}: {attack} on {left}"),
         )
-        found = cascading.run(name, CASCADES[name], epsilon, clean.correct)
+        found = cascading.run(name, CASCADES[name], epsilon, clean.correct, clean.confusion)
         self.done += len(clean.outputs) - 1
         self._report(self._what(name, epsilon))
         row = Row(
@@ -234,8 +262,9 @@ class Passes:
             gradient="+".join(self.gradients)
             if any(self._modes(part)[0] for part in parts)
             else None,
+            mean_iou=iou_of(found.confusion),
         )
-        return row, found.correct
+        return row, found.correct, found.confusion
 
     def _keep(self, name: str, epsilon: float) -> Examples | None:
         return self.examples and Examples(self.examples, name, epsilon, self.programs.norm)

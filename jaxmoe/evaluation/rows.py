@@ -54,6 +54,9 @@ class Row(NamedTuple):
     loss_trace: list[float] | None = None  # mean loss of every iterate, steps + 1 per restart
     zero_gradient: float | None = None  # share of gradients that were zero; 0 for broken clips
     gradient: str | None = None  # modes of the mixture's gradient that were tried, joined by +
+    # 0–1, of one confusion matrix over all pixels under the attack, where every pixel has a label.
+    # The worst case takes of each image the attack that leaves the fewest pixels right.
+    mean_iou: float | None = None
 
 
 class StageRow(NamedTuple):
@@ -83,7 +86,8 @@ class SuiteResult(NamedTuple):
     """All that a suite found.
 
     `correct[attack, ε]` is 1 (right) or 0 (wrong) of each valid clip under that attack, float of
-    shape [N] in the order of `index`; `correct["clean", 0.0]` without an attack.
+    shape [N] in the order of `index`; `correct["clean", 0.0]` without an attack. Where every pixel
+    has a label it is the share of pixels, and `confusion` has a matrix [N, K, K] for each image.
     """
 
     rows: tuple[Row, ...]
@@ -95,6 +99,7 @@ class SuiteResult(NamedTuple):
     compile_seconds: dict[str, float]
     stages: tuple[StageRow, ...] = ()  # of the cascades
     notes: tuple[str, ...] = ()  # what else a reader of the table has to know
+    confusion: dict[tuple[str, float], np.ndarray] | None = None
 
     def row(self, attack: str, epsilon: float = 0.0) -> Row:
         """The row of an attack at an ε.

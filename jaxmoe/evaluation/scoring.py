@@ -28,8 +28,9 @@ class Outputs(NamedTuple):
     logits: Float[Array, "batch ..."]
     correct: Float[Array, " batch"]
     finite: Bool[Array, " batch"]
-    router: Float[Array, "batch experts"] | None
+    router: Float[Array, "batch ... experts"] | None
     experts: Float[Array, "experts batch ..."] | None
+    confusion: Int[Array, "batch classes classes"] | None  # where every position has a label
 
 
 class Scores(NamedTuple):
@@ -40,8 +41,9 @@ class Scores(NamedTuple):
     size: Float[Array, " batch"]  # ‖x' − x‖ in the threat model's norm
     in_box: Bool[Array, " batch"]
     lipschitz: Lipschitz
-    choice: Int[Array, " batch"] | None  # first choice at x'
-    flip: Bool[Array, " batch"] | None
+    confusion: Int[Array, "batch classes classes"] | None
+    choice: Int[Array, "batch ..."] | None  # first choice at x'
+    flip: Float[Array, " batch"] | None
     iou: Float[Array, " batch"] | None
     entropy: Float[Array, " batch"] | None  # nats, at x'
     # Right where one part alone sees x', and the other the clean clip.
@@ -56,6 +58,7 @@ class Verdict(NamedTuple):
     finite: Bool[Array, " batch"]  # logits and router logits at x'
     size: Float[Array, " batch"]  # ‖x' − x‖ in the threat model's norm
     in_box: Bool[Array, " batch"]
+    confusion: Int[Array, "batch classes classes"] | None
 
 
 def to_pixels(clip: Array) -> Float[Array, "batch ..."]:
@@ -83,7 +86,7 @@ def run_model(model: Model, metric: Metric, params: Any, x: Array, y: Array) -> 
     else:
         router, experts = None, None
         finite = is_finite(logits)
-    return Outputs(logits, metric(logits, y), finite, router, experts)
+    return Outputs(logits, metric(logits, y), finite, router, experts, _confusion(logits, y))
 
 
 def score(
@@ -113,7 +116,7 @@ def score(
     common = (outputs.correct, outputs.finite, threat.size(x_adv, x), _in_box(x_adv, x, threat))
     if not isinstance(model, Mixture):
         lipschitz = model_lipschitz(outputs.logits, clean.logits, x_adv, x)
-        return Scores(*common, lipschitz, *[None] * 6)
+        return Scores(*common, lipschitz, outputs.confusion, *[None] * 6)
     lipschitz = mixture_lipschitz(
         (outputs.logits, outputs.router, outputs.experts),
         (clean.logits, clean.router, clean.experts),
@@ -123,6 +126,7 @@ def score(
     return Scores(
         *common,
         lipschitz,
+        outputs.confusion,
         metrics.top_choice(outputs.router),
         metrics.choice_flips(outputs.router, clean.router),
         metrics.routing_iou(outputs.router, clean.router, model.top_k),
@@ -144,8 +148,14 @@ def verify(
     if isinstance(model, Mixture):
         # A router of NaNs may leave logits that are finite, and worthless.
         finite &= is_finite(model.route(params, x_adv))
-    correct = metric(logits, y)
-    return Verdict(correct, finite, threat.size(x_adv, x), _in_box(x_adv, x, threat))
+    in_box = _in_box(x_adv, x, threat)
+    return Verdict(metric(logits, y), finite, threat.size(x_adv, x), in_box, _confusion(logits, y))
+
+
+def _confusion(logits: Array, y: Array) -> Int[Array, "batch classes classes"] | None:
+    """The confusion matrix of each example of a dense task; None where an example has one label."""
+    dense = y.ndim > 1 and y.shape == logits.shape[:-1] and jnp.issubdtype(y.dtype, jnp.integer)
+    return metrics.confusion(logits, y) if dense else None
 
 
 def _in_box(x_adv: Array, x: Array, threat: ThreatModel) -> Bool[Array, " batch"]:

@@ -25,7 +25,7 @@ from jaxmoe.evaluation.passes import BatchesFactory, Clean, Passes, Progress, pa
 from jaxmoe.evaluation.programs import Programs
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row, SuiteResult, notes_on_losses, robust
 from jaxmoe.evaluation.scoring import Metric
-from jaxmoe.evaluation.summary import mean
+from jaxmoe.evaluation.summary import iou_of, mean
 from jaxmoe.mixture import GradientMode
 from jaxmoe.threat import Norm, ThreatModel
 
@@ -117,17 +117,17 @@ def evaluate_suite(
     if run.journal.note:
         run.say(run.journal.note)
     rows, correct = [clean.row], {(CLEAN, 0.0): clean.correct}
+    confusion = {(CLEAN, 0.0): clean.confusion}
     if run.examples:
         for name, epsilon in itertools.product(attacks, epsilons):
             if not run.journal.holds(name, epsilon):
                 Examples(run.examples, name, epsilon, norm).clear()
     for name, epsilon in itertools.product(attacks, epsilons):
         attack = run.cascade if name in CASCADES else run.attack
-        row, under_attack = attack(name, epsilon, clean)
+        row, correct[name, epsilon], confusion[name, epsilon] = attack(name, epsilon, clean)
         rows.append(row)
-        correct[name, epsilon] = under_attack
     if attacks:
-        rows += [_worst_case(rows, correct, epsilon) for epsilon in epsilons]
+        rows += [_worst_case(rows, correct, confusion, epsilon) for epsilon in epsilons]
     run.begin("checks for masked gradients")
     checks = masking_checks(
         programs, params, clean.probes, rows, correct, settings, seed, run.stages
@@ -142,17 +142,23 @@ def evaluate_suite(
         dict(programs.compile_seconds),
         tuple(run.stages),
         tuple(notes),
+        None if clean.confusion is None else confusion,
     )
 
 
-def _worst_case(rows: list[Row], correct: dict, epsilon: float) -> Row:
+def _worst_case(rows: list[Row], correct: dict, confusion: dict, epsilon: float) -> Row:
     """Right when clean and under every attack up to `epsilon`: the AND clip by clip.
 
-    What a smaller ball holds is in a larger one too.
+    What a smaller ball holds is in a larger one too. Of dense labels it is the least share of right
+    pixels under one attack, image by image, and the mean IoU is that of these attacks' pixels.
     """
-    under_attack = np.minimum.reduce(
-        [right for (name, radius), right in correct.items() if radius <= epsilon and name != CLEAN]
-    )
+    tried = [key for key in correct if key[1] <= epsilon and key[0] != CLEAN]
+    under_attack = np.minimum.reduce([correct[key] for key in tried])
+    worst = None
+    if confusion[CLEAN, 0.0] is not None:
+        tried = [(CLEAN, 0.0), *tried]
+        least = np.argmin([correct[key] for key in tried], axis=0)
+        worst = np.stack([confusion[key] for key in tried])[least, np.arange(len(least))]
     attacked = [row for row in rows if row.attack != CLEAN and row.epsilon == epsilon]
     return Row(
         attack=WORST_CASE,
@@ -167,6 +173,7 @@ def _worst_case(rows: list[Row], correct: dict, epsilon: float) -> Row:
         gradient_evaluations=sum(row.gradient_evaluations for row in attacked),
         seconds=sum(row.seconds for row in attacked),
         compile_seconds=sum(row.compile_seconds for row in attacked),
+        mean_iou=iou_of(worst),
     )
 
 

@@ -6,6 +6,7 @@ Axes: N = valid clips, B = batch, M = experts.
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from jaxmoe.evaluation import metrics
 from jaxmoe.evaluation.lipschitz import Lipschitz
@@ -87,3 +88,20 @@ def join_valid(parts: list[np.ndarray], valid: list[np.ndarray]) -> np.ndarray:
 def mean(values: np.ndarray) -> float:
     """The mean over all entries, summed in float64: 4 of 21 is 4 / 21."""
     return float(np.mean(values, dtype=np.float64))
+
+
+def join_confusion(
+    parts: list[np.ndarray | None], valid: list[np.ndarray]
+) -> Int[np.ndarray, "N classes classes"] | None:
+    """`join_valid` of confusion matrices, which are None where an example has one label."""
+    return None if parts[0] is None else join_valid(parts, valid).astype(np.int64)
+
+
+def iou_of(confusion: Int[np.ndarray, "N classes classes"] | None) -> float | None:
+    """The mean IoU of the sum of the examples' confusion matrices."""
+    return None if confusion is None else metrics.mean_iou(confusion.sum(axis=0))
+
+
+def mean_over_positions(logits: Float[np.ndarray, "B ... K"]) -> Float[np.ndarray, "B K"]:
+    """The mean of each example's logits over its positions; as they are where there is one."""
+    return logits if logits.ndim == 2 else logits.mean(axis=tuple(range(1, logits.ndim - 1)))

@@ -34,7 +34,13 @@ from jaxmoe.evaluation.passes import BatchesFactory, Progress
 from jaxmoe.evaluation.programs import Programs
 from jaxmoe.evaluation.rows import CLEAN, robust
 from jaxmoe.evaluation.scoring import Metric, to_pixels
-from jaxmoe.evaluation.summary import join_valid, mean
+from jaxmoe.evaluation.summary import (
+    iou_of,
+    join_confusion,
+    join_valid,
+    mean,
+    mean_over_positions,
+)
 from jaxmoe.evaluation.universal import UNIVERSAL, fit_named
 from jaxmoe.threat import Norm, ThreatModel, format_epsilon
 
@@ -56,6 +62,16 @@ class TransferRow(NamedTuple):
     clean_accuracy: float  # 0–1; of the target
     n: int  # clips
     seed: int
+    # 0–1, where every pixel has a label; of all others, of each image the clip that left the least
+    mean_iou: float | None = None  # under the attack
+    clean_iou: float | None = None  # of the target
+
+
+class Score(NamedTuple):
+    """What is right, clip by clip, and the confusion matrices where every pixel has a label."""
+
+    correct: np.ndarray  # [N]
+    confusion: np.ndarray | None  # [N, K, K]
 
 
 class TransferResult(NamedTuple):
@@ -156,16 +172,21 @@ def transfer_matrix(
         run.journal = Journal(journal, " ".join(own), clean.logits)
         if say and run.journal.note:
             say(run.journal.note)
-    correct = {}
+    scores = {}
     for attack in attacks:
         for epsilon in epsilons:
             for source, model in sources.items():
                 found = run.attack(source, model, attack, epsilon, clean, training.get(source))
-                for target, right in found.items():
-                    correct[source, target, attack, epsilon] = right
-            correct |= _all_others(correct, sources, targets, attack, epsilon)
-    rows = [_row(key, right, clean, norm, seed) for key, right in correct.items()]
-    return TransferResult(tuple(rows), correct, clean.correct, clean.index)
+                for target, score in found.items():
+                    scores[source, target, attack, epsilon] = score
+            scores |= _all_others(scores, sources, targets, attack, epsilon)
+    rows = [_row(key, score, clean.scores[key[1]], norm, seed) for key, score in scores.items()]
+    return TransferResult(
+        tuple(rows),
+        {key: score.correct for key, score in scores.items()},
+        {target: score.correct for target, score in clean.scores.items()},
+        clean.index,
+    )
 
 
 def transfer_name(name: str) -> str:
@@ -186,7 +207,7 @@ def transfer_name(name: str) -> str:
 class _Clean:
     """The clean pass, and what every later pass compares with."""
 
-    correct: dict[str, np.ndarray]  # [N] by target
+    scores: dict[str, Score]  # by target
     index: np.ndarray  # [N]
     batch_indices: list[np.ndarray]  # padding included
     logits: list[np.ndarray]  # by batch and target
@@ -211,7 +232,7 @@ class _Run:
 
     def clean(self, passes: int) -> _Clean:
         """Scores the clean clips; `passes` is how many there will be with this one."""
-        correct, valid, indices = self._nothing_yet(), [], []
+        scores, valid, indices = self._nothing_yet(), [], []
         logits, digest = [], hashlib.sha256()
         for batch in self.batches():
             self._report(CLEAN)
@@ -219,8 +240,8 @@ class _Run:
             for target, (model, params) in self.targets.items():
                 outputs = jax.device_get(self.programs[model].clean(params, batch)[0])
                 check_clean(outputs, batch, self.programs[model].metric, f"{CLEAN} on {target}")
-                correct[target].append(outputs.correct)
-                logits.append(outputs.logits)
+                scores[target].append(Score(outputs.correct, outputs.confusion))
+                logits.append(mean_over_positions(outputs.logits))
             digest.update(batch_digest(batch))
             valid.append(np.asarray(batch["valid"]))
             indices.append(np.asarray(batch["index"]))
@@ -228,7 +249,7 @@ class _Run:
         if not any(mask.any() for mask in valid):
             raise ValueError("batches: no valid clip")
         self.total = passes * len(indices)
-        joined = {target: join_valid(parts, valid) for target, parts in correct.items()}
+        joined = {target: _join(parts, valid) for target, parts in scores.items()}
         index, self.classes = join_valid(indices, valid), logits[0].shape[-1]
         return _Clean(joined, index, indices, logits, digest.hexdigest())
 
@@ -240,12 +261,12 @@ class _Run:
         epsilon: float,
         clean: _Clean,
         training: BatchesFactory | None,
-    ) -> dict[str, np.ndarray]:
-        """What is right on each target under the clips that `name` makes on `source`, [N]."""
+    ) -> dict[str, Score]:
+        """What is right on each target under the clips that `name` makes on `source`."""
         what = f"{name} of {source} ε = {format_epsilon(epsilon, self.programs[model[0]].norm)}"
         self._report(what)
         make, made_of = self._maker(name, *model, epsilon, training)
-        correct, valid = self._nothing_yet(), []
+        scores, valid = self._nothing_yet(), []
         for position, batch in enumerate(self.batches()):
             check_same_pass(batch, clean.batch_indices, position)
 
@@ -257,17 +278,17 @@ class _Run:
                         verdict = self._verify(target, batch, result.x_adv, epsilon)
                         what = f"{name} of {source} on {target}"
                         check_attack(facts, verdict, batch, what, epsilon)
-                        seen.append(verdict.correct)
-                return {target: np.minimum.reduce(seen) for target, seen in tries.items()}
+                        seen.append(Score(verdict.correct, verdict.confusion))
+                return {target: _least(seen) for target, seen in tries.items()}
 
             key = name, epsilon, source, made_of, position
-            for target, right in self.journal.recall(key, compute).items():
-                correct[target].append(right)
+            for target, score in self.journal.recall(key, compute).items():
+                scores[target].append(score)
             valid.append(np.asarray(batch["valid"]))
             self._count(what)
         if len(valid) != len(clean.batch_indices):
             raise ValueError(DIFFERENT_PASS.format(len(valid)))
-        return {target: join_valid(parts, valid) for target, parts in correct.items()}
+        return {target: _join(parts, valid) for target, parts in scores.items()}
 
     def _maker(
         self,
@@ -310,7 +331,7 @@ class _Run:
         model, params = self.targets[target]
         return jax.device_get(self.programs[model].verify(params, batch, x_adv, epsilon)[0])
 
-    def _nothing_yet(self) -> dict[str, list[np.ndarray]]:
+    def _nothing_yet(self) -> dict[str, list[Score]]:
         return {target: [] for target in self.targets}
 
     def _count(self, what: str) -> None:
@@ -332,29 +353,44 @@ def _add(programs: Programs, delta: Delta, batch: dict, epsilon: float) -> Any:
 
 
 def _all_others(
-    correct: dict, sources: Models, targets: Models, attack: str, epsilon: float
-) -> dict[tuple[str, str, str, float], np.ndarray]:
+    scores: dict, sources: Models, targets: Models, attack: str, epsilon: float
+) -> dict[tuple[str, str, str, float], Score]:
     """Right under the clips of every source but the target itself, clip by clip."""
     worst = {}
     for target in targets:
-        others = [
-            correct[source, target, attack, epsilon] for source in sources if source != target
-        ]
+        others = [scores[source, target, attack, epsilon] for source in sources if source != target]
         if others:
-            worst[ALL_OTHERS, target, attack, epsilon] = np.minimum.reduce(others)
+            worst[ALL_OTHERS, target, attack, epsilon] = _least(others)
     return worst
 
 
-def _row(key: tuple, right: np.ndarray, clean: _Clean, norm: Norm, seed: int) -> TransferRow:
-    on_clean = clean.correct[key[1]]
+def _least(scores: Sequence[Score]) -> Score:
+    """Clip by clip the score that leaves the least right."""
+    correct = np.stack([score.correct for score in scores])
+    least, place = np.argmin(correct, axis=0), np.arange(correct.shape[1])
+    if scores[0].confusion is None:
+        return Score(correct[least, place], None)
+    confusion = np.stack([score.confusion for score in scores])
+    return Score(correct[least, place], confusion[least, place])
+
+
+def _join(parts: Sequence[Score], valid: list[np.ndarray]) -> Score:
+    """The scores of all batches' valid clips."""
+    correct = join_valid([part.correct for part in parts], valid)
+    return Score(correct, join_confusion([part.confusion for part in parts], valid))
+
+
+def _row(key: tuple, score: Score, clean: Score, norm: Norm, seed: int) -> TransferRow:
     return TransferRow(
         *key,
         norm=norm,
-        robust_accuracy=mean(robust(right, on_clean)),
-        accuracy_under_attack=mean(right),
-        clean_accuracy=mean(on_clean),
-        n=len(right),
+        robust_accuracy=mean(robust(score.correct, clean.correct)),
+        accuracy_under_attack=mean(score.correct),
+        clean_accuracy=mean(clean.correct),
+        n=len(score.correct),
         seed=seed,
+        mean_iou=iou_of(score.confusion),
+        clean_iou=iou_of(clean.confusion),
     )
 
 

@@ -2,7 +2,7 @@
 
 from jaxmoe.mixture.dispatch import dispatch
 from jaxmoe.mixture.dual import dual_mixture, robust_part, with_alpha
-from jaxmoe.mixture.gated import ensemble, from_gate, single_expert
+from jaxmoe.mixture.gated import component, ensemble, from_gate, single_expert
 from jaxmoe.mixture.gradient_modes import GRADIENT_MODES, GradientMode, with_gradient
 from jaxmoe.mixture.mixture import (
     Head,
@@ -48,6 +48,7 @@ __all__ = [
     "combine_experts",
     "combine_outputs",
     "combine_weighted",
+    "component",
     "dispatch",
     "dual_mixture",
     "ensemble",

@@ -111,6 +111,23 @@ def ensemble(
     return apply
 
 
+def component(mixture: Mixture, name: str) -> Callable[[Params, Clips], Float[Array, "batch ..."]]:
+    """A classifier made of a mixture's experts: `"mean"`, `"max"`, `"expert0"`, `"expert1"`, …
+
+    Raises:
+      ValueError: none of these.
+    """
+    if name in ("mean", "max"):
+        return ensemble(mixture, name)
+    number = name.removeprefix("expert")
+    if number == name or not number.isdecimal() or int(number) >= mixture.num_experts:
+        raise ValueError(
+            f"{name!r} is no part of a mixture; expected mean, max, or expert0 to "
+            f"expert{mixture.num_experts - 1}"
+        )
+    return single_expert(mixture, int(number))
+
+
 def single_expert(
     mixture: Mixture, expert: int
 ) -> Callable[[Params, Clips], Float[Array, "batch ..."]]:

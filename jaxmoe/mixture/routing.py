@@ -64,6 +64,7 @@ def balance_loss(
     """
     if kind not in BALANCES:
         raise ValueError(f"balance: {kind!r} is not one of {', '.join(BALANCES)}")
+    logits = logits.reshape(-1, logits.shape[-1])  # a gate may weigh every class by itself
     weights = jax.nn.softmax(logits, axis=-1)
     importance = jnp.mean(weights, axis=0)
     load = jax.lax.stop_gradient(expert_load(logits))

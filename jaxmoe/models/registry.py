@@ -6,15 +6,25 @@ from typing import Any
 
 import flax.linen as nn
 
+from jaxmoe.models.deeplab import DeepLabV3Plus
+from jaxmoe.models.frrn import FRRN
+from jaxmoe.models.gates import ClasswiseGate, SimpleGate
 from jaxmoe.models.resnet import ResNet
 from jaxmoe.models.routers import ConvRouter, LinearRouter, PooledRouter
 from jaxmoe.models.vit import VisionTransformer
 
-EXPERTS: dict[str, type[nn.Module]] = {"resnet": ResNet, "vit": VisionTransformer}
+EXPERTS: dict[str, type[nn.Module]] = {
+    "resnet": ResNet,
+    "vit": VisionTransformer,
+    "deeplab": DeepLabV3Plus,
+    "frrn": FRRN,
+}
 ROUTERS: dict[str, type[nn.Module]] = {
     "conv": ConvRouter,
     "linear": LinearRouter,
     "pooled": PooledRouter,
+    "simple_gate": SimpleGate,
+    "classwise_gate": ClasswiseGate,
 }
 
 

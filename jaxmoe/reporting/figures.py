@@ -37,13 +37,15 @@ def plot_robust_accuracy(rows: Sequence[Row], path: str | os.PathLike) -> pathli
     if path.suffix != ".png":
         path = path / "robust_accuracy.png"
     first = rows[0]
-    clean = [row.robust_accuracy for row in rows if row.attack == CLEAN]
+    dense = first.mean_iou is not None
+    field, figure = ("mean_iou", "mIoU") if dense else ("robust_accuracy", "robust accuracy")
+    clean = [getattr(row, field) for row in rows if row.attack == CLEAN]
     curves: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         if row.attack != CLEAN:
-            curves.setdefault(row.attack, []).append((row.epsilon, row.robust_accuracy))
+            curves.setdefault(row.attack, []).append((row.epsilon, getattr(row, field)))
     title = f"n = {first.n} clips, norm {first.norm}, seed {first.seed}"
-    return plot_curves(curves, clean[0] if clean else None, path, title, first.norm)
+    return plot_curves(curves, clean[0] if clean else None, path, title, first.norm, figure)
 
 
 def plot_curves(
@@ -52,8 +54,9 @@ def plot_curves(
     path: str | os.PathLike,
     title: str,
     norm: str,
+    figure_of: str = "robust accuracy",
 ) -> pathlib.Path:
-    """Draws robust accuracy against ε, a line for each attack.
+    """Draws robust accuracy, or another figure, against ε, a line for each attack.
 
     Args:
       curves: of each attack, `(ε in pixel units, robust accuracy 0–1)` in any order.
@@ -61,6 +64,7 @@ def plot_curves(
       path: of the PNG file.
       title: what the clips were.
       norm: decides the unit of the axis: grey levels for `"linf"`.
+      figure_of: what is drawn, 0–1.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +85,7 @@ def plot_curves(
             **_style(attack),
         )
     axes.set_xlabel("ε, grey levels of 255" if grey_levels else "ε, pixel units")
-    axes.set_ylabel("robust accuracy, %")
+    axes.set_ylabel(f"{figure_of}, %")
     axes.set_ylim(-2, 102)
     axes.grid(alpha=0.3)
     if axes.lines:
@@ -100,7 +104,10 @@ def plot_curves(
 
 
 def plot_bars(
-    accuracies: Mapping[str, Mapping[str, float]], path: str | os.PathLike, title: str
+    accuracies: Mapping[str, Mapping[str, float]],
+    path: str | os.PathLike,
+    title: str,
+    figure_of: str = "accuracy",
 ) -> pathlib.Path:
     """Draws a group of bars for each attack, with a bar for each model.
 
@@ -108,6 +115,7 @@ def plot_bars(
       accuracies: 0–1, of each model by attack, the same attacks for all.
       path: of the PNG file.
       title: what the accuracies are of.
+      figure_of: what they are, if no accuracies.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +127,7 @@ def plot_bars(
         bars = axes.bar(left, [100 * value for value in found.values()], 0.92 * width, label=model)
         axes.bar_label(bars, fmt="%.0f", fontsize="x-small")
     axes.set_xticks(range(len(found)), found)
-    axes.set_ylabel("accuracy, %")
+    axes.set_ylabel(f"{figure_of}, %")
     axes.set_ylim(0, 102)
     axes.set_title(title, fontsize="small")
     axes.grid(axis="y", alpha=0.3)

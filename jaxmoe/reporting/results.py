@@ -16,7 +16,7 @@ from typing import Any
 from jaxmoe.evaluation.flops import MixtureFlops
 from jaxmoe.evaluation.masking import verdict_line
 from jaxmoe.evaluation.rows import Check, Row
-from jaxmoe.reporting.tables import COLUMNS, cells
+from jaxmoe.reporting.tables import main_table
 
 JSON, CSV, MARKDOWN = "results.json", "results.csv", "results.md"
 
@@ -71,8 +71,7 @@ def results_markdown(
     notes: Sequence[str] = (),
 ) -> str:
     """The main table of a terminal in Markdown; behind it notes, checks and GFLOPs, if given."""
-    titles = [column.title for column in COLUMNS]
-    lines = markdown_table(titles, [cells(row) for row in rows])
+    lines = markdown_table(*main_table(rows))
     if rows:
         lines += ["", f"n = {rows[0].n} clips, seed {rows[0].seed}, norm {rows[0].norm}."]
     for note in notes:

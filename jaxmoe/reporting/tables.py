@@ -36,9 +36,21 @@ COLUMNS = (
 )
 
 
-def cells(row: Row) -> list[str]:
-    """A row's cells, one for each of `COLUMNS`."""
-    return [column.cell(row) for column in COLUMNS]
+# Of dense labels the accuracy is that of pixels, and the field's own figure stands beside it.
+_DENSE = {
+    "robust accuracy %": (
+        Column("mIoU %", lambda row: _percent(row.mean_iou)),
+        Column("robust pixel accuracy %", lambda row: _percent(row.robust_accuracy)),
+    )
+}
+
+
+def main_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """The titles and the cells of the main table."""
+    columns = COLUMNS
+    if any(row.mean_iou is not None for row in rows):
+        columns = [part for column in COLUMNS for part in _DENSE.get(column.title, (column,))]
+    return [c.title for c in columns], [[c.cell(row) for c in columns] for row in rows]
 
 
 def print_suite(
@@ -55,8 +67,7 @@ def print_suite(
     first = result.rows[0]
     sheet.table(
         f"n = {first.n} clips, seed {first.seed}, norm {first.norm}",
-        [column.title for column in COLUMNS],
-        [cells(row) for row in result.rows],
+        *main_table(result.rows),
         bold=lambda row: row[0] in (CLEAN, WORST_CASE),
     )
     _print_stages(sheet, result.stages, first.norm)

@@ -27,7 +27,7 @@ _DIAGONAL = (
 
 
 class Matrix(NamedTuple):
-    """Robust accuracy in %, one attack at one ε."""
+    """Robust accuracy in %, or mean IoU where every pixel has a label; one attack at one ε."""
 
     title: str
     targets: tuple[str, ...]
@@ -99,12 +99,15 @@ def matrices(rows: Sequence[TransferRow]) -> list[Matrix]:
 
 def _matrix(rows: Sequence[TransferRow]) -> Matrix:
     first = rows[0]
+    figure, field, clean_field = "robust accuracy", "robust_accuracy", "clean_accuracy"
+    if first.mean_iou is not None:
+        figure, field, clean_field = "mIoU", "mean_iou", "clean_iou"
     title = (
         f"{first.attack}, ε = {format_epsilon(first.epsilon, first.norm)} ({first.norm}): "
-        f"robust accuracy %, n = {first.n} clips, seed {first.seed}"
+        f"{figure} %, n = {first.n} clips, seed {first.seed}"
     )
-    clean = {row.target: 100 * row.clean_accuracy for row in rows}
-    found = {(row.source, row.target): 100 * row.robust_accuracy for row in rows}
+    clean = {row.target: 100 * getattr(row, clean_field) for row in rows}
+    found = {(row.source, row.target): 100 * getattr(row, field) for row in rows}
     sources = dict.fromkeys(row.source for row in rows)
     lines = {source: [found.get((source, target)) for target in clean] for source in sources}
     return Matrix(title, tuple(clean), {CLEAN_LINE: list(clean.values())} | lines)

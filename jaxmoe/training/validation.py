@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmoe.attacks import AttackSettings, pgd
+from jaxmoe.attacks import AttackSettings, cross_entropy, mean_over_labelled, pgd
 from jaxmoe.mixture import Mixture
 from jaxmoe.threat import ThreatModel, example_keys
 from jaxmoe.training.step import to_float
@@ -18,7 +18,7 @@ class NonFiniteTrainingError(RuntimeError):
 
 
 class Validation(NamedTuple):
-    """Means over the validation clips."""
+    """Means over the validation clips; accuracy of dense labels is that of pixels, clip by clip."""
 
     accuracy: float
     robust_accuracy: float | None  # under PGD as in training; None where training is clean
@@ -40,19 +40,22 @@ def make_validate(
         x = to_float(clip)
         logits = mixture.apply(params, x)
         right = jnp.argmax(logits, axis=-1) == label
-        chosen = jnp.argmax(mixture.route(params, x), axis=-1)
-        result_logits, robust, finite = logits, jnp.zeros_like(right), jnp.ones_like(right)
+        weights = jnp.argmax(mixture.route(params, x), axis=-1)[..., None] == jnp.arange(
+            mixture.num_experts
+        )
+        chosen = jnp.mean(weights.astype(jnp.float32), axis=tuple(range(1, weights.ndim - 1)))
+        result_logits, robust, finite = logits, jnp.zeros_like(right), jnp.ones_like(valid)
         if adversarial:
             keys = example_keys(jax.random.key(0), index)
             result = attack(keys, params, x, label)
             finite = result.finite
             result_logits = mixture.apply(params, result.x_adv)
             robust = right & (jnp.argmax(result_logits, axis=-1) == label)
-        log_probabilities = jax.nn.log_softmax(result_logits)
-        losses = -jnp.take_along_axis(log_probabilities, label[:, None], axis=-1)[:, 0]
+        losses = cross_entropy(result_logits, label)
         count = lambda values: jnp.sum(jnp.where(valid, values, 0).astype(jnp.float32))  # noqa: E731
-        load = jax.vmap(lambda expert: count(chosen == expert))(jnp.arange(mixture.num_experts))
+        load = jax.vmap(count, in_axes=1)(chosen)
         finite &= jnp.isfinite(losses)
+        right, robust = (mean_over_labelled(hits * 1.0, label) for hits in (right, robust))
         sums = [count(right), count(robust), count(losses), count(valid), count(~finite)]
         return jnp.stack(sums), load
 

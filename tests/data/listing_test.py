@@ -96,8 +96,8 @@ def test_manifest_rows_in_any_column_order_with_quotes_and_a_byte_order_mark(tmp
     [
         ("", "is empty"),
         ("path,label,split\n", "lists no file"),
-        ("path,lable,split\na,x,train\n", "unknown column 'lable'.*did you mean 'label'"),
-        ("path,label,split,fold\na,x,train,1\n", "unknown column 'fold'.*path, label, split"),
+        ("path,lable,split\na,x,train\n", "no column 'label'.*did you mean 'lable'"),
+        ("path,label,split,fold,fold\na,x,train,1,2\n", "more than one column 'fold'"),
         ("path,label\na,x\n", "no column 'split'"),
         ("path,label,split,label\na,x,train,x\n", "more than one column 'label'"),
         ("path,label,split\na,x,trian\n", "line 2: unknown split 'trian'.*did you mean 'train'"),

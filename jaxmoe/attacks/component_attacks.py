@@ -16,7 +16,7 @@ from jaxmoe.attacks.gradient_attacks import model_loss
 from jaxmoe.attacks.objectives import cross_entropy, lipschitz_quotient, router_output
 from jaxmoe.attacks.perturb import Objective, perturb
 from jaxmoe.attacks.settings import AttackSettings
-from jaxmoe.mixture import Mixture, Routing, choose
+from jaxmoe.mixture import Mixture, Routing, choose, mean_over_classes
 from jaxmoe.threat import ThreatModel
 
 
@@ -122,6 +122,12 @@ def expert_loss(
     return loss
 
 
+def frozen_routing(mixture: Mixture, params, x: Array) -> Routing:
+    """The clean choice of experts, by mean weights where a gate weighs every class by itself."""
+    logits = mean_over_classes(mixture.route(params, x))
+    return choose(logits, mixture.top_k, mixture.combine)
+
+
 def check_mixture(model) -> None:
     """Raises a ValueError for a model that is no mixture: it has no parts to attack."""
     if not isinstance(model, Mixture):
@@ -146,7 +152,7 @@ def _expert_attack(mixture, threat, settings, step, *, lam) -> Attack:
     check_mixture(mixture)
 
     def attack(key, params, x, y):
-        routing = choose(mixture.route(params, x), mixture.top_k, mixture.combine)
+        routing = frozen_routing(mixture, params, x)
         loss = expert_loss(mixture, params, x, y, routing, lam=lam, settings=settings)
         return _perturb(key, x, loss, threat, step(threat, settings), settings)
 

@@ -15,12 +15,17 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmoe.attacks.attack import Attack, Model, as_apply, constant_step, temporal_step
 from jaxmoe.attacks.auto_pgd import maximize
-from jaxmoe.attacks.component_attacks import check_mixture, expert_loss, router_loss
+from jaxmoe.attacks.component_attacks import (
+    check_mixture,
+    expert_loss,
+    frozen_routing,
+    router_loss,
+)
 from jaxmoe.attacks.gradient_attacks import model_loss
 from jaxmoe.attacks.objectives import cross_entropy, is_right, likeliest_targets
 from jaxmoe.attacks.perturb import AttackResult, numbered_keys, perturb, strongest_attempt
 from jaxmoe.attacks.settings import AttackSettings
-from jaxmoe.mixture import Mixture, choose
+from jaxmoe.mixture import Mixture
 from jaxmoe.threat import ThreatModel, per_example_keys
 
 Climb = Callable[
@@ -66,7 +71,7 @@ def enumerated_route_attack(
                 router = mixture.route(params, x_adv)
                 logits = mixture.expert(params, x_adv, expert)
                 loss = cross_entropy(logits, y)
-                loss -= cross_entropy(router, jnp.broadcast_to(expert, router.shape[:1]))
+                loss -= cross_entropy(router, jnp.broadcast_to(expert, router.shape[:-1]))
                 if mixture.top_k > 1:
                     return loss, is_right(mixture.apply(params, x_adv), y)
                 elsewhere = jnp.argmax(router, axis=-1) != expert
@@ -136,7 +141,7 @@ def targeted_expert_attack(
     check_mixture(mixture)
 
     def plan(params, x, y):
-        routing = choose(mixture.route(params, x), mixture.top_k, mixture.combine)
+        routing = frozen_routing(mixture, params, x)
 
         def objective(target):
             away = expert_loss(mixture, params, x, target, routing, lam=0.0, settings=settings)

@@ -29,6 +29,7 @@ from jaxmoe.mixture.routing import (
     balance_loss,
     choose,
     expert_load,
+    mean_over_classes,
 )
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "from_functions",
     "from_gate",
     "from_modules",
+    "mean_over_classes",
     "no_head",
     "robust_part",
     "single_expert",

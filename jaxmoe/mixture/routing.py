@@ -46,6 +46,20 @@ def choose(logits: Float[Array, "batch experts"], top_k: int, combine: Combine) 
     return Routing(experts, top_weights)
 
 
+def mean_over_classes(
+    logits: Float[Array, "batch ... experts"],
+) -> Float[Array, "batch experts"]:
+    """Router logits of one weight for an expert: the mean of its weights over the classes.
+
+    Those of a router that has one weight for each expert anyway are as they are.
+    """
+    if logits.ndim == 2:
+        return logits
+    weights = jax.nn.softmax(logits, axis=-1)
+    mean = jnp.mean(weights, axis=tuple(range(1, weights.ndim - 1)))
+    return jnp.log(jnp.maximum(mean, jnp.finfo(mean.dtype).tiny))
+
+
 def balance_loss(
     logits: Float[Array, "batch experts"], kind: Balance, axis_name: str | None = None
 ) -> Float[Array, ""]:

@@ -294,6 +294,10 @@ def _check_gate(e: Experiment) -> None:
     fits = gated or e.training.recipe != "gate"
     _check(fits, "router.name", e.router.name, f"{gates}: recipe gate trains one")
     sources = e.training.initialize_experts_from
+    if e.training.recipe == "gate":
+        given = sources is not None or e.training.initialize_from is not None
+        field = "training.initialize_experts_from"
+        _check(given, field, None, "runs of experts: recipe gate leaves experts as they are")
     if sources is not None:
         field = "training.initialize_experts_from"
         _check(len(sources) == mixture.experts, field, sources, f"{mixture.experts} runs")

@@ -25,7 +25,7 @@ def build_modules(experiment: Experiment, num_classes: int) -> tuple[nn.Module, 
     names = {
         "resnet": ("depth", "width", "stage_sizes", "stem", "stem_strides", "norm"),
         "vit": ("depth", "width", "patch", "heads"),
-        "deeplab": ("depth", "width", "features", "low_level", "rates", "norm"),
+        "deeplab": ("depth", "width", "stage_sizes", "features", "low_level", "rates", "norm"),
         "frrn": ("variant", "width", "residual_width", "norm"),
     }[expert.name]
     expert_fields = {name: getattr(expert, name) for name in names}

@@ -256,7 +256,9 @@ def _initial_params(experiment: Experiment, mixture: Mixture, dataset: data.Data
     if t.initialize_from is not None:
         params = {**params, **_params_of(t.initialize_from, params, dataset, "initialize_from")}
     if t.initialize_experts_from is not None:
-        found = [_expert_of(source, params, dataset) for source in t.initialize_experts_from]
+        found = [
+            _expert_of(source, experiment, params, dataset) for source in t.initialize_experts_from
+        ]
         experts = jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
         params = {**params, "experts": experts}
     if t.initialize_standard_from is not None:
@@ -267,20 +269,19 @@ def _initial_params(experiment: Experiment, mixture: Mixture, dataset: data.Data
     return params if alpha is None else with_alpha(params, alpha)
 
 
-def _expert_of(run: str, params: Any, dataset: data.Dataset) -> Any:
+def _expert_of(run: str, experiment: Experiment, params: Any, dataset: data.Dataset) -> Any:
     """The latest params of the one expert of a run, which may have trained on a subset."""
     field = "initialize_experts_from"
     other = read_experiment(pathlib.Path(run))
     mixture = build_mixture(other, len(dataset.classes))
     like = jax.eval_shape(lambda: init_params(other, mixture))
-    found = _params_of(run, like, dataset, field, splits=("validation", "test"))["experts"]
-    one = jax.tree.map(lambda leaf: leaf[:1].shape, params["experts"])
-    if jax.tree.map(np.shape, found) != one:
+    shapes = jax.tree.map(lambda leaf: leaf.shape, like["experts"])
+    if shapes != jax.tree.map(lambda leaf: leaf[:1].shape, params["experts"]):
         raise ValueError(
             f"training.{field}: {run} has {other.mixture.experts} of {other.expert}; expected one "
-            "expert as this experiment has them"
+            f"expert, {experiment.expert}"
         )
-    return found
+    return _params_of(run, like, dataset, field, splits=("validation", "test"))["experts"]
 
 
 def _params_of(

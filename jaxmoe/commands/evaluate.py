@@ -35,7 +35,7 @@ What is not given is as in the run's config. The same command goes on with an ev
 stopped; its batches are in evaluation.journal until the files are written.
 
 attacks on the whole: fgsm pgd pgd-t mi-fgsm apgd-ce apgd-dlr apgd-t fab fab-t square tla-m
-  tt sparse flicker; of segmentation also pgd-standing, on the pixels that are still right
+  tt sparse flicker pgd-standing (of segmentation: on the pixels that are still right)
 on the router: pgd-r pgd-r-t tla-r tlga-r
 on experts: pgd-e pgd-e-t pgd-each-e tla-e
 on both: j-tla j-tlga j-tlga-t enumerated-route

@@ -13,11 +13,14 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxmoe.models.conv import Conv
-from jaxmoe.models.fields import check_choice, check_positive
+from jaxmoe.models.fields import check_choice, check_positive, check_stage_sizes
 from jaxmoe.models.norm import Normalize
 from jaxmoe.models.pool import max_pool, resize
 from jaxmoe.models.precision import accumulation_dtype
 from jaxmoe.models.resnet import NORMS, STAGE_SIZES, BasicBlock
+
+# Stride and dilation: the last stage widens its view by dilation and keeps the resolution.
+_STAGES = ((1, 1), (2, 1), (2, 1), (1, 2))
 
 
 class DeepLabV3Plus(nn.Module):
@@ -29,6 +32,7 @@ class DeepLabV3Plus(nn.Module):
       num_classes: K.
       depth: of the ResNet, 10, 18 or 34.
       width: channels of its first stage; 64 in the paper.
+      stage_sizes: blocks of its stages, at most four, in place of those of `depth`.
       features: F, channels of the pyramid and of the decoder; 256 in the paper.
       low_level: channels that the decoder takes of the first stage; 48 in the paper.
       rates: dilations of the pyramid; 6, 12 and 18 in the paper, less for small images.
@@ -41,6 +45,7 @@ class DeepLabV3Plus(nn.Module):
     num_classes: int
     depth: int = 18
     width: int = 64
+    stage_sizes: Sequence[int] | None = None
     features: int = 256
     low_level: int = 48
     rates: Sequence[int] = (6, 12, 18)
@@ -53,6 +58,7 @@ class DeepLabV3Plus(nn.Module):
         check_choice(self, "depth", STAGE_SIZES)
         check_choice(self, "norm", NORMS)
         check_positive(self, "num_classes", "width", "features", "low_level")
+        check_stage_sizes(self, most=len(_STAGES))
         super().__post_init__()
 
     @nn.compact
@@ -86,9 +92,8 @@ class DeepLabV3Plus(nn.Module):
         x = jax.nn.relu(norm(name="norm_stem")(x))
         x = max_pool(x, (3, 3), (2, 2), ((1, 1),) * 2)
         low = x
-        for stage, blocks in enumerate(STAGE_SIZES[self.depth]):
-            # The last stage widens its view by dilation and keeps the resolution.
-            stride, dilation = ((1, 1), (2, 1), (2, 1), (1, 2))[stage]
+        for stage, blocks in enumerate(self.stage_sizes or STAGE_SIZES[self.depth]):
+            stride, dilation = _STAGES[stage]
             for block in range(blocks):
                 x = BasicBlock(
                     self.width * 2**stage,

@@ -13,7 +13,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxmoe.models.conv import Conv
-from jaxmoe.models.fields import check_choice, check_positive
+from jaxmoe.models.fields import check_choice, check_positive, check_stage_sizes
 from jaxmoe.models.norm import FrozenBatchNorm, GroupNorm, Normalize
 from jaxmoe.models.pool import max_pool
 from jaxmoe.models.precision import accumulation_dtype
@@ -112,10 +112,7 @@ class ResNet(nn.Module):
         check_choice(self, "shortcut", SHORTCUTS)
         check_choice(self, "norm", NORMS)
         check_positive(self, "num_classes", "width")
-        if self.stage_sizes is not None and (
-            not self.stage_sizes or any(blocks < 1 for blocks in self.stage_sizes)
-        ):
-            raise ValueError(f"stage_sizes must be integers >= 1, got {self.stage_sizes}")
+        check_stage_sizes(self)
         if len(self.stem_strides) != 3 or any(stride < 1 for stride in self.stem_strides):
             raise ValueError(f"stem_strides must be 3 integers >= 1, got {self.stem_strides}")
         super().__post_init__()

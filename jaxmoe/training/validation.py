@@ -40,10 +40,9 @@ def make_validate(
         x = to_float(clip)
         logits = mixture.apply(params, x)
         right = jnp.argmax(logits, axis=-1) == label
-        weights = jnp.argmax(mixture.route(params, x), axis=-1)[..., None] == jnp.arange(
-            mixture.num_experts
-        )
-        chosen = jnp.mean(weights.astype(jnp.float32), axis=tuple(range(1, weights.ndim - 1)))
+        first = jnp.argmax(mixture.route(params, x), axis=-1)
+        chosen = jax.nn.one_hot(first, mixture.num_experts)
+        chosen = jnp.mean(chosen, axis=tuple(range(1, chosen.ndim - 1)))  # over a gate's classes
         result_logits, robust, finite = logits, jnp.zeros_like(right), jnp.ones_like(valid)
         if adversarial:
             keys = example_keys(jax.random.key(0), index)

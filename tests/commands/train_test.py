@@ -41,7 +41,7 @@ def test_train_refuses_bad_fields(overrides, said, folder, capsys):
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ("path,label,split,colour\na.mp4,wave,train,red\n", ["colour", "path, label, split"]),
+        ("path,lable,split\na.mp4,wave,train\n", ["lable", "path, label, split"]),
         ("path,label,split\na.mp4,wave,train\nb.mp4,jump,test\n", ["jump", "train"]),
     ],
 )

@@ -1,0 +1,23 @@
+"""A small FRRN-A on one part of CamVid: an expert of `camvid_frrn_gate`.
+
+jaxmoe train configs/segmentation/camvid_frrn_expert.py --data.directory DIR \
+  --data.subset sequence=0016E5 --run.directory runs/camvid_frrn_expert0
+
+All else is as in `camvid_deeplab_expert`.
+"""
+
+import dataclasses
+
+import camvid_deeplab_expert
+
+from jaxmoe.config import Experiment, ExpertConfig
+
+
+def config() -> Experiment:
+    deeplab = camvid_deeplab_expert.config()
+    return dataclasses.replace(
+        deeplab,
+        expert=ExpertConfig(name="frrn", variant="A", width=8, residual_width=8),
+        training=dataclasses.replace(deeplab.training, epochs=40),
+        run=dataclasses.replace(deeplab.run, directory="runs/camvid_frrn_expert0"),
+    )

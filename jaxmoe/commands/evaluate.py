@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 _DESCRIPTION = """Attacks the test clips of a trained run, each attack at each ε, and prints robust
 accuracy, routing, Lipschitz figures, GFLOPs and checks for masked gradients.
 
-writes results.json (a list of rows), results.csv, results.md, robust_accuracy.png and
-evaluation.json (checks, GFLOPs, compilations) into RUN, over those of the evaluation before, or
-into --output. RUN@expert0 is one of its experts alone, RUN@mean and RUN@max are ensembles of all
-of them; they write into RUN/expert0 and so on.
+writes results.json (a list of rows), results.csv, results.md, robust_accuracy.png, margins.png (a
+histogram for each class) and evaluation.json (checks, GFLOPs, compilations) into RUN, over those of
+the evaluation before, or into --output. RUN@expert0 is one of its experts alone, RUN@mean and
+RUN@max are ensembles of all of them; they write into RUN/expert0 and so on.
 
 What is not given is as in the run's config. The same command goes on with an evaluation that was
 stopped; its batches are in evaluation.journal until the files are written.
@@ -176,11 +176,18 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
 def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan, *, save: bool) -> None:
     from jaxmoe.evaluation import NonFiniteError, ThreatViolation, evaluate_suite
     from jaxmoe.experiment import evaluation_loader
-    from jaxmoe.reporting import plot_robust_accuracy, print_suite, write_results
+    from jaxmoe.reporting import (
+        plot_margins,
+        plot_robust_accuracy,
+        print_suite,
+        write_results,
+    )
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.reporting.results import write_text
+    from jaxmoe.threat import format_epsilon
 
     experiment, mixture, params = trained.experiment, trained.mixture, trained.params
+    classes = trained.dataset.classes
     loader = evaluation_loader(trained.dataset.test, experiment.data, plan.batch_size)
     output.mkdir(parents=True, exist_ok=True)
     try:
@@ -208,6 +215,10 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan, *, save
         result.rows, output, checks=result.checks, flops=flops, notes=result.notes
     )
     files.append(plot_robust_accuracy(result.rows, output))
+    if result.margins:
+        row, file = result.rows[-1], output / "margins.png"
+        title = f"n = {row.n}, ε = {format_epsilon(row.epsilon, row.norm)} {row.norm}"
+        files.append(plot_margins(result.margins, result.label, classes, file, title))
     files.append(output / "evaluation.json")
     details = {
         "command": sys.argv,

@@ -33,6 +33,7 @@ from jaxmoe.evaluation.scoring import Outputs, Scores
 from jaxmoe.evaluation.summary import (
     iou_of,
     join_confusion,
+    join_or_none,
     join_valid,
     mean,
     mean_over_positions,
@@ -67,6 +68,7 @@ class Clean:
     # Of each batch, the mean over pixels where they have labels; marks a model beside its params.
     logits: list[np.ndarray]
     confusion: np.ndarray | None  # [N, K, K], where every position has a label
+    margin: np.ndarray | None  # [N]
 
 
 @dataclasses.dataclass
@@ -84,6 +86,7 @@ class Passes:
     examples: pathlib.Path | None = None
     say: Callable[[str], None] = lambda line: None
     stages: list[StageRow] = dataclasses.field(default_factory=list)  # of cascades so far
+    margins: dict[tuple[str, float], np.ndarray] = dataclasses.field(default_factory=dict)
     done: int = 0
     total: int = 0
 
@@ -149,6 +152,7 @@ class Passes:
             digest.hexdigest(),
             logits,
             confusion,
+            join_or_none([output.margin for output in outputs], valid),
         )
 
     def attack(
@@ -216,6 +220,9 @@ class Passes:
             **summarize_lipschitz([score.lipschitz for score in scores], valid),
             mean_iou=iou_of(confusion),
         )
+        margin = join_or_none([score.margin for score in scores], valid)
+        if margin is not None:
+            self.margins[name, epsilon] = margin
         return row, correct, confusion
 
     def cascade(

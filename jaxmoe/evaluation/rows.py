@@ -100,6 +100,9 @@ class SuiteResult(NamedTuple):
     stages: tuple[StageRow, ...] = ()  # of the cascades
     notes: tuple[str, ...] = ()  # what else a reader of the table has to know
     confusion: dict[tuple[str, float], np.ndarray] | None = None
+    # How far the label's logit is above the largest other one, [N] by attack and ε as `correct`;
+    # without cascades, and none where labels are no classes.
+    margins: dict[tuple[str, float], np.ndarray] = {}  # noqa: RUF012
 
     def row(self, attack: str, epsilon: float = 0.0) -> Row:
         """The row of an attack at an ε.

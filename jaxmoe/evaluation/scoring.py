@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoe.attacks.attack import Model, scored_apply
+from jaxmoe.attacks.objectives import margin
 from jaxmoe.attacks.perturb import is_finite
 from jaxmoe.evaluation import metrics
 from jaxmoe.evaluation.lipschitz import Lipschitz, mixture_lipschitz, model_lipschitz
@@ -31,6 +32,7 @@ class Outputs(NamedTuple):
     router: Float[Array, "batch ... experts"] | None
     experts: Float[Array, "experts batch ..."] | None
     confusion: Int[Array, "batch classes classes"] | None  # where every position has a label
+    margin: Float[Array, " batch"] | None  # z_y − max_{j≠y} z_j, where labels are classes
 
 
 class Scores(NamedTuple):
@@ -42,6 +44,7 @@ class Scores(NamedTuple):
     in_box: Bool[Array, " batch"]
     lipschitz: Lipschitz
     confusion: Int[Array, "batch classes classes"] | None
+    margin: Float[Array, " batch"] | None
     choice: Int[Array, "batch ..."] | None  # first choice at x'
     flip: Float[Array, " batch"] | None
     iou: Float[Array, " batch"] | None
@@ -86,7 +89,8 @@ def run_model(model: Model, metric: Metric, params: Any, x: Array, y: Array) -> 
     else:
         router, experts = None, None
         finite = is_finite(logits)
-    return Outputs(logits, metric(logits, y), finite, router, experts, _confusion(logits, y))
+    of_labels = _confusion(logits, y), _margin(logits, y)
+    return Outputs(logits, metric(logits, y), finite, router, experts, *of_labels)
 
 
 def score(
@@ -116,7 +120,7 @@ def score(
     common = (outputs.correct, outputs.finite, threat.size(x_adv, x), _in_box(x_adv, x, threat))
     if not isinstance(model, Mixture):
         lipschitz = model_lipschitz(outputs.logits, clean.logits, x_adv, x)
-        return Scores(*common, lipschitz, outputs.confusion, *[None] * 6)
+        return Scores(*common, lipschitz, outputs.confusion, outputs.margin, *[None] * 6)
     lipschitz = mixture_lipschitz(
         (outputs.logits, outputs.router, outputs.experts),
         (clean.logits, clean.router, clean.experts),
@@ -127,6 +131,7 @@ def score(
         *common,
         lipschitz,
         outputs.confusion,
+        outputs.margin,
         metrics.top_choice(outputs.router),
         metrics.choice_flips(outputs.router, clean.router),
         metrics.routing_iou(outputs.router, clean.router, model.top_k),
@@ -154,8 +159,18 @@ def verify(
 
 def _confusion(logits: Array, y: Array) -> Int[Array, "batch classes classes"] | None:
     """The confusion matrix of each example of a dense task; None where an example has one label."""
-    dense = y.ndim > 1 and y.shape == logits.shape[:-1] and jnp.issubdtype(y.dtype, jnp.integer)
-    return metrics.confusion(logits, y) if dense else None
+    return metrics.confusion(logits, y) if y.ndim > 1 and _are_classes(logits, y) else None
+
+
+def _margin(logits: Array, y: Array) -> Float[Array, " batch"] | None:
+    """How far the label's logit is above the next, the mean over positions of a dense task."""
+    return -margin(logits, y) if _are_classes(logits, y) else None
+
+
+def _are_classes(logits: Array, y: Array) -> bool:
+    """Whether labels are numbers of classes, of which there are at least two."""
+    integers = jnp.issubdtype(y.dtype, jnp.integer)
+    return integers and y.shape == logits.shape[:-1] and logits.shape[-1] > 1
 
 
 def _in_box(x_adv: Array, x: Array, threat: ThreatModel) -> Bool[Array, " batch"]:

@@ -94,7 +94,13 @@ def join_confusion(
     parts: list[np.ndarray | None], valid: list[np.ndarray]
 ) -> Int[np.ndarray, "N classes classes"] | None:
     """`join_valid` of confusion matrices, which are None where an example has one label."""
-    return None if parts[0] is None else join_valid(parts, valid).astype(np.int64)
+    joined = join_or_none(parts, valid)
+    return None if joined is None else joined.astype(np.int64)
+
+
+def join_or_none(parts: list[np.ndarray | None], valid: list[np.ndarray]) -> np.ndarray | None:
+    """`join_valid`, or None of what a model or a task does not have."""
+    return None if parts[0] is None else join_valid(parts, valid)
 
 
 def iou_of(confusion: Int[np.ndarray, "N classes classes"] | None) -> float | None:

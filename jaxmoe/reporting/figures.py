@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from jaxmoe.attacks import ATTACKS
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row
 
@@ -21,6 +23,7 @@ _AIMS = {
 }
 _COLOURS = 10  # of matplotlib's cycle
 _MARKERS = "osD^"  # from one round of the colours to the next
+_PANELS = 20  # of histograms in one figure
 
 
 def plot_robust_accuracy(rows: Sequence[Row], path: str | os.PathLike) -> pathlib.Path:
@@ -133,6 +136,56 @@ def plot_bars(
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     figure.legend(loc="outside lower center", ncols=len(accuracies), fontsize="small")
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def plot_margins(
+    margins: Mapping[tuple[str, float], np.ndarray],
+    labels: np.ndarray,
+    classes: Sequence[str],
+    path: str | os.PathLike,
+    title: str,
+) -> pathlib.Path:
+    """Draws a histogram for each class of how far the label's logit is above the next.
+
+    Left of 0 an example is wrong. A model whose margins are small when clean has little to lose.
+
+    Args:
+      margins: [N] of each `(attack, ε)`, with `("clean", 0.0)`; those of the largest ε are drawn.
+      labels: class of each example, [N]; one panel for all where they have none, [N, …].
+      classes: their names; of more than twenty those with the smallest mean under attack.
+      path: of the PNG file.
+      title: what the examples are.
+    """
+    largest = max(epsilon for _, epsilon in margins)
+    shown = {name: m for (name, epsilon), m in margins.items() if epsilon in (0.0, largest)}
+    groups = {"all": np.ones(len(next(iter(shown.values()))), bool)}
+    if labels.ndim == 1:
+        groups = {name: labels == number for number, name in enumerate(classes)}
+        groups = {name: members for name, members in groups.items() if members.any()}
+        worst = np.min(list(shown.values()), axis=0)
+        groups = dict(sorted(groups.items(), key=lambda group: worst[group[1]].mean())[:_PANELS])
+    everything = np.concatenate(list(shown.values()))
+    low, high = np.quantile(everything, [0.01, 0.99])  # a few huge ones would flatten all others
+    bins = np.linspace(min(low, 0.0), max(high, 0.0) or 1.0, 31)
+    across = min(len(groups), 4)
+    down = -(-len(groups) // across)
+    figure = new_figure(2.4 * across + 0.4, 1.5 * down + 1.2)
+    panels = list(figure.subplots(down, across, squeeze=False, sharex=True).flat)
+    for axes, (name, members) in zip(panels, groups.items(), strict=False):
+        for attack, values in shown.items():
+            own = np.clip(values[members], bins[0], bins[-1])
+            axes.hist(own, bins, histtype="step", label=attack)
+        axes.axvline(0.0, color="black", linewidth=0.6)
+        axes.set_title(f"{name}, n = {members.sum()}", fontsize="x-small")
+        axes.tick_params(labelsize="x-small")
+    for axes in panels[len(groups) :]:
+        axes.set_axis_off()
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4, fontsize="x-small")
+    figure.suptitle(f"{title}: margin of the label's logit", fontsize="small")
+    path = pathlib.Path(path)
     figure.savefig(path, dpi=150)
     return path
 

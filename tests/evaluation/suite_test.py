@@ -389,3 +389,25 @@ def test_progress_ends_at_its_total():
     assert done == sorted(done)
     assert set(done) == set(range(7))
     assert seen[-1] == (6, 6, "checks for masked gradients")
+
+
+def test_margins_are_how_far_the_labels_logit_is_above_the_next():
+    result = run(attacks=["pgd"])
+    logits = np.asarray(planted.MIXTURE.apply(planted.PARAMS, next(iter(FACTORY()))["clip"] / 255))
+    own = logits[np.arange(len(LABELS)), LABELS]
+    np.testing.assert_allclose(
+        result.margins["clean", 0.0], own - logits[np.arange(len(LABELS)), 1 - np.array(LABELS)]
+    )
+    attacked = result.margins["pgd", EPSILON]
+    np.testing.assert_array_equal(attacked > 0, result.correct["pgd", EPSILON] > 0)
+
+
+def test_labels_that_are_no_classes_have_no_margin():
+    batch = {**next(iter(FACTORY())), "label": np.zeros((5, 3), np.int32)}
+    result = run_plain(
+        factory=lambda: [batch],
+        metric=lambda logits, labels: (labels[:, 0] == 0).astype(jnp.float32),
+        attacks=[],
+    )
+    assert result.margins == {}
+    assert result.confusion is None

@@ -170,3 +170,15 @@ def test_bars_are_a_png(tmp_path):
 def test_matplotlib_waits_until_a_figure_is_drawn():
     code = "import sys, jaxmoe.reporting; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_margins_are_drawn_for_every_class_that_is_there(tmp_path, dense):
+    from jaxmoe.reporting.figures import plot_margins
+
+    rng = np.random.default_rng(0)
+    margins = {("clean", 0.0): rng.normal(2, 1, 30), ("pgd", 0.1): rng.normal(0, 1, 30)}
+    margins["pgd", 0.05] = np.full(30, np.nan)  # of a smaller ε: not drawn
+    labels = np.zeros((30, 2, 2), int) if dense else np.arange(30) % 5
+    file = plot_margins(margins, labels, [f"class{i}" for i in range(6)], tmp_path / "m.png", "t")
+    assert file.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,87 @@
+"""The CamVid launcher: what starts from what, which images are attacked, and the tables."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+from jaxmoe.evaluation import TransferRow
+from tests.launch_cifar10_test import _trained as trained
+
+FILE = pathlib.Path(__file__).parent.parent / "launch" / "camvid.py"
+
+
+@pytest.fixture(scope="module")
+def launcher():
+    spec = importlib.util.spec_from_file_location("camvid_launcher", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def options(launcher, tmp_path):
+    (tmp_path / "data" / "trainannot").mkdir(parents=True)
+    return launcher.parse(["--data", str(tmp_path / "data"), "--runs", str(tmp_path / "runs")])
+
+
+def test_gates_start_from_two_experts_of_two_parts(launcher, options, monkeypatch):
+    commands = []
+
+    def record(command, check):
+        commands.append(command[3:])
+        return type("Done", (), {"returncode": 0})
+
+    monkeypatch.setattr(launcher.subprocess, "run", record)
+    launcher.train("frrn", options)
+    assert len(commands) == 6
+    assert all(pathlib.Path(command[1]).is_file() for command in commands)
+    assert [c[c.index("--data.subset") + 1] for c in commands[:2]] == list(launcher.SUBSETS)
+    experts = [c[c.index("--run.directory") + 1] for c in commands[:2]]
+    for command in commands[2:]:
+        place = command.index("--training.initialize-experts-from")
+        assert command[place + 1 : place + 3] == experts
+    assert len({tuple(command[-3:]) for command in commands[2:]}) == 4
+
+
+def test_what_is_trained_is_not_trained_again(launcher, options, monkeypatch):
+    monkeypatch.setattr(launcher.subprocess, "run", lambda *_, **__: pytest.fail("trained again"))
+    trained(options.runs / "frrn_expert0", 60.0)
+    launcher.run("frrn_expert", options.runs / "frrn_expert0", options)
+
+
+def rows():
+    for number, attack in enumerate(("fgsm", "pgd")):
+        for epsilon in (0.01, 0.03):
+            for source in ("expert0", "simple"):
+                for target in ("expert0", "simple"):
+                    own = 0.5 - 0.1 * number - 5 * epsilon + (0.2 if source != target else 0)
+                    yield TransferRow(
+                        *(source, target, attack, epsilon, "linf"),
+                        *(0.9, 0.9, 0.9, 59, 0),
+                        mean_iou=own,
+                        clean_iou=0.6 if target == "simple" else 0.55,
+                    )
+
+
+def test_the_tables_have_the_diagonal_and_one_transfer(launcher):
+    white, crossed = launcher.white_box(list(rows())), launcher.transfer(list(rows()))
+    assert "| expert0 | 55.0 | 45.0 / 35.0 | 35.0 / 25.0 |" in white
+    assert "ε = 0.01 / 0.03, linf, n = 59 test images" in white
+    assert "| expert0 | 25.0 | 45.0 |" in crossed
+    assert "mIoU %, pgd, ε = 0.03." in crossed
+
+
+def test_images_are_spread_over_the_split(launcher):
+    class Source:
+        records = list(range(233))
+
+        def __len__(self):
+            return len(self.records)
+
+        def take(self, records):
+            return records
+
+    some = launcher.spread(Source(), 59)
+    assert (some[0], some[-1], len(set(some))) == (0, 232, 59)
+    assert launcher.spread(Source(), 1000) == Source.records

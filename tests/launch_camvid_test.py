@@ -74,7 +74,7 @@ def test_the_tables_have_the_diagonal_and_one_transfer(launcher):
 
 def test_images_are_spread_over_the_split(launcher):
     class Source:
-        records = list(range(233))
+        records = tuple(range(233))
 
         def __len__(self):
             return len(self.records)

@@ -23,6 +23,7 @@ from jaxmoe.experiment import evaluation_loader, evaluation_settings
 from jaxmoe.mixture import component
 from jaxmoe.reporting import write_transfer
 from jaxmoe.reporting.progress import make_progress
+from jaxmoe.reporting.results import markdown_table
 from jaxmoe.training import Checkpoints
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs" / "segmentation"
@@ -140,7 +141,7 @@ def white_box(rows: list[TransferRow]) -> str:
     own = [row for row in rows if row.source == row.target]
     epsilons = list(dict.fromkeys(row.epsilon for row in own))
     attacks = list(dict.fromkeys(row.attack for row in own))
-    lines = [["mIoU %", "clean", *attacks], ["---"] * (2 + len(attacks))]
+    lines = []
     for target in dict.fromkeys(row.target for row in own):
         found = {(r.attack, r.epsilon): r for r in own if r.target == target}
         clean = next(iter(found.values())).clean_iou
@@ -154,7 +155,7 @@ def white_box(rows: list[TransferRow]) -> str:
         f"ε = {' / '.join(f'{e:g}' for e in epsilons)}, {first.norm}, n = {first.n} test images, "
         f"seed {first.seed}."
     )
-    return "\n".join([*map(table_line, lines), "", note])
+    return "\n".join([*markdown_table(["mIoU %", "clean", *attacks], lines), "", note])
 
 
 def transfer(rows: list[TransferRow]) -> str:
@@ -162,16 +163,12 @@ def transfer(rows: list[TransferRow]) -> str:
     attack, epsilon = TRANSFER
     found = {(r.source, r.target): r for r in rows if (r.attack, r.epsilon) == TRANSFER}
     targets = list(dict.fromkeys(target for _, target in found))
-    lines = [["made on / scored on", *targets], ["---"] * (1 + len(targets))]
+    lines = []
     for source in dict.fromkeys(source for source, _ in found):
         cells = [found.get((source, target)) for target in targets]
         lines.append([source, *(f"{100 * cell.mean_iou:.1f}" if cell else "" for cell in cells)])
-    return "\n".join([*map(table_line, lines), "", f"mIoU %, {attack}, ε = {epsilon:g}."])
-
-
-def table_line(cells: list[str]) -> str:
-    """A line of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
+    table = markdown_table(["made on / scored on", *targets], lines)
+    return "\n".join([*table, "", f"mIoU %, {attack}, ε = {epsilon:g}."])
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from jaxmoe.evaluation import Programs, evaluate_suite
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.experiment import evaluation_loader, evaluation_settings
 from jaxmoe.mixture import dual_mixture, with_alpha
+from jaxmoe.reporting.results import markdown_table
 from jaxmoe.training import Checkpoints
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs" / "image"
@@ -147,7 +148,7 @@ def table(folder: pathlib.Path, seeds: list[int]) -> str:
         ("pgd-r", "isolated_accuracy"),
         ("auto-attack", "robust_accuracy"),
     ]
-    lines = [[*titles, "minutes"], ["---"] * (len(titles) + 1)]
+    lines = []
     for name, line in LINES.items():
         found = [read(folder / f"{name}_{seed}") for seed in seeds]
         minutes = [
@@ -162,13 +163,12 @@ def table(folder: pathlib.Path, seeds: list[int]) -> str:
         f"ε = {first['epsilon'] * 255:g}/255, {first['norm']}, {first['steps']} steps of PGD. "
         "Minutes: of training, behind the runs that it starts from."
     )
-    return "\n".join([*map(table_line, lines), "", note])
+    return "\n".join([*markdown_table([*titles, "minutes"], lines), "", note])
 
 
 def curves(folder: pathlib.Path, seeds: list[int]) -> str:
     """Markdown: clean / PGD accuracy over α, means over the seeds."""
-    lines = [["clean / PGD %", *(f"α = {alpha}" for alpha in ALPHAS)]]
-    lines.append(["---"] * len(lines[0]))
+    lines = []
     for name, title in CURVES.items():
         found = [
             json.loads((folder / f"curve_{name}_{seed}.json").read_text("utf-8")) for seed in seeds
@@ -181,7 +181,8 @@ def curves(folder: pathlib.Path, seeds: list[int]) -> str:
             for i in range(len(ALPHAS))
         ]
         lines.append([title, *cells])
-    return "\n".join(map(table_line, lines))
+    titles = ["clean / PGD %", *(f"α = {alpha}" for alpha in ALPHAS)]
+    return "\n".join(markdown_table(titles, lines))
 
 
 def read(run: pathlib.Path) -> dict[str, dict]:
@@ -193,11 +194,6 @@ def read(run: pathlib.Path) -> dict[str, dict]:
 def spread(values: list[float]) -> str:
     """Mean ± standard deviation."""
     return f"{statistics.mean(values):.1f} ± {statistics.pstdev(values):.1f}"
-
-
-def table_line(cells: list[str]) -> str:
-    """A line of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
 
 
 def jaxmoe(*arguments: str) -> None:

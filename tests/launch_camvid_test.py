@@ -84,4 +84,4 @@ def test_images_are_spread_over_the_split(launcher):
 
     some = launcher.spread(Source(), 59)
     assert (some[0], some[-1], len(set(some))) == (0, 232, 59)
-    assert launcher.spread(Source(), 1000) == Source.records
+    assert launcher.spread(Source(), 1000) == list(Source.records)

@@ -168,7 +168,7 @@ def plot_margins(
         groups = dict(sorted(groups.items(), key=lambda group: worst[group[1]].mean())[:_PANELS])
     everything = np.concatenate(list(shown.values()))
     low, high = np.quantile(everything, [0.01, 0.99])  # a few huge ones would flatten all others
-    bins = np.linspace(min(low, 0.0), max(high, 0.0) or 1.0, 31)
+    bins = np.linspace(min(low, 0.0), max(high, 0.0) or 1.0, 17)
     across = min(len(groups), 4)
     down = -(-len(groups) // across)
     figure = new_figure(2.4 * across + 0.4, 1.5 * down + 1.2)

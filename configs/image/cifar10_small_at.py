@@ -11,4 +11,4 @@ from jaxmoe.config import Experiment
 
 
 def config() -> Experiment:
-    return adversarial("at_m", epochs=20)
+    return adversarial("at_m", epochs=16)

@@ -14,6 +14,6 @@ from jaxmoe.config import Experiment
 
 
 def config() -> Experiment:
-    experiment = adversarial("jtdmoe", epochs=5, beta=6.0)
+    experiment = adversarial("jtdmoe", epochs=4, beta=6.0)
     mixture = dataclasses.replace(experiment.mixture, alpha=0.7)
     return dataclasses.replace(experiment, mixture=mixture)

@@ -3,7 +3,7 @@
 jaxmoe train configs/image/cifar10_small_rt_er.py --data.directory FILE.npz
 
 It starts from clean training, or from a run that `--training.initialize-from RUN` names. Two
-attacks a batch: 10 epochs cost about what 20 of `cifar10_small_at` do.
+attacks a batch: 8 epochs cost about what 16 of `cifar10_small_at` do.
 """
 
 from cifar10_small_standard import adversarial
@@ -12,4 +12,4 @@ from jaxmoe.config import Experiment
 
 
 def config() -> Experiment:
-    return adversarial("rt_er", epochs=10, beta=6.0)
+    return adversarial("rt_er", epochs=8, beta=6.0)

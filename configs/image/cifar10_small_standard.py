@@ -23,7 +23,9 @@ from jaxmoe.config import (
 
 _STANDARD = Experiment(
     data=DataConfig(name="npz", size=32, padding=4, flip=True),
-    expert=ExpertConfig(name="resnet", depth=10, width=16, stem="small", stem_strides=(1, 2, 2)),
+    expert=ExpertConfig(
+        name="resnet", width=16, stage_sizes=(1, 1, 1), stem="small", stem_strides=(1, 2, 2)
+    ),
     mixture=MixtureConfig(experts=4, top_k=1, balance_weight=0.5),
     threat=ThreatConfig(epsilon=8 / 255),
     optimizer=OptimizerConfig(learning_rate=4e-3, weight_decay=5e-2),

@@ -4,15 +4,21 @@ import dataclasses
 import json
 import pathlib
 
+import jax
 import pytest
 
-from jaxmoe.config import (
-    to_dict,
-)
+from jaxmoe.config import to_dict
 from jaxmoe.experiment import build_mixture
 from jaxmoe.run import init_params
 from jaxmoe.training import Checkpoints, adamw, init_state
 from tests.commands.tiny import CONFIG, TINY
+
+
+@pytest.fixture(scope="module")
+def standard_promotion():
+    """Optax's Adam raises a float to an integer count, which strict promotion forbids."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 @pytest.fixture

@@ -32,12 +32,7 @@ def config():
     return {IMAGES!r}
 """
 
-
-@pytest.fixture(autouse=True, scope="module")
-def standard_promotion():
-    """Optax's Adam raises a float to an integer count, which strict promotion forbids."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
 @pytest.fixture(scope="module")

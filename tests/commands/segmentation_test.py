@@ -35,12 +35,7 @@ def config():
 """
 GATE = "--training.recipe gate --router.name simple_gate --mixture.experts 2 --mixture.top-k 2"
 
-
-@pytest.fixture(autouse=True, scope="module")
-def standard_promotion():
-    """Optax's Adam raises a float to an integer count, which strict promotion forbids."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ DatasetName = Literal[
     *("synthetic_shapes", "image_folder", "npz", "cifar10", "tiny_imagenet"),
     *("synthetic_scenes", "segmentation_folder", "camvid", "cityscapes", "a2d2"),
 ]
+RouterName = Literal["conv", "linear", "pooled", "simple_gate", "classwise_gate"]
 GATES = ("simple_gate", "classwise_gate")
 SEGMENTERS = ("deeplab", "frrn")
 
@@ -63,11 +64,8 @@ class DataConfig:
 class ExpertConfig:
     """The architecture that every expert has."""
 
-    # Of clips resnet is the 3D ResNet; vit is for images, deeplab and frrn for their pixels.
-    name: Literal["resnet", "vit", "deeplab", "frrn"] = "resnet"
-    depth: int = (
-        10  # resnet and deeplab's: layers, 10, 18 or 34, 10 has one block a stage; vit: blocks
-    )
+    name: Literal["resnet", "vit", "deeplab", "frrn"] = "resnet"  # the last two label pixels
+    depth: int = 10  # resnet, deeplab: layers, 10 (one block a stage), 18 or 34; vit: blocks
     width: int = 16  # channels of the first stage; vit: of a token
     stage_sizes: tuple[int, ...] | None = None  # blocks per stage, instead of the depth's
     stem: Literal["large", "small"] = "small"  # a window of 7 and a max pool, or of 3 alone
@@ -87,8 +85,7 @@ class ExpertConfig:
 class RouterConfig:
     """The router's architecture."""
 
-    # The gates read the experts' features, and the mixture is dense.
-    name: Literal["conv", "linear", "pooled", "simple_gate", "classwise_gate"] = "conv"
+    name: RouterName = "conv"  # gates read the experts' features, and their mixture is dense
     width: int = 8  # of the convolutional router, or a gate's hidden layer; 128 in its paper
 
 
@@ -289,6 +286,8 @@ def _check_gate(e: Experiment) -> None:
         _check(dense, "mixture.top_k", mixture.top_k, f"all {mixture.experts}: a gate weights all")
         _check(mixture.combine == "softmax", "mixture.combine", mixture.combine, "softmax")
         _check(mixture.alpha is None, "mixture.alpha", mixture.alpha, "none with a gate")
+        noise = mixture.router_noise
+        _check(noise == 0, "mixture.router_noise", noise, "0 with a gate: all experts are chosen")
     gates = " or ".join(GATES)
     _check(gated or mixture.head == "none", "mixture.head", mixture.head, f"none without {gates}")
     fits = gated or e.training.recipe != "gate"

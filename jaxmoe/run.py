@@ -94,7 +94,8 @@ def train(
     threat = build_threat(experiment)
     stages = _stages(experiment)
     params = _initial_params(experiment, mixture, dataset)
-    adversarial = experiment.training.recipe != "standard"
+    phases = RECIPES[experiment.training.recipe](mixture, threat, recipe_options(experiment))
+    adversarial = any(phase.attack is not None for phase in phases)
     judge = make_validate(mixture, threat, experiment.attack, adversarial=adversarial)
     validation = evaluation_loader(
         dataset.validation, experiment.data, min(batch_size, max(len(dataset.validation), 1))
@@ -256,9 +257,7 @@ def _initial_params(experiment: Experiment, mixture: Mixture, dataset: data.Data
     if t.initialize_from is not None:
         params = {**params, **_params_of(t.initialize_from, params, dataset, "initialize_from")}
     if t.initialize_experts_from is not None:
-        found = [
-            _expert_of(source, experiment, params, dataset) for source in t.initialize_experts_from
-        ]
+        found = [_expert_of(source, experiment, dataset) for source in t.initialize_experts_from]
         experts = jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
         params = {**params, "experts": experts}
     if t.initialize_standard_from is not None:
@@ -269,18 +268,23 @@ def _initial_params(experiment: Experiment, mixture: Mixture, dataset: data.Data
     return params if alpha is None else with_alpha(params, alpha)
 
 
-def _expert_of(run: str, experiment: Experiment, params: Any, dataset: data.Dataset) -> Any:
+def _expert_of(run: str, experiment: Experiment, dataset: data.Dataset) -> Any:
     """The latest params of the one expert of a run, which may have trained on a subset."""
     field = "initialize_experts_from"
     other = read_experiment(pathlib.Path(run))
-    mixture = build_mixture(other, len(dataset.classes))
-    like = jax.eval_shape(lambda: init_params(other, mixture))
-    shapes = jax.tree.map(lambda leaf: leaf.shape, like["experts"])
-    if shapes != jax.tree.map(lambda leaf: leaf[:1].shape, params["experts"]):
+    own = dataclasses.replace(other.expert, dtype=experiment.expert.dtype)
+    if own != experiment.expert or other.mixture.experts != 1:
         raise ValueError(
             f"training.{field}: {run} has {other.mixture.experts} of {other.expert}; expected one "
             f"expert, {experiment.expert}"
         )
+    if other.data.name != experiment.data.name:
+        raise ValueError(
+            f"training.{field}: {run} was trained on {other.data.name}; expected "
+            f"{experiment.data.name}"
+        )
+    mixture = build_mixture(other, len(dataset.classes))
+    like = jax.eval_shape(lambda: init_params(other, mixture))
     return _params_of(run, like, dataset, field, splits=("validation", "test"))["experts"]
 
 
@@ -296,7 +300,8 @@ def _params_of(
         _check_same_splits(source, dataset, f"training.{field}", advice, splits)
     if not _is_finished(source):
         raise ValueError(f"training.{field}: {source} is not trained to its end; train it first")
-    parts = set(like) if other.mixture.alpha is not None else PARTS
+    whole = other.mixture.alpha is not None or other.mixture.head != "none"
+    parts = set(like) if whole else PARTS
     wanted = {part: like[part] for part in parts}
     return restore_params(source, "latest", wanted, loop_options(other))
 

@@ -35,10 +35,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for run in options.runs:
         if not (run / "results.json").is_file():
             parser.error(f"RUN: {run} has no results.json; evaluate it first")
-        attacks = {row.attack for row in read_results(run)}
+        rows = read_results(run)
         for attack in (options.router, options.experts):
-            if attack not in attacks:
+            forms = [row.isolated_accuracy for row in rows if row.attack == attack]
+            if not forms:
                 parser.error(f"RUN: {run} was not evaluated under {attack}")
+            if None in forms:
+                parser.error(f"{attack} attacks more than a part: it has no isolated form")
     return options
 
 

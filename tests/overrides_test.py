@@ -115,3 +115,8 @@ def test_numbers_are_decimals_or_fractions():
     for text in ("", "8/", "1/0", "a"):
         with pytest.raises(ValueError, match="is no number"):
             parse_number(text)
+
+
+@pytest.mark.parametrize("section", ["data", "expert", "router", "mixture", "training"])
+def test_help_has_a_word_on_every_field(section):
+    assert [f.name for f in list_fields(Experiment(), section) if not f.comment] == []

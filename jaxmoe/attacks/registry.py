@@ -50,6 +50,7 @@ class NamedAttack(NamedTuple):
     by_parts: bool = False  # of a mixture: its gradients are those of parts, never of the whole
     by_target: bool = False  # one target with `first_target` is an attempt like all of them
     restarts_inside: bool = False  # only the first start differs from the others
+    one_label: bool = False  # looks for one wrong label, so that pixels' labels are not for it
     partial: bool = False  # looks in a part of the ball alone, or along another model's gradient
 
     @property
@@ -102,9 +103,11 @@ ATTACKS: dict[str, NamedAttack] = {
     "apgd-ce": NamedAttack("APGD-CE", auto_pgd, "model"),
     "apgd-dlr": NamedAttack("APGD-DLR", auto_pgd_ratio, "model"),
     "apgd-t": NamedAttack("APGD-T", auto_pgd_targeted, "model", by_target=True),
-    "fab": NamedAttack("FAB", fab, "model", restarts_inside=True),
-    "fab-t": NamedAttack("FAB-T", fab_targeted, "model", by_target=True, restarts_inside=True),
-    "square": NamedAttack("Square", square, "model", black_box=True),
+    "fab": NamedAttack("FAB", fab, "model", restarts_inside=True, one_label=True),
+    "fab-t": NamedAttack(
+        "FAB-T", fab_targeted, "model", by_target=True, restarts_inside=True, one_label=True
+    ),
+    "square": NamedAttack("Square", square, "model", black_box=True, one_label=True),
     "tt": NamedAttack("TT", temporal_translation, "model", from_clean=True, partial=True),
     "sparse": NamedAttack("Sparse", sparse_frames_attack, "model", partial=True),
     "flicker": NamedAttack("Flicker", flickering, "model", partial=True),

@@ -84,7 +84,7 @@ def add_attack_options(parser: Parser, example: str) -> None:
 def split_part(run: str) -> tuple[pathlib.Path, str | None]:
     """The folder of `RUN` or `RUN@PART`, and the part; a folder may have an @ in its name."""
     folder, at, part = run.rpartition("@")
-    if not at or pathlib.Path(run).exists():
+    if not at or (pathlib.Path(run) / "config.json").is_file():
         return pathlib.Path(run), None
     return pathlib.Path(folder), part
 

@@ -63,6 +63,8 @@ def run(arguments: list[str]) -> None:
     output = pathlib.Path(options.output or folder)
     with make_progress() as progress:
         trained = load(folder, options.checkpoint, data_progress=progress.data, **moved)
+        if trained.dataset.test.dense:
+            raise ValueError(f"RUN: {folder} labels pixels; certificates are of one label")
         certification = _Certification(trained, options, radii, progress)
         curves, attacked = [], []
         for method in options.method:

@@ -184,7 +184,6 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan, *, save
     )
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.reporting.results import write_text
-    from jaxmoe.threat import format_epsilon
 
     experiment, mixture, params = trained.experiment, trained.mixture, trained.params
     classes = trained.dataset.classes
@@ -216,9 +215,9 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan, *, save
     )
     files.append(plot_robust_accuracy(result.rows, output))
     if result.margins:
-        row, file = result.rows[-1], output / "margins.png"
-        title = f"n = {row.n}, ε = {format_epsilon(row.epsilon, row.norm)} {row.norm}"
-        files.append(plot_margins(result.margins, result.label, classes, file, title))
+        title = f"n = {len(result.index)}, {plan.norm}"
+        file = output / "margins.png"
+        files.append(plot_margins(result.margins, result.label, classes, file, title, plan.norm))
     files.append(output / "evaluation.json")
     details = {
         "command": sys.argv,

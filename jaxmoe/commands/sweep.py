@@ -7,7 +7,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING
 
-from jaxmoe.commands.arguments import RunFailedError, Stopped, number
+from jaxmoe.commands.arguments import RunFailedError, Stopped, number, split_part
 from jaxmoe.commands.evaluate import JOURNAL, NUMBERS, make_parser, open_run
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def run(arguments: list[str]) -> None:
     options.epsilons = options.epsilons or _GRID
     if options.memory is not None and not options.memory > 0:
         raise ValueError(f"--memory: {options.memory:g} is not accepted; expected GiB above 0")
-    output = pathlib.Path(options.output or pathlib.Path(options.run) / "sweep")
+    folder, part = split_part(options.run)
+    output = pathlib.Path(options.output or folder / (part or "") / "sweep")
     try:
         _sweep(options, output)
     except KeyboardInterrupt:

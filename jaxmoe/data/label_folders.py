@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from jaxmoe.data.class_folders import SPLIT_FOLDERS
@@ -13,6 +13,8 @@ from jaxmoe.data.listing import ListedFile, Listing, make_listing
 from jaxmoe.data.manifest import read_manifest
 
 _FIELD = "data.directory"
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp"}
 
 CAMVID_CLASSES = (
     *("sky", "building", "pole", "road", "pavement", "tree"),
@@ -53,10 +55,11 @@ _A2D2 = {
 
 
 class LabelledFiles(NamedTuple):
-    """Images with label maps, and how a map is read."""
+    """Images with label maps, how a map is read, and the table by which it is."""
 
     listing: Listing
     read_label_map: ReadMap
+    table: Mapping
 
 
 def list_camvid(directory: pathlib.Path) -> LabelledFiles:
@@ -76,7 +79,8 @@ def list_camvid(directory: pathlib.Path) -> LabelledFiles:
         for image in _images(directory / folder)
     ]
     numbers = {number: number for number in range(len(CAMVID_CLASSES))}
-    return LabelledFiles(make_listing(files, CAMVID_CLASSES, _FIELD), read_numbers(numbers))
+    listing = make_listing(files, CAMVID_CLASSES, _FIELD)
+    return LabelledFiles(listing, read_numbers(numbers), numbers)
 
 
 def list_cityscapes(directory: pathlib.Path) -> LabelledFiles:
@@ -91,14 +95,14 @@ def list_cityscapes(directory: pathlib.Path) -> LabelledFiles:
     _require(directory, "leftImg8bit/train", "gtFine/train", what="Cityscapes")
     files = []
     for folder, split in (("train", "train"), ("val", "test")):
-        for image in _images(directory / "leftImg8bit" / folder):
+        for image in _images(directory / "leftImg8bit" / folder, "*_leftImg8bit"):
             city = image.parent.name
             name = image.name.replace("_leftImg8bit", "_gtFine_labelIds")
             labels = directory / "gtFine" / folder / city / name
             files.append(_pair(directory, image, labels, split, city=city))
     numbers = {number: place for place, number in enumerate(_CITYSCAPES)}
     listing = make_listing(files, tuple(_CITYSCAPES.values()), _FIELD)
-    return LabelledFiles(listing, read_numbers(numbers))
+    return LabelledFiles(listing, read_numbers(numbers), numbers)
 
 
 def list_a2d2(directory: pathlib.Path) -> LabelledFiles:
@@ -120,7 +124,7 @@ def list_a2d2(directory: pathlib.Path) -> LabelledFiles:
         for sequence in sorted(root.iterdir())
         if (sequence / "camera").is_dir()
         for labels in [sequence / "label" / "cam_front_center"]
-        for image in _images(sequence / "camera" / "cam_front_center")
+        for image in _images(sequence / "camera" / "cam_front_center", "*_camera_*")
         for name in [image.name.replace("_camera_", "_label_")]
     ]
     part_of = {part: place for place, parts in enumerate(_A2D2.values()) for part in parts}
@@ -132,7 +136,8 @@ def list_a2d2(directory: pathlib.Path) -> LabelledFiles:
             colours[red, green, blue] = part_of[part]
     if not colours:
         raise ValueError(f"{_FIELD}: {root}/class_list.json names no class of A2D2")
-    return LabelledFiles(make_listing(files, tuple(_A2D2), _FIELD), read_colours(colours))
+    listing = make_listing(files, tuple(_A2D2), _FIELD)
+    return LabelledFiles(listing, read_colours(colours), colours)
 
 
 def list_pairs(directory: pathlib.Path, manifest: pathlib.Path | None) -> LabelledFiles:
@@ -153,16 +158,27 @@ def list_pairs(directory: pathlib.Path, manifest: pathlib.Path | None) -> Labell
             f"{_FIELD}: {directory} has no classes.txt; expected a class on each line, in the "
             "order of the label maps' numbers from 0"
         )
-    lines = names.read_text(encoding="utf-8-sig").splitlines()
-    classes = tuple(line.strip() for line in lines if line.strip())
-    if not 1 <= len(classes) <= 255 or len(set(classes)) < len(classes):
-        raise ValueError(f"{_FIELD}: {names} has {len(classes)} lines; expected 1 to 255 names")
+    lines = names.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    classes = tuple(line.strip() for line in lines)
+    if not 1 <= len(classes) <= 255 or len(set(classes)) < len(classes) or "" in classes:
+        raise ValueError(
+            f"{_FIELD}: {names} has {len(classes)} lines; expected 1 to 255 names, each on a line "
+            "of its own, none empty and none twice"
+        )
     if manifest is not None:
         listing = read_manifest(manifest, directory, label_maps=True)
         listing = dataclasses.replace(listing, classes=classes)
     else:
-        listing = make_listing(_folder_pairs(directory), classes, _FIELD)
-    return LabelledFiles(listing, read_numbers({n: n for n in range(len(classes))}))
+        files = list(_folder_pairs(directory))
+        if not files:
+            raise ValueError(
+                f"{_FIELD}: {directory} holds neither manifest.csv nor pairs of folders with "
+                "images (train and trainannot, images/train and labels/train, or train/images and "
+                "train/labels)"
+            )
+        listing = make_listing(files, classes, _FIELD)
+    numbers = {number: number for number in range(len(classes))}
+    return LabelledFiles(listing, read_numbers(numbers), numbers)
 
 
 def _folder_pairs(root: pathlib.Path) -> Iterator[ListedFile]:
@@ -188,11 +204,13 @@ def _pair(
     return ListedFile(image.relative_to(root).as_posix(), image, "", split, labels, columns)
 
 
-def _images(folder: pathlib.Path) -> list[pathlib.Path]:
+def _images(folder: pathlib.Path, name: str = "*") -> list[pathlib.Path]:
+    """The image files below a folder whose names match; what is hidden is left out."""
     return sorted(
         file
-        for file in folder.rglob("*")
-        if file.is_file() and not any(p.startswith(".") for p in file.relative_to(folder).parts)
+        for file in folder.rglob(name + ".*")
+        if file.suffix.lower() in _SUFFIXES
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
     )
 
 

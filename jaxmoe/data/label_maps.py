@@ -29,9 +29,12 @@ def read_numbers(classes: Mapping[int, int]) -> ReadMap:
 
     def read(file, shape):
         values = _open(file, shape)
-        if values.ndim != 2:
-            raise UnusableClipError(f"label map {file.name} has colours; expected class numbers")
-        return _labelled(file, np.where(values < 256, table[values & 255], VOID).astype(np.uint8))
+        if values.ndim != 2 or not np.issubdtype(values.dtype, np.integer):
+            raise UnusableClipError(
+                f"label map {file.name} has colours or fractions; expected class numbers"
+            )
+        known = (values >= 0) & (values < 256)
+        return _labelled(file, np.where(known, table[values & 255], VOID).astype(np.uint8))
 
     return read
 

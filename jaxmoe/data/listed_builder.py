@@ -24,7 +24,8 @@ from jaxmoe.data.prepare import cache_folder, fingerprint
 class ListedBuilder(ClipBuilder, skip_registration=True):
     """Decodes the files of a listing at one resolution; unreadable ones are recorded.
 
-    A subclass says how a file is read (`read_file`) and how its frames are stored (`CODEC`).
+    A subclass says how a file is read (`read_file`) and how its frames are stored (`CODEC`), and by
+    which `table` label maps are read, if there are any.
     """
 
     CODEC: str
@@ -36,6 +37,7 @@ class ListedBuilder(ClipBuilder, skip_registration=True):
         resolution: int,
         cache: str | os.PathLike | None,
         progress: Progress | None,
+        table: list | None = None,
     ):
         if resolution < 1:
             raise ValueError(f"data.resolution: {resolution}; it is a number of pixels, at least 1")
@@ -54,6 +56,7 @@ class ListedBuilder(ClipBuilder, skip_registration=True):
                 resolution=resolution,
                 classes=listing.classes,
                 files=[_identity(file) for file in listing.files],
+                **({} if table is None else {"table": table}),
             ),
             data_dir=cache_folder(cache),
             progress=progress,
@@ -154,6 +157,8 @@ def _identity(file: ListedFile) -> list:
     """What tells one version of a file from another without reading it."""
     identity: list = [file.path, file.label, file.split]
     for part in filter(None, (file.file, file.label_map)):
+        if part is file.label_map:
+            identity.append(os.path.relpath(part, file.file.parent))
         try:
             status = part.stat()
             identity += [status.st_size, status.st_mtime_ns]

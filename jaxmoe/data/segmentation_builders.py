@@ -24,7 +24,7 @@ class _LabelledImages(Images, skip_registration=True):
 
     def __init__(self, files: LabelledFiles, **fields):
         self._read_label_map = files.read_label_map
-        super().__init__(files.listing, **fields)
+        super().__init__(files.listing, table=sorted(files.table.items()), **fields)
 
     def read_label_map(self, file: pathlib.Path, shape: tuple[int, int]) -> np.ndarray:
         """Decodes the map to class numbers, at its image's resolution."""

@@ -104,8 +104,9 @@ class ClipSource:
 
     @property
     def decoded_bytes(self) -> int:
-        """Memory that all decoded frames take."""
-        return sum(3 * r.num_frames * r.height * r.width for r in self.records)
+        """Memory that all decoded frames and label maps take."""
+        maps = 2 if self.dense else 0
+        return sum((3 * r.num_frames + maps) * r.height * r.width for r in self.records)
 
     def take(self, records: Sequence[ClipRecord]) -> "ClipSource":
         """The source of some of these records."""

@@ -28,6 +28,7 @@ from jaxmoe.evaluation.guards import (
     check_attack,
     check_batch,
     check_clean,
+    check_labels_of,
     same_pass,
 )
 from jaxmoe.evaluation.journal import Journal, batch_digest, fingerprint
@@ -35,7 +36,7 @@ from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.programs import Programs, as_numbers, attack_keys
 from jaxmoe.evaluation.rows import CLEAN, robust
 from jaxmoe.evaluation.scoring import Metric, to_pixels, verify
-from jaxmoe.evaluation.summary import mean
+from jaxmoe.evaluation.summary import mean, mean_over_positions
 from jaxmoe.threat import Norm, ThreatModel
 
 Batch = dict[str, np.ndarray]
@@ -167,7 +168,7 @@ def sweep_grid(
     programs = (programs or Programs(model, norm, metric)).check(model, norm, metric)
     memory = memory or device_memory() // 2
     sweep = _Sweep(programs, params, grid, settings, seed, memory, {})
-    clean = sweep.clean(batches_factory())
+    clean = sweep.clean(batches_factory(), names)
     batches = len(clean.indices)
     if not sum(map(len, clean.correct)):
         raise ValueError("batches: no valid clip")
@@ -227,15 +228,16 @@ class _Sweep(NamedTuple):
     memory: int
     chunks: dict[str, int]  # points at once, by attack
 
-    def clean(self, batches: Iterable[Batch]) -> "_Clean":
-        """Runs the clips without an attack."""
+    def clean(self, batches: Iterable[Batch], attacks: Sequence[str]) -> "_Clean":
+        """Runs the clips without an attack, before those that are named."""
         correct, logits, indices, digest = [], [], [], hashlib.sha256()
         for batch in batches:
             check_batch(batch)
             outputs = jax.device_get(self.programs.clean(self.params, batch)[0])
             check_clean(outputs, batch, self.programs.metric, CLEAN)
+            check_labels_of(attacks, batch)
             correct.append(outputs.correct[batch["valid"]])
-            logits.append(outputs.logits)
+            logits.append(mean_over_positions(outputs.logits))
             indices.append(np.asarray(batch["index"]))
             digest.update(batch_digest(batch))
         return _Clean(correct, logits, indices, digest.hexdigest())
@@ -314,7 +316,7 @@ class _Sweep(NamedTuple):
             result = build_attack(name, model, threat, own)(keys, params, x, y)
             verdict = verify(model, metric, threat, params, result.x_adv, x, y)
             found = Attacked(result.finite), verdict
-            by_point = jax.tree.map(lambda values: values.reshape(points, batch), found)
+            by_point = jax.tree.map(lambda v: v.reshape(points, batch, *v.shape[1:]), found)
             return (*by_point, result.gradients)
 
         return program

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmoe.attacks import AttackResult
+from jaxmoe.attacks import ATTACKS, AttackResult
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.scoring import Metric, Outputs, Scores, Verdict
 
@@ -65,6 +65,18 @@ def check_labels(label: np.ndarray, classes: int) -> None:
             f"label: {label.min()} to {label.max()} on a model of {classes} classes; expected "
             f"{least} to {classes - 1}"
         )
+
+
+def check_labels_of(attacks: Iterable[str], batch: dict) -> None:
+    """Attacks can break what has these labels; raises a ValueError otherwise."""
+    if np.ndim(batch["label"]) == 1:
+        return
+    for name in attacks:
+        if name in ATTACKS and ATTACKS[name].one_label:
+            raise ValueError(
+                f"attack: {name} breaks one label of an example, and here every position has one; "
+                "expected an attack such as pgd, pgd-standing or apgd-ce"
+            )
 
 
 def check_clean(outputs: Outputs, batch: dict, metric: Metric, name: str) -> None:

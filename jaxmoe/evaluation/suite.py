@@ -18,6 +18,7 @@ from jaxmoe.attacks.attack import Model
 from jaxmoe.attacks.cascade import CASCADES
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.evaluation.examples import Examples
+from jaxmoe.evaluation.guards import check_labels_of
 from jaxmoe.evaluation.journal import Journal, fingerprint
 from jaxmoe.evaluation.masking import masking_checks
 from jaxmoe.evaluation.metrics import accuracy
@@ -56,7 +57,8 @@ def evaluate_suite(
         and whose rows have no routing.
       params: its params.
       batches_factory: makes one pass of dicts with `clip` (uint8 grey levels, or floats in [0, 1],
-        `[B, T, H, W, C]`), `label` `[B]`, `index` `[B]` (the clip's own number ≥ 0) and `valid`
+        `[B, T, H, W, C]`), `label` `[B]`, or `[B, …]` with one for each position of a dense task
+        and void ones below 0, `index` `[B]` (the clip's own number ≥ 0) and `valid`
         `[B]` (False for padding). Called once for each row.
       attacks: names of `attacks.ATTACKS` or `attacks.CASCADES`.
       epsilons: radii in pixel units, 8/255 for 8 grey levels.
@@ -111,7 +113,8 @@ def evaluate_suite(
         run.journal = Journal(journal, _fingerprint(run, clean), clean.logits)
     run.say = say or run.say
     parts = [part for name in attacks for part in parts_of(name)]
-    notes = notes_on_losses(parts, clean.outputs[0].logits.shape[-1])
+    check_labels_of(parts, {"label": clean.label})
+    notes = notes_on_losses(parts, clean.logits[0].shape[-1])
     for line in notes:
         run.say(line)
     if run.journal.note:

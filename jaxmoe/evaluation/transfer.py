@@ -26,6 +26,7 @@ from jaxmoe.evaluation.guards import (
     check_attack,
     check_batch,
     check_clean,
+    check_labels_of,
     check_same_pass,
 )
 from jaxmoe.evaluation.journal import Journal, batch_digest, fingerprint
@@ -163,7 +164,7 @@ def transfer_matrix(
     models = [model for model, _ in (*sources.values(), *targets.values())]
     programs = {model: Programs(model, norm, metric) for model in models}
     run = _Run(programs, targets, batches_factory, settings, seed, epochs, progress)
-    clean = run.clean(1 + len(sources) * len(attacks) * len(epsilons))
+    clean = run.clean(attacks, 1 + len(sources) * len(attacks) * len(epsilons))
     if journal is not None:
         own = [
             fingerprint(programs[model], params, name, clean.digest, settings, seed, [*targets])
@@ -230,13 +231,14 @@ class _Run:
     done: int = 0
     total: int = 0
 
-    def clean(self, passes: int) -> _Clean:
+    def clean(self, attacks: Sequence[str], passes: int) -> _Clean:
         """Scores the clean clips; `passes` is how many there will be with this one."""
         scores, valid, indices = self._nothing_yet(), [], []
         logits, digest = [], hashlib.sha256()
         for batch in self.batches():
             self._report(CLEAN)
             check_batch(batch)
+            check_labels_of(attacks, batch)
             for target, (model, params) in self.targets.items():
                 outputs = jax.device_get(self.programs[model].clean(params, batch)[0])
                 check_clean(outputs, batch, self.programs[model].metric, f"{CLEAN} on {target}")

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxmoe.attacks import ATTACKS
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row
+from jaxmoe.threat import format_epsilon
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -146,6 +147,7 @@ def plot_margins(
     classes: Sequence[str],
     path: str | os.PathLike,
     title: str,
+    norm: str,
 ) -> pathlib.Path:
     """Draws a histogram for each class of how far the label's logit is above the next.
 
@@ -157,6 +159,7 @@ def plot_margins(
       classes: their names; of more than twenty those with the smallest mean under attack.
       path: of the PNG file.
       title: what the examples are.
+      norm: the unit of ε.
     """
     largest = max(epsilon for _, epsilon in margins)
     shown = {name: m for (name, epsilon), m in margins.items() if epsilon in (0.0, largest)}
@@ -184,7 +187,8 @@ def plot_margins(
         axes.set_axis_off()
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=4, fontsize="x-small")
-    figure.suptitle(f"{title}: margin of the label's logit", fontsize="small")
+    under = f" under ε = {format_epsilon(largest, norm)}" if largest else ""
+    figure.suptitle(f"{title}: margin of the label's logit{under}", fontsize="small")
     path = pathlib.Path(path)
     figure.savefig(path, dpi=150)
     return path

@@ -43,7 +43,7 @@ def write_results(
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    records = [_clean(row._asdict()) for row in rows]
+    records = [without_nan(row._asdict()) for row in rows]
     contents = {
         JSON: json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         CSV: as_csv(records, Row._fields),
@@ -113,12 +113,12 @@ def as_csv(records: Sequence[dict[str, Any]], fields: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _clean(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """What JSON can hold: no NaN and no infinity, which become null."""
     if isinstance(value, dict):
-        return {name: _clean(entry) for name, entry in value.items()}
+        return {name: without_nan(entry) for name, entry in value.items()}
     if isinstance(value, list):
-        return [_clean(entry) for entry in value]
+        return [without_nan(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -13,7 +13,7 @@ from typing import NamedTuple, TextIO
 
 from jaxmoe.evaluation.transfer import TransferRow
 from jaxmoe.reporting.figures import new_figure
-from jaxmoe.reporting.results import as_csv, markdown_table, write_text
+from jaxmoe.reporting.results import as_csv, markdown_table, without_nan, write_text
 from jaxmoe.reporting.tables import print_table
 from jaxmoe.threat import format_epsilon
 
@@ -42,7 +42,7 @@ def write_transfer(rows: Sequence[TransferRow], folder: str | os.PathLike) -> li
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    records = [row._asdict() for row in rows]
+    records = [without_nan(row._asdict()) for row in rows]
     contents = {
         "json": json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         "csv": as_csv(records, TransferRow._fields),

@@ -42,7 +42,10 @@ PhaseLoss = Callable[
 
 
 class Phase(NamedTuple):
-    """One update of a step. What is not in `moves` stays the same to the bit."""
+    """One update of a step. What is not in `moves` stays the same to the bit.
+
+    Where router and experts both move, a head with params of its own, `"head"`, moves with them.
+    """
 
     name: str
     attack: PhaseAttack | None  # None trains on clean inputs

@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, Key, UInt8
 from jaxmoe.mixture import Mixture, balance_loss, with_router_noise
 from jaxmoe.threat import ThreatModel, example_keys
 from jaxmoe.training.optimizer import Schedule
-from jaxmoe.training.phase import Found, Params, Phase, Recipe, RecipeOptions
+from jaxmoe.training.phase import PARTS, Found, Params, Phase, Recipe, RecipeOptions
 
 FROZEN_COLLECTION = "batch_stats"  # running statistics of imported weights: no gradient moves them
 
@@ -123,7 +123,8 @@ def make_train_step(
                 total = total + options.balance_weight * balance
             return total, loss
 
-        moving = {part: params[part] for part in sorted(phase.moves)}
+        head = {"head"} & set(params) if phase.moves >= PARTS else set()
+        moving = {part: params[part] for part in sorted(phase.moves | head)}
         gradient, loss = jax.grad(objective, has_aux=True)(moving)
         gradient = _mean(_without_frozen(gradient), axis_name)
         new_params, new_states = dict(params), dict(optimizer_states)

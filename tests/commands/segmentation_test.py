@@ -119,6 +119,10 @@ def test_transfer_between_a_mixture_and_its_parts(folder, capsys):
         ("--mixture.head conv", "mixture.head: conv is not accepted; expected none without"),
         ("--training.recipe gate", "router.name: pooled is not accepted; expected simple_gate or"),
         ("--data.subset place=rund", "data.subset: no training example has place 'rund'"),
+        (
+            f"{GATE} --mixture.router-noise 0.5 --training.initialize-experts-from a b",
+            "mixture.router_noise: 0.5 is not accepted; expected 0 with a gate",
+        ),
         ("--data.width 17", "data.width: 17 is more than the 16 pixels"),
     ],
 )
@@ -130,6 +134,17 @@ def test_a_run_of_other_experts_is_refused(folder, capsys):
     sources = f"--training.initialize-experts-from {folder}/round {folder}/gate"
     arguments = f"train {folder}/c.py {GATE} {sources} --run.directory {folder}/refused"
     assert "expected one expert, ExpertConfig(" in refused(arguments, folder, capsys)
+
+
+def test_a_sweep_of_a_part_lies_in_the_runs_folder(folder):
+    part = f"{folder}/gate@expert1"
+    assert run(f"sweep {part} --attacks fgsm --epsilons 0.01 0.02") == 0
+    assert (folder / "gate" / "expert1" / "sweep" / "sweep.json").is_file()
+    assert not (folder / "gate@expert1").exists()
+
+
+def test_certificates_are_of_one_label(folder, capsys):
+    assert "labels pixels" in refused(f"certify {folder}/gate --radii 0.1", folder, capsys)
 
 
 def test_a_part_that_is_none_is_refused(folder, capsys):

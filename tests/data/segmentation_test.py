@@ -98,11 +98,17 @@ def test_a2d2_colours_become_the_eleven_classes_of_the_mixtures_paper(tmp_path):
         row = [(255, 0, 0), (200, 0, 0), (135, 206, 255), (96, 69, 143)] * 3
         write(folders[0] / "cam_front_center" / f"{stem}_camera_frontcenter_1.png", image(number))
         write(folders[1] / "cam_front_center" / f"{stem}_label_frontcenter_1.png", [row] * 8)
+        (folders[0] / "cam_front_center" / f"{stem}_camera_frontcenter_1.json").write_text("{}")
     (root / "class_list.json").write_text(json.dumps(colours))
     dataset = load("a2d2", tmp_path / "a2d2", tmp_path, resolution=8)
     names = [dataset.classes[n] if n >= 0 else "void" for n in dataset.test[0]["label"][0, :4]]
     assert names == ["car", "car", "sky", "void"]
     assert sum(dataset.counts.values()) == 3
+    assert dataset.skipped == ()
+    # Another table of colours makes other maps.
+    (root / "class_list.json").write_text(json.dumps({**colours, "#60458f": "Buildings"}))
+    other = load("a2d2", tmp_path / "a2d2", tmp_path, resolution=8)
+    assert other.classes[other.test[0]["label"][0, 3]] == "buildings"
 
 
 @pytest.mark.parametrize("layout", ["{split}{annot}", "{kind}/{split}", "{split}/{kind}"])
@@ -116,7 +122,10 @@ def test_pairs_of_folders_need_names_of_classes_alone(tmp_path, layout):
             write(root / maps / f"{number}.png", labels(number))
     with pytest.raises(FileNotFoundError, match=r"^data\.directory: .*classes\.txt"):
         load("segmentation_folder", root, tmp_path, resolution=8)
-    (root / "classes.txt").write_text("ground\nsky\n")
+    (root / "classes.txt").write_text("ground\n\nsky\n")
+    with pytest.raises(ValueError, match=r"^data\.directory: .*none empty"):
+        load("segmentation_folder", root, tmp_path, resolution=8)
+    (root / "classes.txt").write_text("ground\nsky\n\n")
     dataset = load("segmentation_folder", root, tmp_path, resolution=8)
     assert dataset.counts == {"train": 2, "validation": 2, "test": 2}
     expected = labels(0)
@@ -153,9 +162,12 @@ def test_a_map_that_cannot_be_used_is_named_and_skipped(tmp_path):
     write(annotations / "0001TP_shape.png", labels(7, height=12))
     write(root / "train" / "0001TP_broken.png", image(7))
     (annotations / "0001TP_broken.png").write_bytes(b"\x89PNG broken")
+    write(root / "train" / "0001TP_fractions.tif", image(7))
+    Image.fromarray(np.zeros((8, 12), np.float32)).save(annotations / "0001TP_fractions.tif")
     dataset = load("camvid", root, tmp_path, resolution=8)
-    said = {path.split("_")[1].removesuffix(".png"): why for path, why in dataset.skipped}
-    assert set(said) == {"missing", "void", "colours", "shape", "broken"}
+    said = {path.split("_")[1].split(".")[0]: why for path, why in dataset.skipped}
+    assert set(said) == {"missing", "void", "colours", "shape", "broken", "fractions"}
+    assert "expected class numbers" in said["fractions"]
     assert "no label map" in said["missing"]
     assert "no pixel of a known class" in said["void"]
     assert "expected class numbers" in said["colours"]

@@ -8,7 +8,7 @@ import pytest
 
 from jaxmoe.attacks import AttackSettings, build_attack
 from jaxmoe.attacks.cascade import CASCADES, custom
-from jaxmoe.evaluation import evaluate_suite, transfer_matrix
+from jaxmoe.evaluation import Grid, evaluate_suite, passes, sweep_grid, transfer_matrix
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.mixture import component, from_gate
 from jaxmoe.models import ClasswiseGate, Conv, SimpleGate
@@ -98,6 +98,29 @@ def test_a_stopped_evaluation_goes_on_to_the_same_mean_iou(tmp_path):
     resumed, whole = run(say=said.append, **options), run(attacks=["pgd", "fgsm"])
     assert "1 batches are done" in said[0]
     assert [row.mean_iou for row in resumed.rows] == [row.mean_iou for row in whole.rows]
+
+
+def test_a_sweep_has_the_accuracy_of_pixels_at_every_setting():
+    grid = Grid((1 / 255, EPSILON))
+    result = sweep_grid(
+        pixelwise, jnp.float32(10.0), lambda: [BATCH], attacks=["pgd"], grid=grid, settings=SETTINGS
+    )
+    found = [row.robust_accuracy for row in result.rows]
+    assert found == pytest.approx([(3 / 3 + 3 / 4) / 2, (1 / 3 + 3 / 4) / 2])
+
+
+def test_outputs_beyond_the_budget_are_computed_anew(monkeypatch):
+    monkeypatch.setattr(passes, "_KEEP_BELOW", 0)
+    forgetful, whole = run(attacks=["fgsm"]), run(attacks=["fgsm"])
+    for one, other in zip(forgetful.rows, whole.rows, strict=True):
+        assert one.mean_iou == other.mean_iou
+        assert one.lipschitz_model_mean == other.lipschitz_model_mean
+
+
+@pytest.mark.parametrize("attack", ["fab", "square", "auto-attack"])
+def test_attacks_on_one_label_are_refused(attack):
+    with pytest.raises(ValueError, match="breaks one label of an example"):
+        run(attacks=[attack])
 
 
 def test_a_label_below_void_or_above_the_classes_is_named():

@@ -180,5 +180,6 @@ def test_margins_are_drawn_for_every_class_that_is_there(tmp_path, dense):
     margins = {("clean", 0.0): rng.normal(2, 1, 30), ("pgd", 0.1): rng.normal(0, 1, 30)}
     margins["pgd", 0.05] = np.full(30, np.nan)  # of a smaller ε: not drawn
     labels = np.zeros((30, 2, 2), int) if dense else np.arange(30) % 5
-    file = plot_margins(margins, labels, [f"class{i}" for i in range(6)], tmp_path / "m.png", "t")
+    names = [f"class{i}" for i in range(6)]
+    file = plot_margins(margins, labels, names, tmp_path / "m.png", "t", "linf")
     assert file.read_bytes().startswith(b"\x89PNG")

@@ -64,3 +64,22 @@ def test_the_gate_learns_and_its_experts_stay_the_same_to_the_bit(gate, conv):
     assert not same(state.params["router"], params["router"])
     if conv:
         assert not same(state.params["head"], params["head"])
+
+
+def test_a_head_moves_where_router_and_experts_do():
+    head = Conv(CLASSES, (3, 3))
+    mixture = from_gate(SimpleGate(EXPERTS, 5), Expert(), num_experts=EXPERTS, head=head)
+    params = mixture.init(jax.random.key(0), jnp.zeros((1, 4, 6, 3)))
+    optimizer = adamw(1e-2, 1.0)
+    step = make_train_step(
+        mixture,
+        RECIPES["standard"],
+        RecipeOptions(),
+        ThreatModel(),
+        optimizer,
+        optax.constant_schedule(2e-2),
+        optax.constant_schedule(0.0),
+    )
+    state, _ = jax.jit(step)(init_state(params, optimizer), batch(), jax.random.key(0))
+    for part in ("router", "experts", "head"):
+        assert not same(state.params[part], params[part])

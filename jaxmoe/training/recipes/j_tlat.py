@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmoe.attacks import expert_loss, perturb, router_loss, temporal_step
-from jaxmoe.mixture import Mixture, choose
+from jaxmoe.mixture import Mixture, choose, mean_over_classes
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training.phase import Found, Phase, RecipeOptions
 from jaxmoe.training.recipes.adversarial import global_phase, inner_attack
@@ -53,7 +53,7 @@ def weak_experts_phase(mixture: Mixture, threat: ThreatModel, options: RecipeOpt
     def attack(keys, params, x, y, previous):
         keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         router_found = previous or attack_router(keys[0], params, x, y, None)
-        logits = mixture.route(params, router_found.x_adv)
+        logits = mean_over_classes(mixture.route(params, router_found.x_adv))
         routing = choose(logits, options.weak_experts, "renormalized")
         settings = options.attack
         loss = expert_loss(mixture, params, x, y, routing, lam=settings.lam, settings=settings)

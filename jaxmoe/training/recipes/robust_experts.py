@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmoe.attacks import constant_step, cross_entropy, expert_loss, kl_divergence, perturb
-from jaxmoe.mixture import Mixture, Routing, choose, robust_part
+from jaxmoe.mixture import Mixture, Routing, choose, mean_over_classes, robust_part
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training.phase import PARTS, Found, Phase, RecipeOptions
 from jaxmoe.training.recipes.adversarial import inner_attack
@@ -98,7 +98,8 @@ def jtdmoe(dual: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[
 
 def second_choice(mixture: Mixture, params, x) -> Routing:
     """Each clip's second most trusted expert, alone and with weight 1."""
-    experts = choose(mixture.route(params, x), 2, mixture.combine).experts[:, 1:]
+    logits = mean_over_classes(mixture.route(params, x))
+    experts = choose(logits, 2, mixture.combine).experts[:, 1:]
     return Routing(experts, jnp.ones(experts.shape, x.dtype))
 
 

@@ -2,10 +2,11 @@
 
 python launch/cifar10.py --data FILE.npz --runs runs/cifar10 [--seeds 0 1 2]
 
-Each seed trains a standard mixture, starts PGD-AT, RT-ER (β = 2 and 6) from it and JTDMoE from it
-and RT-ER, and evaluates all: clean (SA), PGD (RA), attacks on the experts (RA-E) and on the router
-(RA-R), end to end and isolated, and AutoAttack. Dual models of the standard run and RT-ER's without
-further training, and JTDMoE's, are evaluated over α. What a folder already holds is not done again.
+Each seed trains a standard mixture, starts PGD-AT and RT-ER (β = 2 and 6) from it and JTDMoE from
+it and RT-ER, trains RT-ER as its authors' code does too, and evaluates all: clean (SA), PGD (RA),
+attacks on the experts (RA-E) and on the router (RA-R), end to end and isolated, and AutoAttack.
+Dual models of the standard run and RT-ER's without further training, and JTDMoE's, are evaluated
+over α. What a folder already holds is not done again.
 """
 
 import argparse
@@ -45,6 +46,13 @@ LINES = {
     "rt_er_2": Line("RT-ER, β = 2", "rt_er", "standard", None, ("--training.beta", "2")),
     "rt_er_6": Line("RT-ER, β = 6", "rt_er", "standard"),
     "jtdmoe": Line("JTDMoE, α = 0.7", "jtdmoe", "rt_er_6", "standard"),
+    # What the authors' released code does where it differs from their text.
+    "dead_router": Line(
+        "RT-ER, β = 6, dead router", "rt_er", "standard", None, ("--mixture.combine", "none")
+    ),
+    "frozen_norm": Line(
+        "RT-ER, β = 6, frozen normalisation", "rt_er", None, None, ("--expert.norm", "frozen_batch")
+    ),
 }
 CURVES = {"dual": "RT-ER, β = 6, beside standard", "jtdmoe": "JTDMoE"}
 

@@ -132,8 +132,8 @@ def check_mixture(model) -> None:
     """Raises a ValueError for a model that is no mixture: it has no parts to attack."""
     if not isinstance(model, Mixture):
         raise ValueError(
-            f"attack: attacks on routers, experts or both need a Mixture, not {model!r}; a model "
-            "that is no mixture has no such parts"
+            "attack: attacks on routers, experts or both need a Mixture; other models have no such "
+            "parts"
         )
 
 

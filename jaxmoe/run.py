@@ -5,12 +5,7 @@ A run's folder holds `config.json`, `run.json` (versions, seed, git revision, co
 """
 
 import dataclasses
-import hashlib
-import importlib.metadata
-import json
 import pathlib
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,10 +13,17 @@ import jax
 import numpy as np
 
 from jaxmoe import data
-from jaxmoe.config import Experiment, from_dict, to_dict, validate
+from jaxmoe.config import Experiment, validate
 from jaxmoe.experiment import build_mixture, build_threat, evaluation_loader, open_dataset
 from jaxmoe.mixture import Mixture, with_alpha
 from jaxmoe.parallel import Parallel
+from jaxmoe.run_folder import (
+    check_same_experiment,
+    check_same_splits,
+    is_finished,
+    read_experiment,
+    write_description,
+)
 from jaxmoe.training import (
     PARTS,
     RECIPES,
@@ -64,9 +66,9 @@ def train(
     """
     validate(experiment)
     run = pathlib.Path(experiment.run.directory)
-    _check_same_experiment(run, experiment)
+    check_same_experiment(run, experiment)
     dataset = open_dataset(experiment.data, data_progress)
-    _check_same_splits(run, dataset, "run.directory", "choose another directory")
+    check_same_splits(run, dataset, "run.directory", "choose another directory")
     parallel = Parallel(devices)
     batch_size = experiment.training.batch_size
     if batch_size % parallel.count:
@@ -100,7 +102,7 @@ def train(
     validation = evaluation_loader(
         dataset.validation, experiment.data, min(batch_size, max(len(dataset.validation), 1))
     )
-    if not _is_finished(run):
+    if not is_finished(run):
         write_description(run, experiment, dataset)
     fit(
         run,
@@ -143,25 +145,12 @@ def load(
         replaced = dataclasses.replace(experiment.data, **data_fields)
         experiment = dataclasses.replace(experiment, data=replaced)
     dataset = open_dataset(experiment.data, data_progress)
-    _check_same_splits(run, dataset, "data.directory", "expected those that it was trained on")
+    check_same_splits(run, dataset, "data.directory", "expected those that it was trained on")
     mixture = build_mixture(experiment, len(dataset.classes))
     like = jax.eval_shape(lambda: init_params(experiment, mixture))
     which = checkpoint or experiment.evaluation.checkpoint
     params = restore_params(run, which, like, loop_options(experiment))
-    return Trained(experiment, dataset, mixture, params, _is_finished(run))
-
-
-def read_experiment(run: pathlib.Path) -> Experiment:
-    """The experiment of a run's folder.
-
-    Raises:
-      FileNotFoundError: no run there.
-      ValueError: its `config.json` has unknown fields.
-    """
-    path = run / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"run: no config.json in {run}; expected the folder of a run")
-    return from_dict(json.loads(path.read_text(encoding="utf-8")))
+    return Trained(experiment, dataset, mixture, params, is_finished(run))
 
 
 def init_params(experiment: Experiment, mixture: Mixture) -> Any:
@@ -196,32 +185,6 @@ def recipe_options(experiment: Experiment) -> RecipeOptions:
         expert_attack=experiment.training.expert_attack,
         upper_moves=experiment.training.upper_moves,
     )
-
-
-def write_description(run: pathlib.Path, experiment: Experiment, dataset: data.Dataset) -> None:
-    """Writes `config.json` and `run.json`, atomically; a resumed run adds to the latter."""
-    run.mkdir(parents=True, exist_ok=True)
-    packages = ("jaxmoe", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    process = {
-        "command": sys.argv,
-        "git_revision": _git_revision(),
-        "python": sys.version.split()[0],
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-        "devices": [device.device_kind for device in jax.devices()],
-    }
-    before = []
-    if (run / "run.json").is_file():
-        before = json.loads((run / "run.json").read_text(encoding="utf-8")).get("processes", [])
-    description = {
-        "seed": experiment.run.seed,
-        "processes": [*before, process],  # more than one where the run was stopped
-        "clips": dataset.counts,
-        "splits": describe_splits(dataset),
-        "skipped": list(dataset.skipped),
-        "padded": list(dataset.padded),
-    }
-    _write_json(run / "config.json", to_dict(experiment))
-    _write_json(run / "run.json", description)
 
 
 def _stages(experiment: Experiment) -> tuple[Stage, ...]:
@@ -297,89 +260,10 @@ def _params_of(
     if other.data.name == dataset.name:
         # A start that learned from test or validation clips would make both worthless.
         advice = "expected a run on the same clips"
-        _check_same_splits(source, dataset, f"training.{field}", advice, splits)
-    if not _is_finished(source):
+        check_same_splits(source, dataset, f"training.{field}", advice, splits)
+    if not is_finished(source):
         raise ValueError(f"training.{field}: {source} is not trained to its end; train it first")
     whole = other.mixture.alpha is not None or other.mixture.head != "none"
     parts = set(like) if whole else PARTS
     wanted = {part: like[part] for part in parts}
     return restore_params(source, "latest", wanted, loop_options(other))
-
-
-def describe_splits(dataset: data.Dataset) -> dict[str, str]:
-    """A digest of each split's clips and labels, wherever the files lie."""
-    return {
-        split: hashlib.sha256(
-            json.dumps([(record.path, record.label) for record in source.records]).encode()
-        ).hexdigest()[:16]
-        for split, source in dataset.splits.items()
-    }
-
-
-def _check_same_splits(
-    run: pathlib.Path,
-    dataset: data.Dataset,
-    field: str,
-    advice: str,
-    splits: Sequence[str] = data.SPLITS,
-) -> None:
-    path = run / "run.json"
-    if not path.is_file():
-        return
-    recorded = json.loads(path.read_text(encoding="utf-8")).get("splits", {})
-    for split, digest in describe_splits(dataset).items():
-        if split in splits and recorded.get(split) != digest:
-            raise ValueError(f"{field}: {run} holds a run with other {split} clips; {advice}")
-
-
-def _is_finished(run: pathlib.Path) -> bool:
-    """Whether a run was trained to its end."""
-    position = Checkpoints(run).position("latest")
-    return position is not None and position.get("finished", False)
-
-
-def _check_same_experiment(run: pathlib.Path, experiment: Experiment) -> None:
-    if not (run / "config.json").is_file():
-        return
-    old, new = to_dict(read_experiment(run)), to_dict(experiment)
-    for section, fields in new.items():
-        for name, value in fields.items():
-            if section == "evaluation" or (section, name) in _MAY_CHANGE:
-                continue
-            source = section == "training" and name.startswith("initialize_")
-            if source and value and old[section][name]:
-                continue  # the source may have moved
-            if old[section][name] != value:
-                raise ValueError(
-                    f"run.directory: {run} holds a run with {section}.{name} = "
-                    f"{old[section][name]}, not {value}; choose another directory"
-                )
-
-
-# Where things lie does not decide what a run computes.
-_MAY_CHANGE = {
-    ("run", "directory"),
-    ("run", "log_every"),
-    ("data", "directory"),
-    ("data", "manifest"),  # what it lists may not: `_check_same_splits`
-    ("data", "cache"),
-}
-
-
-def _git_revision() -> str | None:
-    try:
-        return subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=pathlib.Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _write_json(path: pathlib.Path, value: Any) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)

@@ -133,7 +133,8 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     from jaxmoe.attacks.cascade import CUSTOM, custom
     from jaxmoe.experiment import evaluation_settings
     from jaxmoe.reporting.progress import make_progress
-    from jaxmoe.run import load, read_experiment
+    from jaxmoe.run import load
+    from jaxmoe.run_folder import read_experiment
 
     folder, part = split_part(options.run)
     experiment = read_experiment(folder)

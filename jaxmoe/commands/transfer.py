@@ -143,7 +143,8 @@ def _open(
 ) -> "tuple[Plan, list[Trained]]":
     """What the options ask for, and the runs, after every check that needs no compiling."""
     from jaxmoe.reporting.progress import make_progress
-    from jaxmoe.run import describe_splits, load, read_experiment
+    from jaxmoe.run import load
+    from jaxmoe.run_folder import describe_splits, read_experiment
 
     experiments = [read_experiment(folder) for folder in folders]
     plan = _plan(options, experiments, folders)

@@ -132,6 +132,6 @@ def test_a_run_that_was_stopped_says_so(trained, monkeypatch, capsys):
     monkeypatch.setattr("jaxmoe.commands.evaluate._run_and_write", lambda *_, **__: None)
     assert main(["evaluate", str(trained)]) == 0
     assert "stopped before the end" not in capsys.readouterr().out
-    monkeypatch.setattr("jaxmoe.run._is_finished", lambda run: False)
+    monkeypatch.setattr("jaxmoe.run.is_finished", lambda run: False)
     assert main(["evaluate", str(trained)]) == 0
     assert f"{trained} was stopped before the end of its training" in capsys.readouterr().out

@@ -1,0 +1,146 @@
+"""What a run's folder says: its experiment, its splits, whether it was trained to its end."""
+
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from jaxmoe import data
+from jaxmoe.config import Experiment, from_dict, to_dict
+from jaxmoe.training import Checkpoints
+
+# Where things lie does not decide what a run computes.
+_MAY_CHANGE = {
+    ("run", "directory"),
+    ("run", "log_every"),
+    ("data", "directory"),
+    ("data", "manifest"),  # what it lists may not: `check_same_splits`
+    ("data", "cache"),
+}
+
+
+def read_experiment(run: pathlib.Path) -> Experiment:
+    """The experiment of a run's folder.
+
+    Raises:
+      FileNotFoundError: no run there.
+      ValueError: its `config.json` has unknown fields.
+    """
+    path = run / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"run: no config.json in {run}; expected the folder of a run")
+    return from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def write_description(run: pathlib.Path, experiment: Experiment, dataset: data.Dataset) -> None:
+    """Writes `config.json` and `run.json`, atomically; a resumed run adds to the latter."""
+    run.mkdir(parents=True, exist_ok=True)
+    packages = ("jaxmoe", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    process = {
+        "command": sys.argv,
+        "git_revision": _git_revision(),
+        "python": sys.version.split()[0],
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "devices": [device.device_kind for device in jax.devices()],
+    }
+    before = []
+    if (run / "run.json").is_file():
+        before = json.loads((run / "run.json").read_text(encoding="utf-8")).get("processes", [])
+    description = {
+        "seed": experiment.run.seed,
+        "processes": [*before, process],  # more than one where the run was stopped
+        "clips": dataset.counts,
+        "splits": describe_splits(dataset),
+        "skipped": list(dataset.skipped),
+        "padded": list(dataset.padded),
+    }
+    _write_json(run / "config.json", to_dict(experiment))
+    _write_json(run / "run.json", description)
+
+
+def describe_splits(dataset: data.Dataset) -> dict[str, str]:
+    """A digest of each split's clips and labels, wherever the files lie."""
+    return {
+        split: hashlib.sha256(
+            json.dumps([(record.path, record.label) for record in source.records]).encode()
+        ).hexdigest()[:16]
+        for split, source in dataset.splits.items()
+    }
+
+
+def check_same_splits(
+    run: pathlib.Path,
+    dataset: data.Dataset,
+    field: str,
+    advice: str,
+    splits: Sequence[str] = data.SPLITS,
+) -> None:
+    """A run was trained on the same splits, if its folder says on which.
+
+    Args:
+      run: the folder.
+      dataset: the splits.
+      field: the configuration's field to name in an error.
+      advice: the end of its line.
+      splits: those that are compared.
+
+    Raises:
+      ValueError: it holds a run with other clips or labels in one of them.
+    """
+    path = run / "run.json"
+    if not path.is_file():
+        return
+    recorded = json.loads(path.read_text(encoding="utf-8")).get("splits", {})
+    for split, digest in describe_splits(dataset).items():
+        if split in splits and recorded.get(split) != digest:
+            raise ValueError(f"{field}: {run} holds a run with other {split} clips; {advice}")
+
+
+def is_finished(run: pathlib.Path) -> bool:
+    """Whether a run was trained to its end."""
+    position = Checkpoints(run).position("latest")
+    return position is not None and position.get("finished", False)
+
+
+def check_same_experiment(run: pathlib.Path, experiment: Experiment) -> None:
+    """A folder holds no run, or one of this experiment; raises a ValueError otherwise."""
+    if not (run / "config.json").is_file():
+        return
+    old, new = to_dict(read_experiment(run)), to_dict(experiment)
+    for section, fields in new.items():
+        for name, value in fields.items():
+            if section == "evaluation" or (section, name) in _MAY_CHANGE:
+                continue
+            source = section == "training" and name.startswith("initialize_")
+            if source and value and old[section][name]:
+                continue  # the source may have moved
+            if old[section][name] != value:
+                raise ValueError(
+                    f"run.directory: {run} holds a run with {section}.{name} = "
+                    f"{old[section][name]}, not {value}; choose another directory"
+                )
+
+
+def _git_revision() -> str | None:
+    try:
+        return subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=pathlib.Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -12,7 +12,12 @@ from jaxmoe.attacks.attack import Model
 from jaxmoe.attacks.cascade import CASCADES, CUSTOM, Cascade, custom
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.evaluation.cascade import Cascading
-from jaxmoe.evaluation.guards import check_finite_outputs, check_labels, check_pixels
+from jaxmoe.evaluation.guards import (
+    check_finite_outputs,
+    check_labels,
+    check_labels_of,
+    check_pixels,
+)
 from jaxmoe.evaluation.journal import Journal
 from jaxmoe.evaluation.masking import cascade_checks, verdict_line
 from jaxmoe.evaluation.metrics import accuracy
@@ -109,6 +114,7 @@ def auto_attack(
     check_pixels(x)
     name, cascade = _find(version)
     threat = ThreatModel(norm, float(epsilon))
+    check_labels_of([stage.attack for stage in cascade.stages], {"label": y})
     for stage in cascade.stages:
         build_attack(stage.attack, model, threat, settings)
     programs = (programs or Programs(model, norm)).check(model, norm, accuracy)

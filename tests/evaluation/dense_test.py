@@ -8,7 +8,14 @@ import pytest
 
 from jaxmoe.attacks import AttackSettings, build_attack
 from jaxmoe.attacks.cascade import CASCADES, custom
-from jaxmoe.evaluation import Grid, evaluate_suite, passes, sweep_grid, transfer_matrix
+from jaxmoe.evaluation import (
+    Grid,
+    auto_attack,
+    evaluate_suite,
+    passes,
+    sweep_grid,
+    transfer_matrix,
+)
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.mixture import component, from_gate
 from jaxmoe.models import ClasswiseGate, Conv, SimpleGate
@@ -121,6 +128,10 @@ def test_outputs_beyond_the_budget_are_computed_anew(monkeypatch):
 def test_attacks_on_one_label_are_refused(attack):
     with pytest.raises(ValueError, match="breaks one label of an example"):
         run(attacks=[attack])
+    version = "standard" if attack == "auto-attack" else [attack]
+    x, y = BATCH["clip"], BATCH["label"]
+    with pytest.raises(ValueError, match="breaks one label of an example"):
+        auto_attack(pixelwise, jnp.float32(10.0), x, y, epsilon=EPSILON, version=version)
 
 
 def test_a_label_below_void_or_above_the_classes_is_named():

@@ -198,18 +198,12 @@ def validate(experiment: Experiment) -> Experiment:
     e = experiment
     ThreatModel(e.threat.norm, e.threat.epsilon)
     AttackSettings(**{f.name: getattr(e.attack, f.name) for f in dataclasses.fields(e.attack)})
-    for section, names in _AT_LEAST_ONE.items():
-        for name in names:
-            value = getattr(getattr(e, section), name)
-            _check(value >= 1, f"{section}.{name}", value, "at least 1")
-    for section, names in _NOT_NEGATIVE.items():
-        for name in names:
-            value = getattr(getattr(e, section), name)
-            _check(0 <= value < float("inf"), f"{section}.{name}", value, "a finite number ≥ 0")
+    validate_data(e)
+    for section in dataclasses.fields(e):
+        _check_numbers(e, section.name)
     for field, value in (
         ("optimizer.warmup", e.optimizer.warmup),
         ("training.epsilon_warmup", e.training.epsilon_warmup),
-        ("data.validation_fraction", e.data.validation_fraction),
     ):
         _check(0 <= value < 1, field, value, "at least 0 and below 1")
     _check(
@@ -246,14 +240,37 @@ def validate(experiment: Experiment) -> Experiment:
         _check(0 <= epsilon < float("inf"), "evaluation.epsilons", epsilon, "finite numbers ≥ 0")
     for name in e.evaluation.attacks:
         canonical_name(name)
-    if not e.data.name.startswith("synthetic_") and e.data.name != "cifar10":
-        _check(
-            e.data.directory is not None, "data.directory", None, "the folder or file with the data"
-        )
     _check_architecture(e)
     _check_gate(e)
     _check_dual(e)
     return experiment
+
+
+def validate_data(experiment: Experiment) -> Experiment:
+    """The experiment itself, if every value of its data is possible, whatever the others are.
+
+    Raises:
+      ValueError: as `validate`.
+    """
+    from jaxmoe.data.dataset import RENDERED_DATASETS  # takes a while, and help does not need it
+
+    _check_numbers(experiment, "data")
+    data = experiment.data
+    fraction = data.validation_fraction
+    _check(0 <= fraction < 1, "data.validation_fraction", fraction, "at least 0 and below 1")
+    if data.name not in (*RENDERED_DATASETS, "cifar10"):
+        given = data.directory is not None
+        _check(given, "data.directory", None, "the folder or file with the data")
+    return experiment
+
+
+def _check_numbers(e: Experiment, section: str) -> None:
+    for name in _AT_LEAST_ONE.get(section, ()):
+        value = getattr(getattr(e, section), name)
+        _check(value >= 1, f"{section}.{name}", value, "at least 1")
+    for name in _NOT_NEGATIVE.get(section, ()):
+        value = getattr(getattr(e, section), name)
+        _check(0 <= value < float("inf"), f"{section}.{name}", value, "a finite number ≥ 0")
 
 
 def _check_architecture(e: Experiment) -> None:
@@ -292,13 +309,11 @@ def _check_gate(e: Experiment) -> None:
     _check(gated or mixture.head == "none", "mixture.head", mixture.head, f"none without {gates}")
     fits = gated or e.training.recipe != "gate"
     _check(fits, "router.name", e.router.name, f"{gates}: recipe gate trains one")
-    sources = e.training.initialize_experts_from
+    field, sources = "training.initialize_experts_from", e.training.initialize_experts_from
     if e.training.recipe == "gate":
         given = sources is not None or e.training.initialize_from is not None
-        field = "training.initialize_experts_from"
         _check(given, field, None, "runs of experts: recipe gate leaves experts as they are")
     if sources is not None:
-        field = "training.initialize_experts_from"
         _check(len(sources) == mixture.experts, field, sources, f"{mixture.experts} runs")
         both = e.training.initialize_from is not None
         _check(not both, field, sources, "none with training.initialize_from")

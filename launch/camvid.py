@@ -24,7 +24,7 @@ from jaxmoe.mixture import component
 from jaxmoe.reporting import write_transfer
 from jaxmoe.reporting.progress import make_progress
 from jaxmoe.reporting.results import markdown_table
-from jaxmoe.training import Checkpoints
+from jaxmoe.run_folder import is_finished
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs" / "segmentation"
 ARCHITECTURES = {"deeplab": "DeepLabv3+", "frrn": "FRRN-A"}
@@ -89,7 +89,7 @@ def folder_of(name: str, gate: str, options: argparse.Namespace) -> pathlib.Path
 
 def run(config: str, folder: pathlib.Path, options: argparse.Namespace, *overrides: str) -> None:
     """`jaxmoe train` of one run, if it was not trained to its end."""
-    if (Checkpoints(folder).position("latest") or {}).get("finished"):
+    if is_finished(folder):
         return
     command = [sys.executable, "-m", "jaxmoe", "train", str(CONFIGS / f"camvid_{config}.py")]
     command += ["--data.directory", options.data, "--run.directory", str(folder), *overrides]

@@ -23,6 +23,7 @@ from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.experiment import evaluation_loader, evaluation_settings
 from jaxmoe.mixture import dual_mixture, with_alpha
 from jaxmoe.reporting.results import markdown_table
+from jaxmoe.run_folder import is_finished
 from jaxmoe.training import Checkpoints
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs" / "image"
@@ -92,7 +93,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def train(line: Line, seed: int, folder: pathlib.Path, options: argparse.Namespace) -> None:
     """`jaxmoe train` of one run, if it was not trained to its end."""
-    if (Checkpoints(folder).position("latest") or {}).get("finished"):
+    if is_finished(folder):
         return
     arguments = [str(CONFIGS / f"cifar10_small_{line.config}.py"), "--data.directory", options.data]
     arguments += ["--run.directory", str(folder), "--run.seed", str(seed), *line.overrides]

@@ -23,7 +23,7 @@ def run(arguments: list[str]) -> None:
       ValueError, FileNotFoundError: bad input, one line.
     """
     from jaxmoe.commands.train import describe_fields
-    from jaxmoe.config import Experiment, validate
+    from jaxmoe.config import Experiment, validate_data
     from jaxmoe.overrides import apply_overrides
 
     path = arguments[0] if arguments and not arguments[0].startswith("-") else None
@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> None:
     if not arguments:
         raise ValueError("data: CONFIG.py or --name is missing; see jaxmoe data --help")
     overrides = [_with_section(argument) for argument in arguments[1 if path else 0 :]]
-    experiment = validate(apply_overrides(experiment, overrides))
+    experiment = validate_data(apply_overrides(experiment, overrides))
 
     from jaxmoe.data import describe
     from jaxmoe.experiment import open_dataset
@@ -74,7 +74,8 @@ def _print(summary) -> None:
         for what in ("fewest_frames", "median_frames", "most_frames"):
             label = what.replace("_", " ")
             table.add_row(label, *(f"{getattr(split, what):g}" for split in splits.values()))
-    console.print(f"{summary.name}: {len(summary.classes)} classes, clips by split", style="bold")
+    what = "labelled pixels" if splits["train"].pixels_per_class else "clips"
+    console.print(f"{summary.name}: {len(summary.classes)} classes, {what} by split", style="bold")
     console.print(table)
     held_out = [name for name, split in splits.items() if split.held_out]
     if held_out:

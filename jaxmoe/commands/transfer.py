@@ -156,9 +156,9 @@ def _open(
                 opened[folder] = load(
                     folder, options.checkpoint, data_progress=progress.data, **moved
                 )
+                if not opened[folder].finished:
+                    progress.say(f"{folder} was stopped before the end of its training")
             trained.append(opened[folder])
-            if not trained[-1].finished:
-                progress.say(f"{folder} was stopped before the end of its training")
             tested = [describe_splits(found.dataset)["test"] for found in (trained[0], trained[-1])]
             if tested[0] != tested[1] or trained[0].dataset.classes != trained[-1].dataset.classes:
                 raise ValueError(

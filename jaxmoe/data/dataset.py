@@ -30,7 +30,6 @@ _RESOLUTIONS = {
     **dict.fromkeys(IMAGE_DATASETS, 32),
     **dict.fromkeys(SEGMENTATION_DATASETS, 180),
     **dict.fromkeys(RENDERED_DATASETS, 32),
-    "synthetic_actions": 64,
 }
 
 # What film or place a clip is of, where names tell: its clips are not told apart by a split.
@@ -114,8 +113,8 @@ def load_dataset(
         the manifest, or of the data set's own, has such a value; validation and test stay whole.
       split: `ucf101` and `hmdb51` only: official split 1, 2 or 3.
       resolution: shorter side of the stored frames in pixels, or height and width of synthetic
-        clips and images; None is 64 for videos, 180 for segmentation of files and 32 else. `npz`
-        and `cifar10` have their own.
+        clips and images; None is 64 for videos of files, 180 for segmentation of files and 32 else.
+        `npz` and `cifar10` have their own.
       frames: frames that a clip should have: synthetic clips have as many, a video with fewer is
         too short. Images have one.
       stride: frames between two of a clip, so that a video needs (frames − 1) · stride + 1; None is

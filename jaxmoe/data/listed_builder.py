@@ -16,6 +16,7 @@ from jaxmoe.data.clip_builder import (
     Progress,
     UnusableClipError,
 )
+from jaxmoe.data.label_maps import ReadMap
 from jaxmoe.data.listing import ListedFile, Listing, require_directory
 from jaxmoe.data.manifest import read_manifest
 from jaxmoe.data.prepare import cache_folder, fingerprint
@@ -24,8 +25,8 @@ from jaxmoe.data.prepare import cache_folder, fingerprint
 class ListedBuilder(ClipBuilder, skip_registration=True):
     """Decodes the files of a listing at one resolution; unreadable ones are recorded.
 
-    A subclass says how a file is read (`read_file`) and how its frames are stored (`CODEC`), and by
-    which `table` label maps are read, if there are any.
+    A subclass says how a file is read (`read_file`) and how its frames are stored (`CODEC`), and
+    how label maps are read, by which `table`, if there are any.
     """
 
     CODEC: str
@@ -37,11 +38,13 @@ class ListedBuilder(ClipBuilder, skip_registration=True):
         resolution: int,
         cache: str | os.PathLike | None,
         progress: Progress | None,
+        read_label_map: ReadMap | None = None,
         table: list | None = None,
     ):
         if resolution < 1:
             raise ValueError(f"data.resolution: {resolution}; it is a number of pixels, at least 1")
         self._resolution = resolution
+        self._read_label_map = read_label_map
         plan: dict[str, list[PlannedClip]] = {split: [] for split in listing.splits}
         for index, file in enumerate(listing.files):
             label = -1 if file.label_map else listing.classes.index(file.label)
@@ -71,10 +74,6 @@ class ListedBuilder(ClipBuilder, skip_registration=True):
         """
         raise NotImplementedError
 
-    def read_label_map(self, file: pathlib.Path, shape: tuple[int, int]) -> np.ndarray:
-        """Returns class numbers and `VOID`, `uint8` of this shape; errors as `read_file`."""
-        raise NotImplementedError
-
     def render(self, clips: list[PlannedClip]) -> Iterator[np.ndarray | Dense | UnusableClipError]:
         """Decodes the clips' files in order, a few at a time in threads."""
         threads = os.cpu_count() or 1
@@ -97,7 +96,7 @@ class ListedBuilder(ClipBuilder, skip_registration=True):
             frames = self.read_file(listed.file, self._resolution)
             if listed.label_map is None:
                 return frames
-            return Dense(frames, self.read_label_map(listed.label_map, frames.shape[1:3]))
+            return Dense(frames, self._read_label_map(listed.label_map, frames.shape[1:3]))
         except UnusableClipError as error:
             return error
         except OSError as error:

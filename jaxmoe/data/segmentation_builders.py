@@ -4,8 +4,6 @@ import os
 import pathlib
 from collections.abc import Callable
 
-import numpy as np
-
 from jaxmoe.data.clip_builder import Progress
 from jaxmoe.data.image_builders import Images
 from jaxmoe.data.label_folders import (
@@ -23,12 +21,8 @@ class _LabelledImages(Images, skip_registration=True):
     DENSE = True
 
     def __init__(self, files: LabelledFiles, **fields):
-        self._read_label_map = files.read_label_map
-        super().__init__(files.listing, table=sorted(files.table.items()), **fields)
-
-    def read_label_map(self, file: pathlib.Path, shape: tuple[int, int]) -> np.ndarray:
-        """Decodes the map to class numbers, at its image's resolution."""
-        return self._read_label_map(file, shape)
+        table = sorted(files.table.items())
+        super().__init__(files.listing, read_label_map=files.read_label_map, table=table, **fields)
 
 
 class SegmentationFolder(_LabelledImages, skip_registration=True):

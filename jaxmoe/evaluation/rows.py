@@ -102,7 +102,7 @@ class SuiteResult(NamedTuple):
     confusion: dict[tuple[str, float], np.ndarray] | None = None
     # How far the label's logit is above the largest other one, [N] by attack and ε as `correct`;
     # without cascades, and none where labels are no classes.
-    margins: dict[tuple[str, float], np.ndarray] = {}  # noqa: RUF012
+    margins: dict[tuple[str, float], np.ndarray] | None = None
 
     def row(self, attack: str, epsilon: float = 0.0) -> Row:
         """The row of an attack at an ε.

@@ -146,7 +146,7 @@ def evaluate_suite(
         tuple(run.stages),
         tuple(notes),
         None if clean.confusion is None else confusion,
-        {} if clean.margin is None else {(CLEAN, 0.0): clean.margin, **run.margins},
+        None if clean.margin is None else {(CLEAN, 0.0): clean.margin, **run.margins},
     )
 
 

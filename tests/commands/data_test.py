@@ -37,3 +37,13 @@ def test_skipped_clips_are_named_up_to_ten(folder, capsys):
     assert "2 more, all in run/run.json" in text
     assert "short.mp4" in text
     assert "video 11.mp4" in "\n".join(notes_on_clips(Found(), None))
+
+
+def test_data_shows_the_share_of_pixels_whatever_expert_would_see_them(folder, capsys):
+    counts = "--train-clips 8 --validation-clips 2 --test-clips 2 --size 16"
+    assert run(f"data --name synthetic_scenes {counts}") == 0
+    output = capsys.readouterr().out
+    assert "11 classes, labelled pixels by split" in output
+    shares = [line.split()[1] for line in output.splitlines() if line.strip().startswith("ground")]
+    assert len(shares) == 1
+    assert 10 < float(shares[0].rstrip("%")) < 90

@@ -64,6 +64,10 @@ def test_the_gate_moves_and_the_experts_of_the_runs_stay_to_the_bit(folder):
             jax.tree.leaves(own), jax.tree.leaves(expert.params["experts"]), strict=True
         ):
             np.testing.assert_array_equal(a, b[0])
+    lines = [json.loads(s) for s in (folder / "gate" / "metrics.jsonl").read_text().splitlines()]
+    validated = [line for line in lines if "validation/accuracy" in line]
+    assert validated  # and on clean images, as it was trained
+    assert not any("validation/robust_accuracy" in line for line in validated)
     fresh = runs.init_params(gate.experiment, gate.mixture)
     for part in ("router", "head"):
         pairs = zip(jax.tree.leaves(fresh[part]), jax.tree.leaves(gate.params[part]), strict=True)

@@ -348,3 +348,9 @@ def test_importing_the_package_does_not_import_the_heavy_libraries():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["synthetic_actions", "synthetic_shapes", "synthetic_scenes"])
+def test_rendered_data_has_32_pixels_where_none_are_asked_for(name):
+    fields = {"train_clips": 10, "validation_clips": 10, "test_clips": 10, "frames": 2}
+    assert load_dataset(name, **fields).train.smallest == (32, 32)

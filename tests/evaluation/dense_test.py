@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.attacks import AttackSettings, build_attack
+from jaxmoe.attacks import ATTACKS, AttackResult, AttackSettings, NamedAttack, build_attack
 from jaxmoe.attacks.cascade import CASCADES, custom
 from jaxmoe.evaluation import (
     Grid,
@@ -79,11 +79,52 @@ def test_mean_iou_is_of_one_confusion_matrix_and_accuracy_of_pixels_without_void
     assert result.confusion["pgd", EPSILON].sum() == 7
 
 
-def test_the_worst_case_is_of_each_image_the_attack_that_leaves_the_least():
-    # Of attacks of two radii, and of none: the larger ball's figures hold the smaller one's.
-    result = run(epsilons=[1 / 255, EPSILON])
+def turn(image):
+    """An attack that turns the pixels of one image around one half, and leaves the other."""
+
+    def build(model, threat, settings):
+        del model, settings
+
+        def attack(key, params, x, y):
+            del key, params, y
+            nothing = jnp.zeros(len(x), x.dtype)
+            moved = threat.project(x.at[image].set(1 - x[image]), x)
+            return AttackResult(
+                moved, nothing, nothing[None], jnp.asarray(0), nothing, jnp.ones(len(x), bool)
+            )
+
+        return attack
+
+    return NamedAttack(f"turn {image}", build, "model", from_clean=True)
+
+
+def test_the_worst_case_is_of_each_image_the_attack_that_leaves_the_least(monkeypatch):
+    for image in (0, 1):
+        monkeypatch.setitem(ATTACKS, f"turn-{image}", turn(image))
+    result = run(attacks=["turn-0", "turn-1"], epsilons=[1 / 255, 20 / 255])
+    first = [(1, 0), (1, 0), (0, 1)]
+    second = [(1, 0), (1, 0), (0, 1), (0, 0)]
+    for attack, pairs in (
+        ("turn-0", first + CLEAN_PAIRS[3:]),
+        ("turn-1", CLEAN_PAIRS[:3] + second),
+        ("worst-case", first + second),
+    ):
+        assert result.row(attack, 20 / 255).mean_iou == pytest.approx(slow_iou(pairs))
+    # In a ball that is too small nothing turns, and the larger one's figures hold the smaller's.
     assert result.row("worst-case", 1 / 255).mean_iou == pytest.approx(slow_iou(CLEAN_PAIRS))
-    assert result.row("worst-case", EPSILON).mean_iou == pytest.approx(slow_iou(BROKEN_PAIRS))
+
+
+def test_predictions_that_no_attack_moves_are_flagged():
+    def fixed(params, x):
+        return jax.nn.one_hot(params, CLASSES) + 0 * jnp.sum(x)
+
+    options = {"attacks": ["pgd"], "epsilons": [EPSILON], "probe_batches": 1, "settings": SETTINGS}
+    verdicts = []
+    for model, params in ((pixelwise, jnp.float32(10.0)), (fixed, jnp.abs(BATCH["label"]))):
+        result = evaluate_suite(model, params, lambda: [BATCH], **options)
+        (check,) = (c for c in result.checks if "unbounded" in c.name)
+        verdicts.append(check.verdict)
+    assert verdicts == ["pass", "flag"]
 
 
 def test_a_cascade_keeps_what_left_the_least(monkeypatch):

@@ -409,5 +409,5 @@ def test_labels_that_are_no_classes_have_no_margin():
         metric=lambda logits, labels: (labels[:, 0] == 0).astype(jnp.float32),
         attacks=[],
     )
-    assert result.margins == {}
+    assert result.margins is None
     assert result.confusion is None

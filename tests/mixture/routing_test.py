@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from jaxmoe.mixture import balance_loss, choose, expert_load
+from jaxmoe.mixture import balance_loss, choose, expert_load, mean_over_classes
 
 
 def distinct_logits(shape, bound):
@@ -102,3 +102,11 @@ def test_following_a_balance_loss_evens_the_load(kind):
 def test_an_unknown_balance_is_refused():
     with pytest.raises(ValueError, match="balance: 'swich' is not one of switch, importance"):
         balance_loss(jnp.zeros((2, 2)), "swich")
+
+
+def test_a_gates_weights_are_averaged_over_its_classes():
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 3)), jnp.float32)
+    weights = jax.nn.softmax(mean_over_classes(logits), axis=-1)
+    expected = np.mean(np.asarray(jax.nn.softmax(logits, axis=-1)), axis=1)
+    np.testing.assert_allclose(weights, expected, rtol=1e-5)
+    np.testing.assert_array_equal(mean_over_classes(logits[:, 0]), logits[:, 0])

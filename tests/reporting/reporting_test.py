@@ -173,13 +173,23 @@ def test_matplotlib_waits_until_a_figure_is_drawn():
 
 
 @pytest.mark.parametrize("dense", [False, True])
-def test_margins_are_drawn_for_every_class_that_is_there(tmp_path, dense):
-    from jaxmoe.reporting.figures import plot_margins
+def test_margins_are_drawn_for_every_class_that_is_there(tmp_path, monkeypatch, dense):
+    from jaxmoe.reporting import figures
 
+    drawn = []
+    make = figures.new_figure
+    monkeypatch.setattr(figures, "new_figure", lambda *size: drawn.append(make(*size)) or drawn[0])
     rng = np.random.default_rng(0)
     margins = {("clean", 0.0): rng.normal(2, 1, 30), ("pgd", 0.1): rng.normal(0, 1, 30)}
     margins["pgd", 0.05] = np.full(30, np.nan)  # of a smaller ε: not drawn
     labels = np.zeros((30, 2, 2), int) if dense else np.arange(30) % 5
     names = [f"class{i}" for i in range(6)]
-    file = plot_margins(margins, labels, names, tmp_path / "m.png", "t", "linf")
+    file = figures.plot_margins(margins, labels, names, tmp_path / "m.png", "t", "linf")
     assert file.read_bytes().startswith(b"\x89PNG")
+    panels = [axes for axes in drawn[0].axes if axes.axison]
+    titles = {axes.get_title() for axes in panels}
+    assert titles == ({"all, n = 30"} if dense else {f"class{i}, n = 6" for i in range(5)})
+    for axes in panels:  # clean and pgd at the largest ε; every example is in a bin
+        counts = [patch.get_xy()[:, 1].max() for patch in axes.patches]
+        assert len(counts) == 2
+        assert min(counts) >= 1

@@ -174,7 +174,7 @@ def plot_margins(
     bins = np.linspace(min(low, 0.0), max(high, 0.0) or 1.0, 17)
     across = min(len(groups), 4)
     down = -(-len(groups) // across)
-    figure = new_figure(2.4 * across + 0.4, 1.5 * down + 1.2)
+    figure = new_figure(max(2.4 * across + 0.4, 6.0), 1.5 * down + 1.2)  # wide enough for the title
     panels = list(figure.subplots(down, across, squeeze=False, sharex=True).flat)
     for axes, (name, members) in zip(panels, groups.items(), strict=False):
         for attack, values in shown.items():

@@ -3,14 +3,13 @@
 python launch/cifar10.py --data FILE.npz --runs runs/cifar10 [--seeds 0 1 2]
 
 Each seed trains a standard mixture, starts PGD-AT and RT-ER (β = 2 and 6) from it and JTDMoE from
-it and RT-ER, trains RT-ER as its authors' code does too, and evaluates all: clean (SA), PGD (RA),
-attacks on the experts (RA-E) and on the router (RA-R), end to end and isolated, and AutoAttack.
-Dual models of the standard run and RT-ER's without further training, and JTDMoE's, are evaluated
-over α. What a folder already holds is not done again.
+it and RT-ER, trains RT-ER on for as long as JTDMoE takes and as its authors' code does, and
+evaluates all: clean (SA), PGD (RA), attacks on the experts (RA-E) and on the router (RA-R), end to
+end and isolated, and AutoAttack. JTDMoE and the dual model of the standard run and the longer
+RT-ER's are evaluated over α. What a folder already holds is not done again.
 """
 
 import argparse
-import json
 import pathlib
 import statistics
 import subprocess
@@ -18,17 +17,21 @@ import sys
 from typing import NamedTuple
 
 from jaxmoe import run as runs
-from jaxmoe.evaluation import Programs, evaluate_suite
+from jaxmoe.evaluation import Programs, Row, evaluate_suite
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.experiment import evaluation_loader, evaluation_settings
 from jaxmoe.mixture import dual_mixture, with_alpha
+from jaxmoe.reporting import read_results, write_results
+from jaxmoe.reporting.progress import make_progress
 from jaxmoe.reporting.results import markdown_table
 from jaxmoe.run_folder import is_finished
 from jaxmoe.training import Checkpoints
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs" / "image"
 ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-ATTACKS = ("pgd", "pgd-e", "pgd-r", "auto-attack")
+COMPARED = 0.7  # the α at which dual models see AutoAttack too
+ATTACKS = ("pgd", "pgd-e", "pgd-r")
+STRONGEST = (*ATTACKS, "auto-attack")
 
 
 class Line(NamedTuple):
@@ -39,6 +42,7 @@ class Line(NamedTuple):
     start: str | None = None  # the run that it starts from
     standard: str | None = None  # of a dual model, the standard one's
     overrides: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = STRONGEST  # none where α is looked at one by one
 
 
 LINES = {
@@ -46,16 +50,29 @@ LINES = {
     "at": Line("PGD-AT", "at", "standard"),
     "rt_er_2": Line("RT-ER, β = 2", "rt_er", "standard", None, ("--training.beta", "2")),
     "rt_er_6": Line("RT-ER, β = 6", "rt_er", "standard"),
-    "jtdmoe": Line("JTDMoE, α = 0.7", "jtdmoe", "rt_er_6", "standard"),
+    "rt_er_long": Line(
+        "RT-ER, β = 6, longer", "rt_er", "rt_er_6", None, ("--training.epochs", "10"), ATTACKS
+    ),
+    "jtdmoe": Line("JTDMoE", "jtdmoe", "rt_er_6", "standard", (), ()),
     # What the authors' released code does where it differs from their text.
     "dead_router": Line(
-        "RT-ER, β = 6, dead router", "rt_er", "standard", None, ("--mixture.combine", "none")
+        "RT-ER, β = 6, dead router",
+        "rt_er",
+        "standard",
+        None,
+        ("--mixture.combine", "none"),
+        ATTACKS,
     ),
     "frozen_norm": Line(
-        "RT-ER, β = 6, frozen normalisation", "rt_er", None, None, ("--expert.norm", "frozen_batch")
+        "RT-ER, β = 6, frozen normalisation",
+        "rt_er",
+        None,
+        None,
+        ("--expert.norm", "frozen_batch"),
+        ATTACKS,
     ),
 }
-CURVES = {"dual": "RT-ER, β = 6, beside standard", "jtdmoe": "JTDMoE"}
+CURVES = {"dual": "longer RT-ER beside standard", "jtdmoe": "JTDMoE"}
 
 
 def main() -> None:
@@ -65,17 +82,11 @@ def main() -> None:
         for name, line in LINES.items():
             folder = options.runs / f"{name}_{seed}"
             train(line, seed, folder, options)
-            if not (folder / "evaluation.json").is_file():  # what is written last
-                jaxmoe("evaluate", str(folder), "--attacks", *ATTACKS)
+            if line.attacks and not (folder / "evaluation.json").is_file():  # is written last
+                jaxmoe("evaluate", str(folder), "--attacks", *line.attacks)
         for name in CURVES:
-            file = options.runs / f"curve_{name}_{seed}.json"
-            if not file.is_file():
-                points = curve(name, seed, options.runs)
-                partial = file.with_suffix(".partial")
-                partial.write_text(json.dumps(points, indent=1) + "\n", "utf-8")
-                partial.replace(file)
-    print(table(options.runs, options.seeds), end="\n\n")
-    print(curves(options.runs, options.seeds))
+            curve(name, seed, options.runs)
+    print(table(options.runs, options.seeds))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -106,98 +117,101 @@ def train(line: Line, seed: int, folder: pathlib.Path, options: argparse.Namespa
     jaxmoe("train", *arguments)
 
 
-def curve(name: str, seed: int, folder: pathlib.Path) -> list[dict]:
-    """Clean and PGD accuracy of a dual model at each α, one compilation for all."""
+def curve(name: str, seed: int, folder: pathlib.Path) -> None:
+    """Evaluates a dual model at each α, one compilation for all."""
+    missing = [a for a in ALPHAS if not (point(name, a, seed, folder) / "results.md").is_file()]
+    if not missing:
+        return
+    trained = runs.load(folder / f"{'rt_er_long' if name == 'dual' else name}_{seed}")
+    model, params = trained.mixture, trained.params
     if name == "dual":
-        robust = runs.load(folder / f"rt_er_6_{seed}")
         standard = runs.load(folder / f"standard_{seed}")
-        model = dual_mixture(standard.mixture, robust.mixture, ALPHAS[0])
-        trained, params = robust, {**robust.params, "standard": standard.params}
-    else:
-        trained = runs.load(folder / f"{name}_{seed}")
-        model, params = trained.mixture, trained.params
+        model = dual_mixture(standard.mixture, model, ALPHAS[0])
+        params = {**params, "standard": standard.params}
     config = trained.experiment
     loader = evaluation_loader(trained.dataset.test, config.data, config.evaluation.batch_size)
-    programs, points = Programs(model, config.threat.norm, accuracy), []
-    for alpha in ALPHAS:
-        result = evaluate_suite(
-            model,
-            with_alpha(params, alpha),
-            lambda: loader,
-            attacks=["pgd"],
-            epsilons=config.evaluation.epsilons,
-            settings=evaluation_settings(config),
-            norm=config.threat.norm,
-            seed=config.evaluation.seed,
-            programs=programs,
-            probe_batches=0,
-        )
-        clean, robust_row = result.row("clean"), result.row("pgd", config.evaluation.epsilons[0])
-        points.append(
-            {
-                "alpha": alpha,
-                "clean": clean.robust_accuracy,
-                "pgd": robust_row.robust_accuracy,
-                "n": clean.n,
-            }
-        )
-        print(f"{name}, seed {seed}, α = {alpha}: {points[-1]}", flush=True)
-    return points
+    programs = Programs(model, config.threat.norm, accuracy)
+    with make_progress() as progress:
+        for alpha in missing:
+            output = point(name, alpha, seed, folder)
+            output.mkdir(exist_ok=True)
+            progress.say(f"{CURVES[name]}, seed {seed}, α = {alpha:g}")
+            result = evaluate_suite(
+                model,
+                with_alpha(params, alpha),
+                lambda: loader,
+                attacks=STRONGEST if alpha == COMPARED else ATTACKS,
+                epsilons=config.evaluation.epsilons,
+                settings=evaluation_settings(config),
+                norm=config.threat.norm,
+                seed=config.evaluation.seed,
+                progress=progress.evaluation,
+                say=progress.say,
+                programs=programs,
+                journal=output / "evaluation.journal",
+            )
+            write_results(result.rows, output, checks=result.checks, notes=result.notes)
+            (output / "evaluation.journal").unlink()
+
+
+def point(name: str, alpha: float, seed: int, folder: pathlib.Path) -> pathlib.Path:
+    """Where the results of a dual model at an α are."""
+    return folder / f"{name}_{alpha:g}_{seed}"
 
 
 def table(folder: pathlib.Path, seeds: list[int]) -> str:
-    """Markdown: means and standard deviations over the seeds, a run a line."""
+    """Markdown: means and standard deviations over the seeds, a line for each run and α."""
     titles = ["%", "SA", "RA", "RA-E", "RA-E isolated", "RA-R", "RA-R isolated", "AutoAttack"]
-    cells = [
-        ("clean", "robust_accuracy"),
-        ("pgd", "robust_accuracy"),
-        ("pgd-e", "robust_accuracy"),
-        ("pgd-e", "isolated_accuracy"),
-        ("pgd-r", "robust_accuracy"),
-        ("pgd-r", "isolated_accuracy"),
-        ("auto-attack", "robust_accuracy"),
-    ]
     lines = []
     for name, line in LINES.items():
-        found = [read(folder / f"{name}_{seed}") for seed in seeds]
-        minutes = [
-            Checkpoints(folder / f"{name}_{seed}").position("latest")["seconds"] / 60
-            for seed in seeds
-        ]
-        values = [spread([100 * rows[a][field] for rows in found]) for a, field in cells]
-        lines.append([line.title, *values, f"{statistics.mean(minutes):.1f}"])
-    first = read(folder / f"standard_{seeds[0]}")["pgd"]
+        if line.attacks:
+            lines.append([line.title, *cells([folder / f"{name}_{seed}" for seed in seeds])])
+            lines[-1].append(f"{minutes(name, folder, seeds):.1f}")
+    for name, title in CURVES.items():
+        for alpha in ALPHAS:
+            found = cells([point(name, alpha, seed, folder) for seed in seeds])
+            lines.append([f"{title}, α = {alpha:g}", *found, ""])
+    first = rows_of(folder / f"standard_{seeds[0]}")["pgd"]
+    spent = ", ".join(
+        f"{line.title} {minutes(name, folder, seeds):.1f}"
+        for name, line in LINES.items()
+        if not line.attacks
+    )
     note = (
-        f"n = {first['n']}, seeds {', '.join(map(str, seeds))}: mean ± standard deviation. "
-        f"ε = {first['epsilon'] * 255:g}/255, {first['norm']}, {first['steps']} steps of PGD. "
-        "Minutes: of training, behind the runs that it starts from."
+        f"n = {first.n}, seeds {', '.join(map(str, seeds))}: mean ± standard deviation. "
+        f"ε = {first.epsilon * 255:g}/255, {first.norm}, {first.steps} steps of PGD. "
+        f"Minutes: of training, behind the runs that it starts from ({spent})."
     )
     return "\n".join([*markdown_table([*titles, "minutes"], lines), "", note])
 
 
-def curves(folder: pathlib.Path, seeds: list[int]) -> str:
-    """Markdown: clean / PGD accuracy over α, means over the seeds."""
-    lines = []
-    for name, title in CURVES.items():
-        found = [
-            json.loads((folder / f"curve_{name}_{seed}.json").read_text("utf-8")) for seed in seeds
-        ]
-        cells = [
-            " / ".join(
-                f"{100 * statistics.mean(points[i][kind] for points in found):.1f}"
-                for kind in ("clean", "pgd")
-            )
-            for i in range(len(ALPHAS))
-        ]
-        lines.append([title, *cells])
-    titles = ["clean / PGD %", *(f"α = {alpha}" for alpha in ALPHAS)]
-    return "\n".join(markdown_table(titles, lines))
+def cells(found: list[pathlib.Path]) -> list[str]:
+    """A line's accuracies over the seeds, in the order of the titles."""
+    fields = [("clean", "robust_accuracy"), ("pgd", "robust_accuracy")]
+    fields += [
+        (attack, form)
+        for attack in ("pgd-e", "pgd-r")
+        for form in ("robust_accuracy", "isolated_accuracy")
+    ]
+    fields += [("auto-attack", "robust_accuracy")]
+    rows = [rows_of(run) for run in found]
+    return [
+        spread([100 * getattr(row[attack], form) for row in rows])
+        if all(attack in row for row in rows)
+        else ""
+        for attack, form in fields
+    ]
 
 
-def read(run: pathlib.Path) -> dict[str, dict]:
+def minutes(name: str, folder: pathlib.Path, seeds: list[int]) -> float:
+    """Of training, the mean over the seeds."""
+    runs_of = [Checkpoints(folder / f"{name}_{seed}") for seed in seeds]
+    return statistics.mean(run.position("latest")["seconds"] for run in runs_of) / 60
+
+
+def rows_of(run: pathlib.Path) -> dict[str, Row]:
     """Rows of a run's only ε by attack, and the clean one."""
-    rows = json.loads((run / "results.json").read_text("utf-8"))
-    return {row["attack"]: row for row in rows}
+    return {row.attack: row for row in read_results(run)}
 
 
 def spread(values: list[float]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-LAUNCH = pathlib.Path(__file__).parent.parent / "launch" / "versus"
+LAUNCH = pathlib.Path(__file__).parent.parent.parent / "launch" / "versus"
 
 
 @pytest.fixture(scope="module", autouse=True)

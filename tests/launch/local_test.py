@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import pathlib
 import subprocess
@@ -6,7 +5,9 @@ import sys
 
 import pytest
 
-LAUNCHER = pathlib.Path(__file__).parent.parent / "launch" / "local.py"
+from launch import local
+
+LAUNCHER = pathlib.Path(local.__file__)
 CONFIG = """
 from jaxmoe.config import *
 
@@ -20,14 +21,6 @@ def config():
         run=RunConfig(directory="run"),
     )
 """
-
-
-@pytest.fixture(scope="module")
-def local():
-    spec = importlib.util.spec_from_file_location("launch_local", LAUNCHER)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_trains_on_four_virtual_devices_without_noise(tmp_path):
@@ -55,7 +48,7 @@ def test_exit_code_is_the_commands(tmp_path):
     assert "did you mean train?" in done.stderr
 
 
-def test_other_xla_flags_stay(local):
+def test_other_xla_flags_stay():
     before = {"XLA_FLAGS": f"--xla_dump_to=/x {local.FLAG}=8", "HOME": "/h"}
     after = local.environment(before, 4)
     assert after["XLA_FLAGS"].split() == ["--xla_dump_to=/x", f"{local.FLAG}=4"]
@@ -64,7 +57,7 @@ def test_other_xla_flags_stay(local):
 
 
 @pytest.mark.parametrize("arguments", [[], ["--virtual-devices", "0", "--", "data"]])
-def test_bad_arguments_are_refused(local, arguments, capsys):
+def test_bad_arguments_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         local.main(arguments)
     assert caught.value.code == 2

@@ -1,22 +1,10 @@
 """The weak-link table: both forms, means over a recipe's runs, who is weaker."""
 
-import importlib.util
-import pathlib
-
 import pytest
 
 from jaxmoe.evaluation import Row
 from jaxmoe.reporting import write_results
-
-FILE = pathlib.Path(__file__).parent.parent / "launch" / "weak_link.py"
-
-
-@pytest.fixture(scope="module")
-def launcher():
-    spec = importlib.util.spec_from_file_location("weak_link", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from launch import weak_link as launcher
 
 
 def row(attack, epsilon, accuracy, isolated=None):
@@ -37,7 +25,7 @@ def row(attack, epsilon, accuracy, isolated=None):
     )
 
 
-def test_forms_are_told_apart_and_runs_of_a_recipe_are_averaged(launcher, tmp_path):
+def test_forms_are_told_apart_and_runs_of_a_recipe_are_averaged(tmp_path):
     for seed in (0, 1):
         rows = [
             row("clean", 0.0, 0.9),
@@ -54,7 +42,7 @@ def test_forms_are_told_apart_and_runs_of_a_recipe_are_averaged(launcher, tmp_pa
     assert "n = 20 + 20" in text
 
 
-def test_runs_without_the_attacks_are_refused(launcher, tmp_path, capsys):
+def test_runs_without_the_attacks_are_refused(tmp_path, capsys):
     write_results([row("clean", 0.0, 0.9)], tmp_path / "a_0")
     for arguments, said in (
         ([str(tmp_path / "b_0")], "no results.json"),

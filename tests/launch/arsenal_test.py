@@ -1,24 +1,14 @@
 """The tables of the arsenal, from results that stand where `evaluate` writes them."""
 
-import importlib.util
 import json
 import os
-import pathlib
 
 import pytest
 
 from jaxmoe.attacks import ATTACKS
+from launch import arsenal
 
-FILE = pathlib.Path(__file__).parent.parent / "launch" / "arsenal.py"
 ALL = [name for name in ATTACKS if name != "pgd-standing"]  # which is for labels of pixels
-
-
-@pytest.fixture(scope="module")
-def arsenal():
-    spec = importlib.util.spec_from_file_location("arsenal", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Done:
@@ -33,7 +23,7 @@ def write(run, name, rows):
     (folder / "results.json").write_text(json.dumps(records))
 
 
-def finish(arsenal, runs):
+def finish(runs):
     """Leaves what says that every evaluation is done."""
     options = arsenal.parse([*map(str, runs), "--data", "videos"])
     for run in runs:
@@ -45,7 +35,7 @@ def finish(arsenal, runs):
 
 
 @pytest.fixture
-def runs(arsenal, tmp_path):
+def runs(tmp_path):
     runs = [tmp_path / name for name in ("at_m_0", "at_m_1", "j_tlat_0")]
     for place, run in enumerate(runs):
         run.mkdir()
@@ -57,11 +47,11 @@ def runs(arsenal, tmp_path):
         for name in ("pgd", "j-tlga", "enumerated-route"):
             write(run, name, [clean, ("auto-attack-custom", 4 / 255, 0.5, 700.4)])
         write(run, "auto-attack", [clean, ("auto-attack", 4 / 255, 0.25, 800)])
-    finish(arsenal, runs)
+    finish(runs)
     return runs
 
 
-def test_lines_are_means_over_the_runs_of_a_recipe(arsenal, runs):
+def test_lines_are_means_over_the_runs_of_a_recipe(runs):
     lines = arsenal.all_attacks(runs).splitlines()
     assert lines[0] == "| % | gradients | at_m | j_tlat |"
     assert lines[2] == "| clean | 0 | 75.0 | 75.0 |"
@@ -69,14 +59,14 @@ def test_lines_are_means_over_the_runs_of_a_recipe(arsenal, runs):
     assert lines[-1] == "ε = 2 / 4 /255, linf, batches of 25. at_m: n = 23 + 23; j_tlat: n = 23."
 
 
-def test_adversaries_stand_beside_their_cost(arsenal, runs):
+def test_adversaries_stand_beside_their_cost(runs):
     lines = arsenal.equal_cost(runs).splitlines()
     assert lines[0] == "|  | at_m % | gradients | j_tlat % | gradients |"
     assert "| pgd | 50.0 | 700 | 50.0 | 700 |" in lines
     assert "| auto-attack | 25.0 | 800 | 25.0 | 800 |" in lines
 
 
-def test_what_is_done_is_not_done_again(arsenal, runs, monkeypatch, capsys):
+def test_what_is_done_is_not_done_again(runs, monkeypatch, capsys):
     monkeypatch.setattr(arsenal.subprocess, "run", lambda *_, **__: pytest.fail("evaluated"))
     monkeypatch.setattr("sys.argv", ["arsenal.py", *map(str, runs), "--data", "videos"])
     arsenal.main()
@@ -84,7 +74,7 @@ def test_what_is_done_is_not_done_again(arsenal, runs, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("change", ["trained again", "other radii"])
-def test_what_was_done_of_another_run_or_command_is_done_anew(arsenal, runs, monkeypatch, change):
+def test_what_was_done_of_another_run_or_command_is_done_anew(runs, monkeypatch, change):
     asked = []
     monkeypatch.setattr(
         arsenal.subprocess, "run", lambda command, check: asked.append(command) or Done
@@ -100,7 +90,7 @@ def test_what_was_done_of_another_run_or_command_is_done_anew(arsenal, runs, mon
     assert len(asked) == 1
 
 
-def test_a_command_names_every_attack(arsenal, runs, monkeypatch):
+def test_a_command_names_every_attack(runs, monkeypatch):
     asked = []
     monkeypatch.setattr(
         arsenal.subprocess, "run", lambda command, check: asked.append(command) or Done
@@ -113,7 +103,7 @@ def test_a_command_names_every_attack(arsenal, runs, monkeypatch):
     assert command[command.index("--data.directory") + 1] == "videos"
 
 
-def test_a_folder_that_is_no_run_is_refused(arsenal, tmp_path, capsys):
+def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         arsenal.parse([str(tmp_path), "--data", "videos"])
     assert "has no config.json; expected the folder of a trained run" in capsys.readouterr().err

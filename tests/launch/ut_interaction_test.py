@@ -1,28 +1,16 @@
 """The launcher's folds and its table; what it starts has its own tests."""
 
 import csv
-import importlib.util
 import itertools
 import json
-import pathlib
 
-import jax.numpy as jnp
 import pytest
 
-from jaxmoe.training import Checkpoints, adamw, init_state
-
-FILE = pathlib.Path(__file__).parent.parent / "launch" / "ut_interaction.py"
-
-
-@pytest.fixture(scope="module")
-def launcher():
-    spec = importlib.util.spec_from_file_location("ut_interaction", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from launch import ut_interaction as launcher
+from tests.launch.finished import finish
 
 
-def test_folds_part_the_sequences(launcher, tmp_path):
+def test_folds_part_the_sequences(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     lines = [f"hug/seq{i:02}_x.avi,hug,train" for i in range(1, 21)]
@@ -37,14 +25,13 @@ def test_folds_part_the_sequences(launcher, tmp_path):
     assert sorted(itertools.chain(*tested)) == list(range(1, 21))
 
 
-def test_videos_without_a_sequence_are_one_line(launcher, tmp_path):
+def test_videos_without_a_sequence_are_one_line(tmp_path):
     (tmp_path / "manifest.csv").write_text("path,label,split\nhug/x.avi,hug,train\n")
     with pytest.raises(SystemExit, match=r"hug/x\.avi .* no sequence"):
         launcher._write_fold(tmp_path, tmp_path, 0)
 
 
-def test_the_table_has_the_means(launcher, tmp_path):
-    params = {"router": jnp.zeros(1), "experts": jnp.zeros(1)}
+def test_the_table_has_the_means(tmp_path):
     for number, recipe in enumerate(launcher.RECIPES):
         for seed in (0, 1):
             run = tmp_path / f"{recipe}_{seed}"
@@ -55,9 +42,7 @@ def test_the_table_has_the_means(launcher, tmp_path):
                 for a, e, r in rows
             ]
             (run / "results.json").write_text(json.dumps(records))
-            Checkpoints(run).save(
-                "latest", 1, init_state(params, adamw(0, 0)), {"seconds": 60.0 * (1 + seed)}
-            )
+            finish(run, 60.0 * (1 + seed))
     lines = launcher.tables(tmp_path, [0, 1]).splitlines()
     assert lines[0] == "| % | standard | at_m | tlat | j_tlat |"
     assert lines[2] == "| clean | 85.0 | 85.0 | 85.0 | 85.0 |"

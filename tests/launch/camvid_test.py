@@ -1,31 +1,21 @@
 """The CamVid launcher: what starts from what, which images are attacked, and the tables."""
 
-import importlib.util
 import pathlib
 
 import pytest
 
 from jaxmoe.evaluation import TransferRow
-from tests.launch_cifar10_test import _trained as trained
-
-FILE = pathlib.Path(__file__).parent.parent / "launch" / "camvid.py"
-
-
-@pytest.fixture(scope="module")
-def launcher():
-    spec = importlib.util.spec_from_file_location("camvid_launcher", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from launch import camvid as launcher
+from tests.launch.finished import finish
 
 
 @pytest.fixture
-def options(launcher, tmp_path):
+def options(tmp_path):
     (tmp_path / "data" / "trainannot").mkdir(parents=True)
     return launcher.parse(["--data", str(tmp_path / "data"), "--runs", str(tmp_path / "runs")])
 
 
-def test_gates_start_from_two_experts_of_two_parts(launcher, options, monkeypatch):
+def test_gates_start_from_two_experts_of_two_parts(options, monkeypatch):
     commands = []
 
     def record(command, check):
@@ -44,9 +34,9 @@ def test_gates_start_from_two_experts_of_two_parts(launcher, options, monkeypatc
     assert len({tuple(command[-3:]) for command in commands[2:]}) == 4
 
 
-def test_what_is_trained_is_not_trained_again(launcher, options, monkeypatch):
+def test_what_is_trained_is_not_trained_again(options, monkeypatch):
     monkeypatch.setattr(launcher.subprocess, "run", lambda *_, **__: pytest.fail("trained again"))
-    trained(options.runs / "frrn_expert0", 60.0)
+    finish(options.runs / "frrn_expert0", 60.0)
     launcher.run("frrn_expert", options.runs / "frrn_expert0", options)
 
 
@@ -64,7 +54,7 @@ def rows():
                     )
 
 
-def test_the_tables_have_the_diagonal_and_one_transfer(launcher):
+def test_the_tables_have_the_diagonal_and_one_transfer():
     white, crossed = launcher.white_box(list(rows())), launcher.transfer(list(rows()))
     assert "| expert0 | 55.0 | 45.0 / 35.0 | 35.0 / 25.0 |" in white
     assert "ε = 0.01 / 0.03, linf, n = 59 test images" in white
@@ -72,7 +62,7 @@ def test_the_tables_have_the_diagonal_and_one_transfer(launcher):
     assert "mIoU %, pgd, ε = 0.03." in crossed
 
 
-def test_images_are_spread_over_the_split(launcher):
+def test_images_are_spread_over_the_split():
     class Source:
         records = tuple(range(233))
 

@@ -1,0 +1,152 @@
+"""The CIFAR-10 launcher: which runs start from which, and the tables' means."""
+
+import dataclasses
+import pathlib
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmoe.config import (
+    DataConfig,
+    Experiment,
+    ExpertConfig,
+    MixtureConfig,
+    RouterConfig,
+    RunConfig,
+    TrainingConfig,
+)
+from jaxmoe.evaluation import Row
+from jaxmoe.experiment import build_mixture, open_dataset
+from jaxmoe.reporting import write_results
+from jaxmoe.run import init_params
+from launch import cifar10 as launcher
+from tests.launch.finished import finish
+
+ROW = Row(
+    attack="clean",
+    epsilon=8 / 255,
+    norm="linf",
+    robust_accuracy=0.5,
+    accuracy_under_attack=0.5,
+    n=1017,
+    seed=0,
+    steps=50,
+    restarts=1,
+    gradient_evaluations=50,
+    seconds=1.0,
+    compile_seconds=1.0,
+)
+IMAGES = Experiment(
+    data=DataConfig(
+        name="synthetic_shapes", size=8, train_clips=20, validation_clips=10, test_clips=10
+    ),
+    expert=ExpertConfig(name="resnet", width=4, stage_sizes=(1,)),
+    router=RouterConfig("pooled"),
+    mixture=MixtureConfig(experts=2),
+    training=TrainingConfig(epochs=1, batch_size=8),
+)
+
+
+@pytest.fixture
+def options(tmp_path):
+    (tmp_path / "images.npz").touch()
+    arguments = ["--data", str(tmp_path / "images.npz"), "--runs", str(tmp_path), "--seeds", "4"]
+    return launcher.parse(arguments)
+
+
+def test_runs_start_from_those_before_them(options, tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(launcher, "jaxmoe", lambda *arguments: commands.append(arguments))
+    seen = set()
+    for name, line in launcher.LINES.items():
+        assert {line.start, line.standard} - {None} <= seen
+        launcher.train(line, 4, tmp_path / f"{name}_4", options)
+        seen.add(name)
+    assert all(pathlib.Path(command[1]).is_file() for command in commands)
+    at, jtdmoe = commands[1], commands[list(launcher.LINES).index("jtdmoe")]
+    assert at[at.index("--training.initialize-from") + 1] == str(tmp_path / "standard_4")
+    assert jtdmoe[jtdmoe.index("--training.initialize-from") + 1] == str(tmp_path / "rt_er_6_4")
+    field = "--training.initialize-standard-from"
+    assert jtdmoe[jtdmoe.index(field) + 1] == str(tmp_path / "standard_4")
+    assert field not in at
+
+
+def test_what_is_trained_is_not_trained_again(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(launcher, "jaxmoe", lambda *_: pytest.fail("trained again"))
+    finish(tmp_path / "standard_4", 60.0)
+    launcher.train(launcher.LINES["standard"], 4, tmp_path / "standard_4", options)
+
+
+def test_the_table_has_means_over_the_seeds(tmp_path):
+    for number, (name, line) in enumerate(launcher.LINES.items()):
+        for seed in (0, 1):
+            finish(tmp_path / f"{name}_{seed}", 60.0 * (1 + seed))
+            if line.attacks:
+                value = 0.5 + 0.05 * number - 0.02 * seed
+                _evaluated(tmp_path / f"{name}_{seed}", value, line.attacks)
+    for name in launcher.CURVES:
+        for alpha in launcher.ALPHAS:
+            for seed in (0, 1):
+                attacks = launcher.STRONGEST if alpha == launcher.COMPARED else launcher.ATTACKS
+                _evaluated(launcher.point(name, alpha, seed, tmp_path), alpha, attacks)
+    lines = launcher.table(tmp_path, [0, 1]).splitlines()
+    cells = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in lines[:-2]}
+    standard = [cell.strip() for cell in cells["standard"]]
+    assert standard == ["49.0 ± 1.0"] * 3 + ["24.5 ± 0.5", "49.0 ± 1.0", "24.5 ± 0.5"] + [
+        "49.0 ± 1.0",
+        "1.5",
+    ]
+    assert cells["RT-ER, β = 6, longer"][6].strip() == ""  # it has not seen AutoAttack
+    assert cells["JTDMoE, α = 0.7"][0].strip() == "70.0 ± 0.0"
+    assert cells["JTDMoE, α = 0.7"][6].strip() == "70.0 ± 0.0"
+    assert cells["JTDMoE, α = 0.9"][6].strip() == ""
+    assert "n = 1017, seeds 0, 1" in lines[-1]
+    assert "ε = 8/255, linf, 50 steps" in lines[-1]
+    assert "(JTDMoE 1.5)" in lines[-1]
+
+
+def test_a_curve_evaluates_the_dual_model_at_each_missing_alpha(tmp_path, monkeypatch):
+    parts, seen = {}, []
+
+    def load(run):
+        params = init_params(dataclasses.replace(IMAGES, run=RunConfig(seed=len(parts))), mixture)
+        parts[run.name] = params
+        return types.SimpleNamespace(
+            mixture=mixture, params=params, experiment=IMAGES, dataset=dataset
+        )
+
+    def evaluate(model, params, batches, *, attacks, journal, **_):
+        journal.touch()
+        x = jnp.asarray(next(iter(batches()))["clip"][:2], jnp.float32) / 255
+        seen.append((params["alpha"], attacks, x, model.apply(params, x)))
+        return types.SimpleNamespace(rows=(), checks=(), notes=())
+
+    dataset = open_dataset(dataclasses.replace(IMAGES.data, cache=str(tmp_path)))
+    mixture = build_mixture(IMAGES, len(dataset.classes))
+    monkeypatch.setattr(launcher.runs, "load", load)
+    monkeypatch.setattr(launcher, "evaluate_suite", evaluate)
+    _evaluated(launcher.point("dual", 0.6, 3, tmp_path), 0.5, launcher.ATTACKS)
+    launcher.curve("dual", 3, tmp_path)
+    assert [round(float(alpha), 2) for alpha, *_ in seen] == [0.5, 0.7, 0.8, 0.9, 1.0]
+    assert [attacks == launcher.STRONGEST for _, attacks, *_ in seen] == [False, True] + [False] * 3
+    standard, robust = parts["standard_3"], parts["rt_er_long_3"]
+    for alpha, _, x, logits in seen:
+        expected = (1 - alpha) * mixture.apply(standard, x) + alpha * mixture.apply(robust, x)
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_data_that_is_no_file_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        launcher.parse(["--data", str(tmp_path / "none.npz")])
+    assert "none.npz is no file" in capsys.readouterr().err
+
+
+def _evaluated(run: pathlib.Path, value: float, attacks) -> None:
+    run.mkdir(exist_ok=True)
+    rows = [
+        ROW._replace(attack=attack, robust_accuracy=value, isolated_accuracy=value / 2)
+        for attack in ("clean", *attacks)
+    ]
+    write_results(rows, run)

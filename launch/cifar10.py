@@ -54,6 +54,16 @@ LINES = {
         "RT-ER, β = 6, longer", "rt_er", "rt_er_6", None, ("--training.epochs", "10"), ATTACKS
     ),
     "jtdmoe": Line("JTDMoE", "jtdmoe", "rt_er_6", "standard", (), ()),
+    # Experts that see their own share alone from the start, no copies of one.
+    "apart": Line(
+        "standard, experts apart",
+        "standard",
+        None,
+        None,
+        ("--training.shared-epochs", "0"),
+        ATTACKS,
+    ),
+    "at_apart": Line("PGD-AT, experts apart", "at", "apart", None, (), ATTACKS),
     # What the authors' released code does where it differs from their text.
     "dead_router": Line(
         "RT-ER, β = 6, dead router",

@@ -6,6 +6,9 @@ Runs are evaluated folders RECIPE_SEED, as `ut_interaction.py` and `cifar10.py` 
 attack on the router and one on the experts among their rows. End to end (the 2026 text on video),
 the whole mixture sees what was made for a part; isolated (the 2025 text on images), that part alone
 sees it, and the other the clean input.
+
+No attack on the router alone does more than choose an expert. Where every expert is right on the
+clean input, the isolated form of a top-1 mixture cannot fall: "floor" is the share of such inputs.
 """
 
 import argparse
@@ -13,7 +16,13 @@ import pathlib
 import statistics
 import sys
 
-from jaxmoe.evaluation import Row
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmoe import run as folders
+from jaxmoe.evaluation.metrics import accuracy
+from jaxmoe.experiment import evaluation_loader
 from jaxmoe.reporting import read_results
 from jaxmoe.reporting.results import markdown_table
 from jaxmoe.threat import format_epsilon
@@ -22,7 +31,8 @@ from jaxmoe.threat import format_epsilon
 def main() -> None:
     """Prints the table."""
     options = parse(sys.argv[1:])
-    print(table(options.runs, options.router, options.experts))
+    floors = {run: floor(run) for run in options.runs}
+    print(table(options.runs, options.router, options.experts, floors))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -45,15 +55,44 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def table(runs: list[pathlib.Path], router: str, experts: str) -> str:
+def floor(run: pathlib.Path) -> float | None:
+    """The share of a run's test inputs on which every expert is right; None without a router of 1.
+
+    Results of a dual model at an α of its own stand in a folder that is no run: None too.
+    """
+    if not (run / "config.json").is_file():
+        return None
+    trained = folders.load(run)
+    mixture, config = trained.mixture, trained.experiment
+    if mixture.top_k > 1:
+        return None
+
+    @jax.jit
+    def all_right(clip, label):
+        logits = mixture.experts(trained.params, clip.astype(jnp.float32) / 255)
+        return jnp.min(jax.vmap(accuracy, (0, None))(logits, label), axis=0)
+
+    batches = evaluation_loader(trained.dataset.test, config.data, config.evaluation.batch_size)
+    found = [np.asarray(all_right(b["clip"], b["label"]))[b["valid"]] for b in batches]
+    return float(np.concatenate(found).mean())
+
+
+def table(
+    runs: list[pathlib.Path],
+    router: str,
+    experts: str,
+    floors: dict[pathlib.Path, float | None],
+) -> str:
     """Markdown: a line for each recipe and ε, means over the recipe's runs."""
-    recipes: dict[str, list[dict[tuple[str, float], Row]]] = {}
+    recipes: dict[str, list[pathlib.Path]] = {}
     for run in runs:
-        rows = {(row.attack, row.epsilon): row for row in read_results(run)}
-        recipes.setdefault(run.name.rpartition("_")[0] or run.name, []).append(rows)
-    lines = []
-    for recipe, found in recipes.items():
+        recipes.setdefault(run.name.rpartition("_")[0] or run.name, []).append(run)
+    lines, counts = [], []
+    for recipe, own in recipes.items():
+        found = [{(row.attack, row.epsilon): row for row in read_results(run)} for run in own]
+        counts = counts or [str(rows["clean", 0.0].n) for rows in found]
         clean = _mean([rows["clean", 0.0].robust_accuracy for rows in found])
+        lowest = [floors[run] for run in own if floors[run] is not None]
         epsilons = [epsilon for attack, epsilon in found[0] if attack == router]
         for epsilon in epsilons:
             cells = [
@@ -66,12 +105,12 @@ def table(runs: list[pathlib.Path], router: str, experts: str) -> str:
                 for own, other in (cells[:2], cells[2:])
             ]
             shown = [f"{100 * value:.1f}" for value in (clean, *cells)]
+            shown.insert(4, f"{100 * _mean(lowest):.1f}" if lowest else "")
             radius = format_epsilon(epsilon, found[0][router, epsilon].norm)
             lines.append([recipe, radius, *shown, *weaker])
-    titles = ["%", "ε", "clean", "RA-R", "RA-E", "RA-R isolated", "RA-E isolated"]
+    titles = ["%", "ε", "clean", "RA-R", "RA-E", "RA-R isolated", "its floor", "RA-E isolated"]
     titles += ["weaker end to end", "weaker isolated"]
-    count = " + ".join(str(rows["clean", 0.0].n) for rows in next(iter(recipes.values())))
-    note = f"RA-R: {router}, RA-E: {experts}; means over runs, n = {count}."
+    note = f"RA-R: {router}, RA-E: {experts}; means over runs, n = {' + '.join(counts)}."
     return "\n".join([*markdown_table(titles, lines), "", note])
 
 

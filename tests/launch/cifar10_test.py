@@ -1,26 +1,16 @@
 """The CIFAR-10 launcher: which runs start from which, and the tables' means."""
 
-import dataclasses
 import pathlib
 import types
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 
-from jaxmoe.config import (
-    DataConfig,
-    Experiment,
-    ExpertConfig,
-    MixtureConfig,
-    RouterConfig,
-    RunConfig,
-    TrainingConfig,
-)
+from jaxmoe.config import Experiment
 from jaxmoe.evaluation import Row
-from jaxmoe.experiment import build_mixture, open_dataset
+from jaxmoe.mixture import from_functions
 from jaxmoe.reporting import write_results
-from jaxmoe.run import init_params
 from launch import cifar10 as launcher
 from tests.launch.finished import finish
 
@@ -37,15 +27,6 @@ ROW = Row(
     gradient_evaluations=50,
     seconds=1.0,
     compile_seconds=1.0,
-)
-IMAGES = Experiment(
-    data=DataConfig(
-        name="synthetic_shapes", size=8, train_clips=20, validation_clips=10, test_clips=10
-    ),
-    expert=ExpertConfig(name="resnet", width=4, stage_sizes=(1,)),
-    router=RouterConfig("pooled"),
-    mixture=MixtureConfig(experts=2),
-    training=TrainingConfig(epochs=1, batch_size=8),
 )
 
 
@@ -108,32 +89,40 @@ def test_the_table_has_means_over_the_seeds(tmp_path):
 
 
 def test_a_curve_evaluates_the_dual_model_at_each_missing_alpha(tmp_path, monkeypatch):
-    parts, seen = {}, []
-
     def load(run):
-        params = init_params(dataclasses.replace(IMAGES, run=RunConfig(seed=len(parts))), mixture)
-        parts[run.name] = params
+        keys = jax.random.split(jax.random.key(len(params)), 2)
+        params[run.name] = {
+            "router": jax.random.normal(keys[0], (3, 2)),
+            "experts": jax.random.normal(keys[1], (2, 3, 10)),
+        }
         return types.SimpleNamespace(
-            mixture=mixture, params=params, experiment=IMAGES, dataset=dataset
+            mixture=mixture,
+            params=params[run.name],
+            experiment=Experiment(),
+            dataset=types.SimpleNamespace(test=None),
         )
 
     def evaluate(model, params, batches, *, attacks, journal, **_):
         journal.touch()
-        x = jnp.asarray(next(iter(batches()))["clip"][:2], jnp.float32) / 255
-        seen.append((params["alpha"], attacks, x, model.apply(params, x)))
+        seen.append((params["alpha"], attacks, model.apply(params, x)))
         return types.SimpleNamespace(rows=(), checks=(), notes=())
 
-    dataset = open_dataset(dataclasses.replace(IMAGES.data, cache=str(tmp_path)))
-    mixture = build_mixture(IMAGES, len(dataset.classes))
+    def linear(params, x):
+        return x.mean((1, 2, 3)) @ params
+
+    params, seen, x = {}, [], jax.random.uniform(jax.random.key(9), (4, 1, 2, 2, 3))
+    mixture = from_functions(linear, linear, num_experts=2, top_k=1)
     monkeypatch.setattr(launcher.runs, "load", load)
+    monkeypatch.setattr(launcher, "evaluation_loader", lambda *_: [])
     monkeypatch.setattr(launcher, "evaluate_suite", evaluate)
     _evaluated(launcher.point("dual", 0.6, 3, tmp_path), 0.5, launcher.ATTACKS)
     launcher.curve("dual", 3, tmp_path)
     assert [round(float(alpha), 2) for alpha, *_ in seen] == [0.5, 0.7, 0.8, 0.9, 1.0]
-    assert [attacks == launcher.STRONGEST for _, attacks, *_ in seen] == [False, True] + [False] * 3
-    standard, robust = parts["standard_3"], parts["rt_er_long_3"]
-    for alpha, _, x, logits in seen:
-        expected = (1 - alpha) * mixture.apply(standard, x) + alpha * mixture.apply(robust, x)
+    assert [attacks == launcher.STRONGEST for _, attacks, _ in seen] == [False, True] + [False] * 3
+    standard = mixture.apply(params["standard_3"], x)
+    robust = mixture.apply(params["rt_er_long_3"], x)
+    for alpha, _, logits in seen:
+        expected = (1 - alpha) * standard + alpha * robust
         np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 

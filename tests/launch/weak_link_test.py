@@ -1,8 +1,15 @@
 """The weak-link table: both forms, means over a recipe's runs, who is weaker."""
 
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from jaxmoe.config import Experiment
 from jaxmoe.evaluation import Row
+from jaxmoe.mixture import from_functions
 from jaxmoe.reporting import write_results
 from launch import weak_link as launcher
 
@@ -36,10 +43,38 @@ def test_forms_are_told_apart_and_runs_of_a_recipe_are_averaged(tmp_path):
         write_results(rows, tmp_path / f"rt_er_{seed}")
     runs = [tmp_path / "rt_er_0", tmp_path / "rt_er_1"]
     options = launcher.parse([str(run) for run in runs])
-    text = launcher.table(options.runs, options.router, options.experts)
-    line = "| rt_er | 8/255 | 90.0 | 35.0 | 60.0 | 70.0 | 25.0 | router | experts |"
+    floors = {runs[0]: 0.4, runs[1]: 0.5}
+    text = launcher.table(options.runs, options.router, options.experts, floors)
+    line = "| rt_er | 8/255 | 90.0 | 35.0 | 60.0 | 70.0 | 45.0 | 25.0 | router | experts |"
     assert line in text.splitlines()
     assert "n = 20 + 20" in text
+
+
+def test_the_floor_is_where_every_expert_is_right(tmp_path, monkeypatch):
+    # Expert 0 says the class of the grey level; expert 1 always says 1.
+    def expert(params, x):
+        level = jnp.round(x[:, 0, 0, 0, 0] * 255).astype(jnp.int32)
+        return jax.nn.one_hot(jnp.where(params == 1, 1, level), 3)
+
+    mixture = from_functions(
+        lambda params, x: x[:, 0, 0, 0, :2] * params, expert, num_experts=2, top_k=1
+    )
+    params = {"router": jnp.ones(2), "experts": jnp.arange(2)}
+    clip = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1, 1).repeat(3, axis=-1)
+    batch = {"clip": clip, "label": np.array([0, 1, 2, 1]), "valid": np.arange(4) < 3}
+    trained = types.SimpleNamespace(
+        mixture=mixture,
+        params=params,
+        experiment=Experiment(),
+        dataset=types.SimpleNamespace(test=None),
+    )
+    monkeypatch.setattr(launcher.folders, "load", lambda run: trained)
+    monkeypatch.setattr(launcher, "evaluation_loader", lambda *_: [batch])
+    assert launcher.floor(tmp_path) is None  # no run
+    (tmp_path / "config.json").touch()
+    assert launcher.floor(tmp_path) == pytest.approx(1 / 3)
+    trained.mixture = mixture._replace(top_k=2)
+    assert launcher.floor(tmp_path) is None
 
 
 def test_runs_without_the_attacks_are_refused(tmp_path, capsys):

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxmoe.attacks import AttackSettings
 from jaxmoe.mixture import from_gate
 from jaxmoe.models import ClasswiseGate, Conv, SimpleGate
 from jaxmoe.threat import ThreatModel
@@ -82,4 +83,24 @@ def test_a_head_moves_where_router_and_experts_do():
     )
     state, _ = jax.jit(step)(init_state(params, optimizer), batch(), jax.random.key(0))
     for part in ("router", "experts", "head"):
+        assert not same(state.params[part], params[part])
+
+
+@pytest.mark.parametrize("recipe", ["rt_er", "j_tlat"])
+def test_recipes_that_choose_experts_train_a_classwise_gate(recipe):
+    mixture = from_gate(ClasswiseGate(EXPERTS, CLASSES, 5), Expert(), num_experts=EXPERTS)
+    params = mixture.init(jax.random.key(0), jnp.zeros((1, 4, 6, 3)))
+    optimizer = adamw(1e-2, 1.0)
+    step = make_train_step(
+        mixture,
+        RECIPES[recipe],
+        RecipeOptions(AttackSettings(steps=2)),
+        ThreatModel("linf", 0.1),
+        optimizer,
+        optax.constant_schedule(2e-2),
+        optax.constant_schedule(0.1),
+    )
+    state, metrics = jax.jit(step)(init_state(params, optimizer), batch(), jax.random.key(0))
+    assert all(np.isfinite(value) for value in metrics.values())
+    for part in ("router", "experts"):
         assert not same(state.params[part], params[part])

@@ -6,7 +6,7 @@ import pytest
 
 from jaxmoe.evaluation import TransferRow
 from launch import camvid as launcher
-from tests.launch.finished import finish
+from tests.launch.fakes import finish
 
 
 @pytest.fixture

@@ -8,26 +8,10 @@ import numpy as np
 import pytest
 
 from jaxmoe.config import Experiment
-from jaxmoe.evaluation import Row
 from jaxmoe.mixture import from_functions
 from jaxmoe.reporting import write_results
 from launch import cifar10 as launcher
-from tests.launch.finished import finish
-
-ROW = Row(
-    attack="clean",
-    epsilon=8 / 255,
-    norm="linf",
-    robust_accuracy=0.5,
-    accuracy_under_attack=0.5,
-    n=1017,
-    seed=0,
-    steps=50,
-    restarts=1,
-    gradient_evaluations=50,
-    seconds=1.0,
-    compile_seconds=1.0,
-)
+from tests.launch.fakes import finish, row
 
 
 @pytest.fixture
@@ -83,7 +67,7 @@ def test_the_table_has_means_over_the_seeds(tmp_path):
     assert cells["JTDMoE, α = 0.7"][0].strip() == "70.0 ± 0.0"
     assert cells["JTDMoE, α = 0.7"][6].strip() == "70.0 ± 0.0"
     assert cells["JTDMoE, α = 0.9"][6].strip() == ""
-    assert "n = 1017, seeds 0, 1" in lines[-1]
+    assert "n = 20, seeds 0, 1" in lines[-1]
     assert "ε = 8/255, linf, 50 steps" in lines[-1]
     assert "(JTDMoE 1.5)" in lines[-1]
 
@@ -134,8 +118,5 @@ def test_data_that_is_no_file_is_refused(tmp_path, capsys):
 
 def _evaluated(run: pathlib.Path, value: float, attacks) -> None:
     run.mkdir(exist_ok=True)
-    rows = [
-        ROW._replace(attack=attack, robust_accuracy=value, isolated_accuracy=value / 2)
-        for attack in ("clean", *attacks)
-    ]
+    rows = [row(name, 8 / 255, value, value / 2) for name in ("clean", *attacks)]
     write_results(rows, run)

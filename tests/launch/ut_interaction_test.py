@@ -7,7 +7,7 @@ import json
 import pytest
 
 from launch import ut_interaction as launcher
-from tests.launch.finished import finish
+from tests.launch.fakes import finish
 
 
 def test_folds_part_the_sequences(tmp_path):

@@ -8,28 +8,10 @@ import numpy as np
 import pytest
 
 from jaxmoe.config import Experiment
-from jaxmoe.evaluation import Row
 from jaxmoe.mixture import from_functions
 from jaxmoe.reporting import write_results
 from launch import weak_link as launcher
-
-
-def row(attack, epsilon, accuracy, isolated=None):
-    return Row(
-        attack=attack,
-        epsilon=epsilon,
-        norm="linf",
-        robust_accuracy=accuracy,
-        accuracy_under_attack=accuracy,
-        n=20,
-        seed=0,
-        steps=10,
-        restarts=1,
-        gradient_evaluations=10,
-        seconds=1.0,
-        compile_seconds=1.0,
-        isolated_accuracy=isolated,
-    )
+from tests.launch.fakes import row
 
 
 def test_forms_are_told_apart_and_runs_of_a_recipe_are_averaged(tmp_path):

@@ -24,7 +24,6 @@ from jaxmoe.mixture import component
 from jaxmoe.reporting import write_transfer
 from jaxmoe.reporting.progress import make_progress
 from jaxmoe.reporting.results import markdown_table
-from jaxmoe.run_folder import is_finished
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs" / "segmentation"
 ARCHITECTURES = {"deeplab": "DeepLabv3+", "frrn": "FRRN-A"}
@@ -72,7 +71,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def train(name: str, options: argparse.Namespace) -> None:
-    """The experts and the gates of an architecture, those that were not trained to their end."""
+    """The experts and the gates of an architecture."""
     experts = [options.runs / f"{name}_expert{number}" for number in range(len(SUBSETS))]
     for expert, subset in zip(experts, SUBSETS, strict=True):
         run(f"{name}_expert", expert, options, "--data.subset", subset)
@@ -88,9 +87,7 @@ def folder_of(name: str, gate: str, options: argparse.Namespace) -> pathlib.Path
 
 
 def run(config: str, folder: pathlib.Path, options: argparse.Namespace, *overrides: str) -> None:
-    """`jaxmoe train` of one run, if it was not trained to its end."""
-    if is_finished(folder):
-        return
+    """`jaxmoe train` of one run, which resumes it, or refuses a folder of another config."""
     command = [sys.executable, "-m", "jaxmoe", "train", str(CONFIGS / f"camvid_{config}.py")]
     command += ["--data.directory", options.data, "--run.directory", str(folder), *overrides]
     code = subprocess.run(command, check=False).returncode

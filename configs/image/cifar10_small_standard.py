@@ -38,7 +38,12 @@ _STANDARD = Experiment(
         batch_size=64,
     ),
     evaluation=EvaluationConfig(
-        attacks=("pgd", "pgd-r", "pgd-e"), epsilons=(8 / 255,), steps=50, batch_size=128
+        attacks=("pgd", "pgd-r", "pgd-e"),
+        epsilons=(8 / 255,),
+        steps=50,
+        batch_size=128,
+        # The others start from it, and recipes of fewer epochs would have fewer to choose from.
+        checkpoint="latest",
     ),
     run=RunConfig(directory="runs/cifar10_small_standard"),
 )

@@ -6,7 +6,6 @@ import pytest
 
 from jaxmoe.evaluation import TransferRow
 from launch import camvid as launcher
-from tests.launch.fakes import finish
 
 
 @pytest.fixture
@@ -32,12 +31,6 @@ def test_gates_start_from_two_experts_of_two_parts(options, monkeypatch):
         place = command.index("--training.initialize-experts-from")
         assert command[place + 1 : place + 3] == experts
     assert len({tuple(command[-3:]) for command in commands[2:]}) == 4
-
-
-def test_what_is_trained_is_not_trained_again(options, monkeypatch):
-    monkeypatch.setattr(launcher.subprocess, "run", lambda *_, **__: pytest.fail("trained again"))
-    finish(options.runs / "frrn_expert0", 60.0)
-    launcher.run("frrn_expert", options.runs / "frrn_expert0", options)
 
 
 def rows():

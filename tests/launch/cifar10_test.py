@@ -38,10 +38,13 @@ def test_runs_start_from_those_before_them(options, tmp_path, monkeypatch):
     assert field not in at
 
 
-def test_what_is_trained_is_not_trained_again(options, tmp_path, monkeypatch):
-    monkeypatch.setattr(launcher, "jaxmoe", lambda *_: pytest.fail("trained again"))
-    finish(tmp_path / "standard_4", 60.0)
-    launcher.train(launcher.LINES["standard"], 4, tmp_path / "standard_4", options)
+def test_an_evaluation_under_other_attacks_is_done_again(tmp_path):
+    run = tmp_path / "at_0"
+    _evaluated(run, 0.5, launcher.ATTACKS)
+    assert not launcher.evaluated(run, launcher.ATTACKS)  # it was stopped before its last file
+    (run / "evaluation.json").touch()
+    assert launcher.evaluated(run, launcher.ATTACKS)
+    assert not launcher.evaluated(run, launcher.STRONGEST)
 
 
 def test_the_table_has_means_over_the_seeds(tmp_path):
@@ -59,8 +62,8 @@ def test_the_table_has_means_over_the_seeds(tmp_path):
     lines = launcher.table(tmp_path, [0, 1]).splitlines()
     cells = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in lines[:-2]}
     standard = [cell.strip() for cell in cells["standard"]]
-    assert standard == ["49.0 ± 1.0"] * 3 + ["24.5 ± 0.5", "49.0 ± 1.0", "24.5 ± 0.5"] + [
-        "49.0 ± 1.0",
+    assert standard == ["49.0 ± 1.4"] * 3 + ["24.5 ± 0.7", "49.0 ± 1.4", "24.5 ± 0.7"] + [
+        "49.0 ± 1.4",
         "1.5",
     ]
     assert cells["RT-ER, β = 6, longer"][6].strip() == ""  # it has not seen AutoAttack

@@ -324,12 +324,16 @@ def _check_dual(e: Experiment) -> None:
     _check(alpha is None or 0 <= alpha <= 1, "mixture.alpha", alpha, "a number from 0 to 1")
     if recipe == "jtdmoe":
         _check(alpha is not None, "mixture.alpha", None, "from 0 to 1: jtdmoe trains a dual model")
+        noise = e.mixture.router_noise
+        _check(noise == 0, "mixture.router_noise", noise, "0: jtdmoe's two levels take none")
     elif recipe == "rt_er":
         experts = e.mixture.experts
         _check(experts > 1, "mixture.experts", experts, "at least 2: rt_er has a second choice")
     source = e.training.initialize_standard_from
     field = "training.initialize_standard_from"
     _check(source is None or alpha is not None, field, source, "a dual model, mixture.alpha")
+    trained = alpha is None or source is not None
+    _check(trained, field, None, "a run: clean stages train a dual model's robust mixture alone")
 
 
 _AT_LEAST_ONE = {

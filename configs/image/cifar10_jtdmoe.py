@@ -1,8 +1,9 @@
 """JTDMoE in the setting of arXiv 2502.06832, α = 0.7; see `cifar10_standard`.
 
-jaxmoe train configs/image/cifar10_jtdmoe.py \\
-    --training.initialize-from runs/cifar10_rt_er \\
-    --training.initialize-standard-from runs/cifar10_standard
+jaxmoe train configs/image/cifar10_jtdmoe.py
+
+It starts from the runs of `cifar10_rt_er` and `cifar10_standard`, where these leave them or where
+`--training.initialize-from` and `--training.initialize-standard-from` say.
 """
 
 import dataclasses
@@ -13,6 +14,11 @@ from jaxmoe.config import Experiment
 
 
 def config() -> Experiment:
-    experiment = adversarial("jtdmoe", beta=6.0)
+    experiment = adversarial(
+        "jtdmoe",
+        beta=6.0,
+        initialize_from="runs/cifar10_rt_er",
+        initialize_standard_from="runs/cifar10_standard",
+    )
     mixture = dataclasses.replace(experiment.mixture, alpha=0.7)
     return dataclasses.replace(experiment, mixture=mixture)

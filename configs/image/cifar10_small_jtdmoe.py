@@ -1,9 +1,9 @@
 """JTDMoE of a dual model of two mixtures of `cifar10_small_standard` at ε = 8/255.
 
-jaxmoe train configs/image/cifar10_small_jtdmoe.py --data.directory FILE.npz \\
-    --training.initialize-from ROBUST_RUN --training.initialize-standard-from STANDARD_RUN
+jaxmoe train configs/image/cifar10_small_jtdmoe.py --data.directory FILE.npz
 
-ROBUST_RUN is of `cifar10_small_rt_er`, STANDARD_RUN of `cifar10_small_standard`.
+It starts from the runs of `cifar10_small_rt_er` and `cifar10_small_standard`, where these leave
+them or where `--training.initialize-from` and `--training.initialize-standard-from` say.
 """
 
 import dataclasses
@@ -14,6 +14,12 @@ from jaxmoe.config import Experiment
 
 
 def config() -> Experiment:
-    experiment = adversarial("jtdmoe", epochs=4, beta=6.0)
+    experiment = adversarial(
+        "jtdmoe",
+        epochs=4,
+        beta=6.0,
+        initialize_from="runs/cifar10_small_rt_er",
+        initialize_standard_from="runs/cifar10_small_standard",
+    )
     mixture = dataclasses.replace(experiment.mixture, alpha=0.7)
     return dataclasses.replace(experiment, mixture=mixture)

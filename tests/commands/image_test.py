@@ -70,6 +70,14 @@ def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
     [
         ("--training.recipe jtdmoe", "mixture.alpha: None is not accepted; expected from 0 to 1"),
         ("--mixture.alpha 1.5", "mixture.alpha: 1.5 is not accepted"),
+        (
+            "--mixture.alpha 0.7",
+            "training.initialize_standard_from: None is not accepted; expected a run",
+        ),
+        (
+            "--training.recipe jtdmoe --mixture.alpha 0.7 --mixture.router-noise 0.1",
+            "mixture.router_noise: 0.1 is not accepted; expected 0",
+        ),
         ("--training.recipe rt_er --mixture.experts 1", "mixture.experts: 1 is not accepted"),
         (
             "--expert.name vit --expert.patch 3",

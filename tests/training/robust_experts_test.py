@@ -112,6 +112,15 @@ def test_jtdmoes_lower_level_equals_its_formula(dual, dual_params, clips, expert
     compare(fast, mean(slow, x, x_adv, own, y), dual_params)
 
 
+def test_each_experts_perturbation_has_a_start_of_its_own(dual, dual_params, clips):
+    x, _, y = clips
+    lower, _ = RECIPES["jtdmoe"](dual, THREAT, OPTIONS)
+    same_experts = jax.tree.map(lambda p: jnp.repeat(p[:1], EXPERTS, 0), dual_params["experts"])
+    keys = example_keys(jax.random.key(0), jnp.arange(4))
+    found = jax.jit(lower.attack)(keys, {**dual_params, "experts": same_experts}, x, y, None)
+    assert not np.allclose(found.x_experts[0], found.x_experts[1])
+
+
 def test_jtdmoes_upper_level_equals_its_formula(dual, dual_params, clips):
     x, _, y = clips
     _, upper = RECIPES["jtdmoe"](dual, THREAT, OPTIONS)
@@ -125,7 +134,10 @@ def test_jtdmoes_upper_level_equals_its_formula(dual, dual_params, clips):
 
 @pytest.mark.parametrize(
     ("upper", "moves", "kept"),
-    [("both", ("router", "experts", "standard"), ()), ("standard", ("standard",), ("router",))],
+    [
+        ("both", ("router", "experts", "standard"), ()),
+        ("standard", ("standard",), ("router", "experts")),
+    ],
 )
 def test_jtdmoe_moves_what_it_says(dual, dual_params, upper, moves, kept):
     options = OPTIONS._replace(upper_moves=upper)

@@ -70,7 +70,8 @@ def jtdmoe(dual: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[
         def attack_expert(expert):
             index = jnp.full((x.shape[0], 1), expert)
             routing = Routing(index, jnp.ones(index.shape, x.dtype))
-            result = _attack_experts(robust, threat, options, keys[1], params, x, y, routing)
+            own = jax.vmap(jax.random.fold_in, (0, None))(keys[1], expert)
+            result = _attack_experts(robust, threat, options, own, params, x, y, routing)
             return result.x_adv, jnp.all(result.finite)
 
         x_experts, finite = jax.lax.map(attack_expert, experts)

@@ -2,7 +2,9 @@
 
 They hold for what they say and nothing else: `mixture_radius` for the dense mixture of the
 experts' *probabilities*, `dual_radius` for a dual model of probabilities, `top_1_radius` for hard
-top-1 routing. All constants must be sound (`lipschitz_bounds`), in the norm of the radius.
+top-1 routing. All constants must be sound (`lipschitz_bounds`), in the norm of the radius. Where a
+constant is not finite nothing is known, and the radius is 0; outputs that are not finite have no
+radius: NaN.
 
 Reference: ICML 2025, "Optimizing Robustness and Accuracy in Mixture of Experts: A Dual-Model
 Approach" (https://arxiv.org/abs/2502.06832), theorems on the mixture and on the dual model.
@@ -22,7 +24,7 @@ class Certificate(NamedTuple):
     """A prediction, and how far it holds."""
 
     prediction: Int[Array, " batch"]
-    radius: Float[Array, " batch"]  # ≥ 0; no input strictly nearer is predicted otherwise
+    radius: Float[Array, " batch"]  # ≥ 0, or NaN; no input strictly nearer is predicted otherwise
 
 
 def mixture_radius(
@@ -46,8 +48,7 @@ def mixture_radius(
     _, prediction, margins, slopes = _probability_margins(
         router_logits, expert_logits, router_bounds, expert_bounds
     )
-    radii = jnp.where(slopes > 0, margins / slopes, jnp.inf)
-    return Certificate(prediction, _least(radii, prediction))
+    return Certificate(prediction, _least(_lasting(margins, slopes), prediction))
 
 
 def dual_radius(
@@ -74,9 +75,11 @@ def dual_radius(
     mixed, robust, margins, slopes = _probability_margins(
         router_logits, expert_logits, router_bounds, expert_bounds
     )
-    radii = (alpha * margins + alpha - 1) / jnp.maximum(alpha * slopes, 1e-30)
-    prediction = jnp.argmax((1 - alpha) * standard + alpha * mixed, axis=-1)
-    return Certificate(prediction, jnp.maximum(_least(radii, robust), 0.0))
+    left = jnp.maximum(alpha * margins + alpha - 1, 0.0)
+    radii = jnp.where(left == 0, 0.0, _lasting(left, alpha * slopes))
+    chances = (1 - alpha) * standard + alpha * mixed
+    radius = jnp.where(jnp.isfinite(jnp.sum(chances, axis=-1)), _least(radii, robust), jnp.nan)
+    return Certificate(jnp.argmax(chances, axis=-1), radius)
 
 
 def top_1_radius(
@@ -132,10 +135,18 @@ def _probability_margins(router_logits, expert_logits, router_bounds, expert_bou
 
 def _one_logit_radius(logits, bounds):
     prediction = jnp.argmax(logits)
-    margins = logits[prediction] - logits
-    # Two logits that never part have no way to cross.
-    radii = jnp.where(bounds[prediction] > 0, margins / bounds[prediction], jnp.inf)
-    return prediction, jnp.min(radii.at[prediction].set(jnp.inf))
+    radii = _lasting(logits[prediction] - logits, bounds[prediction])
+    others = jnp.arange(len(logits)) != prediction
+    radius = jnp.min(radii, initial=jnp.inf, where=others)
+    return prediction, jnp.where(jnp.all(jnp.isfinite(logits)), radius, jnp.nan)
+
+
+def _lasting(margins, slopes):
+    """How far margins last that fall by at most `slopes` per unit of distance."""
+    known = jnp.where(jnp.isfinite(slopes), margins / slopes, 0.0)
+    # Two outputs that never part have no way to cross.
+    radii = jnp.where(slopes == 0, jnp.inf, known)
+    return jnp.where(jnp.isfinite(margins), radii, jnp.nan)
 
 
 def _least(radii, prediction):

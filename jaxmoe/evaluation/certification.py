@@ -19,7 +19,7 @@ from jaxmoe.evaluation.certificates import (
     mixture_radius,
     top_1_radius,
 )
-from jaxmoe.evaluation.guards import check_batch
+from jaxmoe.evaluation.guards import NonFiniteError, check_batch
 from jaxmoe.evaluation.lipschitz_bounds import Differences
 from jaxmoe.evaluation.scoring import to_pixels
 from jaxmoe.evaluation.smoothing import (
@@ -46,6 +46,7 @@ class CertifiedCurve(NamedTuple):
     median_radius: float  # of the examples that are predicted as labelled; 0 without any
     abstained: float  # share of the examples without a prediction
     n: int
+    settings: dict[str, float]  # of smoothing, and the seed of its noise
 
 
 class Certifiable(NamedTuple):
@@ -77,7 +78,7 @@ def certifiable(
     Raises:
       ValueError: 1 < top_k < M, for which there is no certificate.
     """
-    bounds = jnp.asarray(router_bounds, jnp.float32), jnp.asarray(expert_bounds, jnp.float32)
+    bounds = _rounded_up(router_bounds), _rounded_up(expert_bounds)
     experts = mixture.num_experts
 
     def parts(params, x):
@@ -146,13 +147,16 @@ def lipschitz_curve(
       radii: in pixel units.
       norm: "linf" or "l2".
       progress: called after each batch.
+
+    Raises:
+      NonFiniteError: an output of the mixture was not finite.
     """
     certify = jax.jit(lambda params, clip: subject.certify(params, to_pixels(clip)))
 
     def of_batch(batch):
         return jax.device_get(certify(params, batch["clip"]))
 
-    return _curve("lipschitz", subject.words, of_batch, batches, radii, norm, progress)
+    return _curve("lipschitz", subject.words, of_batch, batches, radii, norm, {}, progress)
 
 
 def smoothing_curve(
@@ -195,7 +199,8 @@ def smoothing_curve(
         return Certificate(*smoothed_radius(*found, smoothing))
 
     words = f"the hard mixture under noise of σ = {smoothing.sigma:g}, by majority"
-    return _curve("smoothing", words, of_batch, batches, radii, "l2", progress)
+    settings = {**smoothing._asdict(), "seed": seed}
+    return _curve("smoothing", words, of_batch, batches, radii, "l2", settings, progress)
 
 
 def _curve(
@@ -205,6 +210,7 @@ def _curve(
     batches: Batches,
     radii: Sequence[float],
     norm: str,
+    settings: dict[str, float],
     progress: Callable[[], None],
 ) -> CertifiedCurve:
     predictions, found, labels = [], [], []
@@ -214,6 +220,8 @@ def _curve(
         certificate = of_batch(batch)
         predictions.append(np.asarray(certificate.prediction)[valid])
         found.append(np.asarray(certificate.radius)[valid])
+        if np.isnan(found[-1]).any():
+            raise NonFiniteError(f"{method}: an output of {words} is not finite")
         labels.append(np.asarray(batch["label"])[valid])
         progress()
     if not labels or not sum(map(len, labels)):
@@ -231,4 +239,13 @@ def _curve(
         float(np.median(certificate.radius[right])) if right.any() else 0.0,
         float(np.mean(certificate.prediction == ABSTAINED)),
         len(label),
+        settings,
     )
+
+
+def _rounded_up(bounds: Float[np.ndarray, "..."]) -> Array:
+    """In float32, none below what it was."""
+    bounds = np.asarray(bounds, np.float64)
+    with np.errstate(over="ignore"):
+        above = np.nextafter(bounds.astype(np.float32), np.float32(np.inf))
+    return jnp.asarray(np.where(bounds == 0, np.float32(0), above))

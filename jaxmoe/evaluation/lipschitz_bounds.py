@@ -58,7 +58,8 @@ def logit_difference_bounds(
     if type(module) not in rules:
         raise ValueError(
             f"certificate: {type(module).__name__} has no Lipschitz bound; expected one of "
-            f"{', '.join(rule.__name__ for rule in (LinearRouter, *rules))}"
+            f"{', '.join(rule.__name__ for rule in (LinearRouter, *rules))} (--method smoothing "
+            "takes any)"
         )
     leaves = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     constant = rules[type(module)](module, leaves, shape, norm)

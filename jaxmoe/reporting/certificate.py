@@ -4,8 +4,9 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TextIO
 
 from jaxmoe.evaluation.certification import CertifiedCurve
 from jaxmoe.reporting.figures import new_figure
@@ -21,6 +22,7 @@ def write_curves(
     attacked: Sequence[Sequence[float]],
     steps: int,
     folder: str | os.PathLike,
+    details: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[pathlib.Path]:
     """Writes `certificate.json`, `certificate.md` and `certificate.png` into `folder`.
 
@@ -29,20 +31,23 @@ def write_curves(
       attacked: of each, accuracy 0–1 under PGD at its radii.
       steps: of PGD.
       folder: where to.
+      details: what else the figures depend on, for the records.
 
     Returns:
       The files' paths.
     """
     folder = pathlib.Path(folder)
     records = [
-        {**curve._asdict(), "accuracy_under_pgd": list(under), "pgd_steps": steps}
+        {**curve._asdict(), "accuracy_under_pgd": list(under), "pgd_steps": steps, **details}
         for curve, under in zip(curves, attacked, strict=True)
     ]
     write_text(folder / JSON, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
     lines = []
     for curve, under in zip(curves, attacked, strict=True):
         lines += [f"{_title(curve)}.", ""]
-        lines += [*markdown_table(_titles(steps), _rows(curve, under)), ""]
+        lines += [*markdown_table(_titles(curve, steps), _rows(curve, under)), ""]
+    if details:
+        lines += [", ".join(f"{name} {value}" for name, value in details.items()) + ".", ""]
     write_text(folder / MARKDOWN, "\n".join(lines))
     return [folder / JSON, folder / MARKDOWN, _plot(curves, attacked, steps, folder / PNG)]
 
@@ -55,19 +60,27 @@ def print_curves(
 ) -> None:
     """Prints a table for each method; arguments as in `write_curves`."""
     for curve, under in zip(curves, attacked, strict=True):
-        print_table(_title(curve), _titles(steps), _rows(curve, under), file or sys.stdout)
+        print_table(_title(curve), _titles(curve, steps), _rows(curve, under), file or sys.stdout)
 
 
 def _title(curve: CertifiedCurve) -> str:
     abstained = f", {curve.abstained:.1%} without a prediction" if curve.abstained else ""
+    if curve.settings:
+        abstained += f", {curve.settings['samples']} samples, may fail with probability "
+        abstained += f"{curve.settings['failure']:g}"
     return (
         f"{curve.method}: {curve.classifier}; {curve.norm}, n = {curve.n}, median radius "
         f"{curve.median_radius:.3g}{abstained}"
     )
 
 
-def _titles(steps: int) -> list[str]:
-    return ["radius", "certified %", f"PGD-{steps} %"]
+def _titles(curve: CertifiedCurve, steps: int) -> list[str]:
+    return ["radius", "certified %", f"{_attack(curve, steps)} %"]
+
+
+def _attack(curve: CertifiedCurve, steps: int) -> str:
+    """PGD sees the classifier that is certified, but for the noise of smoothing."""
+    return f"PGD-{steps}" + (" without noise" if curve.method == "smoothing" else "")
 
 
 def _rows(curve: CertifiedCurve, under: Sequence[float]) -> list[list[str]]:
@@ -91,7 +104,7 @@ def _plot(
         grey_levels = curve.norm == "linf"
         radii = [radius * (255 if grey_levels else 1) for radius in curve.radii]
         certified = [100 * accuracy for accuracy in curve.certified_accuracy]
-        axes.plot(radii, [100 * accuracy for accuracy in under], "o--", label=f"under PGD-{steps}")
+        axes.plot(radii, [100 * accuracy for accuracy in under], "o--", label=_attack(curve, steps))
         axes.plot(radii, certified, "o-", label=f"certified by {curve.method}")
         axes.fill_between(radii, 0, certified, alpha=0.15, color="C1")
         axes.set_xlabel(f"radius, {'grey levels of 255' if grey_levels else 'ℓ2, pixel units'}")

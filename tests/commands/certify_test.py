@@ -1,10 +1,16 @@
 """`jaxmoe certify`: its files hold what it proved, and bad input is one line."""
 
+import itertools
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmoe.evaluation.lipschitz_bounds import logit_difference_bounds
+from jaxmoe.experiment import build_modules, evaluation_loader
+from jaxmoe.run import load
 from tests.commands.tiny import refused, run
 
 
@@ -27,6 +33,31 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys):
     assert smoothing["certified_accuracy"][2] == 0
     assert smoothing["median_radius"] < 0.2501
     assert "hard top-1 mixture" in printed
+    assert "PGD-3 without noise %" in printed
+    assert smoothing["settings"]["samples"] == 40
+    assert (lipschitz["seed"], lipschitz["checkpoint"]) == (0, "latest")
+    assert "checkpoint latest" in (trained / "certificate.md").read_text()
+
+    found = load(trained)
+    router, expert = build_modules(found.experiment, 10)
+    route, params = found.mixture.route, found.params
+    radii = []
+    for batch in itertools.islice(
+        evaluation_loader(found.dataset.test, found.experiment.data, 1), 6
+    ):
+        x = jnp.asarray(batch["clip"], jnp.float32) / 255
+        logits = route(params, x)[0]
+        first, second = jnp.argsort(-logits)[:2]
+        own = jax.tree.map(lambda leaf, first=first: leaf[first], params["experts"])
+        z = expert.apply(own, x)[0]
+        of_router = logit_difference_bounds(router, params["router"], x.shape[1:], "l2")
+        of_expert = logit_difference_bounds(expert, own, x.shape[1:], "l2")
+        margins = [(z.max() - z[j]) / of_expert[z.argmax(), j] for j in range(10) if z[j] < z.max()]
+        stable = (logits[first] - logits[second]) / of_router[first, second]  # of two experts
+        if z.argmax() == batch["label"][0]:
+            radii.append(min(stable, *margins))
+    assert len(radii) == 6 * lipschitz["certified_accuracy"][0] > 0
+    assert lipschitz["median_radius"] == pytest.approx(float(np.median(radii)), rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -196,3 +196,45 @@ def test_certified_accuracy_counts_what_is_right_and_far_enough():
     certificate = Certificate(np.array([0, 1, 1, 0]), np.array([0.5, 0.0, 0.2, 9.0]))
     found = certified_accuracy(certificate, np.array([0, 1, 1, 1]), np.array([0.0, 0.2, 0.4]))
     np.testing.assert_allclose(found, [0.75, 0.25, 0.25])
+
+
+def test_what_is_not_known_is_not_certified():
+    logits, outputs = jnp.asarray([[200.0, 0.0]]), jnp.asarray([[[9.0, 0.0]], [[0.0, 9.0]]])
+    apart = jnp.ones((2, 2)) - jnp.eye(2)
+    infinite = jnp.stack([apart, jnp.full((2, 2), jnp.inf)])
+    # The second expert's weight is 0 in float32: 0 · inf says nothing.
+    assert mixture_radius(logits, outputs, apart, infinite).radius == 0
+    assert dual_radius(0.9, outputs[0], logits, outputs, apart, infinite).radius == 0
+    for bad in (jnp.inf, jnp.nan):
+        assert logit_radius(outputs[0], jnp.full((2, 2), bad)).radius == 0
+        assert top_1_radius(logits, outputs, jnp.full((2, 2), bad), infinite).radius == 0
+        assert mixture_radius(logits, outputs, bad * apart, infinite).radius == 0
+
+
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf, -jnp.inf])
+def test_outputs_that_are_not_finite_have_no_radius(value):
+    logits, outputs = jnp.zeros((2, 2)), jnp.asarray([[[9.0, 0.0]] * 2, [[0.0, 9.0]] * 2])
+    apart = jnp.ones((2, 2)) - jnp.eye(2)
+    bounds = jnp.stack([apart, apart])
+    broken = outputs.at[0, 1, 1].set(value)
+    found = [top_1_radius(logits, broken, apart, bounds), logit_radius(broken[0], apart)]
+    if value != -jnp.inf:  # whose probability is 0
+        found += [
+            mixture_radius(logits, broken, apart, bounds),
+            dual_radius(0.9, outputs[0], logits, broken, apart, bounds),
+        ]
+    for certificate in found:
+        assert np.isfinite(certificate.radius[0])
+        assert np.isnan(certificate.radius[1])
+
+
+def test_networks_that_never_change_hold_everywhere():
+    logits, outputs = jnp.zeros((1, 2)), jnp.asarray([[[1.0, 0.0]], [[3.0, 0.0]]])
+    still = jnp.zeros((2, 2))
+    assert mixture_radius(logits, outputs, still, jnp.stack([still] * 2)).radius == jnp.inf
+    assert top_1_radius(logits, outputs, still, jnp.stack([still] * 2)).radius == jnp.inf
+    # F_S may outvote F_R: nothing holds, however still F_R is.
+    standard = jnp.asarray([[0.0, 1.0]])
+    bounds = jnp.stack([still] * 2)
+    assert dual_radius(0.5, standard, logits, outputs, still, bounds).radius == 0
+    assert dual_radius(0.99, standard, logits, outputs, still, bounds).radius == jnp.inf

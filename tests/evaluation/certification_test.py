@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.evaluation.certification import certifiable, lipschitz_curve, smoothing_curve
+from jaxmoe.evaluation.certification import (
+    _rounded_up,
+    certifiable,
+    lipschitz_curve,
+    smoothing_curve,
+)
+from jaxmoe.evaluation.guards import NonFiniteError
 from jaxmoe.evaluation.lipschitz_bounds import logit_difference_bounds
 from jaxmoe.evaluation.smoothing import Smoothing
 from jaxmoe.mixture import dual_mixture, from_modules, with_alpha
@@ -59,6 +65,18 @@ def test_the_curve_counts_each_valid_example_at_its_own_radius(params, batches):
     assert expected[0] == (N - 6) / (N - 2)
     assert 0 < expected[2] < expected[1] < expected[0]
     np.testing.assert_allclose(curve.median_radius, np.median(certificate.radius[right]))
+
+
+def test_constants_are_rounded_up_and_outputs_that_are_not_finite_stop(params, batches):
+    third = np.full((EXPERTS, EXPERTS), 1 / 3) * (1 - np.eye(EXPERTS))
+    rounded = np.asarray(_rounded_up(third), np.float64)
+    assert np.all((rounded > third) == (third > 0))
+    assert np.all(rounded <= third * (1 + 1e-6))
+    assert _rounded_up(np.asarray([1e60])) == np.inf
+    subject = certifiable(mixture_of(1), *bounds_of(params))
+    broken = {**params, "router": jax.tree.map(lambda leaf: leaf * jnp.nan, params["router"])}
+    with pytest.raises(NonFiniteError, match="an output of the hard top-1 mixture"):
+        lipschitz_curve(subject, broken, batches, [0.0], "l2")
 
 
 def test_what_is_certified_is_what_is_attacked(params, batches):

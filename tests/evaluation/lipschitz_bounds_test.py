@@ -109,6 +109,80 @@ def test_a_bound_is_above_every_slope_that_is_found(module, shape, norm):
         np.testing.assert_array_equal(found, found.T)
 
 
+def head_differences(params, norm):
+    rows = np.asarray(params["params"]["head"]["kernel"], np.float64).T
+    difference = rows[:, None] - rows[None]
+    return np.linalg.norm(difference, 1 if norm == "linf" else 2, axis=-1)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("normalization", ["frozen_batch", "group"])
+@pytest.mark.parametrize("stem", ["small", "large"])
+def test_a_resnets_bound_is_the_product_of_its_layers(stem, normalization, norm):
+    module = ResNet(
+        3, width=4, stage_sizes=(1, 2), stem=stem, norm=normalization, std=(0.5, 0.2, 0.4)
+    )
+    params = random_params(module, (16, 16, 3))
+    if normalization == "frozen_batch":
+        statistics = jax.tree.map(lambda leaf: jnp.abs(leaf) + 0.1, params["batch_stats"])
+        params = {**params, "batch_stats": statistics}
+    weights = jax.tree.map(np.asarray, params["params"])
+
+    def steepness(group, name, *path):
+        scale, statistics = weights, params.get("batch_stats", {})
+        for part in (*path, name):
+            scale, statistics = scale[part], statistics.get(part, {})
+        if normalization == "group":
+            return group_norm_bound(scale, group, 1e-5, norm)
+        return np.max(np.abs(scale["scale"]) / np.sqrt(statistics["var"] + 1e-5))
+
+    # Resolutions behind the stem, the first and the second stage; groups have one channel of 4 or
+    # 8, so that a group is one picture or two.
+    sides = {"small": (8, 8, 4), "large": (8, 4, 2)}[stem]
+    expected = 1 / 0.2 * conv_bound(weights["stem"]["kernel"], norm)
+    expected *= steepness(group_of(4, sides[0]), "norm_stem")
+    if stem == "large" and norm == "l2":
+        expected *= 2  # the pool of 3 with stride 2 sees a pixel of two axes up to four times
+    for name, channels, side in (
+        ("stage1_block1", 4, sides[1]),
+        ("stage2_block1", 8, sides[2]),
+        ("stage2_block2", 8, sides[2]),
+    ):
+        block, group = weights[name], group_of(channels, side)
+        branch = conv_bound(block["conv1"]["kernel"], norm) * steepness(group, "norm1", name)
+        branch *= conv_bound(block["conv2"]["kernel"], norm) * steepness(group, "norm2", name)
+        shortcut = 1.0
+        if name == "stage2_block1":
+            shortcut = conv_bound(block["proj"]["kernel"], norm)
+            shortcut *= steepness(group, "norm_proj", name)
+        expected *= shortcut + branch
+    if norm == "l2":
+        expected /= sides[2]  # a mean over its square of positions
+    found = logit_difference_bounds(module, params, (16, 16, 3), norm)
+    np.testing.assert_allclose(found, expected * head_differences(params, norm), rtol=1e-5)
+
+
+def group_of(channels, side):
+    return side * side * channels // GroupNorm().count_groups(channels)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_conv_routers_bound_is_the_product_of_its_layers(norm):
+    module, shape = ConvRouter(3, width=4, std=(0.5, 0.2, 0.4)), (2, 32, 32, 3)
+    params = random_params(module, shape)
+    weights = jax.tree.map(np.asarray, params["params"])
+    expected = 1 / 0.2
+    # Time is halved, height and width shrink by 4 at first.
+    for layer, positions in ((1, 1 * 8 * 8), (2, 1 * 4 * 4), (3, 1 * 2 * 2)):
+        kernel, group = weights[f"conv{layer}"]["kernel"], weights[f"norm{layer}"]
+        expected *= conv_bound(kernel, norm)
+        expected *= group_norm_bound(group, positions * kernel.shape[-1], 1e-5, norm)
+    if norm == "l2":
+        expected /= 2  # a mean over four positions
+    found = logit_difference_bounds(module, params, shape, norm)
+    np.testing.assert_allclose(found, expected * head_differences(params, norm), rtol=1e-5)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("strides", [1, 2])
 def test_layers_are_bounded(norm, strides):

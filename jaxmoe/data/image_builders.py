@@ -3,11 +3,13 @@
 An image is stored as a clip of one frame, without loss.
 """
 
+import hashlib
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
@@ -64,10 +66,12 @@ class ImageArrays(ClipBuilder, skip_registration=True):
 
     Args of the constructor: `splits`, by name images and labels; `classes`, their names;
     `source`, JSON that tells one version of the data from another; `cache` and `progress` as in
-    `FolderBuilder`.
+    `FolderBuilder`. An image's path has its number and a digest of its pixels: splits of other
+    images are other splits.
     """
 
     name = "image_arrays"
+    VERSION = tfds.core.Version("1.1.0")  # 1.1.0: digests in paths
 
     def __init__(
         self,
@@ -82,7 +86,7 @@ class ImageArrays(ClipBuilder, skip_registration=True):
         first = 0
         for split, (images, labels) in splits.items():
             plan[split] = [
-                PlannedClip(first + i, f"{split}/{i:06d}", int(label), image)
+                PlannedClip(first + i, f"{split}/{i:06d}-{_digest(image)}", int(label), image)
                 for i, (image, label) in enumerate(zip(images, labels, strict=True))
             ]
             first += len(images)
@@ -106,6 +110,10 @@ class ImageArrays(ClipBuilder, skip_registration=True):
             yield image[None]
 
 
+def _digest(image: np.ndarray) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(image), digest_size=4).hexdigest()
+
+
 def read_npz(file: str | os.PathLike | None, **fields) -> ImageArrays:
     """The builder of an `.npz` file with `x_train`, `y_train`, `x_test`, `y_test`.
 
@@ -125,25 +133,20 @@ def read_npz(file: str | os.PathLike | None, **fields) -> ImageArrays:
     if not path.is_file():
         raise FileNotFoundError(f"data.directory: no such file: {path}; expected an .npz file")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {
-                name.replace("_val", "_validation") if name.endswith("_val") else name: arrays[name]
-                for name in arrays.files
-            }
-    except (ValueError, OSError) as error:
+        # NumPy leaves a broken file open that it opened itself.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    # NumPy and zipfile raise what they like of a broken file.
+    except Exception as error:
         raise ValueError(f"data.directory: {path} is no .npz file of plain arrays") from error
-    splits = {
-        split: (found[f"x_{split}"], found[f"y_{split}"])
-        for split in SPLITS
-        if f"x_{split}" in found and f"y_{split}" in found
-    }
-    if "train" not in splits:
-        names = ", ".join(found) or "nothing"
-        raise ValueError(f"data.directory: {path} has {names}; expected x_train and y_train")
+    splits = _splits_of(path, found)
     for split, (images, labels) in splits.items():
         _check_arrays(path, split, images, labels)
     highest = max(int(labels.max()) for _, labels in splits.values())
-    names = [str(name) for name in found.get("classes", range(highest + 1))]
+    given = found.get("classes", np.arange(highest + 1))
+    names = [str(name) for name in given.ravel()]
+    if given.ndim != 1 or len(set(names)) < len(names):
+        raise ValueError(f"data.directory: classes of {path} are not a list of different names")
     if len(names) <= highest:
         raise ValueError(f"data.directory: {path} names {len(names)} classes and has a {highest}")
     status = path.stat()
@@ -157,8 +160,6 @@ def download_cifar10(cache: str | os.PathLike | None, **fields) -> ImageArrays:
     Raises:
       ValueError: it cannot be downloaded.
     """
-    import tensorflow_datasets as tfds
-
     folder = cache_folder(cache) / "tfds"
     try:
         builder = tfds.builder("cifar10", data_dir=folder, file_format="array_record")
@@ -200,6 +201,27 @@ def read_image(file: pathlib.Path, resolution: int) -> UInt8[np.ndarray, "H W 3"
         size = (max(resolution, round(width * scale)), max(resolution, round(height * scale)))
         upright = upright.resize(size, Image.Resampling.BICUBIC)
     return np.asarray(upright)
+
+
+def _splits_of(
+    path: pathlib.Path, found: dict[str, np.ndarray]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Images and labels of each split; a half of one is an error."""
+    splits = {}
+    for split, spelt in (*((split, split) for split in SPLITS), ("validation", "val")):
+        names = f"x_{spelt}", f"y_{spelt}"
+        if not found.keys() & set(names):
+            continue
+        for name in names:
+            if name not in found:
+                raise ValueError(f"data.directory: {path} has no {name}")
+        if split in splits:
+            raise ValueError(f"data.directory: {path} has x_{split} and x_{spelt}; expected one")
+        splits[split] = found[names[0]], found[names[1]]
+    if "train" not in splits:
+        names = ", ".join(found) or "nothing"
+        raise ValueError(f"data.directory: {path} has {names}; expected x_train and y_train")
+    return splits
 
 
 def _check_arrays(path: pathlib.Path, split: str, images: np.ndarray, labels: np.ndarray) -> None:

@@ -6,6 +6,7 @@ from PIL import Image
 
 from jaxmoe.data import load_dataset, make_loader
 from jaxmoe.data.shapes import GROUND, SHAPES, render_shapes
+from jaxmoe.run_folder import describe_splits
 
 
 def noise(*shape, seed=0) -> np.ndarray:
@@ -73,6 +74,9 @@ def test_a_photograph_is_turned_upright(tmp_path):
     assert pixels(source[0]).shape == (1, 16, 8, 3)
 
 
+FOUR = {"x": noise(4, 8, 8, 3, seed=2), "y": np.arange(4)}
+
+
 @pytest.fixture
 def arrays(tmp_path):
     file = tmp_path / "images.npz"
@@ -103,6 +107,17 @@ def test_arrays_come_back_as_they_are(arrays):
     np.testing.assert_array_equal(pixels(example)[0], changed["x_test"][0])
 
 
+def test_splits_of_other_images_are_other_splits(arrays):
+    before = describe_splits(load_dataset("npz", directory=arrays))
+    stored = read(arrays)
+    leaked = stored["x_train"].copy()
+    leaked[stored["y_train"] == 0] = stored["x_test"][0]
+    np.savez(arrays, **{**stored, "x_train": leaked})
+    after = describe_splits(load_dataset("npz", directory=arrays))
+    assert after["train"] != before["train"]
+    assert after["test"] == before["test"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -110,12 +125,22 @@ def test_arrays_come_back_as_they_are(arrays):
         ({"y_train": np.zeros(19, int)}, r"y_train of .* is int64\[19\]; expected integers"),
         ({"y_test": np.full(8, -1)}, r"y_test of .* label below 0"),
         ({"classes": np.array(["a", "b"])}, r"names 2 classes and has a 3"),
-        ({"y_test": np.full(8, 7)}, r"label '7' of test/000000 has no"),
+        ({"y_test": np.full(8, 7)}, r"label '7' of test/000000-\w{8} has no"),
+        ({"classes": np.array(["a", "b", "a", "c"])}, r"not a list of different names"),
+        ({"classes": np.array("abcd")}, r"not a list of different names"),
+        ({"x_val": noise(4, 8, 8, 3)}, r"has no y_val"),
+        ({"labels_test": np.arange(8), "y_test": None}, r"has no y_test"),
+        ({"x_test": None}, r"has no x_test"),
+        (
+            {f"{a}_{s}": b for s in ("val", "validation") for a, b in FOUR.items()},
+            r"has x_validation and x_val; expected one",
+        ),
     ],
 )
 def test_arrays_that_do_not_fit_are_one_line(arrays, changes, message):
     stored = read(arrays)
-    np.savez(arrays, **{**stored, **changes})
+    changed = {**stored, **changes}
+    np.savez(arrays, **{name: array for name, array in changed.items() if array is not None})
     with pytest.raises(ValueError, match=message) as caught:
         load_dataset("npz", directory=arrays)
     assert str(caught.value).startswith("data.directory: ")
@@ -126,6 +151,14 @@ def test_what_is_no_npz_file_is_one_line(tmp_path, arrays):
     (tmp_path / "text.npz").write_text("no arrays")
     with pytest.raises(ValueError, match=r"data\.directory: .* is no \.npz file"):
         load_dataset("npz", directory=tmp_path / "text.npz")
+    whole = arrays.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    for content in (whole[:100], bytes(flipped), b"", (tmp_path / "one.npy").read_bytes()):
+        arrays.write_bytes(content)
+        with pytest.raises(ValueError, match=r"data\.directory: .* is no \.npz file"):
+            load_dataset("npz", directory=arrays)
     with pytest.raises(FileNotFoundError, match=r"data\.directory: no such file"):
         load_dataset("npz", directory=tmp_path / "none.npz")
     with pytest.raises(ValueError, match=r"data\.manifest: .* only video_folder and image_folder"):

@@ -42,17 +42,26 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--router", default="pgd-r", help="the attack on the router")
     parser.add_argument("--experts", default="pgd-e", help="the attack on the experts")
     options = parser.parse_args(arguments)
+    radii: dict[str, set[tuple[str, float]]] = {}
     for run in options.runs:
         if not (run / "results.json").is_file():
             parser.error(f"RUN: {run} has no results.json; evaluate it first")
         rows = read_results(run)
         for attack in (options.router, options.experts):
-            forms = [row.isolated_accuracy for row in rows if row.attack == attack]
-            if not forms:
+            own = [row for row in rows if row.attack == attack]
+            if not own:
                 parser.error(f"RUN: {run} was not evaluated under {attack}")
-            if None in forms:
+            if None in [row.isolated_accuracy for row in own]:
                 parser.error(f"{attack} attacks more than a part: it has no isolated form")
+            found = {(row.norm, row.epsilon) for row in own}
+            if radii.setdefault(recipe_of(run), found) != found:
+                parser.error(f"RUN: {run} has other ε under {attack} than the rest of its recipe")
     return options
+
+
+def recipe_of(run: pathlib.Path) -> str:
+    """What stands before the seed in a run's name."""
+    return run.name.rpartition("_")[0] or run.name
 
 
 def floor(run: pathlib.Path) -> float | None:
@@ -86,11 +95,11 @@ def table(
     """Markdown: a line for each recipe and ε, means over the recipe's runs."""
     recipes: dict[str, list[pathlib.Path]] = {}
     for run in runs:
-        recipes.setdefault(run.name.rpartition("_")[0] or run.name, []).append(run)
-    lines, counts = [], []
+        recipes.setdefault(recipe_of(run), []).append(run)
+    lines = []
     for recipe, own in recipes.items():
         found = [{(row.attack, row.epsilon): row for row in read_results(run)} for run in own]
-        counts = counts or [str(rows["clean", 0.0].n) for rows in found]
+        counts = " + ".join(str(rows["clean", 0.0].n) for rows in found)
         clean = _mean([rows["clean", 0.0].robust_accuracy for rows in found])
         lowest = [floors[run] for run in own if floors[run] is not None]
         epsilons = [epsilon for attack, epsilon in found[0] if attack == router]
@@ -107,10 +116,10 @@ def table(
             shown = [f"{100 * value:.1f}" for value in (clean, *cells)]
             shown.insert(4, f"{100 * _mean(lowest):.1f}" if lowest else "")
             radius = format_epsilon(epsilon, found[0][router, epsilon].norm)
-            lines.append([recipe, radius, *shown, *weaker])
-    titles = ["%", "ε", "clean", "RA-R", "RA-E", "RA-R isolated", "its floor", "RA-E isolated"]
+            lines.append([recipe, counts, radius, *shown, *weaker])
+    titles = ["%", "n", "ε", "clean", "RA-R", "RA-E", "RA-R isolated", "its floor", "RA-E isolated"]
     titles += ["weaker end to end", "weaker isolated"]
-    note = f"RA-R: {router}, RA-E: {experts}; means over runs, n = {' + '.join(counts)}."
+    note = f"RA-R: {router}, RA-E: {experts}; means over runs."
     return "\n".join([*markdown_table(titles, lines), "", note])
 
 

@@ -27,9 +27,10 @@ def test_forms_are_told_apart_and_runs_of_a_recipe_are_averaged(tmp_path):
     options = launcher.parse([str(run) for run in runs])
     floors = {runs[0]: 0.4, runs[1]: 0.5}
     text = launcher.table(options.runs, options.router, options.experts, floors)
-    line = "| rt_er | 8/255 | 90.0 | 35.0 | 60.0 | 70.0 | 45.0 | 25.0 | router | experts |"
+    line = (
+        "| rt_er | 20 + 20 | 8/255 | 90.0 | 35.0 | 60.0 | 70.0 | 45.0 | 25.0 | router | experts |"
+    )
     assert line in text.splitlines()
-    assert "n = 20 + 20" in text
 
 
 def test_the_floor_is_where_every_expert_is_right(tmp_path, monkeypatch):
@@ -61,9 +62,14 @@ def test_the_floor_is_where_every_expert_is_right(tmp_path, monkeypatch):
 
 def test_runs_without_the_attacks_are_refused(tmp_path, capsys):
     write_results([row("clean", 0.0, 0.9)], tmp_path / "a_0")
+    for seed, radius in enumerate((4 / 255, 8 / 255)):
+        rows = [row(attack, radius, 0.5, 0.5) for attack in ("pgd-r", "pgd-e")]
+        write_results([row("clean", 0.0, 0.9), *rows], tmp_path / f"c_{seed}")
+    uneven = [str(tmp_path / "c_0"), str(tmp_path / "c_1")]
     for arguments, said in (
         ([str(tmp_path / "b_0")], "no results.json"),
         ([str(tmp_path / "a_0")], "not evaluated under pgd-r"),
+        (uneven, "c_1 has other ε under pgd-r than the rest"),
     ):
         with pytest.raises(SystemExit):
             launcher.parse(arguments)

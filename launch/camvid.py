@@ -1,6 +1,6 @@
 """Trains experts and gates on CamVid and attacks them; prints the README's tables.
 
-python launch/camvid.py --data DIR --runs runs/camvid [--only deeplab frrn] [--images 59]
+python launch/camvid.py --data DIR --runs runs/camvid [--only deeplab frrn] [--images 30]
 
 Of each architecture two experts are trained on two parts of the training images (sequence 0016E5;
 sequences 0001TP and 0006R0), then four gates on both. Attacks are made on each expert, ensemble and
@@ -36,7 +36,7 @@ GATES = {
 }
 PARTS = ("expert0", "expert1", "mean", "max")
 ATTACKS = ("fgsm", "pgd", "pgd-standing", "universal")
-EPOCHS = 2  # of universal perturbations, over the training images
+EPOCHS = 1  # of universal perturbations, over the training images
 TRANSFER = ("pgd", 0.03)  # the attack and ε of the transfer table
 
 
@@ -60,7 +60,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="the folder with train, trainannot, …")
     parser.add_argument("--runs", default="runs/camvid", type=pathlib.Path)
     parser.add_argument("--only", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
-    parser.add_argument("--images", default=59, type=int, help="test images to attack")
+    parser.add_argument("--images", default=30, type=int, help="test images to attack")
     options = parser.parse_args(arguments)
     if not (pathlib.Path(options.data) / "trainannot").is_dir():
         parser.error(f"--data: {options.data} has no trainannot")

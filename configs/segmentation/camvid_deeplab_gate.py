@@ -16,11 +16,11 @@ from jaxmoe.config import Experiment, MixtureConfig, OptimizerConfig, RouterConf
 
 def gated(expert: Experiment) -> Experiment:
     """The mixture of two of these experts."""
-    first = expert.run.directory
+    first, height = expert.run.directory, expert.data.resolution
     return dataclasses.replace(
         expert,
         # Whole images: a gate's layers are made for one size.
-        data=dataclasses.replace(expert.data, size=180, width=240),
+        data=dataclasses.replace(expert.data, size=height, width=4 * height // 3),
         router=RouterConfig(name="simple_gate", width=128),
         mixture=MixtureConfig(experts=2, top_k=2, balance_weight=0.0),
         optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=1e-2),

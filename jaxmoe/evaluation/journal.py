@@ -132,7 +132,7 @@ def _open(
                 whole = stream.tell()
     os.truncate(file, whole)
     if results:
-        found = f"going on from {file}: {len(results)} batches are done"
+        found = f"going on from {file}: {len(results)} results are there"
         note = f"{found}; another evaluation's are now {aside}" if aside else found
     return results, note
 

@@ -132,7 +132,7 @@ def transfer_matrix(
       training_batches: for universal attacks, passes over the training clips by source.
       epochs: passes over these.
       metric: `(logits, labels) -> [B]`, 1 for right and 0 for wrong.
-      journal: as for `evaluate_suite`; universal perturbations are fitted anew.
+      journal: as for `evaluate_suite`.
       progress: called before and after every batch.
       say: given a line on what the journal held.
 
@@ -227,6 +227,7 @@ class _Run:
     epochs: int
     progress: Progress | None
     journal: Journal = dataclasses.field(default_factory=lambda: Journal(None, ""))
+    digests: dict[BatchesFactory, str] = dataclasses.field(default_factory=dict)
     classes: int = 0
     done: int = 0
     total: int = 0
@@ -267,7 +268,7 @@ class _Run:
         """What is right on each target under the clips that `name` makes on `source`."""
         what = f"{name} of {source} ε = {format_epsilon(epsilon, self.programs[model[0]].norm)}"
         self._report(what)
-        make, made_of = self._maker(name, *model, epsilon, training)
+        make, made_of = self._maker(name, source, *model, epsilon, training)
         scores, valid = self._nothing_yet(), []
         for position, batch in enumerate(self.batches()):
             check_same_pass(batch, clean.batch_indices, position)
@@ -295,6 +296,7 @@ class _Run:
     def _maker(
         self,
         name: str,
+        source: str,
         model: Model,
         params: Any,
         epsilon: float,
@@ -308,15 +310,21 @@ class _Run:
         programs = self.programs[model]
         if name in UNIVERSAL:
             threat = ThreatModel(programs.norm, epsilon)
-            delta = fit_named(
-                name,
-                model,
-                params,
-                training,
-                threat=threat,
-                settings=self.settings,
-                seed=self.seed,
-                epochs=self.epochs,
+            key = name, epsilon, source, self._digest(training), self.epochs
+            delta = self.journal.recall(
+                key,
+                lambda: jax.device_get(
+                    fit_named(
+                        name,
+                        model,
+                        params,
+                        training,
+                        threat=threat,
+                        settings=self.settings,
+                        seed=self.seed,
+                        epochs=self.epochs,
+                    )
+                ),
             )
             digest = hashlib.sha256(np.ascontiguousarray(delta)).hexdigest()
             return lambda batch: [_add(programs, delta, batch, epsilon)], digest
@@ -328,6 +336,15 @@ class _Run:
                 yield programs.attack(name, params, batch, epsilon, once, self.seed, number)[0]
 
         return make, ""
+
+    def _digest(self, training: BatchesFactory) -> str:
+        """Of the training clips; sources that share them are told so by the same function."""
+        if training not in self.digests:
+            digest = hashlib.sha256()
+            for batch in training():
+                digest.update(batch_digest(batch))
+            self.digests[training] = digest.hexdigest()
+        return self.digests[training]
 
     def _verify(self, target: str, batch: dict, x_adv: jax.Array, epsilon: float) -> Any:
         model, params = self.targets[target]

@@ -108,7 +108,7 @@ def test_an_evaluation_that_was_stopped_goes_on_to_the_same_report(cascade, tmp_
     stop = None
     lines = []
     resumed = run(attacks=["two", "pgd"], journal=tmp_path / "journal", say=lines.append)
-    assert "batches are done" in lines[0]
+    assert "results are there" in lines[0]
     for key, right in whole.correct.items():
         np.testing.assert_array_equal(resumed.correct[key], right)
     timed = {"seconds": 0.0, "compile_seconds": 0.0}
@@ -153,7 +153,7 @@ def test_an_evaluation_that_was_killed_loses_the_batch_in_flight_alone(cascade, 
     resumed = run(attacks=["two", "pgd"], journal=file, say=lines.append)
     # The first record is the fingerprint.
     # A whole record may have been written when the kill came.
-    done = [f": {count} batches are done" in lines[0] for count in (number - 2, number - 1)]
+    done = [f": {count} results are there" in lines[0] for count in (number - 2, number - 1)]
     assert any(done) or number == 2
     whole = run(attacks=["two", "pgd"])
     timed = {"seconds": 0.0, "compile_seconds": 0.0}
@@ -167,7 +167,7 @@ def test_another_evaluation_does_not_go_on_from_the_journal(cascade, tmp_path, c
     run(journal=tmp_path / "journal")
     lines = []
     run(journal=tmp_path / "journal", say=lines.append, **change)
-    assert not any("batches are done" in line for line in lines)
+    assert not any("results are there" in line for line in lines)
 
 
 def test_examples_are_kept_on_request(cascade, tmp_path):
@@ -439,7 +439,7 @@ def test_a_journal_of_another_model_or_other_data_is_begun_anew(tmp_path, other)
         return lines
 
     assert evaluate() == []
-    assert "1 batches are done" in evaluate()[0]
+    assert "1 results are there" in evaluate()[0]
     changed = {
         "model": {"model": lambda scale, x: planted.plain(2 * scale, x)},
         "label": {"label": [1, 0, 0, 0, 0]},

@@ -144,7 +144,7 @@ def test_a_stopped_evaluation_goes_on_to_the_same_mean_iou(tmp_path):
         run(progress=stop, **options)
     said = []
     resumed, whole = run(say=said.append, **options), run(attacks=["pgd", "fgsm"])
-    assert "1 batches are done" in said[0]
+    assert "1 results are there" in said[0]
     assert [row.mean_iou for row in resumed.rows] == [row.mean_iou for row in whole.rows]
 
 

@@ -195,7 +195,13 @@ def test_a_clip_must_survive_every_restart(monkeypatch):
     np.testing.assert_array_equal(found.correct["second", "second", "told", EPSILON], [0, 0, 1])
 
 
-def test_a_matrix_that_was_stopped_goes_on_to_the_same_rows(tmp_path):
+def test_a_matrix_that_was_stopped_goes_on_to_the_same_rows(tmp_path, monkeypatch):
+    from jaxmoe.evaluation import transfer
+
+    fits, fit_named = [], transfer.fit_named
+    monkeypatch.setattr(
+        transfer, "fit_named", lambda *given, **o: fits.append(given[0]) or fit_named(*given, **o)
+    )
     options = {
         "attacks": ["fgsm", "universal"],
         "training_batches": training(),
@@ -205,8 +211,10 @@ def test_a_matrix_that_was_stopped_goes_on_to_the_same_rows(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(journal=tmp_path / "j", progress=stop_after(14), **options)
     lines = []
+    assert len(fits) == 2  # one for each source
     found = run(journal=tmp_path / "j", say=lines.append, **options)
-    assert lines == [f"going on from {tmp_path / 'j'}: 11 batches are done"]
+    assert lines == [f"going on from {tmp_path / 'j'}: 13 results are there"]
+    assert len(fits) == 2
     assert found.rows == run(**options).rows
     run(journal=tmp_path / "j", say=lines.append, **options | {"seed": 1})
     assert "was of another evaluation" in lines[-1]

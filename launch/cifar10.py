@@ -27,7 +27,7 @@ from jaxmoe.mixture import dual_mixture, with_alpha
 from jaxmoe.reporting import read_results, write_results
 from jaxmoe.reporting.progress import make_progress
 from jaxmoe.reporting.results import markdown_table
-from jaxmoe.training import Checkpoints
+from jaxmoe.run_folder import read_experiment
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs" / "image"
 ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -148,7 +148,7 @@ def curve(name: str, seed: int, folder: pathlib.Path) -> None:
     missing = [a for a in ALPHAS if not (point(name, a, seed, folder) / "results.md").is_file()]
     if not missing:
         return
-    trained = runs.load(folder / f"{'rt_er_long' if name == 'dual' else name}_{seed}")
+    trained = runs.load(folder / f"{trained_as(name)}_{seed}")
     model, params = trained.mixture, trained.params
     if name == "dual":
         standard = runs.load(folder / f"standard_{seed}")
@@ -180,6 +180,11 @@ def curve(name: str, seed: int, folder: pathlib.Path) -> None:
             (output / "evaluation.journal").unlink()
 
 
+def trained_as(name: str) -> str:
+    """The run whose training a curve is of: its robust mixture's."""
+    return "rt_er_long" if name == "dual" else name
+
+
 def point(name: str, alpha: float, seed: int, folder: pathlib.Path) -> pathlib.Path:
     """Where the results of a dual model at an α are."""
     return folder / f"{name}_{alpha:g}_{seed}"
@@ -192,23 +197,19 @@ def table(folder: pathlib.Path, seeds: list[int]) -> str:
     for name, line in LINES.items():
         if line.attacks:
             lines.append([line.title, *cells([folder / f"{name}_{seed}" for seed in seeds])])
-            lines[-1].append(f"{minutes(name, folder, seeds):.1f}")
+            lines[-1].append(str(gradients(folder / f"{name}_{seeds[0]}")))
     for name, title in CURVES.items():
         for alpha in ALPHAS:
             found = cells([point(name, alpha, seed, folder) for seed in seeds])
-            lines.append([f"{title}, α = {alpha:g}", *found, ""])
+            cost = gradients(folder / f"{trained_as(name)}_{seeds[0]}")
+            lines.append([f"{title}, α = {alpha:g}", *found, str(cost)])
     first = rows_of(folder / f"standard_{seeds[0]}")["pgd"]
-    spent = ", ".join(
-        f"{line.title} {minutes(name, folder, seeds):.1f}"
-        for name, line in LINES.items()
-        if not line.attacks
-    )
     note = (
         f"n = {first.n}, seeds {', '.join(map(str, seeds))}: mean ± standard deviation. "
         f"ε = {first.epsilon * 255:g}/255, {first.norm}, {first.steps} steps of PGD. "
-        f"Minutes: of training, behind the runs that it starts from ({spent})."
+        "Gradients: what an image cost in training, behind the runs that it starts from."
     )
-    return "\n".join([*markdown_table([*titles, "minutes"], lines), "", note])
+    return "\n".join([*markdown_table([*titles, "gradients"], lines), "", note])
 
 
 def cells(found: list[pathlib.Path]) -> list[str]:
@@ -229,10 +230,18 @@ def cells(found: list[pathlib.Path]) -> list[str]:
     ]
 
 
-def minutes(name: str, folder: pathlib.Path, seeds: list[int]) -> float:
-    """Of training, the mean over the seeds."""
-    runs_of = [Checkpoints(folder / f"{name}_{seed}") for seed in seeds]
-    return statistics.mean(run.position("latest")["seconds"] for run in runs_of) / 60
+def gradients(run: pathlib.Path) -> int:
+    """What an image costs in training: gradients of one network, those of attacks included."""
+    experiment = read_experiment(run)
+    t, steps, experts = experiment.training, experiment.attack.steps, experiment.mixture.experts
+    an_epoch = {
+        "standard": 1,
+        "at_m": steps + 1,
+        "rt_er": 2 * steps + 3,  # of F and of f2; then F attacked, f2 clean and attacked
+        "jtdmoe": steps + 1 + experts * (steps + 2) + 2,  # every expert as f2; then F_S and F_R
+    }
+    before = 0 if t.initialize_from else t.shared_epochs
+    return before + an_epoch[t.recipe] * t.epochs
 
 
 def rows_of(run: pathlib.Path) -> dict[str, Row]:

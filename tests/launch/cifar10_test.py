@@ -1,5 +1,6 @@
 """The CIFAR-10 launcher: which runs start from which, and the tables' means."""
 
+import json
 import pathlib
 import types
 
@@ -7,11 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmoe.config import Experiment
+from jaxmoe.commands.arguments import load_config
+from jaxmoe.config import Experiment, to_dict
 from jaxmoe.mixture import from_functions
+from jaxmoe.overrides import apply_overrides
 from jaxmoe.reporting import write_results
 from launch import cifar10 as launcher
-from tests.launch.fakes import finish, row
+from tests.launch.fakes import row
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ def test_an_evaluation_under_other_attacks_is_done_again(tmp_path):
 def test_the_table_has_means_over_the_seeds(tmp_path):
     for number, (name, line) in enumerate(launcher.LINES.items()):
         for seed in (0, 1):
-            finish(tmp_path / f"{name}_{seed}", 60.0 * (1 + seed))
+            _described(tmp_path / f"{name}_{seed}", line)
             if line.attacks:
                 value = 0.5 + 0.05 * number - 0.02 * seed
                 _evaluated(tmp_path / f"{name}_{seed}", value, line.attacks)
@@ -64,7 +67,7 @@ def test_the_table_has_means_over_the_seeds(tmp_path):
     standard = [cell.strip() for cell in cells["standard"]]
     assert standard == ["49.0 ± 1.4"] * 3 + ["24.5 ± 0.7", "49.0 ± 1.4", "24.5 ± 0.7"] + [
         "49.0 ± 1.4",
-        "1.5",
+        "30",
     ]
     assert cells["RT-ER, β = 6, longer"][6].strip() == ""  # it has not seen AutoAttack
     assert cells["JTDMoE, α = 0.7"][0].strip() == "70.0 ± 0.0"
@@ -72,7 +75,11 @@ def test_the_table_has_means_over_the_seeds(tmp_path):
     assert cells["JTDMoE, α = 0.9"][6].strip() == ""
     assert "n = 20, seeds 0, 1" in lines[-1]
     assert "ε = 8/255, linf, 50 steps" in lines[-1]
-    assert "(JTDMoE 1.5)" in lines[-1]
+    # 16 epochs of 5 + 1; 8, and 10 more, of 2 · 5 + 3; 4 of 5 + 1 + 4 · (5 + 2) + 2.
+    costs = {"PGD-AT": "96", "RT-ER, β = 2": "104", "longer RT-ER beside standard, α = 1": "130"}
+    costs |= {"JTDMoE, α = 0.7": "144", "PGD-AT, experts apart": "96"}
+    for title, cost in costs.items():
+        assert cells[title][7].strip() == cost
 
 
 def test_a_curve_evaluates_the_dual_model_at_each_missing_alpha(tmp_path, monkeypatch):
@@ -123,3 +130,11 @@ def _evaluated(run: pathlib.Path, value: float, attacks) -> None:
     run.mkdir(exist_ok=True)
     rows = [row(name, 8 / 255, value, value / 2) for name in ("clean", *attacks)]
     write_results(rows, run)
+
+
+def _described(run: pathlib.Path, line) -> None:
+    run.mkdir()
+    experiment = load_config(str(launcher.CONFIGS / f"cifar10_small_{line.config}.py"))
+    start = ["--training.initialize-from", "a run"] if line.start else []
+    experiment = apply_overrides(experiment, [*line.overrides, *start])
+    (run / "config.json").write_text(json.dumps(to_dict(experiment)))

@@ -1,6 +1,6 @@
 """Which part of a mixture is the weak link? Prints both texts' definitions beside each other.
 
-python launch/weak_link.py RUN … [--router pgd-r] [--experts pgd-e]
+python launch/weak_link.py RUN … [--router pgd-r] [--experts pgd-e] [--epsilons 4/255]
 
 Runs are evaluated folders RECIPE_SEED, as `ut_interaction.py` and `cifar10.py` leave them, with an
 attack on the router and one on the experts among their rows. End to end (the 2026 text on video),
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe import run as folders
+from jaxmoe.commands.arguments import number
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.experiment import evaluation_loader
 from jaxmoe.reporting import read_results
@@ -32,7 +33,7 @@ def main() -> None:
     """Prints the table."""
     options = parse(sys.argv[1:])
     floors = {run: floor(run) for run in options.runs}
-    print(table(options.runs, options.router, options.experts, floors))
+    print(table(options.runs, options.router, options.experts, floors, options.epsilons))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -41,6 +42,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("runs", metavar="RUN", nargs="+", type=pathlib.Path)
     parser.add_argument("--router", default="pgd-r", help="the attack on the router")
     parser.add_argument("--experts", default="pgd-e", help="the attack on the experts")
+    parser.add_argument("--epsilons", nargs="+", type=number, help="some of the runs' (all)")
     options = parser.parse_args(arguments)
     radii: dict[str, set[tuple[str, float]]] = {}
     for run in options.runs:
@@ -54,6 +56,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             if None in [row.isolated_accuracy for row in own]:
                 parser.error(f"{attack} attacks more than a part: it has no isolated form")
             found = {(row.norm, row.epsilon) for row in own}
+            missing = set(options.epsilons or ()) - {radius for _, radius in found}
+            if missing:
+                parser.error(f"--epsilons: {run} has no {attack} at {min(missing):g}")
             if radii.setdefault(recipe_of(run), found) != found:
                 parser.error(f"RUN: {run} has other ε under {attack} than the rest of its recipe")
     return options
@@ -91,6 +96,7 @@ def table(
     router: str,
     experts: str,
     floors: dict[pathlib.Path, float | None],
+    epsilons: list[float] | None = None,
 ) -> str:
     """Markdown: a line for each recipe and ε, means over the recipe's runs."""
     recipes: dict[str, list[pathlib.Path]] = {}
@@ -100,21 +106,17 @@ def table(
     for recipe, own in recipes.items():
         found = [{(row.attack, row.epsilon): row for row in read_results(run)} for run in own]
         counts = " + ".join(str(rows["clean", 0.0].n) for rows in found)
-        clean = _mean([rows["clean", 0.0].robust_accuracy for rows in found])
+        clean = statistics.mean([rows["clean", 0.0].robust_accuracy for rows in found])
         lowest = [floors[run] for run in own if floors[run] is not None]
-        epsilons = [epsilon for attack, epsilon in found[0] if attack == router]
-        for epsilon in epsilons:
+        for epsilon in epsilons or [e for attack, e in found[0] if attack == router]:
             cells = [
-                _mean([getattr(rows[attack, epsilon], form) for rows in found])
+                statistics.mean([getattr(rows[attack, epsilon], form) for rows in found])
                 for form in ("robust_accuracy", "isolated_accuracy")
                 for attack in (router, experts)
             ]
-            weaker = [
-                "router" if own < other else "experts" if other < own else "neither"
-                for own, other in (cells[:2], cells[2:])
-            ]
+            weaker = [weaker_of(*cells[:2]), weaker_of(*cells[2:])]
             shown = [f"{100 * value:.1f}" for value in (clean, *cells)]
-            shown.insert(4, f"{100 * _mean(lowest):.1f}" if lowest else "")
+            shown.insert(4, f"{100 * statistics.mean(lowest):.1f}" if lowest else "")
             radius = format_epsilon(epsilon, found[0][router, epsilon].norm)
             lines.append([recipe, counts, radius, *shown, *weaker])
     titles = ["%", "n", "ε", "clean", "RA-R", "RA-E", "RA-R isolated", "its floor", "RA-E isolated"]
@@ -123,8 +125,11 @@ def table(
     return "\n".join([*markdown_table(titles, lines), "", note])
 
 
-def _mean(values: list[float]) -> float:
-    return statistics.mean(values)
+def weaker_of(router: float, experts: float) -> str:
+    """The part with the lower robust accuracy."""
+    if router == experts:
+        return "neither"
+    return "router" if router < experts else "experts"
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ def test_forms_are_told_apart_and_runs_of_a_recipe_are_averaged(tmp_path):
     options = launcher.parse([str(run) for run in runs])
     floors = {runs[0]: 0.4, runs[1]: 0.5}
     text = launcher.table(options.runs, options.router, options.experts, floors)
+    some = launcher.table(options.runs, options.router, options.experts, floors, [8 / 255])
+    assert some == text
     line = (
         "| rt_er | 20 + 20 | 8/255 | 90.0 | 35.0 | 60.0 | 70.0 | 45.0 | 25.0 | router | experts |"
     )
@@ -69,6 +71,7 @@ def test_runs_without_the_attacks_are_refused(tmp_path, capsys):
     for arguments, said in (
         ([str(tmp_path / "b_0")], "no results.json"),
         ([str(tmp_path / "a_0")], "not evaluated under pgd-r"),
+        ([uneven[0], "--epsilons", "4/255", "8/255"], "c_0 has no pgd-r at 0.0313725"),
         (uneven, "c_1 has other ε under pgd-r than the rest"),
     ):
         with pytest.raises(SystemExit):

@@ -3,8 +3,8 @@
 python launch/cifar10.py --data FILE.npz --runs runs/cifar10 [--seeds 0 1 2]
 
 Each seed trains a standard mixture, starts PGD-AT and RT-ER (β = 2 and 6) from it and JTDMoE from
-it and RT-ER, trains RT-ER on for as long as JTDMoE takes and as its authors' code does, and
-evaluates all: clean (SA), PGD (RA), attacks on the experts (RA-E) and on the router (RA-R), end to
+it and RT-ER, trains PGD-AT and RT-ER on for as long as JTDMoE takes, and RT-ER as its authors' code
+does, and evaluates all: clean (SA), PGD (RA), attacks on the experts (RA-E) and on the router (RA-R), end to
 end and isolated, and AutoAttack. JTDMoE and the dual model of the standard run and the longer
 RT-ER's are evaluated over α. What a folder already holds is not done again.
 
@@ -52,6 +52,7 @@ LINES = {
     "at": Line("PGD-AT", "at", "standard"),
     "rt_er_2": Line("RT-ER, β = 2", "rt_er", "standard", None, ("--training.beta", "2")),
     "rt_er_6": Line("RT-ER, β = 6", "rt_er", "standard"),
+    "at_long": Line("PGD-AT, longer", "at", "at", None, ("--training.epochs", "22"), ATTACKS),
     "rt_er_long": Line(
         "RT-ER, β = 6, longer", "rt_er", "rt_er_6", None, ("--training.epochs", "10"), ATTACKS
     ),

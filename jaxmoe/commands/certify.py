@@ -60,8 +60,11 @@ def run(arguments: list[str]) -> None:
     }
     given = {name: count for name, count in counts.items() if count is not None}
     check_attack_options(radii, options.norm, options.seed, "--radii", **given)
-    if "smoothing" in options.method and options.norm != "l2":
-        raise ValueError(f"--norm: smoothing certifies in l2, not in {options.norm}")
+    methods = options.method or (METHODS if options.norm == "l2" else ("lipschitz",))
+    if "smoothing" in methods and options.norm != "l2":
+        raise ValueError(
+            f"--norm: smoothing certifies in l2, not in {options.norm}; --method lipschitz does"
+        )
     folder = pathlib.Path(options.run)
     moved = {} if options.directory is None else {"directory": options.directory}
     output = pathlib.Path(options.output or folder)
@@ -75,7 +78,7 @@ def run(arguments: list[str]) -> None:
         curves, attacked = [], []
         # By constants first: what has none is refused before an hour of smoothing.
         try:
-            for method in sorted(set(options.method), key=METHODS.index):
+            for method in sorted(set(methods), key=METHODS.index):
                 curve, model = certification.curve(method, smoothing)
                 curves.append(curve)
                 attacked.append(certification.under_attack(model))
@@ -95,7 +98,7 @@ def _make_parser(smoothing) -> Parser:
     parser = Parser("certify", _DESCRIPTION, epilog=_EXAMPLE)
     add = parser.add_argument
     add("run", metavar="RUN", help="folder of a trained run")
-    add("--method", nargs="+", choices=METHODS, default=list(METHODS), help="one or both (both)")
+    add("--method", nargs="+", choices=METHODS, help="one or both (both; in linf lipschitz)")
     add("--norm", choices=("linf", "l2"), default="l2", help="of the radius (l2)")
     add("--radii", nargs="+", type=number, metavar="R", help="in pixel units, 0.25 or 2/255")
     add("--examples", type=int, help="the first so many test examples (all)")

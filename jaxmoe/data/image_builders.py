@@ -131,7 +131,8 @@ def read_npz(file: str | os.PathLike | None, **fields) -> ImageArrays:
         raise ValueError("data.directory: not given; it names the .npz file")
     path = pathlib.Path(file).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"data.directory: no such file: {path}; expected an .npz file")
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"data.directory: {path} {found}; expected an .npz file")
     try:
         # NumPy leaves a broken file open that it opened itself.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:

@@ -63,7 +63,7 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--norm linf", "--norm: smoothing certifies in l2, not in linf"),
+        ("--method smoothing --norm linf", "in l2, not in linf; --method lipschitz does"),
         ("--sigma 0", "smoothing.sigma: 0.0 is not a finite number above 0"),
         ("--samples 0", "smoothing.samples: 0 is not at least 1"),
         ("--radii -1", "--radii: -1 is not accepted"),

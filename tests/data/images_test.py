@@ -159,8 +159,10 @@ def test_what_is_no_npz_file_is_one_line(tmp_path, arrays):
         arrays.write_bytes(content)
         with pytest.raises(ValueError, match=r"data\.directory: .* is no \.npz file"):
             load_dataset("npz", directory=arrays)
-    with pytest.raises(FileNotFoundError, match=r"data\.directory: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"none\.npz does not exist; expected an"):
         load_dataset("npz", directory=tmp_path / "none.npz")
+    with pytest.raises(FileNotFoundError, match=r"is a folder; expected an \.npz file"):
+        load_dataset("npz", directory=tmp_path)
     with pytest.raises(ValueError, match=r"data\.manifest: .* only video_folder and image_folder"):
         load_dataset("npz", directory=arrays, manifest="m.csv")
 

@@ -1,6 +1,7 @@
 """What every command shares: parsing with one-line errors, config files, notes on the data."""
 
 import argparse
+import dataclasses
 import difflib
 import importlib.util
 import pathlib
@@ -103,6 +104,28 @@ def take_part(trained: Any, part: str | None) -> Any:
         return trained._replace(mixture=component(trained.mixture, part))
     except ValueError as error:
         raise ValueError(f"RUN: {error}") from None
+
+
+def take_alpha(trained: Any, alpha: float | None) -> Any:
+    """The run of a dual model with another α; as it is of None.
+
+    Raises:
+      ValueError: no dual model, or no α.
+    """
+    if alpha is None:
+        return trained
+    from jaxmoe.mixture import with_alpha
+
+    experiment = trained.experiment
+    if experiment.mixture.alpha is None:
+        raise ValueError("--dual-alpha: RUN is no dual model: it has no mixture.alpha")
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"--dual-alpha: {alpha:g} is not accepted; expected from 0 to 1")
+    mixture = dataclasses.replace(experiment.mixture, alpha=alpha)
+    return trained._replace(
+        experiment=dataclasses.replace(experiment, mixture=mixture),
+        params=with_alpha(trained.params, alpha),
+    )
 
 
 def chosen_norm(options: argparse.Namespace, own: str) -> str:

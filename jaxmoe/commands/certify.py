@@ -5,7 +5,13 @@ import itertools
 import pathlib
 from typing import TYPE_CHECKING
 
-from jaxmoe.commands.arguments import Parser, RunFailedError, check_attack_options, number
+from jaxmoe.commands.arguments import (
+    Parser,
+    RunFailedError,
+    check_attack_options,
+    number,
+    take_alpha,
+)
 
 if TYPE_CHECKING:
     from jaxmoe.evaluation.certification import CertifiedCurve
@@ -72,6 +78,7 @@ def run(arguments: list[str]) -> None:
         trained = load(folder, options.checkpoint, data_progress=progress.data, **moved)
         if trained.dataset.test.dense:
             raise ValueError(f"RUN: {folder} labels pixels; certificates are of one label")
+        trained = take_alpha(trained, options.dual_alpha)
         if not trained.finished:
             progress.say(f"{folder} was stopped before the end of its training")
         certification = _Certification(trained, options, radii, progress)
@@ -125,6 +132,7 @@ def _make_parser(smoothing) -> Parser:
     add("--batch-size", type=int, help="examples at once")
     add("--seed", type=int, default=0, help="of the noise and of PGD's starts (0)")
     add("--checkpoint", choices=("best", "latest"), help="which params (as the run's config says)")
+    add("--dual-alpha", type=number, metavar="α", help="of a dual model, for the run's own")
     add("--data.directory", dest="directory", metavar="DIR", help="where the data is now")
     add("--output", metavar="DIR", help="where the files are written (RUN)")
     return parser

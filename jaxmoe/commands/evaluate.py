@@ -17,6 +17,7 @@ from jaxmoe.commands.arguments import (
     chosen_norm,
     number,
     split_part,
+    take_alpha,
     take_part,
 )
 
@@ -109,6 +110,7 @@ def make_parser(command: str, description: str, example: str) -> Parser:
     add_attack_options(parser, "pgd tlga-r j-tlga")
     add("--batch-size", type=int, help="clips at once; accuracies do not depend on it")
     add("--checkpoint", choices=("best", "latest"), help="which params")
+    add("--dual-alpha", type=number, metavar="α", help="of a dual model, for the run's own")
     return parser
 
 
@@ -163,7 +165,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     ignored = [f"--{name}" for name in COUNTS if given[name] is not None]
     with make_progress() as progress:
         trained = load(folder, options.checkpoint, data_progress=progress.data, **moved)
-        trained = take_part(trained, part)
+        trained = take_part(take_alpha(trained, options.dual_alpha), part)
         if not trained.finished:
             progress.say(f"{folder} was stopped before the end of its training")
         if own and ignored:

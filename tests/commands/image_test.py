@@ -9,6 +9,7 @@ import pytest
 
 from jaxmoe import run as runs
 from jaxmoe.config import DataConfig, ExpertConfig
+from jaxmoe.experiment import evaluation_loader
 from tests.commands.tiny import TINY, refused, run
 
 IMAGES = dataclasses.replace(
@@ -63,6 +64,23 @@ def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
             for a, b in zip(ended, jax.tree.leaves(params[part]), strict=True):
                 assert np.all(np.abs(a - b) < 0.1)  # a few steps on
     assert "GFLOPs were not counted" in capsys.readouterr().err
+    at_one, at_zero = folder / "one", folder / "zero"
+    for alpha, output in ((1, at_one), (0, at_zero)):
+        options = f"--attacks fgsm --dual-alpha {alpha} --output {output}"
+        assert run(f"evaluate {folder}/dual {options}") == 0
+    dual = runs.load(folder / "dual")
+    batch = next(iter(evaluation_loader(dual.dataset.test, dual.experiment.data, 10)))
+    x, label = batch["clip"].astype(np.float32) / 255, batch["label"]
+    for output, params in ((at_one, dual.params), (at_zero, dual.params["standard"])):
+        logits = runs.load(folder / "standard").mixture.apply(params, x)
+        (clean, *_) = json.loads((output / "results.json").read_text())
+        assert clean["robust_accuracy"] == np.mean(np.argmax(logits, -1) == label)
+    for options, message in (
+        ("dual --dual-alpha 1.5", "--dual-alpha: 1.5 is not accepted; expected from 0 to 1"),
+        ("standard --dual-alpha 0.5", "--dual-alpha: RUN is no dual model"),
+    ):
+        assert run(f"evaluate {folder}/{options}") == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -235,12 +235,16 @@ def _expert_of(run: str, experiment: Experiment, dataset: data.Dataset) -> Any:
     """The latest params of the one expert of a run, which may have trained on a subset."""
     field = "initialize_experts_from"
     other = read_experiment(pathlib.Path(run))
-    own = dataclasses.replace(other.expert, dtype=experiment.expert.dtype)
-    if own != experiment.expert or other.mixture.experts != 1:
+    if other.mixture.experts != 1:
         raise ValueError(
-            f"training.{field}: {run} has {other.mixture.experts} of {other.expert}; expected one "
-            f"expert, {experiment.expert}"
+            f"training.{field}: {run} has {other.mixture.experts} experts; expected a run of one"
         )
+    for part in dataclasses.fields(experiment.expert):
+        own, wanted = getattr(other.expert, part.name), getattr(experiment.expert, part.name)
+        if own != wanted and part.name != "dtype":
+            raise ValueError(
+                f"training.{field}: {run} has expert.{part.name} = {own}; expected {wanted}"
+            )
     if other.data.name != experiment.data.name:
         raise ValueError(
             f"training.{field}: {run} was trained on {other.data.name}; expected "

@@ -69,8 +69,8 @@ def _open(file: pathlib.Path, shape: tuple[int, int]) -> Shaped[np.ndarray, "H W
             height, width = shape
             if abs(image.width * height - image.height * width) > max(image.size):
                 raise UnusableClipError(
-                    f"label map {file.name} is {image.width} × {image.height}, its image "
-                    f"{width} × {height}"
+                    f"label map {file.name} is {image.width} × {image.height}, its image, as "
+                    f"stored, {width} × {height}"
                 )
             return np.asarray(image.resize((width, height), Image.Resampling.NEAREST))
     except UnusableClipError:

@@ -135,9 +135,12 @@ def test_what_cannot_be_trained_is_one_line(folder, arguments, message, capsys):
 
 
 def test_a_run_of_other_experts_is_refused(folder, capsys):
-    sources = f"--training.initialize-experts-from {folder}/round {folder}/gate"
-    arguments = f"train {folder}/c.py {GATE} {sources} --run.directory {folder}/refused"
-    assert "expected one expert, ExpertConfig(" in refused(arguments, folder, capsys)
+    start = f"train {folder}/c.py {GATE} --run.directory {folder}/refused"
+    sources = f"--training.initialize-experts-from {folder}/round"
+    message = refused(f"{start} {sources} {folder}/gate", folder, capsys)
+    assert "gate has 2 experts; expected a run of one" in message
+    message = refused(f"{start} {sources} {folder}/round --expert.width 6", folder, capsys)
+    assert "round has expert.width = 4; expected 6" in message
 
 
 def test_a_sweep_of_a_part_lies_in_the_runs_folder(folder):

@@ -27,6 +27,7 @@ from jaxmoe.evaluation.smoothing import (
     Smoothing,
     check_smoothing,
     count_votes,
+    largest_radius,
     smoothed_radius,
 )
 from jaxmoe.mixture import Mixture
@@ -199,7 +200,7 @@ def smoothing_curve(
         return Certificate(*smoothed_radius(*found, smoothing))
 
     words = f"the hard mixture under noise of σ = {smoothing.sigma:g}, by majority"
-    settings = {**smoothing._asdict(), "seed": seed}
+    settings = {**smoothing._asdict(), "seed": seed, "largest_radius": largest_radius(smoothing)}
     return _curve("smoothing", words, of_batch, batches, radii, "l2", settings, progress)
 
 

@@ -111,6 +111,12 @@ def smoothed_radius(
     return np.where(certain, chosen, ABSTAINED), radius
 
 
+def largest_radius(smoothing: Smoothing) -> float:
+    """What is certified of an example whose samples all say the same; 0 where they are too few."""
+    every = np.array([[smoothing.samples, 0]])
+    return float(smoothed_radius(every, every, smoothing)[1][0])
+
+
 def lower_confidence_bound(
     hits: Int[np.ndarray, "..."], samples: int, failure: float
 ) -> Float[np.ndarray, "..."]:

@@ -35,6 +35,8 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys):
     assert "hard top-1 mixture" in printed
     assert "PGD-3 without noise %" in printed
     assert smoothing["settings"]["samples"] == 40
+    assert smoothing["settings"]["largest_radius"] == pytest.approx(0.25 * 0.9998, abs=2e-3)
+    assert "40 samples, which certify at most 0.25 " in printed
     assert (lipschitz["seed"], lipschitz["checkpoint"]) == (0, "latest")
     assert "checkpoint latest" in (trained / "certificate.md").read_text()
 

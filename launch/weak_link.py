@@ -23,6 +23,7 @@ import numpy as np
 from jaxmoe import run as folders
 from jaxmoe.commands.arguments import number
 from jaxmoe.evaluation.metrics import accuracy
+from jaxmoe.evaluation.scoring import to_pixels
 from jaxmoe.experiment import evaluation_loader
 from jaxmoe.reporting import read_results
 from jaxmoe.reporting.results import markdown_table
@@ -83,7 +84,7 @@ def floor(run: pathlib.Path) -> float | None:
 
     @jax.jit
     def all_right(clip, label):
-        logits = mixture.experts(trained.params, clip.astype(jnp.float32) / 255)
+        logits = mixture.experts(trained.params, to_pixels(clip))
         return jnp.min(jax.vmap(accuracy, (0, None))(logits, label), axis=0)
 
     batches = evaluation_loader(trained.dataset.test, config.data, config.evaluation.batch_size)

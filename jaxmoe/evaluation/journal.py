@@ -83,9 +83,11 @@ def fingerprint(programs: Programs, params: Any, *parts: Any) -> str:
 
 
 def batch_digest(batch: dict[str, np.ndarray]) -> bytes:
-    """Of a batch's clips, labels, indices and padding."""
+    """Of a batch's clips, labels, indices and padding, those of them that it has."""
     digest = hashlib.sha256()
     for name in ("clip", "label", "index", "valid"):
+        if name not in batch:
+            continue
         values = np.ascontiguousarray(batch[name])
         digest.update(f"{name} {values.dtype} {values.shape}".encode())
         digest.update(values)

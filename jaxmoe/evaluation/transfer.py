@@ -227,7 +227,7 @@ class _Run:
     epochs: int
     progress: Progress | None
     journal: Journal = dataclasses.field(default_factory=lambda: Journal(None, ""))
-    digests: dict[BatchesFactory, str] = dataclasses.field(default_factory=dict)
+    digests: dict[int, str] = dataclasses.field(default_factory=dict)  # by the `id` of a factory
     classes: int = 0
     done: int = 0
     total: int = 0
@@ -339,12 +339,12 @@ class _Run:
 
     def _digest(self, training: BatchesFactory) -> str:
         """Of the training clips; sources that share them are told so by the same function."""
-        if training not in self.digests:
+        if id(training) not in self.digests:
             digest = hashlib.sha256()
             for batch in training():
                 digest.update(batch_digest(batch))
-            self.digests[training] = digest.hexdigest()
-        return self.digests[training]
+            self.digests[id(training)] = digest.hexdigest()
+        return self.digests[id(training)]
 
     def _verify(self, target: str, batch: dict, x_adv: jax.Array, epsilon: float) -> Any:
         model, params = self.targets[target]

@@ -64,14 +64,16 @@ def print_curves(
 
 
 def _title(curve: CertifiedCurve) -> str:
-    abstained = f", {curve.abstained:.1%} without a prediction" if curve.abstained else ""
+    more = f", {curve.abstained:.1%} without a prediction" if curve.abstained else ""
     if curve.settings:
-        abstained += f", {curve.settings['samples']} samples, which certify at most "
-        abstained += f"{curve.settings['largest_radius']:.3g} and each example but for a "
-        abstained += f"probability of {curve.settings['failure']:g}"
+        more += (
+            f", {curve.settings['samples']} samples, which certify at most "
+            f"{curve.settings['largest_radius']:.3g} and each example but for a probability of "
+            f"{curve.settings['failure']:g}"
+        )
     return (
         f"{curve.method}: {curve.classifier}; {curve.norm}, n = {curve.n}, median radius of "
-        f"right predictions {curve.median_radius:.3g}{abstained}"
+        f"right predictions {curve.median_radius:.3g}{more}"
     )
 
 

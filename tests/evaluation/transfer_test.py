@@ -148,6 +148,13 @@ def test_a_universal_perturbation_breaks_one_side_and_one_for_each_class_both():
     np.testing.assert_array_equal(correct("second", "universal"), found.clean["second"])
 
 
+def test_training_clips_need_no_numbers():
+    unnumbered = [{k: v for k, v in b.items() if k != "index"} for b in training()["first"]()]
+    options = {"attacks": ["universal"], "training_batches": training()}
+    learnt = dict.fromkeys(MODELS, lambda: unnumbered)
+    assert run(**options | {"training_batches": learnt}).rows == run(**options).rows
+
+
 def test_test_clips_have_no_say_in_a_universal_perturbation(monkeypatch):
     from jaxmoe.evaluation import transfer
 

@@ -67,40 +67,30 @@ def test_the_gate_learns_and_its_experts_stay_the_same_to_the_bit(gate, conv):
         assert not same(state.params["head"], params["head"])
 
 
+def first_step(mixture, recipe, options, epsilon=0.0):
+    """Params before and after one step of a recipe, and its metrics."""
+    params = mixture.init(jax.random.key(0), jnp.zeros((1, 4, 6, 3)))
+    optimizer = adamw(1e-2, 1.0)
+    rate, schedule = optax.constant_schedule(2e-2), optax.constant_schedule(epsilon)
+    threat = ThreatModel("linf", epsilon)
+    step = make_train_step(mixture, RECIPES[recipe], options, threat, optimizer, rate, schedule)
+    state, metrics = jax.jit(step)(init_state(params, optimizer), batch(), jax.random.key(0))
+    return params, state.params, metrics
+
+
 def test_a_head_moves_where_router_and_experts_do():
     head = Conv(CLASSES, (3, 3))
     mixture = from_gate(SimpleGate(EXPERTS, 5), Expert(), num_experts=EXPERTS, head=head)
-    params = mixture.init(jax.random.key(0), jnp.zeros((1, 4, 6, 3)))
-    optimizer = adamw(1e-2, 1.0)
-    step = make_train_step(
-        mixture,
-        RECIPES["standard"],
-        RecipeOptions(),
-        ThreatModel(),
-        optimizer,
-        optax.constant_schedule(2e-2),
-        optax.constant_schedule(0.0),
-    )
-    state, _ = jax.jit(step)(init_state(params, optimizer), batch(), jax.random.key(0))
+    before, after, _ = first_step(mixture, "standard", RecipeOptions())
     for part in ("router", "experts", "head"):
-        assert not same(state.params[part], params[part])
+        assert not same(after[part], before[part])
 
 
 @pytest.mark.parametrize("recipe", ["rt_er", "j_tlat"])
 def test_recipes_that_choose_experts_train_a_classwise_gate(recipe):
     mixture = from_gate(ClasswiseGate(EXPERTS, CLASSES, 5), Expert(), num_experts=EXPERTS)
-    params = mixture.init(jax.random.key(0), jnp.zeros((1, 4, 6, 3)))
-    optimizer = adamw(1e-2, 1.0)
-    step = make_train_step(
-        mixture,
-        RECIPES[recipe],
-        RecipeOptions(AttackSettings(steps=2)),
-        ThreatModel("linf", 0.1),
-        optimizer,
-        optax.constant_schedule(2e-2),
-        optax.constant_schedule(0.1),
-    )
-    state, metrics = jax.jit(step)(init_state(params, optimizer), batch(), jax.random.key(0))
+    options = RecipeOptions(AttackSettings(steps=2))
+    before, after, metrics = first_step(mixture, recipe, options, epsilon=0.1)
     assert all(np.isfinite(value) for value in metrics.values())
     for part in ("router", "experts"):
-        assert not same(state.params[part], params[part])
+        assert not same(after[part], before[part])

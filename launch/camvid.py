@@ -1,11 +1,11 @@
 """Trains experts and gates on CamVid and attacks them; prints the README's tables.
 
-python launch/camvid.py --data DIR --runs runs/camvid [--only deeplab frrn] [--images 30]
+python launch/camvid.py --data DIR --runs runs/camvid [--only deeplab frrn] [--images 24]
 
 Of each architecture two experts are trained on two parts of the training images (sequence 0016E5;
-sequences 0001TP and 0006R0), then four gates on both. Attacks are made on each expert, ensemble and
-mixture, and scored on all of them: the diagonal is the white box. The test images are --images of
-the 233, evenly spread. What a folder already holds is not done again.
+sequences 0001TP and 0006R0), then four gates on both. Each expert, ensemble and mixture is attacked
+at every ε; universal perturbations, and PGD at one ε, are also scored on all the others. The test
+images are --images of the 233, evenly spread. What a folder already holds is not done again.
 """
 
 import argparse
@@ -18,10 +18,11 @@ import numpy as np
 
 from jaxmoe import run as runs
 from jaxmoe.data import ClipSource
-from jaxmoe.evaluation import TransferRow, transfer_matrix
+from jaxmoe.evaluation import Row, TransferRow, evaluate_suite, transfer_matrix
+from jaxmoe.evaluation.rows import CLEAN, WORST_CASE
 from jaxmoe.experiment import evaluation_loader, evaluation_settings
 from jaxmoe.mixture import component
-from jaxmoe.reporting import write_transfer
+from jaxmoe.reporting import read_results, write_results, write_transfer
 from jaxmoe.reporting.progress import make_progress
 from jaxmoe.reporting.results import markdown_table
 
@@ -35,9 +36,12 @@ GATES = {
     "classwise + conv": ("classwise_gate", "conv"),
 }
 PARTS = ("expert0", "expert1", "mean", "max")
-ATTACKS = ("fgsm", "pgd", "pgd-standing", "universal")
+MODELS = (*PARTS, *GATES)
+ATTACKS = ("fgsm", "pgd", "pgd-standing")
+UNIVERSAL = "universal"
 EPOCHS = 1  # of universal perturbations, over the training images
-TRANSFER = ("pgd", 0.03)  # the attack and ε of the transfer table
+TRANSFERRED = "pgd"
+EPSILON = 0.03  # of the tables of transfer
 
 
 def main() -> None:
@@ -45,13 +49,15 @@ def main() -> None:
     options = parse(sys.argv[1:])
     for name in options.only:
         train(name, options)
-        folder = options.runs / f"{name}_transfer"
-        if not (folder / "transfer.json").is_file():
-            attack(name, folder, options)
+        attack(name, options)
     for name in options.only:
-        file = options.runs / f"{name}_transfer" / "transfer.json"
-        rows = [TransferRow(**row) for row in json.loads(file.read_text("utf-8"))]
-        print(f"{ARCHITECTURES[name]}\n\n{white_box(rows)}\n\n{transfer(rows)}\n")
+        folder = results_of(name, options)
+        own = {model: read_results(folder / model) for model in MODELS}
+        found = json.loads((folder / "transfer.json").read_text("utf-8"))
+        rows = [TransferRow(**row) for row in found]
+        print(f"{ARCHITECTURES[name]}\n\n{white_box(own, rows)}\n")
+        for made in (TRANSFERRED, UNIVERSAL):
+            print(f"{transfer(rows, made)}\n")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -60,7 +66,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="the folder with train, trainannot, …")
     parser.add_argument("--runs", default="runs/camvid", type=pathlib.Path)
     parser.add_argument("--only", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
-    parser.add_argument("--images", default=30, type=int, help="test images to attack")
+    parser.add_argument("--images", default=24, type=int, help="test images to attack")
     options = parser.parse_args(arguments)
     if not (pathlib.Path(options.data) / "trainannot").is_dir():
         parser.error(f"--data: {options.data} has no trainannot")
@@ -95,36 +101,63 @@ def run(config: str, folder: pathlib.Path, options: argparse.Namespace, *overrid
         sys.exit(code)  # it has said why
 
 
-def attack(name: str, folder: pathlib.Path, options: argparse.Namespace) -> None:
-    """Writes the transfer matrix over experts, ensembles and mixtures of an architecture."""
+def results_of(name: str, options: argparse.Namespace) -> pathlib.Path:
+    """Where the attacks on an architecture's models are, of so many images."""
+    return options.runs / f"{name}_attacked_{options.images}"
+
+
+def attack(name: str, options: argparse.Namespace) -> None:
+    """Writes what is missing of the results of each model, and of the transfer matrix."""
     models = {}
     for gate in GATES:
         found = runs.load(folder_of(name, gate, options))
         for part in PARTS if not models else ():
             models[part] = component(found.mixture, part), found.params
         models[gate] = found.mixture, found.params
-    config = found.experiment
+    config, folder = found.experiment, results_of(name, options)
     size = config.evaluation.batch_size
     test = evaluation_loader(spread(found.dataset.test, options.images), config.data, size)
     training = evaluation_loader(found.dataset.train, config.data, size)
-    folder.mkdir(parents=True, exist_ok=True)
+    given = {"settings": evaluation_settings(config), "seed": config.evaluation.seed}
     with make_progress() as progress:
-        result = transfer_matrix(
-            models,
-            models,
-            lambda: test,
-            attacks=ATTACKS,
-            epsilons=config.evaluation.epsilons,
-            settings=evaluation_settings(config),
-            seed=config.evaluation.seed,
-            training_batches=dict.fromkeys(models, lambda: training),
-            epochs=EPOCHS,
-            journal=folder / "transfer.journal",
-            progress=progress.evaluation,
-            say=progress.say,
-        )
-    write_transfer(result.rows, folder)
-    (folder / "transfer.journal").unlink()
+        given |= {"progress": progress.evaluation, "say": progress.say}
+        for model, (mixture, params) in models.items():
+            output = folder / model
+            if (output / "results.json").is_file():
+                continue
+            output.mkdir(parents=True, exist_ok=True)
+            progress.say(f"{ARCHITECTURES[name]}: {model}")
+            result = evaluate_suite(
+                mixture,
+                params,
+                lambda: test,
+                attacks=ATTACKS,
+                epsilons=config.evaluation.epsilons,
+                probe_batches=1,
+                journal=output / "evaluation.journal",
+                **given,
+            )
+            write_results(result.rows, output, checks=result.checks, notes=result.notes)
+            (output / "evaluation.journal").unlink()
+        if (folder / "transfer.json").is_file():
+            return
+        rows = []
+        for made, epsilons in ((TRANSFERRED, (EPSILON,)), (UNIVERSAL, config.evaluation.epsilons)):
+            result = transfer_matrix(
+                models,
+                models,
+                lambda: test,
+                attacks=(made,),
+                epsilons=epsilons,
+                training_batches=dict.fromkeys(models, lambda: training),
+                epochs=EPOCHS,
+                journal=folder / f"{made}.journal",
+                **given,
+            )
+            rows += result.rows
+    write_transfer(rows, folder)
+    for made in (TRANSFERRED, UNIVERSAL):
+        (folder / f"{made}.journal").unlink()
 
 
 def spread(source: ClipSource, count: int) -> ClipSource:
@@ -133,39 +166,38 @@ def spread(source: ClipSource, count: int) -> ClipSource:
     return source.take([source.records[place] for place in places])
 
 
-def white_box(rows: list[TransferRow]) -> str:
+def white_box(own: dict[str, list[Row]], rows: list[TransferRow]) -> str:
     """Markdown: mIoU of each model when clean and under each attack on itself, ε by ε."""
-    own = [row for row in rows if row.source == row.target]
-    epsilons = list(dict.fromkeys(row.epsilon for row in own))
-    attacks = list(dict.fromkeys(row.attack for row in own))
+    first = next(row for row in next(iter(own.values())) if row.attack in ATTACKS)
+    epsilons = sorted({row.epsilon for found in own.values() for row in found} - {0.0})
+    titles = ["mIoU %", CLEAN, *ATTACKS, WORST_CASE, UNIVERSAL]
     lines = []
-    for target in dict.fromkeys(row.target for row in own):
-        found = {(r.attack, r.epsilon): r for r in own if r.target == target}
-        clean = next(iter(found.values())).clean_iou
+    for model, found in own.items():
+        iou = {(row.attack, row.epsilon): row.mean_iou for row in found}
+        iou |= {(r.attack, r.epsilon): r.mean_iou for r in rows if r.source == r.target == model}
         cells = [
-            " / ".join(f"{100 * found[attack, e].mean_iou:.1f}" for e in epsilons)
-            for attack in attacks
+            " / ".join(f"{100 * iou[attack, epsilon]:.1f}" for epsilon in epsilons)
+            for attack in (*ATTACKS, WORST_CASE, UNIVERSAL)
         ]
-        lines.append([target, f"{100 * clean:.1f}", *cells])
-    first = own[0]
+        lines.append([model, f"{100 * iou[CLEAN, 0.0]:.1f}", *cells])
     note = (
         f"ε = {' / '.join(f'{e:g}' for e in epsilons)}, {first.norm}, n = {first.n} test images, "
-        f"seed {first.seed}."
+        f"seed {first.seed}. Worst case: of each image the attack left of it that leaves the "
+        "fewest pixels right."
     )
-    return "\n".join([*markdown_table(["mIoU %", "clean", *attacks], lines), "", note])
+    return "\n".join([*markdown_table(titles, lines), "", note])
 
 
-def transfer(rows: list[TransferRow]) -> str:
+def transfer(rows: list[TransferRow], attack: str) -> str:
     """Markdown: mIoU of each target under an attack made on each source."""
-    attack, epsilon = TRANSFER
-    found = {(r.source, r.target): r for r in rows if (r.attack, r.epsilon) == TRANSFER}
+    found = {(r.source, r.target): r for r in rows if (r.attack, r.epsilon) == (attack, EPSILON)}
     targets = list(dict.fromkeys(target for _, target in found))
     lines = []
     for source in dict.fromkeys(source for source, _ in found):
         cells = [found.get((source, target)) for target in targets]
         lines.append([source, *(f"{100 * cell.mean_iou:.1f}" if cell else "" for cell in cells)])
     table = markdown_table(["made on / scored on", *targets], lines)
-    return "\n".join([*table, "", f"mIoU %, {attack}, ε = {epsilon:g}."])
+    return "\n".join([*table, "", f"mIoU %, {attack}, ε = {EPSILON:g}."])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from jaxmoe.evaluation import TransferRow
+from jaxmoe.evaluation import Row, TransferRow
 from launch import camvid as launcher
 
 
@@ -33,26 +33,50 @@ def test_gates_start_from_two_experts_of_two_parts(options, monkeypatch):
     assert len({tuple(command[-3:]) for command in commands[2:]}) == 4
 
 
-def rows():
-    for number, attack in enumerate(("fgsm", "pgd")):
+def own_row(attack, epsilon, mean_iou):
+    return Row(*(attack, epsilon, "linf", 0.9, 0.9, 59, 0, 1, 1, 1.0, 0.0, 0.0), mean_iou=mean_iou)
+
+
+def own_rows():
+    for model, clean in (("expert0", 0.55), ("simple", 0.6)):
+        rows = [own_row("clean", 0.0, clean)]
+        for epsilon in (0.01, 0.03):
+            for loss, attack in enumerate((*launcher.ATTACKS, "worst-case")):
+                rows.append(own_row(attack, epsilon, 0.5 - 0.1 * loss - 5 * epsilon))
+        yield model, rows
+
+
+def transfer_rows():
+    for number, attack in enumerate(("pgd", "universal")):
         for epsilon in (0.01, 0.03):
             for source in ("expert0", "simple"):
                 for target in ("expert0", "simple"):
-                    own = 0.5 - 0.1 * number - 5 * epsilon + (0.2 if source != target else 0)
+                    seen = 0.5 - 0.1 * number - 5 * epsilon + (0.2 if source != target else 0)
                     yield TransferRow(
                         *(source, target, attack, epsilon, "linf"),
                         *(0.9, 0.9, 0.9, 59, 0),
-                        mean_iou=own,
+                        mean_iou=seen,
                         clean_iou=0.6 if target == "simple" else 0.55,
                     )
 
 
-def test_the_tables_have_the_diagonal_and_one_transfer():
-    white, crossed = launcher.white_box(list(rows())), launcher.transfer(list(rows()))
-    assert "| expert0 | 55.0 | 45.0 / 35.0 | 35.0 / 25.0 |" in white
+def test_the_tables_have_each_models_own_attacks_and_two_transfers():
+    rows = list(transfer_rows())
+    white = launcher.white_box(dict(own_rows()), rows)
+    assert (
+        "| expert0 | 55.0 | 45.0 / 35.0 | 35.0 / 25.0 | 25.0 / 15.0 | 15.0 / 5.0 | 35.0 / 25.0 |"
+        in white
+    )
     assert "ε = 0.01 / 0.03, linf, n = 59 test images" in white
-    assert "| expert0 | 25.0 | 45.0 |" in crossed
-    assert "mIoU %, pgd, ε = 0.03." in crossed
+    assert "| expert0 | 35.0 | 55.0 |" in launcher.transfer(rows, "pgd")
+    assert "| expert0 | 25.0 | 45.0 |" in launcher.transfer(rows, "universal")
+    assert "mIoU %, pgd, ε = 0.03." in launcher.transfer(rows, "pgd")
+
+
+def test_results_of_other_images_are_not_taken(options):
+    folder = launcher.results_of("frrn", options)
+    options.images += 1
+    assert launcher.results_of("frrn", options) != folder
 
 
 def test_images_are_spread_over_the_split():

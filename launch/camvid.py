@@ -174,7 +174,8 @@ def white_box(own: dict[str, list[Row]], rows: list[TransferRow]) -> str:
     lines = []
     for model, found in own.items():
         iou = {(row.attack, row.epsilon): row.mean_iou for row in found}
-        iou |= {(r.attack, r.epsilon): r.mean_iou for r in rows if r.source == r.target == model}
+        diagonal = [row for row in rows if row.source == row.target == model]
+        iou |= {(UNIVERSAL, r.epsilon): r.mean_iou for r in diagonal if r.attack == UNIVERSAL}
         cells = [
             " / ".join(f"{100 * iou[attack, epsilon]:.1f}" for epsilon in epsilons)
             for attack in (*ATTACKS, WORST_CASE, UNIVERSAL)

@@ -118,6 +118,17 @@ def open_dataset(
     )
 
 
+def cropped(source: data.ClipSource, config: DataConfig) -> str | None:
+    """The part of each clip or image that is evaluated, in words; None where it is all of it."""
+    height, width = config.shape[-3:-1]
+    stored = {(record.height, record.width) for record in source.records}
+    if stored == {(height, width)}:
+        return None
+    most = max(stored)
+    every = f"{most[1]} × {most[0]}" if len(stored) == 1 else "images of several sizes"
+    return f"evaluated is the middle {width} × {height} of {every} (width × height)"
+
+
 def evaluation_loader(source: data.ClipSource, config: DataConfig, batch_size: int) -> data.Loader:
     """One pass over a split, in order, centre crops, of clips frames spread over the video."""
     return data.make_loader(

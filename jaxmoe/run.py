@@ -234,7 +234,7 @@ def _initial_params(experiment: Experiment, mixture: Mixture, dataset: data.Data
 def _expert_of(run: str, experiment: Experiment, dataset: data.Dataset) -> Any:
     """The latest params of the one expert of a run, which may have trained on a subset."""
     field = "initialize_experts_from"
-    other = read_experiment(pathlib.Path(run))
+    other = _experiment_of(run, field)
     if other.mixture.experts != 1:
         raise ValueError(
             f"training.{field}: {run} has {other.mixture.experts} experts; expected a run of one"
@@ -255,12 +255,18 @@ def _expert_of(run: str, experiment: Experiment, dataset: data.Dataset) -> Any:
     return _params_of(run, like, dataset, field, splits=("validation", "test"))["experts"]
 
 
+def _experiment_of(run: str, field: str) -> Experiment:
+    """The experiment of a run that training starts from."""
+    if not (pathlib.Path(run) / "config.json").is_file():
+        raise FileNotFoundError(f"training.{field}: no run in {run}; expected one that was trained")
+    return read_experiment(pathlib.Path(run))
+
+
 def _params_of(
     run: str, like: Any, dataset: data.Dataset, field: str, splits: Sequence[str] = data.SPLITS
 ) -> Any:
     """The latest params of a finished run, those of its parts that `like` has."""
-    source = pathlib.Path(run)
-    other = read_experiment(source)
+    source, other = pathlib.Path(run), _experiment_of(run, field)
     if other.data.name == dataset.name:
         # A start that learned from test or validation clips would make both worthless.
         advice = "expected a run on the same clips"

@@ -10,7 +10,9 @@ from jaxmoe.commands.arguments import (
     RunFailedError,
     check_attack_options,
     number,
+    split_part,
     take_alpha,
+    take_part,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ smoothing certifies in ℓ2 what the mixture says most often under Gaussian nois
   PGD attacks the mixture without noise, another classifier: what is certified may be more than it
   leaves. Train with such noise, or little is certified.
 
-writes certificate.json, certificate.md and certificate.png into RUN, or into --output."""
+writes certificate.json, .md, .png, and .csv (the radius of each example) into RUN, or into
+--output. RUN@expert0 is one of its experts alone and writes into RUN/expert0."""
 
 _EXAMPLE = """example:
   jaxmoe certify runs/cifar10_small_rt_er --radii 0 0.1 0.25 0.5 --samples 1000 --examples 100"""
@@ -49,7 +52,9 @@ def run(arguments: list[str]) -> None:
       RunFailedError: numbers that were not finite.
     """
     from jaxmoe.evaluation import NonFiniteError, ThreatViolation
+    from jaxmoe.evaluation.masking import verdict_line
     from jaxmoe.evaluation.smoothing import Smoothing, check_smoothing
+    from jaxmoe.experiment import cropped
     from jaxmoe.reporting.certificate import print_curves, write_curves
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.run import load
@@ -71,40 +76,49 @@ def run(arguments: list[str]) -> None:
         raise ValueError(
             f"--norm: smoothing certifies in l2, not in {options.norm}; --method lipschitz does"
         )
-    folder = pathlib.Path(options.run)
+    folder, part = split_part(options.run)
+    if part in ("mean", "max") and "lipschitz" in methods:
+        raise ValueError(f"RUN: {options.run} has no constants; --method smoothing takes it")
     moved = {} if options.directory is None else {"directory": options.directory}
-    output = pathlib.Path(options.output or folder)
+    output = pathlib.Path(options.output or folder / (part or ""))
     with make_progress() as progress:
         trained = load(folder, options.checkpoint, data_progress=progress.data, **moved)
         if trained.dataset.test.dense:
             raise ValueError(f"RUN: {folder} labels pixels; certificates are of one label")
         trained = take_alpha(trained, options.dual_alpha)
+        take_part(trained, part)
+        if note := cropped(trained.dataset.test, trained.experiment.data):
+            progress.say(note)
         if not trained.finished:
             progress.say(f"{folder} was stopped before the end of its training")
-        certification = _Certification(trained, options, radii, progress)
-        curves, attacked = [], []
+        certification = _Certification(trained, part, options, radii, progress)
+        curves, attacked, checks = [], [], []
         # By constants first: what has none is refused before an hour of smoothing.
         try:
             for method in sorted(set(methods), key=METHODS.index):
                 curve, model = certification.curve(method, smoothing)
                 curves.append(curve)
-                attacked.append(certification.under_attack(model))
+                under, found = certification.under_attack(model)
+                attacked.append(under)
+                checks.append(found)
         except (NonFiniteError, ThreatViolation) as error:
             raise RunFailedError(str(error)) from None
     output.mkdir(parents=True, exist_ok=True)
     details = {"seed": options.seed, "training_finished": trained.finished}
+    details["masked_gradients"] = " ".join(dict.fromkeys(map(verdict_line, checks)))
     details["checkpoint"] = options.checkpoint or trained.experiment.evaluation.checkpoint
     if trained.experiment.mixture.alpha is not None:
         details["alpha"] = trained.experiment.mixture.alpha
     files = write_curves(curves, attacked, options.steps, output, details)
     print_curves(curves, attacked, options.steps)
+    print(details["masked_gradients"])
     print(f"written to {output}: {', '.join(file.name for file in files)}")
 
 
 def _make_parser(smoothing) -> Parser:
     parser = Parser("certify", _DESCRIPTION, epilog=_EXAMPLE)
     add = parser.add_argument
-    add("run", metavar="RUN", help="folder of a trained run")
+    add("run", metavar="RUN", help="folder of a trained run, or RUN@expert0")
     add("--method", nargs="+", choices=METHODS, help="one or both (both; in linf lipschitz)")
     add("--norm", choices=("linf", "l2"), default="l2", help="of the radius (l2)")
     add("--radii", nargs="+", type=number, metavar="R", help="in pixel units, 0.25 or 2/255")
@@ -139,10 +153,11 @@ def _make_parser(smoothing) -> Parser:
 
 
 class _Certification:
-    """Curves of one run."""
+    """Curves of one run, or of a part of it."""
 
-    def __init__(self, trained: "Trained", options, radii, progress):
+    def __init__(self, trained: "Trained", part: str | None, options, radii, progress):
         self.trained = trained
+        self.part = part
         self.options = options
         self.radii = radii
         self.progress = progress
@@ -158,7 +173,7 @@ class _Certification:
             self.progress.evaluation(next(done), total, f"certificates by {method}")
 
         if method == "smoothing":
-            model = trained.mixture
+            model = take_part(trained, self.part).mixture
             curve = smoothing_curve(
                 model, trained.params, self.batches(), self.radii, smoothing, options.seed, tell
             )
@@ -170,11 +185,11 @@ class _Certification:
         return curve, subject.model
 
     def subject(self):
-        """The run's mixture with its constants."""
+        """The run's mixture, or its part, with constants."""
         import jax
         import numpy as np
 
-        from jaxmoe.evaluation.certification import certifiable
+        from jaxmoe.evaluation.certification import certifiable, certifiable_expert
         from jaxmoe.evaluation.lipschitz_bounds import logit_difference_bounds
         from jaxmoe.experiment import build_mixture, build_modules
 
@@ -187,12 +202,15 @@ class _Certification:
             )
         router, expert = build_modules(experiment, classes)
         shape, norm = experiment.data.shape, self.options.norm
-        expert_bounds = [
-            logit_difference_bounds(
-                expert, jax.tree.map(lambda p, i=i: p[i], params["experts"]), shape, norm
-            )
-            for i in range(experiment.mixture.experts)
-        ]
+
+        def bounds_of(i):
+            own = jax.tree.map(lambda p: p[i], params["experts"])
+            return logit_difference_bounds(expert, own, shape, norm)
+
+        if self.part is not None:
+            number = int(self.part.removeprefix("expert"))
+            return certifiable_expert(self.trained.mixture, number, bounds_of(number))
+        expert_bounds = [bounds_of(i) for i in range(experiment.mixture.experts)]
         router_bounds = logit_difference_bounds(router, params["router"], shape, norm)
         standard = None
         if experiment.mixture.alpha is not None:
@@ -200,8 +218,8 @@ class _Certification:
             standard = build_mixture(dataclasses.replace(experiment, mixture=single), classes)
         return certifiable(self.trained.mixture, router_bounds, np.stack(expert_bounds), standard)
 
-    def under_attack(self, model) -> tuple[float, ...]:
-        """Accuracy that PGD leaves at each radius, 0–1; at 0 the clean one."""
+    def under_attack(self, model) -> tuple[tuple[float, ...], tuple]:
+        """Accuracy that PGD leaves at each radius, 0–1, at 0 the clean one; and the checks."""
         from jaxmoe.evaluation import evaluate_suite
         from jaxmoe.experiment import evaluation_settings
 
@@ -220,10 +238,11 @@ class _Certification:
             progress=self.progress.evaluation,
             probe_batches=0,
         )
-        return tuple(
+        left = tuple(
             result.row("pgd" if radius else "clean", radius).robust_accuracy
             for radius in self.radii
         )
+        return left, result.checks
 
     def batches(self):
         """One pass over the examples asked for."""

@@ -38,12 +38,14 @@ def run(arguments: list[str]) -> None:
     experiment = validate_data(apply_overrides(experiment, overrides))
 
     from jaxmoe.data import describe
-    from jaxmoe.experiment import open_dataset
+    from jaxmoe.experiment import cropped, open_dataset
     from jaxmoe.reporting.progress import make_progress
 
     with make_progress() as progress:
         dataset = open_dataset(experiment.data, progress.data)
     _print(describe(dataset))
+    if path and (note := cropped(dataset.test, experiment.data)):
+        print(note)
     print("\n".join(notes_on_clips(dataset, rest=None)))
 
 
@@ -69,6 +71,8 @@ def _print(summary) -> None:
     table = Table("class", *splits, box=None, header_style="bold")
     for name in summary.classes:
         table.add_row(name, *(_of_class(split, name) for split in splits.values()))
+    if splits["train"].pixels_per_class:
+        table.add_row("void, of all pixels", *(f"{split.void:.1%}" for split in splits.values()))
     table.add_row("all", *(str(split.clips) for split in splits.values()), style="bold")
     if any(split.most_frames > 1 for split in splits.values()):  # else they are images
         for what in ("fewest_frames", "median_frames", "most_frames"):
@@ -77,6 +81,9 @@ def _print(summary) -> None:
     what = "labelled pixels" if splits["train"].pixels_per_class else "clips"
     console.print(f"{summary.name}: {len(summary.classes)} classes, {what} by split", style="bold")
     console.print(table)
+    for name, split in splits.items():
+        if split.absent:
+            console.print(f"{name} has none of: {', '.join(split.absent)}")
     held_out = [name for name, split in splits.items() if split.held_out]
     if held_out:
         console.print(f"held out of train, as the data has none: {', '.join(held_out)}")

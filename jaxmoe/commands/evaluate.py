@@ -64,6 +64,7 @@ class Plan(NamedTuple):
     batch_size: int
     checkpoint: str
     norm: str
+    dual_alpha: float | None = None  # of a dual model
 
 
 def run(arguments: list[str]) -> None:
@@ -133,7 +134,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     """
     from jaxmoe.attacks import CASCADES, canonical_name, find_attack
     from jaxmoe.attacks.cascade import CUSTOM, custom
-    from jaxmoe.experiment import evaluation_settings
+    from jaxmoe.experiment import cropped, evaluation_settings
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.run import load
     from jaxmoe.run_folder import read_experiment
@@ -160,12 +161,13 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     moved = {} if options.directory is None else {"directory": options.directory}
     checkpoint = options.checkpoint or defaults.checkpoint
     gradients = getattr(options, "gradient", None) or [settings.gradient]
-    plan = Plan(attacks, epsilons, settings, gradients, seed, batch_size, checkpoint, norm)
     own = [name for name in attacks if name in CASCADES and name != CUSTOM]
     ignored = [f"--{name}" for name in COUNTS if given[name] is not None]
     with make_progress() as progress:
         trained = load(folder, options.checkpoint, data_progress=progress.data, **moved)
         trained = take_part(take_alpha(trained, options.dual_alpha), part)
+        if note := cropped(trained.dataset.test, trained.experiment.data):
+            progress.say(note)
         if not trained.finished:
             progress.say(f"{folder} was stopped before the end of its training")
         if own and ignored:
@@ -173,12 +175,14 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
                 f"{' and '.join(own)}: with AutoAttack's own numbers; {' '.join(ignored)} for "
                 "other attacks alone (--cascade makes one with your numbers)"
             )
+    alpha = trained.experiment.mixture.alpha
+    plan = Plan(attacks, epsilons, settings, gradients, seed, batch_size, checkpoint, norm, alpha)
     return plan, trained
 
 
 def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan, *, save: bool) -> None:
     from jaxmoe.evaluation import NonFiniteError, ThreatViolation, evaluate_suite
-    from jaxmoe.experiment import evaluation_loader
+    from jaxmoe.experiment import cropped, evaluation_loader
     from jaxmoe.reporting import (
         plot_margins,
         plot_robust_accuracy,
@@ -213,9 +217,9 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan, *, save
             flops = _count_flops(trained, plan.batch_size)
     except (NonFiniteError, ThreatViolation) as error:
         raise RunFailedError(str(error)) from None
-    files = write_results(
-        result.rows, output, checks=result.checks, flops=flops, notes=result.notes
-    )
+    part = cropped(trained.dataset.test, experiment.data)
+    notes = (*result.notes, part) if part else result.notes
+    files = write_results(result.rows, output, checks=result.checks, flops=flops, notes=notes)
     files.append(plot_robust_accuracy(result.rows, output))
     if result.margins:
         title = f"n = {len(result.index)}, {plan.norm}"
@@ -225,9 +229,10 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan, *, save
     details = {
         "command": sys.argv,
         "settings": dataclasses.asdict(plan.settings) | {"gradient": plan.gradients},
-        "notes": result.notes,
+        "notes": notes,
         "cascades": [stage._asdict() for stage in result.stages],
         "checkpoint": plan.checkpoint,
+        "dual_alpha": plan.dual_alpha,
         "training_finished": trained.finished,
         "checks": [check._asdict() for check in result.checks],
         "gflops": flops and flops._asdict(),
@@ -240,12 +245,14 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan, *, save
 
 
 def _count_flops(trained: "Trained", batch_size: int) -> Any:
-    """GFLOPs of the sparse mixture against the dense one; None where it is dense itself."""
+    """GFLOPs of the sparse mixture against the dense one; None where it is dense, or has a head."""
     from jaxmoe.evaluation.flops import mixture_flops
-    from jaxmoe.mixture import Mixture
+    from jaxmoe.mixture import Mixture, no_head
 
     data, mixture = trained.experiment.data, trained.mixture
     if not isinstance(mixture, Mixture) or mixture.top_k == mixture.num_experts:
+        return None
+    if mixture.head is not no_head:
         return None
     block_size = trained.experiment.mixture.block_size
     try:

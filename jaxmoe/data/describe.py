@@ -16,6 +16,7 @@ class SplitSummary:
       clips: how many.
       clips_per_class: by class name, zeros included; none where every pixel has a class.
       pixels_per_class: the same of pixels, where every pixel has one.
+      void: share of the pixels without a class, 0–1; 0 where clips have labels.
       fewest_frames: stored frames of the shortest clip.
       median_frames: of the middle one.
       most_frames: of the longest.
@@ -25,10 +26,17 @@ class SplitSummary:
     clips: int
     clips_per_class: dict[str, int]
     pixels_per_class: dict[str, int]
+    void: float
     fewest_frames: int
     median_frames: float
     most_frames: int
     held_out: bool
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes that no clip, or no pixel, has."""
+        counts = self.pixels_per_class or self.clips_per_class
+        return tuple(name for name, count in counts.items() if not count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +76,11 @@ def describe(dataset: Dataset) -> DatasetSummary:
 
 
 def _summary(source: ClipSource, classes: tuple[str, ...], held_out: bool) -> SplitSummary:
-    clips, pixels = {}, {}
+    clips, pixels, void = {}, {}, 0.0
     if source.dense:
         counts = np.sum([record.pixels for record in source.records], axis=0)
         pixels = dict(zip(classes, counts.tolist(), strict=True))
+        void = 1 - counts.sum() / sum(r.height * r.width for r in source.records)
     else:
         counts = np.bincount(source.labels, minlength=len(classes))
         clips = dict(zip(classes, counts.tolist(), strict=True))
@@ -80,6 +89,7 @@ def _summary(source: ClipSource, classes: tuple[str, ...], held_out: bool) -> Sp
         clips=len(source),
         clips_per_class=clips,
         pixels_per_class=pixels,
+        void=float(void),
         fewest_frames=int(frames.min()),
         median_frames=float(np.median(frames)),
         most_frames=int(frames.max()),

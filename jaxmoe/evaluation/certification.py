@@ -16,6 +16,7 @@ from jaxmoe.evaluation.certificates import (
     Certificate,
     certified_accuracy,
     dual_radius,
+    logit_radius,
     mixture_radius,
     top_1_radius,
 )
@@ -30,10 +31,19 @@ from jaxmoe.evaluation.smoothing import (
     largest_radius,
     smoothed_radius,
 )
-from jaxmoe.mixture import Mixture
+from jaxmoe.mixture import Mixture, single_expert
 from jaxmoe.threat import example_keys
 
 Batches = Iterable[Mapping[str, np.ndarray]]
+
+
+class CertifiedExamples(NamedTuple):
+    """What was proved of each example; N of them."""
+
+    index: np.ndarray  # [N], the examples' own numbers
+    label: np.ndarray  # [N]
+    prediction: np.ndarray  # [N]; −1 where smoothing abstained
+    radius: np.ndarray  # [N], in pixel units, ≥ 0
 
 
 class CertifiedCurve(NamedTuple):
@@ -48,6 +58,7 @@ class CertifiedCurve(NamedTuple):
     abstained: float  # share of the examples without a prediction
     n: int
     settings: dict[str, float]  # of smoothing, and the seed of its noise
+    examples: CertifiedExamples
 
 
 class Certifiable(NamedTuple):
@@ -107,7 +118,7 @@ def certifiable(
             return as_logits(mixed)
 
         return Certifiable(
-            f"the dual model on probabilities, all {experts} robust experts at once",
+            f"the dual model on probabilities (not logits), all {experts} robust experts at once",
             dual,
             lambda params, x: dual_radius(
                 params["alpha"], standard_probabilities(params, x), *parts(params, x)
@@ -125,9 +136,25 @@ def certifiable(
             "experts (--method smoothing takes any)"
         )
     return Certifiable(
-        f"the mixture on probabilities, all {experts} experts at once",
+        f"the mixture on probabilities (not logits), all {experts} experts at once",
         lambda params, x: as_logits(probabilities(params, x)),
         lambda params, x: mixture_radius(*parts(params, x)),
+    )
+
+
+def certifiable_expert(
+    mixture: Mixture, expert: int, bounds: Float[np.ndarray, "K K"]
+) -> Certifiable:
+    """What Lipschitz constants of its logit differences certify of one expert alone.
+
+    Raises:
+      ValueError: there is no such expert.
+    """
+    model, bounds = single_expert(mixture, expert), _rounded_up(bounds)
+    return Certifiable(
+        f"expert {expert} alone",
+        model,
+        lambda params, x: logit_radius(model(params, x), bounds),
     )
 
 
@@ -199,7 +226,8 @@ def smoothing_curve(
         ]
         return Certificate(*smoothed_radius(*found, smoothing))
 
-    words = f"the hard mixture under noise of σ = {smoothing.sigma:g}, by majority"
+    whole = "the hard mixture" if isinstance(model, Mixture) else "the classifier"
+    words = f"{whole} under noise of σ = {smoothing.sigma:g}, by majority"
     settings = {**smoothing._asdict(), "seed": seed, "largest_radius": largest_radius(smoothing)}
     return _curve("smoothing", words, of_batch, batches, radii, "l2", settings, progress)
 
@@ -214,7 +242,7 @@ def _curve(
     settings: dict[str, float],
     progress: Callable[[], None],
 ) -> CertifiedCurve:
-    predictions, found, labels = [], [], []
+    predictions, found, labels, indices = [], [], [], []
     for batch in batches:
         check_batch(batch)
         valid = np.asarray(batch["valid"])
@@ -224,6 +252,7 @@ def _curve(
         if np.isnan(found[-1]).any():
             raise NonFiniteError(f"{method}: an output of {words} is not finite")
         labels.append(np.asarray(batch["label"])[valid])
+        indices.append(np.asarray(batch["index"])[valid])
         progress()
     if not labels or not sum(map(len, labels)):
         raise ValueError("batches: no valid example; expected at least one")
@@ -241,6 +270,7 @@ def _curve(
         float(np.mean(certificate.prediction == ABSTAINED)),
         len(label),
         settings,
+        CertifiedExamples(np.concatenate(indices), label, *certificate),
     )
 
 

@@ -181,9 +181,10 @@ def verdict_line(checks: Sequence[Check]) -> str:
     flags = [check.name for check in checks if check.verdict == "flag"]
     ran = sum(check.verdict != "not run" for check in checks)
     if flags:
+        found = "A sign of masked gradients" if len(flags) == 1 else "Masked gradients are likely"
         return (
-            f"Masked gradients are likely ({len(flags)} of {ran} checks: {', '.join(flags)}): the "
-            "robust accuracies above may be artefacts of attacks that could not see."
+            f"{found} ({len(flags)} of {ran} checks: {', '.join(flags)}): the robust accuracies "
+            "above may be artefacts of attacks that could not see."
         )
     return f"No sign of masked gradients in {ran} checks. That is no proof of robustness."
 
@@ -251,22 +252,23 @@ def noise_check(
         )[0],
     )
     probed = slice(0, len(right))
-    attacks = [
-        values[probed]
+    attacks = {
+        name: values[probed]
         for (name, e), values in correct.items()
         if e == epsilon and not (name == CLEAN or (name in ATTACKS and ATTACKS[name].black_box))
-    ]
+    }
     if not attacks:
         return Check("white box beats black box", None, "not run", "No attack took a gradient.")
     clean = correct[CLEAN, 0.0][probed]
     black_box = mean(robust(right, clean))
-    strongest = min(mean(robust(values, clean)) for values in attacks)
+    strongest, name = min((mean(robust(values, clean)), name) for name, values in attacks.items())
     return Check(
         "white box beats black box",
         black_box - strongest,
         _verdict(black_box >= strongest),
-        f"At ε = {format_epsilon(epsilon, programs.norm)}, {black_box:.1%} of {len(right)} clips "
-        f"survive {NOISE_TRIES} random noises and {strongest:.1%} the strongest attack.",
+        f"At ε = {format_epsilon(epsilon, programs.norm)}, {black_box:.1%} of {_of(batches)}"
+        f"{len(right)} clips survive {NOISE_TRIES} random noises and {strongest:.1%} the strongest "
+        f"attack, {name}.",
     )
 
 
@@ -293,8 +295,7 @@ def unbounded_check(
 
     name, right = "nothing survives unbounded ε", _over(batches, under_attack)
     # Of dense labels one class for all pixels is right somewhere, whatever is in the image.
-    dense = np.ndim(batches[0]["label"]) > 1
-    most = _share_of_the_most_frequent(batches) if dense else 0.0
+    most = _share_of_the_most_frequent(batches) if _of(batches) else 0.0
     if broken := np.isnan(right).sum():
         sentence = f"Numbers that are not finite on {broken} of {len(right)} clips under PGD there."
         return Check(name, None, "flag", sentence)
@@ -303,9 +304,14 @@ def unbounded_check(
         name,
         share,
         _verdict(share <= most),
-        f"{share:.1%} of {'the pixels of ' * dense}{len(right)} clips are right under PGD in a "
-        "ball that holds every clip.",
+        f"{share:.1%} of {_of(batches)}{len(right)} clips are right under PGD in a ball that holds "
+        "every clip.",
     )
+
+
+def _of(batches: Sequence[dict]) -> str:
+    """What a share of dense labels is a share of."""
+    return "the pixels of " if np.ndim(batches[0]["label"]) > 1 else ""
 
 
 def _share_of_the_most_frequent(batches: Sequence[dict]) -> float:

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TextIO
 
-from jaxmoe.evaluation.certification import CertifiedCurve
+from jaxmoe.evaluation.certification import CertifiedCurve, CertifiedExamples
 from jaxmoe.reporting.figures import new_figure
-from jaxmoe.reporting.results import markdown_table, write_text
+from jaxmoe.reporting.results import as_csv, markdown_table, write_text
 from jaxmoe.reporting.tables import print_table
 from jaxmoe.threat import format_epsilon
 
 JSON, MARKDOWN, PNG = "certificate.json", "certificate.md", "certificate.png"
+CSV = "certificate.csv"
 
 
 def write_curves(
@@ -24,7 +25,7 @@ def write_curves(
     folder: str | os.PathLike,
     details: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[pathlib.Path]:
-    """Writes `certificate.json`, `certificate.md` and `certificate.png` into `folder`.
+    """Writes `certificate.json`, `.md`, `.png`, and `.csv`, a line for each example, into `folder`.
 
     Args:
       curves: one for each method.
@@ -37,10 +38,12 @@ def write_curves(
       The files' paths.
     """
     folder = pathlib.Path(folder)
-    records = [
-        {**curve._asdict(), "accuracy_under_pgd": list(under), "pgd_steps": steps, **details}
-        for curve, under in zip(curves, attacked, strict=True)
-    ]
+    records = []
+    for curve, under in zip(curves, attacked, strict=True):
+        record = {**curve._asdict(), "accuracy_under_pgd": list(under), "pgd_steps": steps}
+        records.append({**record, **details})
+        del records[-1]["examples"]  # are in the CSV
+    write_text(folder / CSV, _of_examples(curves))
     write_text(folder / JSON, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
     lines = []
     for curve, under in zip(curves, attacked, strict=True):
@@ -49,7 +52,8 @@ def write_curves(
     if details:
         lines += [", ".join(f"{name} {value}" for name, value in details.items()) + ".", ""]
     write_text(folder / MARKDOWN, "\n".join(lines))
-    return [folder / JSON, folder / MARKDOWN, _plot(curves, attacked, steps, folder / PNG)]
+    picture = _plot(curves, attacked, steps, folder / PNG)
+    return [folder / JSON, folder / MARKDOWN, folder / CSV, picture]
 
 
 def print_curves(
@@ -61,6 +65,16 @@ def print_curves(
     """Prints a table for each method; arguments as in `write_curves`."""
     for curve, under in zip(curves, attacked, strict=True):
         print_table(_title(curve), _titles(curve, steps), _rows(curve, under), file or sys.stdout)
+
+
+def _of_examples(curves: Sequence[CertifiedCurve]) -> str:
+    fields = CertifiedExamples._fields
+    lines = [
+        {"method": curve.method, **dict(zip(fields, values, strict=True))}
+        for curve in curves
+        for values in zip(*(array.tolist() for array in curve.examples), strict=True)
+    ]
+    return as_csv(lines, ["method", *fields])
 
 
 def _title(curve: CertifiedCurve) -> str:

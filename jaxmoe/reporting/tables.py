@@ -44,12 +44,18 @@ _DENSE = {
     )
 }
 
+# Of attacks on the router or the experts: where that part alone sees the attacked clip.
+_ISOLATED = Column("isolated %", lambda row: _percent(row.isolated_accuracy))
+
 
 def main_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """The titles and the cells of the main table."""
     columns = COLUMNS
     if any(row.mean_iou is not None for row in rows):
-        columns = [part for column in COLUMNS for part in _DENSE.get(column.title, (column,))]
+        columns = [part for column in columns for part in _DENSE.get(column.title, (column,))]
+    if any(row.isolated_accuracy is not None for row in rows):
+        place = [column.title for column in columns].index("n")
+        columns = [*columns[:place], _ISOLATED, *columns[place:]]
     return [c.title for c in columns], [[c.cell(row) for c in columns] for row in rows]
 
 
@@ -175,7 +181,9 @@ def _number(value: float | None) -> str:
 
 def _ascii(text: str) -> str:
     """A log file or a pager may know no other letters."""
-    return text.replace("ε", "eps").encode("ascii", "replace").decode()
+    for letter, name in {"ε": "eps", "α": "alpha", "σ": "sigma", "ℓ": "l", "×": "x"}.items():
+        text = text.replace(letter, name)
+    return text.encode("ascii", "replace").decode()
 
 
 class _Sheet:

@@ -1,5 +1,6 @@
 """`jaxmoe certify`: its files hold what it proved, and bad input is one line."""
 
+import csv
 import itertools
 import json
 
@@ -17,7 +18,7 @@ from tests.commands.tiny import refused, run
 def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys):
     assert run("certify run --radii 0 0.2 0.4 --samples 40 --examples 6 --steps 3") == 0
     printed = capsys.readouterr().out
-    for name in ("certificate.json", "certificate.md", "certificate.png"):
+    for name in ("certificate.json", "certificate.md", "certificate.csv", "certificate.png"):
         assert (trained / name).stat().st_size > 0
         assert name in printed
     lipschitz, smoothing = json.loads((trained / "certificate.json").read_text())
@@ -39,6 +40,16 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys):
     assert "40 samples, which certify at most 0.25 " in printed
     assert (lipschitz["seed"], lipschitz["checkpoint"]) == (0, "latest")
     assert "checkpoint latest" in (trained / "certificate.md").read_text()
+    assert "sign of masked gradients" in printed.splitlines()[-2]
+    assert printed.splitlines()[-2] in (trained / "certificate.md").read_text()
+    with open(trained / "certificate.csv", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    for curve in (lipschitz, smoothing):
+        own = [line for line in lines if line["method"] == curve["method"]]
+        assert len({line["index"] for line in own}) == 6
+        right = [float(line["radius"]) for line in own if line["prediction"] == line["label"]]
+        for radius, certified in zip(curve["radii"], curve["certified_accuracy"], strict=True):
+            assert sum(r > radius or radius == 0 for r in right) == round(6 * certified)
 
     found = load(trained)
     router, expert = build_modules(found.experiment, 10)
@@ -62,6 +73,25 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys):
     assert lipschitz["median_radius"] == pytest.approx(float(np.median(radii)), rel=1e-3)
 
 
+def test_an_expert_alone_is_certified_by_its_own_constants(trained, folder, capsys):
+    arguments = "--method lipschitz --radii 0 0.001 --examples 6 --steps 2"
+    assert run(f"certify run@expert1 {arguments}") == 0
+    assert "expert 1 alone" in capsys.readouterr().out
+    with open(trained / "expert1" / "certificate.csv", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    found = load(trained)
+    _, expert = build_modules(found.experiment, 10)
+    own = jax.tree.map(lambda leaf: leaf[1], found.params["experts"])
+    loader = evaluation_loader(found.dataset.test, found.experiment.data, 1)
+    for line, batch in zip(lines, loader, strict=False):
+        x = jnp.asarray(batch["clip"], jnp.float32) / 255
+        z, bounds = expert.apply(own, x)[0], logit_difference_bounds(expert, own, x.shape[1:], "l2")
+        least = min((z.max() - z[j]) / bounds[z.argmax(), j] for j in range(10) if z[j] < z.max())
+        assert int(line["prediction"]) == z.argmax()
+        assert float(line["radius"]) == pytest.approx(float(least), rel=1e-3)
+    assert len(lines) == 6
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -76,3 +106,9 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys):
 def test_bad_input_is_one_line(described, folder, arguments, message, capsys):
     del described
     assert message in refused(f"certify run {arguments}", folder, capsys)
+
+
+def test_parts_without_constants_are_refused(described, folder, capsys):
+    del described
+    message = "RUN: run@mean has no constants; --method smoothing takes it"
+    assert message in refused("certify run@mean", folder, capsys)

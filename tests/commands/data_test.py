@@ -2,6 +2,9 @@
 
 import dataclasses
 
+import numpy as np
+from PIL import Image
+
 from jaxmoe.cli import main
 from tests.commands.tiny import run
 
@@ -47,3 +50,30 @@ def test_data_shows_the_share_of_pixels_whatever_expert_would_see_them(folder, c
     shares = [line.split()[1] for line in output.splitlines() if line.strip().startswith("ground")]
     assert len(shares) == 1
     assert 10 < float(shares[0].rstrip("%")) < 90
+    assert "void, of all pixels" in output
+
+
+def test_void_and_classes_that_nothing_has_are_said(folder, capsys):
+    for split, place in (("train", 0), ("test", 1)):
+        for part in (split, f"{split}annot"):
+            (folder / "streets" / part).mkdir(parents=True)
+        labels = np.full((8, 12), 11, np.uint8)
+        labels[:4] = place  # all of train is sky, all of test building; the lower half is void
+        for name in ("0001TP_1", "0001TP_2"):
+            Image.fromarray(labels).save(folder / "streets" / f"{split}annot" / f"{name}.png")
+            image = Image.fromarray(np.zeros((8, 12, 3), np.uint8))
+            image.save(folder / "streets" / split / f"{name}.png")
+    assert run("data --name camvid --directory streets --resolution 8") == 0
+    output = capsys.readouterr().out
+    (void,) = [line for line in output.splitlines() if line.strip().startswith("void")]
+    assert void.split()[-1] == "50.0%"
+    (absent,) = [line for line in output.splitlines() if line.startswith("test has none of")]
+    assert "building" not in absent
+    assert "sky" in absent
+    (folder / "streets.py").write_text(
+        "from jaxmoe.config import *\ndef config():\n"
+        "    data = DataConfig(name='camvid', resolution=8, size=4, width=6, directory='streets')\n"
+        "    return Experiment(data=data, expert=ExpertConfig(name='deeplab'))\n"
+    )
+    assert run("data streets.py") == 0
+    assert "evaluated is the middle 6 × 4 of 12 × 8 (width × height)" in capsys.readouterr().out

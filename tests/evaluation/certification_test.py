@@ -118,4 +118,5 @@ def test_smoothing_takes_any_mixture_and_nearly_agrees_without_noise(params, bat
     noisy = smoothing._replace(sigma=0.3)
     together = smoothing_curve(mixture_of(2), params, batches, [0.0, 0.1], noisy)
     apart = smoothing_curve(mixture_of(2), params, halves, [0.0, 0.1], noisy)
-    assert together == apart
+    np.testing.assert_array_equal(together.examples, apart.examples)
+    assert together._replace(examples=None) == apart._replace(examples=None)

@@ -144,7 +144,7 @@ def test_a_cascade_is_shown_attack_by_attack_and_gradients_are_rounded():
     lines = [line.split() for line in out.getvalue().splitlines()]
     assert ["auto-attack", "8/255", "12.50", "4", "-", "76", "1.50"] in lines
     assert ["auto-attack", "8/255", "square", "25.00", "1", "of", "2", "0", "2.50"] in lines
-    assert "Masked gradients are likely (1 of 1 checks: zero gradients)" in out.getvalue()
+    assert "A sign of masked gradients (1 of 1 checks: zero gradients)" in out.getvalue()
 
 
 def test_a_model_without_routing_is_printed_too():

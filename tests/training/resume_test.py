@@ -171,6 +171,8 @@ def test_a_start_that_is_not_trained_to_its_end_is_refused(runs, tmp_path, monke
     monkeypatch.setenv("JAXMOE_CACHE", str(cache))
     assert Checkpoints(whole).position("latest")["finished"]
     monkeypatch.setattr(Checkpoints, "position", lambda self, which: _unfinished(self, whole))
+    with pytest.raises(FileNotFoundError, match=r"^training\.initialize_from: no run in .*nowhere"):
+        train(experiment(str(tmp_path / "n"), initialize_from=str(tmp_path / "nowhere")), Silent())
     with pytest.raises(ValueError, match=r"training\.initialize_from: .* not trained to its end"):
         train(experiment(str(tmp_path / "next"), initialize_from=str(whole)), Silent())
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from jaxmoe.attacks.registry import canonical_name
+from jaxmoe.attacks.registry import ATTACKS, canonical_name
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.mixture.routing import Balance, Combine
 from jaxmoe.threat import Norm, ThreatModel
@@ -216,6 +216,10 @@ def validate(experiment: Experiment) -> Experiment:
 
     known = ", ".join(RECIPES)
     _check(e.training.recipe in RECIPES, "training.recipe", e.training.recipe, f"one of {known}")
+    temporal = e.training.recipe in ("tlat", "j_tlat")
+    fits = not temporal or len(e.data.shape) == 4
+    expected = f"another recipe: it attacks frames, and data.name = {e.data.name} has images"
+    _check(fits, "training.recipe", e.training.recipe, expected)
     if e.training.recipe == "j_tlat":
         _check(
             e.training.weak_experts <= e.mixture.experts,
@@ -238,8 +242,12 @@ def validate(experiment: Experiment) -> Experiment:
     _check(bool(e.evaluation.epsilons), "evaluation.epsilons", "()", "at least one ε")
     for epsilon in e.evaluation.epsilons:
         _check(0 <= epsilon < float("inf"), "evaluation.epsilons", epsilon, "finite numbers ≥ 0")
-    for name in e.evaluation.attacks:
-        canonical_name(name)
+    for name in map(canonical_name, e.evaluation.attacks):
+        fits = len(e.data.shape) == 4 or not (name in ATTACKS and ATTACKS[name].temporal)
+        expected = (
+            f"attacks such as pgd: it attacks frames, and data.name = {e.data.name} has images"
+        )
+        _check(fits, "evaluation.attacks", name, expected)
     _check_architecture(e)
     _check_gate(e)
     _check_dual(e)

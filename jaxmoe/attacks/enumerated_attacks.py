@@ -25,7 +25,7 @@ from jaxmoe.attacks.gradient_attacks import model_loss
 from jaxmoe.attacks.objectives import cross_entropy, is_right, likeliest_targets
 from jaxmoe.attacks.perturb import AttackResult, numbered_keys, perturb, strongest_attempt
 from jaxmoe.attacks.settings import AttackSettings
-from jaxmoe.mixture import Mixture
+from jaxmoe.mixture import Mixture, no_head
 from jaxmoe.threat import ThreatModel, per_example_keys
 
 Climb = Callable[
@@ -60,8 +60,8 @@ def enumerated_route_attack(
     """Enumerated route: Auto-PGD on CE(E_j(x'), y) − CE(r(x'), j), for every expert j. M attempts.
 
     The route is driven to j, and j broken: for k = 1 the mixture is wrong where argmax r(x') = j
-    and E_j(x') is. For k > 1 the other chosen experts may save it, or break it before: there every
-    iterate is tried on F. An attempt takes `settings.steps` + 1 gradients.
+    and E_j(x') is. For k > 1 the other chosen experts may save it, or break it before, and so may a
+    head: there every iterate is tried on F. An attempt takes `settings.steps` + 1 gradients.
     """
     check_mixture(mixture)
 
@@ -72,7 +72,7 @@ def enumerated_route_attack(
                 logits = mixture.expert(params, x_adv, expert)
                 loss = cross_entropy(logits, y)
                 loss -= cross_entropy(router, jnp.broadcast_to(expert, router.shape[:-1]))
-                if mixture.top_k > 1:
+                if mixture.top_k > 1 or mixture.head is not no_head:
                     return loss, is_right(mixture.apply(params, x_adv), y)
                 elsewhere = jnp.argmax(router, axis=-1) != expert
                 return loss, elsewhere | is_right(logits, y)

@@ -52,6 +52,7 @@ class NamedAttack(NamedTuple):
     restarts_inside: bool = False  # only the first start differs from the others
     one_label: bool = False  # looks for one wrong label, so that pixels' labels are not for it
     partial: bool = False  # looks in a part of the ball alone, or along another model's gradient
+    temporal: bool = False  # takes the inputs' second axis for frames
 
     @property
     def sees_routing(self) -> bool:
@@ -108,17 +109,19 @@ ATTACKS: dict[str, NamedAttack] = {
         "FAB-T", fab_targeted, "model", by_target=True, restarts_inside=True, one_label=True
     ),
     "square": NamedAttack("Square", square, "model", black_box=True, one_label=True),
-    "tt": NamedAttack("TT", temporal_translation, "model", from_clean=True, partial=True),
-    "sparse": NamedAttack("Sparse", sparse_frames_attack, "model", partial=True),
-    "flicker": NamedAttack("Flicker", flickering, "model", partial=True),
+    "tt": NamedAttack(
+        "TT", temporal_translation, "model", from_clean=True, partial=True, temporal=True
+    ),
+    "sparse": NamedAttack("Sparse", sparse_frames_attack, "model", partial=True, temporal=True),
+    "flicker": NamedAttack("Flicker", flickering, "model", partial=True, temporal=True),
     "pgd-r": NamedAttack("PGD-R", router_attack, "router"),
-    "tla-r": NamedAttack("TLA-R", lipschitz_router_attack, "router"),
-    "tlga-r": NamedAttack("TLGA-R", guided_router_attack, "router"),
+    "tla-r": NamedAttack("TLA-R", lipschitz_router_attack, "router", temporal=True),
+    "tlga-r": NamedAttack("TLGA-R", guided_router_attack, "router", temporal=True),
     "pgd-e": NamedAttack("PGD-E", expert_attack, "experts"),
-    "tla-e": NamedAttack("TLA-E", lipschitz_expert_attack, "experts"),
-    "tla-m": NamedAttack("TLA-M", lipschitz_attack, "model"),
-    "j-tla": NamedAttack("J-TLA", joint_attack, "joint"),
-    "j-tlga": NamedAttack("J-TLGA", joint_guided_attack, "joint"),
+    "tla-e": NamedAttack("TLA-E", lipschitz_expert_attack, "experts", temporal=True),
+    "tla-m": NamedAttack("TLA-M", lipschitz_attack, "model", temporal=True),
+    "j-tla": NamedAttack("J-TLA", joint_attack, "joint", temporal=True),
+    "j-tlga": NamedAttack("J-TLGA", joint_guided_attack, "joint", temporal=True),
     "pgd-t": NamedAttack("PGD-T", targeted_pgd, "model", by_target=True),
     "pgd-r-t": NamedAttack("PGD-R-T", targeted_router_attack, "router"),
     "pgd-e-t": NamedAttack("PGD-E-T", targeted_expert_attack, "experts", by_target=True),
@@ -126,7 +129,9 @@ ATTACKS: dict[str, NamedAttack] = {
     "enumerated-route": NamedAttack(
         "Enumerated route", enumerated_route_attack, "joint", by_parts=True
     ),
-    "j-tlga-t": NamedAttack("J-TLGA-T", targeted_joint_attack, "joint", by_target=True),
+    "j-tlga-t": NamedAttack(
+        "J-TLGA-T", targeted_joint_attack, "joint", by_target=True, temporal=True
+    ),
 }
 
 

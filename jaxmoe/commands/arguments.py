@@ -136,6 +136,19 @@ def chosen_norm(options: argparse.Namespace, own: str) -> str:
     return norm
 
 
+def check_frames(experiment: Any, attacks: list[str]) -> None:
+    """Refuses attacks in time on a run of images, whose rows they would take for frames."""
+    from jaxmoe.attacks import ATTACKS
+
+    for name in attacks:
+        if name in ATTACKS and ATTACKS[name].temporal and len(experiment.data.shape) == 3:
+            others = ", ".join(key for key, other in ATTACKS.items() if not other.temporal)
+            raise ValueError(
+                f"attacks: {name} attacks frames, and {experiment.data.name} has images; "
+                f"expected cascades, or {others}"
+            )
+
+
 def check_attack_options(
     epsilons: list[float], norm: str, seed: int, option: str = "--epsilons", **counts: int
 ) -> None:

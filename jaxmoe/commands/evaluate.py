@@ -14,6 +14,7 @@ from jaxmoe.commands.arguments import (
     Stopped,
     add_attack_options,
     check_attack_options,
+    check_frames,
     chosen_norm,
     number,
     split_part,
@@ -149,6 +150,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
         CASCADES[CUSTOM] = custom([canonical_name(name) for name in cascade])
         attacks = [*(options.attacks or ()), CUSTOM]
     attacks = [canonical_name(name) for name in attacks]
+    check_frames(experiment, [*attacks, *map(canonical_name, cascade or ())])
     epsilons = options.epsilons or list(defaults.epsilons)
     batch_size = defaults.batch_size if options.batch_size is None else options.batch_size
     seed = defaults.seed if options.seed is None else options.seed

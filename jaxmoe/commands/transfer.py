@@ -14,6 +14,7 @@ from jaxmoe.commands.arguments import (
     Stopped,
     add_attack_options,
     check_attack_options,
+    check_frames,
     chosen_norm,
     split_part,
     take_part,
@@ -178,6 +179,7 @@ def _plan(
 
     first, defaults = experiments[0], experiments[0].evaluation
     attacks = [transfer_name(name) for name in options.attacks or defaults.attacks]
+    check_frames(first, attacks)
     epsilons = list(options.epsilons or defaults.epsilons)
     batch_size = defaults.batch_size if options.batch_size is None else options.batch_size
     seed = defaults.seed if options.seed is None else options.seed

@@ -11,7 +11,7 @@ import pytest
 from jaxmoe.attacks import AttackSettings, build_attack, enumerated_attacks
 from jaxmoe.attacks.auto_pgd import maximize
 from jaxmoe.attacks.perturb import numbered_keys
-from jaxmoe.mixture import from_functions
+from jaxmoe.mixture import from_functions, with_head
 from jaxmoe.threat import ThreatModel, example_keys, per_example_keys
 
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -116,10 +116,15 @@ def test_it_is_a_plain_loop_over_attempts(small, reference, name, top_k):
     assert result.finite.all()
 
 
-@pytest.mark.parametrize("top_k", [1, 2, 3])
-def test_the_enumerated_route_fails_only_where_all_its_attempts_do(small, monkeypatch, top_k):
+@pytest.mark.parametrize(("top_k", "headed"), [(1, False), (1, True), (2, False), (3, False)])
+def test_the_enumerated_route_fails_only_where_all_its_attempts_do(
+    small, monkeypatch, top_k, headed
+):
     s = small((60, 3, 2, 2, 1))
-    mixture = s.mixture(top_k)
+    mixture = bare = s.mixture(top_k)
+    if headed:
+        first = 0.3  # of the first expert, whatever the route is
+        mixture = with_head(bare, lambda p, x, output: output + first * bare.expert(p, x, 0))
     x = jnp.asarray(s.x, jnp.float32)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), s.params)
     y = jnp.argmax(mixture.apply(params, x), axis=-1)

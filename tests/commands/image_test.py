@@ -103,6 +103,14 @@ def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
             "--training.recipe jtdmoe --mixture.alpha 0.7 --mixture.router-noise 0.1",
             "mixture.router_noise: 0.1 is not accepted; expected 0",
         ),
+        (
+            "--training.recipe j_tlat",
+            "training.recipe: j_tlat is not accepted; expected another recipe: it attacks frames",
+        ),
+        (
+            "--evaluation.attacks pgd TLGA_R",
+            "evaluation.attacks: tlga-r is not accepted; expected attacks such as pgd: it attacks",
+        ),
         ("--training.recipe rt_er --mixture.experts 1", "mixture.experts: 1 is not accepted"),
         (
             "--expert.name vit --expert.patch 3",

@@ -5,7 +5,8 @@ python launch/camvid.py --data DIR --runs runs/camvid [--only deeplab frrn] [--i
 Of each architecture two experts are trained on two parts of the training images (sequence 0016E5;
 sequences 0001TP and 0006R0), then four gates on both. Each expert, ensemble and mixture is attacked
 at every ε; universal perturbations, and PGD at one ε, are also scored on all the others. The test
-images are --images of the 233, evenly spread. What a folder already holds is not done again.
+images are --images of the 233, universal perturbations are made on --training-images of the 367,
+both evenly spread. What a folder already holds is not done again.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def main() -> None:
     for name in options.only:
         folder = results_of(name, options)
         own = {model: read_results(folder / model) for model in MODELS}
-        found = json.loads((folder / "transfer.json").read_text("utf-8"))
+        found = json.loads((transfer_of(folder, options) / "transfer.json").read_text("utf-8"))
         rows = [TransferRow(**row) for row in found]
         print(f"{ARCHITECTURES[name]}\n\n{white_box(own, rows)}\n")
         for made in (TRANSFERRED, UNIVERSAL):
@@ -67,11 +68,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--runs", default="runs/camvid", type=pathlib.Path)
     parser.add_argument("--only", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
     parser.add_argument("--images", default=24, type=int, help="test images to attack")
+    parser.add_argument("--training-images", default=120, type=int, help="for universal attacks")
     options = parser.parse_args(arguments)
     if not (pathlib.Path(options.data) / "trainannot").is_dir():
         parser.error(f"--data: {options.data} has no trainannot")
-    if options.images < 1:
-        parser.error(f"--images: {options.images}; expected at least 1")
+    for name in ("images", "training_images"):
+        if getattr(options, name) < 1:
+            option = "--" + name.replace("_", "-")
+            parser.error(f"{option}: {getattr(options, name)}; expected at least 1")
     options.runs.mkdir(parents=True, exist_ok=True)
     return options
 
@@ -106,6 +110,11 @@ def results_of(name: str, options: argparse.Namespace) -> pathlib.Path:
     return options.runs / f"{name}_attacked_{options.images}"
 
 
+def transfer_of(folder: pathlib.Path, options: argparse.Namespace) -> pathlib.Path:
+    """Where, in that folder, attacks are that were scored on other models too."""
+    return folder / f"transfer_{options.training_images}"
+
+
 def attack(name: str, options: argparse.Namespace) -> None:
     """Writes what is missing of the results of each model, and of the transfer matrix."""
     models = {}
@@ -117,7 +126,8 @@ def attack(name: str, options: argparse.Namespace) -> None:
     config, folder = found.experiment, results_of(name, options)
     size = config.evaluation.batch_size
     test = evaluation_loader(spread(found.dataset.test, options.images), config.data, size)
-    training = evaluation_loader(found.dataset.train, config.data, size)
+    learned = spread(found.dataset.train, options.training_images)
+    training = evaluation_loader(learned, config.data, size)
     given = {"settings": evaluation_settings(config), "seed": config.evaluation.seed}
     with make_progress() as progress:
         given |= {"progress": progress.evaluation, "say": progress.say}
@@ -139,8 +149,10 @@ def attack(name: str, options: argparse.Namespace) -> None:
             )
             write_results(result.rows, output, checks=result.checks, notes=result.notes)
             (output / "evaluation.journal").unlink()
+        folder = transfer_of(folder, options)
         if (folder / "transfer.json").is_file():
             return
+        folder.mkdir(exist_ok=True)
         rows = []
         for made, epsilons in ((TRANSFERRED, (EPSILON,)), (UNIVERSAL, config.evaluation.epsilons)):
             result = transfer_matrix(
@@ -183,8 +195,7 @@ def white_box(own: dict[str, list[Row]], rows: list[TransferRow]) -> str:
         lines.append([model, f"{100 * iou[CLEAN, 0.0]:.1f}", *cells])
     note = (
         f"ε = {' / '.join(f'{e:g}' for e in epsilons)}, {first.norm}, n = {first.n} test images, "
-        f"seed {first.seed}. Worst case: of each image the attack left of it that leaves the "
-        "fewest pixels right."
+        f"seed {first.seed}. Worst case: of each image the attack that leaves the fewest pixels right."
     )
     return "\n".join([*markdown_table(titles, lines), "", note])
 

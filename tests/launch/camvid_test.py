@@ -75,6 +75,10 @@ def test_the_tables_have_each_models_own_attacks_and_two_transfers():
 
 def test_results_of_other_images_are_not_taken(options):
     folder = launcher.results_of("frrn", options)
+    crossed = launcher.transfer_of(folder, options)
+    options.training_images += 1
+    assert launcher.results_of("frrn", options) == folder
+    assert launcher.transfer_of(folder, options) != crossed
     options.images += 1
     assert launcher.results_of("frrn", options) != folder
 

@@ -195,7 +195,7 @@ def white_box(own: dict[str, list[Row]], rows: list[TransferRow]) -> str:
         lines.append([model, f"{100 * iou[CLEAN, 0.0]:.1f}", *cells])
     note = (
         f"ε = {' / '.join(f'{e:g}' for e in epsilons)}, {first.norm}, n = {first.n} test images, "
-        f"seed {first.seed}. Worst case: of each image the attack that leaves the fewest pixels right."
+        f"seed {first.seed}. Worst case: of each image the attack that leaves the fewest right."
     )
     return "\n".join([*markdown_table(titles, lines), "", note])
 

@@ -4,7 +4,8 @@ python launch/camvid.py --data DIR --runs runs/camvid [--only deeplab frrn] [--i
 
 Of each architecture two experts are trained on two parts of the training images (sequence 0016E5;
 sequences 0001TP and 0006R0), then four gates on both. Each expert, ensemble and mixture is attacked
-at every ε; universal perturbations, and PGD at one ε, are also scored on all the others. The test
+at every ε; universal perturbations, and PGD at one ε, are also scored on all the others. One more is
+a mixture through whose experts no gradient flows, as the authors' code runs DeepLab's. The test
 images are --images of the 233, universal perturbations are made on --training-images of the 367,
 both evenly spread. What a folder already holds is not done again.
 """
@@ -15,6 +16,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 
 from jaxmoe import run as runs
@@ -37,7 +39,8 @@ GATES = {
     "classwise + conv": ("classwise_gate", "conv"),
 }
 PARTS = ("expert0", "expert1", "mean", "max")
-MODELS = (*PARTS, *GATES)
+BLIND = "simple, no gradient"  # what an attack leaves that cannot see
+MODELS = (*PARTS, *GATES, BLIND)
 ATTACKS = ("fgsm", "pgd", "pgd-standing")
 UNIVERSAL = "universal"
 EPOCHS = 1  # of universal perturbations, over the training images
@@ -131,7 +134,7 @@ def attack(name: str, options: argparse.Namespace) -> None:
     given = {"settings": evaluation_settings(config), "seed": config.evaluation.seed}
     with make_progress() as progress:
         given |= {"progress": progress.evaluation, "say": progress.say}
-        for model, (mixture, params) in models.items():
+        for model, (mixture, params) in (models | blind(models)).items():
             output = folder / model
             if (output / "results.json").is_file():
                 continue
@@ -172,6 +175,12 @@ def attack(name: str, options: argparse.Namespace) -> None:
         (folder / f"{made}.journal").unlink()
 
 
+def blind(models: dict) -> dict:
+    """A mixture whose experts, and so the features of its gate, have no gradient in the input."""
+    mixture, params = models["simple"]
+    return {BLIND: (lambda p, x: mixture.apply(p, jax.lax.stop_gradient(x)), params)}
+
+
 def spread(source: ClipSource, count: int) -> ClipSource:
     """So many of a split's images, evenly spread; all where there are no more."""
     places = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
@@ -189,7 +198,7 @@ def white_box(own: dict[str, list[Row]], rows: list[TransferRow]) -> str:
         diagonal = [row for row in rows if row.source == row.target == model]
         iou |= {(UNIVERSAL, r.epsilon): r.mean_iou for r in diagonal if r.attack == UNIVERSAL}
         cells = [
-            " / ".join(f"{100 * iou[attack, epsilon]:.1f}" for epsilon in epsilons)
+            " / ".join(f"{100 * iou[attack, e]:.1f}" for e in epsilons if (attack, e) in iou)
             for attack in (*ATTACKS, WORST_CASE, UNIVERSAL)
         ]
         lines.append([model, f"{100 * iou[CLEAN, 0.0]:.1f}", *cells])

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import jax
 import pytest
 
 from jaxmoe.evaluation import Row, TransferRow
@@ -81,6 +82,17 @@ def test_results_of_other_images_are_not_taken(options):
     assert launcher.transfer_of(folder, options) != crossed
     options.images += 1
     assert launcher.results_of("frrn", options) != folder
+
+
+def test_no_gradient_flows_through_the_blind_mixture():
+    class Twice:
+        def apply(self, params, x):
+            return params * x
+
+    ((name, (model, params)),) = launcher.blind({"simple": (Twice(), 2.0)}).items()
+    assert name in launcher.MODELS
+    assert model(params, 3.0) == 6.0
+    assert jax.grad(lambda x: model(params, x))(3.0) == 0.0
 
 
 def test_images_are_spread_over_the_split():

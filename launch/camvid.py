@@ -4,8 +4,8 @@ python launch/camvid.py --data DIR --runs runs/camvid [--only deeplab frrn] [--i
 
 Of each architecture two experts are trained on two parts of the training images (sequence 0016E5;
 sequences 0001TP and 0006R0), then four gates on both. Each expert, ensemble and mixture is attacked
-at every ε; universal perturbations, and PGD at one ε, are also scored on all the others. One more is
-a mixture through whose experts no gradient flows, as the authors' code runs DeepLab's. The test
+at every ε; universal perturbations, and PGD at one ε, are also scored on all the others. One more
+is a mixture through whose experts no gradient flows, as the authors' code runs DeepLab's. The test
 images are --images of the 233, universal perturbations are made on --training-images of the 367,
 both evenly spread. What a folder already holds is not done again.
 """

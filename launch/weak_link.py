@@ -106,7 +106,7 @@ def table(
     lines = []
     for recipe, own in recipes.items():
         found = [{(row.attack, row.epsilon): row for row in read_results(run)} for run in own]
-        counts = " + ".join(str(rows["clean", 0.0].n) for rows in found)
+        counts = count_of([rows["clean", 0.0].n for rows in found])
         clean = statistics.mean([rows["clean", 0.0].robust_accuracy for rows in found])
         lowest = [floors[run] for run in own if floors[run] is not None]
         for epsilon in epsilons or [e for attack, e in found[0] if attack == router]:
@@ -124,6 +124,13 @@ def table(
     titles += ["weaker end to end", "weaker isolated"]
     note = f"RA-R: {router}, RA-E: {experts}; means over runs."
     return "\n".join([*markdown_table(titles, lines), "", note])
+
+
+def count_of(counts: list[int]) -> str:
+    """Test inputs of each run: 3 × 1017, or 23 + 24 + 25 where they differ."""
+    if len(counts) > 1 and len(set(counts)) == 1:
+        return f"{len(counts)} × {counts[0]}"
+    return " + ".join(map(str, counts))
 
 
 def weaker_of(router: float, experts: float) -> str:

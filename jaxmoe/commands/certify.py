@@ -105,13 +105,13 @@ def run(arguments: list[str]) -> None:
             raise RunFailedError(str(error)) from None
     output.mkdir(parents=True, exist_ok=True)
     details = {"seed": options.seed, "training_finished": trained.finished}
-    details["masked_gradients"] = " ".join(dict.fromkeys(map(verdict_line, checks)))
     details["checkpoint"] = options.checkpoint or trained.experiment.evaluation.checkpoint
     if trained.experiment.mixture.alpha is not None:
         details["alpha"] = trained.experiment.mixture.alpha
-    files = write_curves(curves, attacked, options.steps, output, details)
+    notes = list(dict.fromkeys(map(verdict_line, checks)))
+    files = write_curves(curves, attacked, options.steps, output, details, notes)
     print_curves(curves, attacked, options.steps)
-    print(details["masked_gradients"])
+    print("\n".join(notes))
     print(f"written to {output}: {', '.join(file.name for file in files)}")
 
 

@@ -24,6 +24,7 @@ def write_curves(
     steps: int,
     folder: str | os.PathLike,
     details: Mapping[str, Any] = MappingProxyType({}),
+    notes: Sequence[str] = (),
 ) -> list[pathlib.Path]:
     """Writes `certificate.json`, `.md`, `.png`, and `.csv`, a line for each example, into `folder`.
 
@@ -33,6 +34,7 @@ def write_curves(
       steps: of PGD.
       folder: where to.
       details: what else the figures depend on, for the records.
+      notes: sentences on the attacks.
 
     Returns:
       The files' paths.
@@ -41,7 +43,7 @@ def write_curves(
     records = []
     for curve, under in zip(curves, attacked, strict=True):
         record = {**curve._asdict(), "accuracy_under_pgd": list(under), "pgd_steps": steps}
-        records.append({**record, **details})
+        records.append({**record, **details, "notes": list(notes)})
         del records[-1]["examples"]  # are in the CSV
     write_text(folder / CSV, _of_examples(curves))
     write_text(folder / JSON, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
@@ -49,6 +51,8 @@ def write_curves(
     for curve, under in zip(curves, attacked, strict=True):
         lines += [f"{_title(curve)}.", ""]
         lines += [*markdown_table(_titles(curve, steps), _rows(curve, under)), ""]
+    if notes:
+        lines += [" ".join(notes), ""]
     if details:
         lines += [", ".join(f"{name} {value}" for name, value in details.items()) + ".", ""]
     write_text(folder / MARKDOWN, "\n".join(lines))

@@ -90,6 +90,12 @@ def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["evaluate", "transfer", "sweep"])
+def test_attacks_in_time_are_refused(folder, command, capsys):
+    message = "attacks: tlga-r attacks frames, and synthetic_shapes has images; expected cascades"
+    assert message in refused(f"{command} {folder}/standard --attacks TLGA_R", folder, capsys)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -29,10 +29,13 @@ def test_forms_are_told_apart_and_runs_of_a_recipe_are_averaged(tmp_path):
     text = launcher.table(options.runs, options.router, options.experts, floors)
     some = launcher.table(options.runs, options.router, options.experts, floors, [8 / 255])
     assert some == text
-    line = (
-        "| rt_er | 20 + 20 | 8/255 | 90.0 | 35.0 | 60.0 | 70.0 | 45.0 | 25.0 | router | experts |"
-    )
+    line = "| rt_er | 2 × 20 | 8/255 | 90.0 | 35.0 | 60.0 | 70.0 | 45.0 | 25.0 | router | experts |"
     assert line in text.splitlines()
+
+
+def test_runs_with_other_numbers_of_inputs_name_each():
+    assert launcher.count_of([23, 24, 23]) == "23 + 24 + 23"
+    assert launcher.count_of([20]) == "20"
 
 
 def test_the_floor_is_where_every_expert_is_right(tmp_path, monkeypatch):

@@ -151,7 +151,9 @@ class TrainingConfig:
 class EvaluationConfig:
     """What `jaxmoe evaluate` runs where the command does not say it."""
 
-    attacks: tuple[str, ...] = ("pgd", "tlga-r", "j-tlga")
+    attacks: tuple[str, ...] | None = (
+        None  # pgd; and tlga-r, j-tlga on clips, pgd-r, pgd-e on images
+    )
     epsilons: tuple[float, ...] = (8 / 255,)
     steps: int = 10  # of an attack; training may take fewer
     restarts: int = 1
@@ -212,14 +214,13 @@ def validate(experiment: Experiment) -> Experiment:
         e.mixture.top_k,
         f"at most mixture.experts = {e.mixture.experts}",
     )
-    from jaxmoe.training.recipes import RECIPES  # takes a while, and help does not need it
+    # Takes a while, and help does not need it.
+    from jaxmoe.training.recipes import RECIPES, TEMPORAL_RECIPES
 
     known = ", ".join(RECIPES)
     _check(e.training.recipe in RECIPES, "training.recipe", e.training.recipe, f"one of {known}")
-    temporal = e.training.recipe in ("tlat", "j_tlat")
-    fits = not temporal or len(e.data.shape) == 4
-    expected = f"another recipe: it attacks frames, and data.name = {e.data.name} has images"
-    _check(fits, "training.recipe", e.training.recipe, expected)
+    if e.training.recipe in TEMPORAL_RECIPES:
+        _check_frames("training.recipe", e.training.recipe, "standard or at_m", e.data)
     if e.training.recipe == "j_tlat":
         _check(
             e.training.weak_experts <= e.mixture.experts,
@@ -242,16 +243,27 @@ def validate(experiment: Experiment) -> Experiment:
     _check(bool(e.evaluation.epsilons), "evaluation.epsilons", "()", "at least one ε")
     for epsilon in e.evaluation.epsilons:
         _check(0 <= epsilon < float("inf"), "evaluation.epsilons", epsilon, "finite numbers ≥ 0")
-    for name in map(canonical_name, e.evaluation.attacks):
-        fits = len(e.data.shape) == 4 or not (name in ATTACKS and ATTACKS[name].temporal)
-        expected = (
-            f"attacks such as pgd: it attacks frames, and data.name = {e.data.name} has images"
-        )
-        _check(fits, "evaluation.attacks", name, expected)
+    check_attacks("evaluation.attacks", e.evaluation.attacks or (), e.data)
     _check_architecture(e)
     _check_gate(e)
     _check_dual(e)
     return experiment
+
+
+def check_attacks(field: str, names: Iterable[str], data: DataConfig) -> None:
+    """Refuses attacks in time on images, whose rows they would take for frames.
+
+    Raises:
+      ValueError: one line with the field and the attack.
+    """
+    for name in map(canonical_name, names):
+        if name in ATTACKS and ATTACKS[name].temporal:
+            _check_frames(field, name, "attacks such as pgd", data)
+
+
+def _check_frames(field: str, value: str, others: str, data: DataConfig) -> None:
+    expected = f"{others}: it attacks frames, and data.name = {data.name} has images"
+    _check(len(data.shape) == 4, field, value, expected)
 
 
 def validate_data(experiment: Experiment) -> Experiment:

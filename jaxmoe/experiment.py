@@ -68,6 +68,14 @@ def build_threat(experiment: Experiment) -> ThreatModel:
     return ThreatModel(experiment.threat.norm, experiment.threat.epsilon)
 
 
+def evaluation_attacks(experiment: Experiment) -> tuple[str, ...]:
+    """The attacks that an evaluation runs where nobody names any."""
+    if experiment.evaluation.attacks is not None:
+        return experiment.evaluation.attacks
+    clips = len(experiment.data.shape) == 4
+    return ("pgd", "tlga-r", "j-tlga") if clips else ("pgd", "pgd-r", "pgd-e")
+
+
 def evaluation_settings(experiment: Experiment) -> AttackSettings:
     """The attacks' numbers in evaluation: those of training, but for steps and step sizes."""
     e = experiment.evaluation

@@ -136,7 +136,7 @@ def attack(name: str, options: argparse.Namespace) -> None:
         given |= {"progress": progress.evaluation, "say": progress.say}
         for model, (mixture, params) in (models | blind(models)).items():
             output = folder / model
-            if (output / "results.json").is_file():
+            if (output / "results.md").is_file():  # is written last
                 continue
             output.mkdir(parents=True, exist_ok=True)
             progress.say(f"{ARCHITECTURES[name]}: {model}")
@@ -153,7 +153,7 @@ def attack(name: str, options: argparse.Namespace) -> None:
             write_results(result.rows, output, checks=result.checks, notes=result.notes)
             (output / "evaluation.journal").unlink()
         folder = transfer_of(folder, options)
-        if (folder / "transfer.json").is_file():
+        if (folder / "transfer.md").is_file():
             return
         folder.mkdir(exist_ok=True)
         rows = []

@@ -206,7 +206,7 @@ def table(folder: pathlib.Path, seeds: list[int]) -> str:
             lines.append([f"{title}, α = {alpha:g}", *found, str(cost)])
     first = rows_of(folder / f"standard_{seeds[0]}")["pgd"]
     note = (
-        f"n = {first.n}, seeds {', '.join(map(str, seeds))}: mean ± standard deviation. "
+        f"n = {first.n}, seeds {', '.join(map(str, seeds))}: mean ± sample standard deviation. "
         f"ε = {first.epsilon * 255:g}/255, {first.norm}, {first.steps} steps of PGD. "
         "Gradients: what an image cost in training, behind the runs that it starts from."
     )
@@ -251,7 +251,7 @@ def rows_of(run: pathlib.Path) -> dict[str, Row]:
 
 
 def spread(values: list[float]) -> str:
-    """Mean ± standard deviation."""
+    """Mean ± sample standard deviation."""
     if len(values) == 1:
         return f"{values[0]:.1f}"
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"

@@ -25,6 +25,7 @@ from jaxmoe.commands.arguments import number
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.scoring import to_pixels
 from jaxmoe.experiment import evaluation_loader
+from jaxmoe.mixture import no_head
 from jaxmoe.reporting import read_results
 from jaxmoe.reporting.results import markdown_table
 from jaxmoe.threat import format_epsilon
@@ -71,15 +72,16 @@ def recipe_of(run: pathlib.Path) -> str:
 
 
 def floor(run: pathlib.Path) -> float | None:
-    """The share of a run's test inputs on which every expert is right; None without a router of 1.
+    """The share of a run's test inputs on which every expert is right.
 
-    Results of a dual model at an α of its own stand in a folder that is no run: None too.
+    None where that bounds nothing: of a router that chooses several, and of a dual model, whose
+    results may also stand in a folder that is no run.
     """
     if not (run / "config.json").is_file():
         return None
     trained = folders.load(run)
     mixture, config = trained.mixture, trained.experiment
-    if mixture.top_k > 1:
+    if mixture.top_k > 1 or mixture.head is not no_head:
         return None
 
     @jax.jit

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from jaxmoe.commands.arguments import load_config
-from jaxmoe.config import Experiment, from_dict, to_dict, validate
+from jaxmoe.config import DataConfig, Experiment, from_dict, to_dict, validate
+from jaxmoe.experiment import evaluation_attacks
 from jaxmoe.training import RECIPES
 
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").rglob("*.py"))
@@ -92,3 +93,16 @@ def test_importing_jaxmoe_imports_no_room_and_never_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.split() == ["False", "False", "False"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "attacks"),
+    [("synthetic_actions", ("pgd", "tlga-r", "j-tlga")), ("cifar10", ("pgd", "pgd-r", "pgd-e"))],
+)
+def test_attacks_that_nobody_names_fit_the_data(name, attacks):
+    experiment = Experiment(data=DataConfig(name=name))
+    assert evaluation_attacks(validate(experiment)) == attacks
+    named = dataclasses.replace(
+        experiment, evaluation=dataclasses.replace(experiment.evaluation, attacks=("fgsm",))
+    )
+    assert evaluation_attacks(named) == ("fgsm",)

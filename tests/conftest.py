@@ -25,7 +25,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 @pytest.fixture(scope="session")
 def real_data() -> pathlib.Path:
-    """The folder that `JAXMOE_DATA` names, with `ut_interaction/`, `clips/` and images in it."""
+    """The folder that `JAXMOE_DATA` names, with `ut_interaction/`, `clips/` and `camvid/`."""
     folder = os.environ.get("JAXMOE_DATA")
     if not folder:
         pytest.skip("JAXMOE_DATA is not set: no real videos to test on")

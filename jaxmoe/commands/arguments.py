@@ -106,17 +106,19 @@ def take_part(trained: Any, part: str | None) -> Any:
         raise ValueError(f"RUN: {error}") from None
 
 
-def take_alpha(trained: Any, alpha: float | None) -> Any:
+def take_alpha(trained: Any, alpha: float | None, part: str | None) -> Any:
     """The run of a dual model with another α; as it is of None.
 
     Raises:
-      ValueError: no dual model, or no α.
+      ValueError: no dual model, a part of it, which has no α, or no α.
     """
     if alpha is None:
         return trained
     from jaxmoe.mixture import with_alpha
 
     experiment = trained.experiment
+    if part is not None:
+        raise ValueError(f"--dual-alpha: {part} is a part of a dual model, which has no alpha")
     if experiment.mixture.alpha is None:
         raise ValueError("--dual-alpha: RUN is no dual model: it has no mixture.alpha")
     if not 0 <= alpha <= 1:
@@ -134,19 +136,6 @@ def chosen_norm(options: argparse.Namespace, own: str) -> str:
     if norm != own and not options.epsilons:
         raise ValueError(f"--norm: {norm} needs --epsilons; the config has those of {own}")
     return norm
-
-
-def check_frames(experiment: Any, attacks: list[str]) -> None:
-    """Refuses attacks in time on a run of images, whose rows they would take for frames."""
-    from jaxmoe.attacks import ATTACKS
-
-    for name in attacks:
-        if name in ATTACKS and ATTACKS[name].temporal and len(experiment.data.shape) == 3:
-            others = ", ".join(key for key, other in ATTACKS.items() if not other.temporal)
-            raise ValueError(
-                f"attacks: {name} attacks frames, and {experiment.data.name} has images; "
-                f"expected cascades, or {others}"
-            )
 
 
 def check_attack_options(

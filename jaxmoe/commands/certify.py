@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxmoe.commands.arguments import (
     Parser,
@@ -17,6 +17,7 @@ from jaxmoe.commands.arguments import (
 
 if TYPE_CHECKING:
     from jaxmoe.evaluation.certification import CertifiedCurve
+    from jaxmoe.reporting.certificate import UnderAttack
     from jaxmoe.run import Trained
 
 _DESCRIPTION = """Proves for test examples of a trained run how far their predictions hold: the
@@ -52,7 +53,6 @@ def run(arguments: list[str]) -> None:
       RunFailedError: numbers that were not finite.
     """
     from jaxmoe.evaluation import NonFiniteError, ThreatViolation
-    from jaxmoe.evaluation.masking import verdict_line
     from jaxmoe.evaluation.smoothing import Smoothing, check_smoothing
     from jaxmoe.experiment import cropped
     from jaxmoe.reporting.certificate import print_curves, write_curves
@@ -85,33 +85,33 @@ def run(arguments: list[str]) -> None:
         trained = load(folder, options.checkpoint, data_progress=progress.data, **moved)
         if trained.dataset.test.dense:
             raise ValueError(f"RUN: {folder} labels pixels; certificates are of one label")
-        trained = take_alpha(trained, options.dual_alpha)
-        take_part(trained, part)
+        trained = take_alpha(trained, options.dual_alpha, part)
+        take_part(trained, part)  # refuses one that is not there
         if note := cropped(trained.dataset.test, trained.experiment.data):
             progress.say(note)
         if not trained.finished:
             progress.say(f"{folder} was stopped before the end of its training")
         certification = _Certification(trained, part, options, radii, progress)
-        curves, attacked, checks = [], [], []
+        curves, attacked = [], []
         # By constants first: what has none is refused before an hour of smoothing.
         try:
             for method in sorted(set(methods), key=METHODS.index):
                 curve, model = certification.curve(method, smoothing)
                 curves.append(curve)
-                under, found = certification.under_attack(model)
-                attacked.append(under)
-                checks.append(found)
+                attacked.append(certification.under_attack(model))
         except (NonFiniteError, ThreatViolation) as error:
             raise RunFailedError(str(error)) from None
     output.mkdir(parents=True, exist_ok=True)
     details = {"seed": options.seed, "training_finished": trained.finished}
     details["checkpoint"] = options.checkpoint or trained.experiment.evaluation.checkpoint
-    if trained.experiment.mixture.alpha is not None:
+    if part is not None:
+        details["part"] = part
+    elif trained.experiment.mixture.alpha is not None:
         details["alpha"] = trained.experiment.mixture.alpha
-    notes = list(dict.fromkeys(map(verdict_line, checks)))
-    files = write_curves(curves, attacked, options.steps, output, details, notes)
-    print_curves(curves, attacked, options.steps)
-    print("\n".join(notes))
+    if note is not None:
+        details["examples"] = note
+    files = write_curves(curves, attacked, output, details)
+    print_curves(curves, attacked)
     print(f"written to {output}: {', '.join(file.name for file in files)}")
 
 
@@ -161,6 +161,7 @@ class _Certification:
         self.options = options
         self.radii = radii
         self.progress = progress
+        self.attacked: list[tuple[Any, UnderAttack]] = []
 
     def curve(self, method: str, smoothing) -> "tuple[CertifiedCurve, object]":
         """What a method proves, and the classifier for an attack to hold beside it."""
@@ -174,8 +175,17 @@ class _Certification:
 
         if method == "smoothing":
             model = take_part(trained, self.part).mixture
+            dual = trained.experiment.mixture.alpha is not None
+            words = self.part or ("the dual model" if dual else "the mixture")
             curve = smoothing_curve(
-                model, trained.params, self.batches(), self.radii, smoothing, options.seed, tell
+                model,
+                trained.params,
+                self.batches(),
+                self.radii,
+                smoothing,
+                options.seed,
+                tell,
+                words,
             )
             return curve, model
         subject = self.subject()
@@ -218,21 +228,29 @@ class _Certification:
             standard = build_mixture(dataclasses.replace(experiment, mixture=single), classes)
         return certifiable(self.trained.mixture, router_bounds, np.stack(expert_bounds), standard)
 
-    def under_attack(self, model) -> tuple[tuple[float, ...], tuple]:
-        """Accuracy that PGD leaves at each radius, 0–1, at 0 the clean one; and the checks."""
-        from jaxmoe.evaluation import evaluate_suite
-        from jaxmoe.experiment import evaluation_settings
+    def under_attack(self, model) -> "UnderAttack":
+        """What PGD leaves at each radius, at 0 of clean examples; of one model once."""
+        for known, found in self.attacked:
+            if known is model:
+                return found
+        found = self._attack(model)
+        self.attacked.append((model, found))
+        return found
 
-        settings = evaluation_settings(self.trained.experiment)
+    def _attack(self, model) -> "UnderAttack":
+        from jaxmoe.evaluation import evaluate_suite
+        from jaxmoe.evaluation.masking import verdict_line
+        from jaxmoe.experiment import evaluation_settings
+        from jaxmoe.reporting.certificate import UnderAttack
+
+        settings, steps = evaluation_settings(self.trained.experiment), self.options.steps
         result = evaluate_suite(
             model,
             self.trained.params,
             self.batches,
             attacks=["pgd"],
             epsilons=[radius for radius in self.radii if radius] or [0.0],
-            settings=dataclasses.replace(
-                settings, steps=self.options.steps, restarts=1, alpha=2.5 / self.options.steps
-            ),
+            settings=dataclasses.replace(settings, steps=steps, restarts=1, alpha=2.5 / steps),
             norm=self.options.norm,
             seed=self.options.seed,
             progress=self.progress.evaluation,
@@ -242,7 +260,7 @@ class _Certification:
             result.row("pgd" if radius else "clean", radius).robust_accuracy
             for radius in self.radii
         )
-        return left, result.checks
+        return UnderAttack(left, steps, verdict_line(result.checks))
 
     def batches(self):
         """One pass over the examples asked for."""

@@ -14,7 +14,6 @@ from jaxmoe.commands.arguments import (
     Stopped,
     add_attack_options,
     check_attack_options,
-    check_frames,
     chosen_norm,
     number,
     split_part,
@@ -65,7 +64,7 @@ class Plan(NamedTuple):
     batch_size: int
     checkpoint: str
     norm: str
-    dual_alpha: float | None = None  # of a dual model
+    dual_alpha: float | None  # of a dual model
 
 
 def run(arguments: list[str]) -> None:
@@ -135,7 +134,8 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     """
     from jaxmoe.attacks import CASCADES, canonical_name, find_attack
     from jaxmoe.attacks.cascade import CUSTOM, custom
-    from jaxmoe.experiment import cropped, evaluation_settings
+    from jaxmoe.config import check_attacks
+    from jaxmoe.experiment import cropped, evaluation_attacks, evaluation_settings
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.run import load
     from jaxmoe.run_folder import read_experiment
@@ -143,14 +143,14 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     folder, part = split_part(options.run)
     experiment = read_experiment(folder)
     defaults = experiment.evaluation
-    attacks = options.attacks or list(defaults.attacks)
+    attacks = options.attacks or evaluation_attacks(experiment)
     if cascade := getattr(options, "cascade", None):
         for name in cascade:
             find_attack(name)  # a cascade of cascades is refused
         CASCADES[CUSTOM] = custom([canonical_name(name) for name in cascade])
         attacks = [*(options.attacks or ()), CUSTOM]
     attacks = [canonical_name(name) for name in attacks]
-    check_frames(experiment, [*attacks, *map(canonical_name, cascade or ())])
+    check_attacks("attacks", [*attacks, *(cascade or ())], experiment.data)
     epsilons = options.epsilons or list(defaults.epsilons)
     batch_size = defaults.batch_size if options.batch_size is None else options.batch_size
     seed = defaults.seed if options.seed is None else options.seed
@@ -167,7 +167,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     ignored = [f"--{name}" for name in COUNTS if given[name] is not None]
     with make_progress() as progress:
         trained = load(folder, options.checkpoint, data_progress=progress.data, **moved)
-        trained = take_part(take_alpha(trained, options.dual_alpha), part)
+        trained = take_part(take_alpha(trained, options.dual_alpha, part), part)
         if note := cropped(trained.dataset.test, trained.experiment.data):
             progress.say(note)
         if not trained.finished:
@@ -177,7 +177,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
                 f"{' and '.join(own)}: with AutoAttack's own numbers; {' '.join(ignored)} for "
                 "other attacks alone (--cascade makes one with your numbers)"
             )
-    alpha = trained.experiment.mixture.alpha
+    alpha = None if part else trained.experiment.mixture.alpha
     plan = Plan(attacks, epsilons, settings, gradients, seed, batch_size, checkpoint, norm, alpha)
     return plan, trained
 
@@ -219,9 +219,12 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan, *, save
             flops = _count_flops(trained, plan.batch_size)
     except (NonFiniteError, ThreatViolation) as error:
         raise RunFailedError(str(error)) from None
-    part = cropped(trained.dataset.test, experiment.data)
-    notes = (*result.notes, part) if part else result.notes
-    files = write_results(result.rows, output, checks=result.checks, flops=flops, notes=notes)
+    alpha = None if plan.dual_alpha is None else f"dual model, α = {plan.dual_alpha:g}"
+    more = alpha, cropped(trained.dataset.test, experiment.data)
+    result = result._replace(notes=(*result.notes, *filter(None, more)))
+    files = write_results(
+        result.rows, output, checks=result.checks, flops=flops, notes=result.notes
+    )
     files.append(plot_robust_accuracy(result.rows, output))
     if result.margins:
         title = f"n = {len(result.index)}, {plan.norm}"
@@ -231,7 +234,7 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan, *, save
     details = {
         "command": sys.argv,
         "settings": dataclasses.asdict(plan.settings) | {"gradient": plan.gradients},
-        "notes": notes,
+        "notes": result.notes,
         "cascades": [stage._asdict() for stage in result.stages],
         "checkpoint": plan.checkpoint,
         "dual_alpha": plan.dual_alpha,

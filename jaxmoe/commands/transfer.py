@@ -14,7 +14,6 @@ from jaxmoe.commands.arguments import (
     Stopped,
     add_attack_options,
     check_attack_options,
-    check_frames,
     chosen_norm,
     split_part,
     take_part,
@@ -143,6 +142,7 @@ def _open(
     options: argparse.Namespace, folders: Sequence[pathlib.Path]
 ) -> "tuple[Plan, list[Trained]]":
     """What the options ask for, and the runs, after every check that needs no compiling."""
+    from jaxmoe.experiment import cropped
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.run import load
     from jaxmoe.run_folder import describe_splits, read_experiment
@@ -166,6 +166,8 @@ def _open(
                     f"RUN: {folder} has other test clips than {folders[0]}; expected runs on the "
                     "same test split"
                 )
+        if note := cropped(trained[0].dataset.test, trained[0].experiment.data):
+            progress.say(note)
     return plan, trained
 
 
@@ -174,12 +176,15 @@ def _plan(
     experiments: "Sequence[Experiment]",
     folders: Sequence[pathlib.Path],
 ) -> Plan:
+    from jaxmoe.config import check_attacks
     from jaxmoe.evaluation.transfer import transfer_name
-    from jaxmoe.experiment import evaluation_settings
+    from jaxmoe.evaluation.universal import UNIVERSAL
+    from jaxmoe.experiment import evaluation_attacks, evaluation_settings
 
     first, defaults = experiments[0], experiments[0].evaluation
-    attacks = [transfer_name(name) for name in options.attacks or defaults.attacks]
-    check_frames(first, attacks)
+    attacks = [transfer_name(name) for name in options.attacks or evaluation_attacks(first)]
+    own = [name for name in attacks if name not in UNIVERSAL]
+    check_attacks("attacks", own, first.data)
     epsilons = list(options.epsilons or defaults.epsilons)
     batch_size = defaults.batch_size if options.batch_size is None else options.batch_size
     seed = defaults.seed if options.seed is None else options.seed

@@ -57,7 +57,8 @@ class CertifiedCurve(NamedTuple):
     median_radius: float  # of the examples that are predicted as labelled; 0 without any
     abstained: float  # share of the examples without a prediction
     n: int
-    settings: dict[str, float]  # of smoothing, and the seed of its noise
+    # Of smoothing, with the seed of its noise and the largest radius that its samples can certify.
+    settings: dict[str, float]
     examples: CertifiedExamples
 
 
@@ -195,6 +196,7 @@ def smoothing_curve(
     smoothing: Smoothing,
     seed: int = 0,
     progress: Callable[[], None] = lambda: None,
+    words: str = "the classifier",
 ) -> CertifiedCurve:
     """Certified ℓ2 accuracy of the smoothed `model`.
 
@@ -206,6 +208,7 @@ def smoothing_curve(
       smoothing: how much noise, and how many samples.
       seed: of the noise, which depends on it and the example's index alone.
       progress: called after each batch.
+      words: what the model is called.
     """
     check_smoothing(smoothing)
     votes = [
@@ -226,8 +229,7 @@ def smoothing_curve(
         ]
         return Certificate(*smoothed_radius(*found, smoothing))
 
-    whole = "the hard mixture" if isinstance(model, Mixture) else "the classifier"
-    words = f"{whole} under noise of σ = {smoothing.sigma:g}, by majority"
+    words = f"{words} under noise of σ = {smoothing.sigma:g}, by majority"
     settings = {**smoothing._asdict(), "seed": seed, "largest_radius": largest_radius(smoothing)}
     return _curve("smoothing", words, of_batch, batches, radii, "l2", settings, progress)
 

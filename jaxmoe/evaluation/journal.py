@@ -68,11 +68,15 @@ class Journal:
 
 
 def fingerprint(programs: Programs, params: Any, *parts: Any) -> str:
-    """A digest of a model's params and settings, this library's code and the `repr`s of `parts`."""
+    """A digest of a model's params and settings, this library's code and the `repr`s of `parts`.
+
+    Of a model that is no mixture the source of its function counts too, where it has one.
+    """
     model = programs.model
     mixture = (model.num_experts, model.top_k, model.combine) if isinstance(model, Mixture) else ()
     metric = getattr(programs.metric, "__qualname__", repr(programs.metric))
-    named = code_digest(), mixture, programs.norm, metric, str(jax.tree.structure(params)), parts
+    structure = str(jax.tree.structure(params))
+    named = code_digest(), mixture, _source(model), programs.norm, metric, structure, parts
     digest = hashlib.sha256(repr(named).encode())
     for leaf in jax.tree.leaves(params):
         leaf = jnp.asarray(leaf)
@@ -80,6 +84,15 @@ def fingerprint(programs: Programs, params: Any, *parts: Any) -> str:
             leaf = jax.random.key_data(leaf)
         digest.update(np.ascontiguousarray(leaf))
     return digest.hexdigest()
+
+
+def _source(model: Any) -> str:
+    """How a function is written; of a mixture, or where that is not to be found, nothing."""
+    if isinstance(model, Mixture):
+        return ""
+    with contextlib.suppress(TypeError, OSError):
+        return inspect.getsource(model)
+    return ""
 
 
 def batch_digest(batch: dict[str, np.ndarray]) -> bytes:

@@ -186,7 +186,8 @@ def verdict_line(checks: Sequence[Check]) -> str:
             f"{found} ({len(flags)} of {ran} checks: {', '.join(flags)}): the robust accuracies "
             "above may be artefacts of attacks that could not see."
         )
-    return f"No sign of masked gradients in {ran} checks. That is no proof of robustness."
+    checked = "1 check" if ran == 1 else f"{ran} checks"
+    return f"No sign of masked gradients in {checked}. That is no proof of robustness."
 
 
 def _loss_rose(row: Row) -> bool:
@@ -295,7 +296,7 @@ def unbounded_check(
 
     name, right = "nothing survives unbounded ε", _over(batches, under_attack)
     # Of dense labels one class for all pixels is right somewhere, whatever is in the image.
-    most = _share_of_the_most_frequent(batches) if _of(batches) else 0.0
+    most = _share_of_the_most_frequent(batches) if _dense(batches) else 0.0
     if broken := np.isnan(right).sum():
         sentence = f"Numbers that are not finite on {broken} of {len(right)} clips under PGD there."
         return Check(name, None, "flag", sentence)
@@ -311,7 +312,12 @@ def unbounded_check(
 
 def _of(batches: Sequence[dict]) -> str:
     """What a share of dense labels is a share of."""
-    return "the pixels of " if np.ndim(batches[0]["label"]) > 1 else ""
+    return "the pixels of " if _dense(batches) else ""
+
+
+def _dense(batches: Sequence[dict]) -> bool:
+    """Whether every pixel has a label."""
+    return np.ndim(batches[0]["label"]) > 1
 
 
 def _share_of_the_most_frequent(batches: Sequence[dict]) -> float:

@@ -6,7 +6,7 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from jaxmoe.evaluation.certification import CertifiedCurve, CertifiedExamples
 from jaxmoe.reporting.figures import new_figure
@@ -18,23 +18,27 @@ JSON, MARKDOWN, PNG = "certificate.json", "certificate.md", "certificate.png"
 CSV = "certificate.csv"
 
 
+class UnderAttack(NamedTuple):
+    """What PGD leaves of the classifier that a curve is of."""
+
+    accuracy: tuple[float, ...]  # 0–1, at each radius of the curve
+    steps: int
+    verdict: str  # of the checks for masked gradients, a sentence
+
+
 def write_curves(
     curves: Sequence[CertifiedCurve],
-    attacked: Sequence[Sequence[float]],
-    steps: int,
+    attacked: Sequence[UnderAttack],
     folder: str | os.PathLike,
     details: Mapping[str, Any] = MappingProxyType({}),
-    notes: Sequence[str] = (),
 ) -> list[pathlib.Path]:
     """Writes `certificate.json`, `.md`, `.png`, and `.csv`, a line for each example, into `folder`.
 
     Args:
       curves: one for each method.
-      attacked: of each, accuracy 0–1 under PGD at its radii.
-      steps: of PGD.
+      attacked: of each, what PGD leaves.
       folder: where to.
       details: what else the figures depend on, for the records.
-      notes: sentences on the attacks.
 
     Returns:
       The files' paths.
@@ -42,33 +46,34 @@ def write_curves(
     folder = pathlib.Path(folder)
     records = []
     for curve, under in zip(curves, attacked, strict=True):
-        record = {**curve._asdict(), "accuracy_under_pgd": list(under), "pgd_steps": steps}
-        records.append({**record, **details, "notes": list(notes)})
+        attack = {"accuracy_under_pgd": under.accuracy, "pgd_steps": under.steps}
+        attack["masked_gradients"] = under.verdict
+        records.append({**curve._asdict(), **attack, **details})
         del records[-1]["examples"]  # are in the CSV
     write_text(folder / CSV, _of_examples(curves))
     write_text(folder / JSON, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
     lines = []
     for curve, under in zip(curves, attacked, strict=True):
         lines += [f"{_title(curve)}.", ""]
-        lines += [*markdown_table(_titles(curve, steps), _rows(curve, under)), ""]
-    if notes:
-        lines += [" ".join(notes), ""]
+        lines += [*markdown_table(_titles(curve, under), _rows(curve, under)), ""]
+        lines += [under.verdict, ""]
     if details:
         lines += [", ".join(f"{name} {value}" for name, value in details.items()) + ".", ""]
     write_text(folder / MARKDOWN, "\n".join(lines))
-    picture = _plot(curves, attacked, steps, folder / PNG)
+    picture = _plot(curves, attacked, folder / PNG)
     return [folder / JSON, folder / MARKDOWN, folder / CSV, picture]
 
 
 def print_curves(
     curves: Sequence[CertifiedCurve],
-    attacked: Sequence[Sequence[float]],
-    steps: int,
+    attacked: Sequence[UnderAttack],
     file: TextIO | None = None,
 ) -> None:
     """Prints a table for each method; arguments as in `write_curves`."""
+    file = file or sys.stdout
     for curve, under in zip(curves, attacked, strict=True):
-        print_table(_title(curve), _titles(curve, steps), _rows(curve, under), file or sys.stdout)
+        print_table(_title(curve), _titles(curve, under), _rows(curve, under), file)
+        print(under.verdict, file=file)
 
 
 def _of_examples(curves: Sequence[CertifiedCurve]) -> str:
@@ -95,29 +100,26 @@ def _title(curve: CertifiedCurve) -> str:
     )
 
 
-def _titles(curve: CertifiedCurve, steps: int) -> list[str]:
-    return ["radius", "certified %", f"{_attack(curve, steps)} %"]
+def _titles(curve: CertifiedCurve, under: UnderAttack) -> list[str]:
+    return ["radius", "certified %", f"{_attack(curve, under)} %"]
 
 
-def _attack(curve: CertifiedCurve, steps: int) -> str:
+def _attack(curve: CertifiedCurve, under: UnderAttack) -> str:
     """PGD sees the classifier that is certified, but for the noise of smoothing."""
-    return f"PGD-{steps}" + (" without noise" if curve.method == "smoothing" else "")
+    return f"PGD-{under.steps}" + (" without noise" if curve.method == "smoothing" else "")
 
 
-def _rows(curve: CertifiedCurve, under: Sequence[float]) -> list[list[str]]:
+def _rows(curve: CertifiedCurve, under: UnderAttack) -> list[list[str]]:
     return [
         [format_epsilon(radius, curve.norm), f"{100 * certified:.1f}", f"{100 * accuracy:.1f}"]
         for radius, certified, accuracy in zip(
-            curve.radii, curve.certified_accuracy, under, strict=True
+            curve.radii, curve.certified_accuracy, under.accuracy, strict=True
         )
     ]
 
 
 def _plot(
-    curves: Sequence[CertifiedCurve],
-    attacked: Sequence[Sequence[float]],
-    steps: int,
-    path: pathlib.Path,
+    curves: Sequence[CertifiedCurve], attacked: Sequence[UnderAttack], path: pathlib.Path
 ) -> pathlib.Path:
     figure = new_figure(5.0 * len(curves), 4.0)
     columns = figure.subplots(1, len(curves), squeeze=False, sharey=True)[0]
@@ -125,7 +127,8 @@ def _plot(
         grey_levels = curve.norm == "linf"
         radii = [radius * (255 if grey_levels else 1) for radius in curve.radii]
         certified = [100 * accuracy for accuracy in curve.certified_accuracy]
-        axes.plot(radii, [100 * accuracy for accuracy in under], "o--", label=_attack(curve, steps))
+        left = [100 * accuracy for accuracy in under.accuracy]
+        axes.plot(radii, left, "o--", label=_attack(curve, under))
         axes.plot(radii, certified, "o-", label=f"certified by {curve.method}")
         axes.fill_between(radii, 0, certified, alpha=0.15, color="C1")
         axes.set_xlabel(f"radius, {'grey levels of 255' if grey_levels else 'ℓ2, pixel units'}")

@@ -34,6 +34,7 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys):
     assert smoothing["certified_accuracy"][2] == 0
     assert smoothing["median_radius"] < 0.2501
     assert "hard top-1 mixture" in printed
+    assert smoothing["classifier"] == "the mixture under noise of σ = 0.25, by majority"
     assert "PGD-3 without noise %" in printed
     assert smoothing["settings"]["samples"] == 40
     assert smoothing["settings"]["largest_radius"] == pytest.approx(0.25 * 0.9998, abs=2e-3)
@@ -42,7 +43,7 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys):
     assert "checkpoint latest" in (trained / "certificate.md").read_text()
     verdict = printed.splitlines()[-2]
     assert "sign of masked gradients" in verdict
-    assert verdict in lipschitz["notes"]
+    assert verdict == lipschitz["masked_gradients"] == smoothing["masked_gradients"]
     assert verdict in (trained / "certificate.md").read_text()
     with open(trained / "certificate.csv", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
@@ -79,6 +80,8 @@ def test_an_expert_alone_is_certified_by_its_own_constants(trained, folder, caps
     arguments = "--method lipschitz --radii 0 0.001 --examples 6 --steps 2"
     assert run(f"certify run@expert1 {arguments}") == 0
     assert "expert 1 alone" in capsys.readouterr().out
+    (record,) = json.loads((trained / "expert1" / "certificate.json").read_text())
+    assert record["part"] == "expert1"
     with open(trained / "expert1" / "certificate.csv", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     found = load(trained)

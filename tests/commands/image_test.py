@@ -5,6 +5,7 @@ import json
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from jaxmoe import run as runs
@@ -76,15 +77,24 @@ def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
     dual = runs.load(folder / "dual")
     batch = next(iter(evaluation_loader(dual.dataset.test, dual.experiment.data, 10)))
     x, label = batch["clip"].astype(np.float32) / 255, batch["label"]
+    losses = []
     for output, params in ((at_one, dual.params), (at_zero, dual.params["standard"])):
         logits = runs.load(folder / "standard").mixture.apply(params, x)
-        (clean, *_) = json.loads((output / "results.json").read_text())
+        clean, fgsm, _ = json.loads((output / "results.json").read_text())
         details = json.loads((output / "evaluation.json").read_text())
         assert details["dual_alpha"] == (1 if output == at_one else 0)
+        assert f"dual model, α = {details['dual_alpha']:g}." in (output / "results.md").read_text()
         assert clean["robust_accuracy"] == np.mean(np.argmax(logits, -1) == label)
+        loss = float(np.mean(optax.softmax_cross_entropy_with_integer_labels(logits, label)))
+        losses.append(loss)
+        assert fgsm["loss_trace"][0] == pytest.approx(loss, rel=1e-5)
+    assert (
+        abs(losses[0] - losses[1]) > 1e-3 * losses[0]
+    )  # so that each could not pass for the other
     for options, message in (
         ("dual --dual-alpha 1.5", "--dual-alpha: 1.5 is not accepted; expected from 0 to 1"),
         ("standard --dual-alpha 0.5", "--dual-alpha: RUN is no dual model"),
+        ("dual@mean --dual-alpha 0.5", "--dual-alpha: mean is a part of a dual model"),
     ):
         assert run(f"evaluate {folder}/{options}") == 2
         assert message in capsys.readouterr().err
@@ -92,7 +102,10 @@ def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
 
 @pytest.mark.parametrize("command", ["evaluate", "transfer", "sweep"])
 def test_attacks_in_time_are_refused(folder, command, capsys):
-    message = "attacks: tlga-r attacks frames, and synthetic_shapes has images; expected cascades"
+    message = (
+        "attacks: tlga-r is not accepted; expected attacks such as pgd: it attacks frames, and "
+        "data.name = synthetic_shapes has images"
+    )
     assert message in refused(f"{command} {folder}/standard --attacks TLGA_R", folder, capsys)
 
 
@@ -111,7 +124,7 @@ def test_attacks_in_time_are_refused(folder, command, capsys):
         ),
         (
             "--training.recipe j_tlat",
-            "training.recipe: j_tlat is not accepted; expected another recipe: it attacks frames",
+            "training.recipe: j_tlat is not accepted; expected standard or at_m: it attacks frames",
         ),
         (
             "--evaluation.attacks pgd TLGA_R",

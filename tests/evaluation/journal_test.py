@@ -1,9 +1,13 @@
 """A journal gives back what was written whole, and nothing else."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmoe.evaluation import Programs
 from jaxmoe.evaluation.journal import Journal
+from jaxmoe.evaluation.journal import fingerprint as fingerprint_of
 
 
 def write(file, fingerprint="f", values=range(3)):
@@ -65,3 +69,15 @@ def test_logits_of_padding_may_be_no_numbers_and_others_differ_by_rounding_alone
     Journal(tmp_path / "j", "f", [logits]).recall("key", lambda: 1)
     assert Journal(tmp_path / "j", "f", [logits * (1 + 1e-6)]).found == 1
     assert Journal(tmp_path / "j", "f", [logits * 1.1]).found == 0
+
+
+def test_functions_that_only_gradients_tell_apart_have_two_fingerprints():
+    def seen(params, x):
+        return x * params
+
+    def unseen(params, x):
+        return jax.lax.stop_gradient(x) * params
+
+    params = jnp.ones(3)
+    assert fingerprint_of(Programs(seen), params) == fingerprint_of(Programs(seen), params)
+    assert fingerprint_of(Programs(seen), params) != fingerprint_of(Programs(unseen), params)

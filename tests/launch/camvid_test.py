@@ -1,12 +1,29 @@
 """The CamVid launcher: what starts from what, which images are attacked, and the tables."""
 
 import pathlib
+import types
 
 import jax
 import pytest
 
+from jaxmoe.config import Experiment
 from jaxmoe.evaluation import Row, TransferRow
 from launch import camvid as launcher
+
+
+class Twice:
+    def apply(self, params, x):
+        return params * x
+
+
+class Source:
+    records = tuple(range(233))
+
+    def __len__(self):
+        return len(self.records)
+
+    def take(self, records):
+        return records
 
 
 @pytest.fixture
@@ -84,11 +101,41 @@ def test_results_of_other_images_are_not_taken(options):
     assert launcher.results_of("frrn", options) != folder
 
 
-def test_no_gradient_flows_through_the_blind_mixture():
-    class Twice:
-        def apply(self, params, x):
-            return params * x
+def test_what_is_there_is_not_attacked_again(options, monkeypatch):
+    calls = []
 
+    def suite(mixture, params, loader, *, journal, **_):
+        calls.append(journal.parent.name)
+        journal.touch()
+        return types.SimpleNamespace(rows=[own_row("clean", 0.0, 0.5)], checks=(), notes=())
+
+    def matrix(sources, targets, loader, *, attacks, journal, **_):
+        calls.append(*attacks)
+        journal.touch()
+        return types.SimpleNamespace(rows=list(transfer_rows()))
+
+    split = types.SimpleNamespace(test=Source(), train=Source())
+    found = types.SimpleNamespace(
+        mixture=Twice(), params=2.0, experiment=Experiment(), dataset=split
+    )
+    monkeypatch.setattr(launcher.runs, "load", lambda folder: found)
+    monkeypatch.setattr(launcher, "component", lambda mixture, part: mixture)
+    monkeypatch.setattr(launcher, "evaluation_loader", lambda *_: [])
+    monkeypatch.setattr(launcher, "evaluate_suite", suite)
+    monkeypatch.setattr(launcher, "transfer_matrix", matrix)
+    launcher.attack("frrn", options)
+    assert calls == [*launcher.MODELS, "pgd", "universal"]
+    calls.clear()
+    launcher.attack("frrn", options)
+    assert not calls
+    folder = launcher.results_of("frrn", options)
+    (folder / "simple" / "results.md").unlink()
+    (launcher.transfer_of(folder, options) / "transfer.md").unlink()
+    launcher.attack("frrn", options)
+    assert calls == ["simple", "pgd", "universal"]
+
+
+def test_no_gradient_flows_through_the_blind_mixture():
     ((name, (model, params)),) = launcher.blind({"simple": (Twice(), 2.0)}).items()
     assert name in launcher.MODELS
     assert model(params, 3.0) == 6.0
@@ -96,15 +143,6 @@ def test_no_gradient_flows_through_the_blind_mixture():
 
 
 def test_images_are_spread_over_the_split():
-    class Source:
-        records = tuple(range(233))
-
-        def __len__(self):
-            return len(self.records)
-
-        def take(self, records):
-            return records
-
     some = launcher.spread(Source(), 59)
     assert (some[0], some[-1], len(set(some))) == (0, 232, 59)
     assert launcher.spread(Source(), 1000) == list(Source.records)

@@ -61,6 +61,8 @@ def test_the_floor_is_where_every_expert_is_right(tmp_path, monkeypatch):
     assert launcher.floor(tmp_path) is None  # no run
     (tmp_path / "config.json").touch()
     assert launcher.floor(tmp_path) == pytest.approx(1 / 3)
+    trained.mixture = mixture._replace(head=lambda params, x, logits: logits)  # a dual model's
+    assert launcher.floor(tmp_path) is None
     trained.mixture = mixture._replace(top_k=2)
     assert launcher.floor(tmp_path) is None
 

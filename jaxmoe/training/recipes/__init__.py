@@ -18,8 +18,11 @@ RECIPES: dict[str, Recipe] = {
     "gate": gate,
 }
 
+TEMPORAL_RECIPES = ("tlat", "j_tlat")  # of attacks in time, which images have not
+
 __all__ = [
     "RECIPES",
+    "TEMPORAL_RECIPES",
     "at_m",
     "dense",
     "gate",

@@ -109,7 +109,7 @@ def run(arguments: list[str]) -> None:
     elif trained.experiment.mixture.alpha is not None:
         details["alpha"] = trained.experiment.mixture.alpha
     if note is not None:
-        details["examples"] = note
+        details["crop"] = note.removeprefix("evaluated is ")
     files = write_curves(curves, attacked, output, details)
     print_curves(curves, attacked)
     print(f"written to {output}: {', '.join(file.name for file in files)}")

@@ -48,8 +48,9 @@ def write_curves(
     for curve, under in zip(curves, attacked, strict=True):
         attack = {"accuracy_under_pgd": under.accuracy, "pgd_steps": under.steps}
         attack["masked_gradients"] = under.verdict
-        records.append({**curve._asdict(), **attack, **details})
-        del records[-1]["examples"]  # are in the CSV
+        proved = curve._asdict()
+        del proved["examples"]  # are in the CSV
+        records.append({**proved, **attack, **details})
     write_text(folder / CSV, _of_examples(curves))
     write_text(folder / JSON, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
     lines = []

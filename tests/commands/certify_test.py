@@ -76,12 +76,15 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys):
     assert lipschitz["median_radius"] == pytest.approx(float(np.median(radii)), rel=1e-3)
 
 
-def test_an_expert_alone_is_certified_by_its_own_constants(trained, folder, capsys):
+def test_an_expert_alone_is_certified_by_its_own_constants(trained, folder, capsys, monkeypatch):
+    crop = "the middle 8 × 8 of 16 × 16"
+    monkeypatch.setattr("jaxmoe.experiment.cropped", lambda *_: f"evaluated is {crop}")
     arguments = "--method lipschitz --radii 0 0.001 --examples 6 --steps 2"
     assert run(f"certify run@expert1 {arguments}") == 0
     assert "expert 1 alone" in capsys.readouterr().out
     (record,) = json.loads((trained / "expert1" / "certificate.json").read_text())
-    assert record["part"] == "expert1"
+    assert (record["part"], record["crop"]) == ("expert1", crop)
+    assert f"part expert1, crop {crop}." in (trained / "expert1" / "certificate.md").read_text()
     with open(trained / "expert1" / "certificate.csv", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     found = load(trained)

@@ -35,6 +35,9 @@ def real_data() -> pathlib.Path:
     return path
 
 
+LONGEST = ("resume_test.py", "segmentation_test.py", "image_test.py", "readme_test.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: at the end one process would wait for the other."""
-    items.sort(key=lambda item: item.path.name != "resume_test.py")
+    """The longest files first: at the end one process would wait for the other."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)

@@ -9,14 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmoe.evaluation import evaluate_suite
 from jaxmoe.evaluation.lipschitz_bounds import logit_difference_bounds
 from jaxmoe.experiment import build_modules, evaluation_loader
 from jaxmoe.run import load
 from tests.commands.tiny import refused, run
 
 
-def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys):
+def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys, monkeypatch):
+    attacked = []
+
+    def counted(model, *arguments, **options):
+        attacked.append(model)
+        return evaluate_suite(model, *arguments, **options)
+
+    monkeypatch.setattr("jaxmoe.evaluation.evaluate_suite", counted)
     assert run("certify run --radii 0 0.2 0.4 --samples 40 --examples 6 --steps 3") == 0
+    assert len(attacked) == 1  # both methods are of one model
     printed = capsys.readouterr().out
     for name in ("certificate.json", "certificate.md", "certificate.csv", "certificate.png"):
         assert (trained / name).stat().st_size > 0

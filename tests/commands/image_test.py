@@ -88,12 +88,11 @@ def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
         loss = float(np.mean(optax.softmax_cross_entropy_with_integer_labels(logits, label)))
         losses.append(loss)
         assert fgsm["loss_trace"][0] == pytest.approx(loss, rel=1e-5)
-    assert (
-        abs(losses[0] - losses[1]) > 1e-3 * losses[0]
-    )  # so that each could not pass for the other
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)  # neither passes for the other
     for options, message in (
         ("dual --dual-alpha 1.5", "--dual-alpha: 1.5 is not accepted; expected from 0 to 1"),
         ("standard --dual-alpha 0.5", "--dual-alpha: RUN is no dual model"),
+        ("standard@mean --dual-alpha 0.5", "--dual-alpha: RUN is no dual model"),
         ("dual@mean --dual-alpha 0.5", "--dual-alpha: mean is a part of a dual model"),
     ):
         assert run(f"evaluate {folder}/{options}") == 2

@@ -1,6 +1,7 @@
 """What every test shares: strict promotion, and the folder with real videos where there is one."""
 
 import atexit
+import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -16,6 +17,14 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # Compilation is most of the suite's time: LLVM's costly passes are left out, XLA's own are not.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+# What else makes it short has a name in one jaxlib that ends the process in another.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    {
+        "0.10": "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+        "0.12": "--xla_cpu_opt_preset=FAST_COMPILE --xla_cpu_parallel_codegen_split_count=1",
+    }.get(importlib.metadata.version("jaxlib")[:4], ""),
+)
 
 import jax
 

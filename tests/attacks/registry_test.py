@@ -128,8 +128,8 @@ def test_results_do_not_depend_on_the_number_of_devices():
         print("same")
     """
     flags = (
-        "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0 "
-        "--xla_llvm_disable_expensive_passes=true"
+        f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4 "
+        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     )
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],

@@ -122,14 +122,15 @@ def certified_accuracy(
 def _probability_margins(router_logits, expert_logits, router_bounds, expert_bounds):
     """The mixture [B, K], its prediction [B], margins [B, K] and how fast these may fall [B, K]."""
     weights = jax.nn.softmax(router_logits, axis=-1)
-    mixed = jnp.einsum("bm,mbk->bk", weights, jax.nn.softmax(expert_logits, axis=-1))
+    chances = jax.nn.softmax(expert_logits, axis=-1)
+    mixed = jnp.einsum("bm,mbk->bk", weights, chances, precision="highest")
     prediction = jnp.argmax(mixed, axis=-1)
     margins = jnp.take_along_axis(mixed, prediction[:, None], axis=-1) - mixed
     # ∇a_i = a_i Σ_j a_j (∇r_i − ∇r_j), and a_i (1 − a_i) ≤ ¼.
     router_slope = jnp.sum(jnp.max(jnp.asarray(router_bounds), axis=1)) / 4
     # ∇(p_c − p_j) is a combination of logit gradients that sums to 0, its positive part ≤ ½.
     expert_slope = jnp.max(jnp.asarray(expert_bounds), axis=(1, 2)) / 2
-    slopes = router_slope + jnp.einsum("bm,m->b", weights, expert_slope)
+    slopes = router_slope + jnp.einsum("bm,m->b", weights, expert_slope, precision="highest")
     return mixed, prediction, margins, jnp.broadcast_to(slopes[:, None], margins.shape)
 
 

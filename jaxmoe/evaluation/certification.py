@@ -20,6 +20,7 @@ from jaxmoe.evaluation.certificates import (
     mixture_radius,
     top_1_radius,
 )
+from jaxmoe.evaluation.full_precision import at_full_precision
 from jaxmoe.evaluation.guards import NonFiniteError, check_batch
 from jaxmoe.evaluation.lipschitz_bounds import Differences
 from jaxmoe.evaluation.scoring import to_pixels
@@ -63,7 +64,11 @@ class CertifiedCurve(NamedTuple):
 
 
 class Certifiable(NamedTuple):
-    """A classifier with certificates from Lipschitz constants."""
+    """A classifier with certificates from Lipschitz constants.
+
+    `certify` multiplies at the highest precision on every platform, and raises a ValueError where
+    the model computes in half precision.
+    """
 
     words: str
     model: Model  # of the same predictions, for attacks
@@ -121,15 +126,17 @@ def certifiable(
         return Certifiable(
             f"the dual model on probabilities (not logits), all {experts} robust experts at once",
             dual,
-            lambda params, x: dual_radius(
-                params["alpha"], standard_probabilities(params, x), *parts(params, x)
+            at_full_precision(
+                lambda params, x: dual_radius(
+                    params["alpha"], standard_probabilities(params, x), *parts(params, x)
+                )
             ),
         )
     if mixture.top_k == 1:
         return Certifiable(
             "the hard top-1 mixture as it is",
             mixture,
-            lambda params, x: top_1_radius(*parts(params, x)),
+            at_full_precision(lambda params, x: top_1_radius(*parts(params, x))),
         )
     if mixture.top_k < experts:
         raise ValueError(
@@ -139,7 +146,7 @@ def certifiable(
     return Certifiable(
         f"the mixture on probabilities (not logits), all {experts} experts at once",
         lambda params, x: as_logits(probabilities(params, x)),
-        lambda params, x: mixture_radius(*parts(params, x)),
+        at_full_precision(lambda params, x: mixture_radius(*parts(params, x))),
     )
 
 
@@ -155,7 +162,7 @@ def certifiable_expert(
     return Certifiable(
         f"expert {expert} alone",
         model,
-        lambda params, x: logit_radius(model(params, x), bounds),
+        at_full_precision(lambda params, x: logit_radius(model(params, x), bounds)),
     )
 
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxmoe.evaluation.full_precision import at_full_precision, check_dtypes
 from jaxmoe.models import (
     ConvRouter,
     FrozenBatchNorm,
@@ -46,8 +47,10 @@ def logit_difference_bounds(
 
     Raises:
       ValueError: a module without a rule here, such as a vision transformer, whose attention has no
-        constant at all.
+        constant at all; params or a computation in half precision.
     """
+    check_dtypes("params", params)
+    check_dtypes("dtype", jnp.zeros((), getattr(module, "dtype", jnp.float32)))
     if isinstance(module, LinearRouter) or (isinstance(module, PooledRouter) and not module.hidden):
         return affine_differences(functools.partial(module.apply, params), shape, norm)
     rules: dict[type, Callable] = {
@@ -70,7 +73,7 @@ def affine_differences(
     apply: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], norm: Norm
 ) -> Differences:
     """The exact constants of an affine `apply(x [1, …]) -> [1, K]`: its Jacobian is its weights."""
-    jacobian = jax.jacrev(lambda x: apply(x[None])[0])(jnp.zeros(shape, jnp.float32))
+    jacobian = at_full_precision(jax.jacrev(lambda x: apply(x[None])[0]))(jnp.zeros(shape))
     return _row_differences(np.asarray(jacobian, np.float64).reshape(jacobian.shape[0], -1), norm)
 
 

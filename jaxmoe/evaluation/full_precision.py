@@ -1,0 +1,82 @@
+"""Programs that compute in float32 to the last bit on every platform, as certificates assume.
+
+TPUs multiply "float32" matrices in bfloat16, and GPUs may in TF32, unless the highest precision is
+asked for. A constant bounds how fast a function changes, not how its values are rounded.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+_PRODUCTS = ("dot_general", "conv_general_dilated")
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def at_full_precision(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `function`, jitted, its matmuls and convolutions at the highest precision.
+
+    Calling it raises a ValueError where any number inside has fewer than 32 bits or a product asks
+    for less by itself.
+    """
+
+    @jax.jit
+    @functools.wraps(function)
+    def exact(*args):
+        check_dtypes("certificate", args)
+        with jax.default_matmul_precision("highest"):
+            program, shape = jax.make_jaxpr(function, return_shape=True)(*args)
+        _check(program.jaxpr)
+        outputs = core.jaxpr_as_fun(program)(*jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(shape), outputs)
+
+    return exact
+
+
+def check_dtypes(name: str, tree: Any) -> None:
+    """The floats of a tree have 32 bits or more; raises a ValueError that begins with `name`."""
+    for leaf in jax.tree.leaves(tree):
+        _check_dtype(name, jnp.result_type(leaf))
+
+
+def _check_dtype(name: str, dtype: Any) -> None:
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
+        raise ValueError(
+            f"{name}: {jnp.dtype(dtype).name} rounds outputs, which no constant bounds; expected "
+            "float32 or wider (smoothing takes any)"
+        )
+
+
+def _check(jaxpr: core.Jaxpr) -> None:
+    for inner in _programs(jaxpr):
+        made = [out for equation in inner.eqns for out in equation.outvars]
+        for variable in [*inner.constvars, *made]:
+            _check_dtype("certificate", getattr(variable.aval, "dtype", jnp.int32))
+        for equation in inner.eqns:
+            asked = equation.params.get("precision")
+            if equation.primitive.name in _PRODUCTS and asked not in (_HIGHEST, (_HIGHEST,) * 2):
+                raise ValueError(
+                    f"certificate: the model multiplies with precision {asked}, which no constant "
+                    "bounds; expected the highest, or none of its own"
+                )
+            if equation.primitive.name == "reduce_precision":
+                raise ValueError(
+                    "certificate: the model rounds by reduce_precision, which no constant bounds; "
+                    "expected float32 throughout (smoothing takes any)"
+                )
+
+
+def _programs(jaxpr: core.Jaxpr) -> Iterator[core.Jaxpr]:
+    """A program and all that it calls: branches, bodies of loops, functions."""
+    yield jaxpr
+    for equation in jaxpr.eqns:
+        for value in jax.tree.leaves(equation.params, is_leaf=_is_program):
+            if _is_program(value):
+                yield from _programs(getattr(value, "jaxpr", value))
+
+
+def _is_program(value: Any) -> bool:
+    return isinstance(value, core.Jaxpr | core.ClosedJaxpr)

@@ -9,6 +9,8 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
+from jaxmoe.data.picture import stored_size
+
 # A file that yields less than this share of the frames its header promises is taken as cut off:
 # headers are often off by a few frames, and some containers only estimate the count.
 _LEAST_SHARE_OF_FRAMES = 0.75
@@ -67,16 +69,11 @@ def _decode(container, resolution: int) -> tuple[list[np.ndarray], int]:
     width = height = 0
     for frame in container.decode(stream):
         if not frames:
-            width, height = _scaled(frame.width, frame.height, resolution)
+            width, height = stored_size(frame.width, frame.height, resolution)
         scaled = frame.reformat(width, height, format="rgb24", interpolation="BICUBIC")
         quarter_turns = round(frame.rotation / 90)
         frames.append(np.rot90(scaled.to_ndarray(), quarter_turns))
     return frames, stream.frames
-
-
-def _scaled(width: int, height: int, shorter: int) -> tuple[int, int]:
-    scale = shorter / min(width, height)
-    return max(shorter, round(width * scale)), max(shorter, round(height * scale))
 
 
 def _one_line(error: Exception) -> str:

@@ -41,12 +41,12 @@ def dual_mixture(standard: Mixture, robust: Mixture, alpha: float) -> Mixture:
         weight = params["alpha"].astype(output.dtype)
         return (1 - weight) * standard.apply(params["standard"], x) + weight * output
 
-    return with_head(robust._replace(init=init), head)
+    return with_head(robust._replace(init=init, standard=standard), head)
 
 
 def robust_part(dual: Mixture) -> Mixture:
     """F_R alone; it takes the dual model's params."""
-    return with_head(dual, no_head)
+    return with_head(dual._replace(standard=None), no_head)
 
 
 def with_alpha(params: Params, alpha: Float[Array, ""] | float) -> Params:

@@ -18,6 +18,7 @@ from jaxmoe.mixture.routing import COMBINES, Combine, choose
 
 Params = Any
 Clips = Float[Array, "batch ..."]
+Router = Callable[[Params, Clips], Float[Array, "batch experts"]]
 Head = Callable[[Params, Clips, Float[Array, "batch ..."]], Float[Array, "batch ..."]]
 
 
@@ -43,10 +44,11 @@ class Mixture(NamedTuple):
       combine: how router weights become combine weights (`routing.choose`).
       head: `(params, x, Σ_i c_i E_i(x)) -> [B, K]`, what comes after the experts: nothing, as a
         rule. Its params are parts of their own beside `"router"` and `"experts"`.
+      standard: of a dual model, F_S beside this mixture F_R; its params are the part `"standard"`.
     """
 
     init: Callable[[Key[Array, ""], Clips], Params]
-    route: Callable[[Params, Clips], Float[Array, "batch experts"]]
+    route: Router
     expert: Callable[[Params, Clips, Array | int], Float[Array, "batch ..."]]
     experts: Callable[[Params, Clips], Float[Array, "experts batch ..."]]
     select: Callable[[Params, Clips, Int[Array, "batch k"]], Float[Array, "batch k ..."]]
@@ -55,10 +57,11 @@ class Mixture(NamedTuple):
     top_k: int
     combine: Combine
     head: Head = no_head
+    standard: "Mixture | None" = None
 
 
 def from_functions(
-    router: Callable[[Params, Clips], Float[Array, "batch experts"]],
+    router: Router,
     expert: PlainExpert,
     *,
     num_experts: int,
@@ -153,9 +156,7 @@ def from_modules(
     )
 
 
-def with_route(
-    mixture: Mixture, route: Callable[[Params, Clips], Float[Array, "batch experts"]]
-) -> Mixture:
+def with_route(mixture: Mixture, route: Router) -> Mixture:
     """The mixture with another `route`, and an `apply` that follows it.
 
     `_replace(route=…)` alone would leave `apply` where it was. An `apply` of one's own is replaced:
@@ -197,6 +198,18 @@ def with_router_noise(mixture: Mixture, noise: Float[Array, "batch experts"]) ->
         return logits + noise.astype(logits.dtype)
 
     return mixture._replace(apply=with_route(mixture, noisy).apply)
+
+
+def routers(mixture: Mixture) -> list[tuple[str, Router]]:
+    """Every router of a mixture, with the part of the params that it moves with.
+
+    One, `"router"`; of a dual model also that of F_S, which is in the part `"standard"`.
+    """
+    found: list[tuple[str, Router]] = [("router", mixture.route)]
+    if mixture.standard is not None:
+        for _, route in routers(mixture.standard):
+            found.append(("standard", lambda params, x, r=route: r(params["standard"], x)))
+    return found
 
 
 def _part(params: Params, name: str) -> Params:

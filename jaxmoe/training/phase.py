@@ -59,7 +59,7 @@ class RecipeOptions(NamedTuple):
     attack: AttackSettings = AttackSettings()  # of the inner attacks
     lam: float = 1e-4  # λ in the losses that are minimised
     balance: Balance = "switch"
-    balance_weight: float = 0.0  # in every phase that moves the router; J-TLAT collapses without
+    balance_weight: float = 0.0  # in every phase that moves a router; J-TLAT collapses without
     router_noise: float = 0.0  # standard deviation; of `apply` in losses, not in attacks
     weak_experts: int = 2  # of J-TLAT's second phase
     global_attack: str = "j-tlga"  # of J-TLAT's third phase

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key, UInt8
 
-from jaxmoe.mixture import Mixture, balance_loss, with_router_noise
+from jaxmoe.mixture import Mixture, balance_loss, routers, with_router_noise
 from jaxmoe.threat import ThreatModel, example_keys
 from jaxmoe.training.optimizer import Schedule
 from jaxmoe.training.phase import PARTS, Found, Params, Phase, Recipe, RecipeOptions
@@ -117,10 +117,10 @@ def make_train_step(
             everything = {**params, **moving}
             loss = jnp.mean(phase.loss(everything, x, y, found))
             total = loss
-            if options.balance_weight and "router" in phase.moves:
-                logits = mixture.route(everything, x)
-                balance = balance_loss(logits, options.balance, axis_name)
-                total = total + options.balance_weight * balance
+            for part, route in routers(mixture):
+                if options.balance_weight and part in phase.moves:
+                    balance = balance_loss(route(everything, x), options.balance, axis_name)
+                    total = total + options.balance_weight * balance
             return total, loss
 
         head = {"head"} & set(params) if phase.moves >= PARTS else set()

@@ -158,6 +158,36 @@ def test_jtdmoe_moves_what_it_says(dual, dual_params, upper, moves, kept):
             assert same(before.optimizer[part], after.optimizer[part])
 
 
+@pytest.mark.parametrize("upper", ["both", "standard"])
+def test_jtdmoe_balances_every_router_that_its_upper_level_moves(dual, dual_params, upper):
+    """Whatever a balance weight of 2 adds to the update is Switch's gradient of each router."""
+    batch, weight = tiny_batch(), 2.0
+    x = batch.clip.reshape(len(batch.clip), -1).astype(np.float32) / 255
+
+    def switch(w):
+        weights = jax.nn.softmax(x @ w)
+        first = np.argmax(weights, axis=1)
+        share = np.array([np.mean(first == expert) for expert in range(EXPERTS)], np.float32)
+        return EXPERTS * jnp.sum(share * jnp.mean(weights, axis=0))
+
+    def routers_after(weight):
+        options = OPTIONS._replace(upper_moves=upper, balance_weight=weight)
+        plain, one = optax.identity(), optax.constant_schedule(1.0)
+        step = make_train_step(
+            dual, RECIPES["jtdmoe"], options, THREAT, plain, one, one, only_phase=1
+        )
+        after, _ = jax.jit(step)(init_state(dual_params, plain), batch, jax.random.key(0))
+        return after.params["router"]["w"], after.params["standard"]["router"]["w"]
+
+    own, standard = (a - b for a, b in zip(routers_after(0.0), routers_after(weight), strict=True))
+    np.testing.assert_allclose(
+        standard, weight * jax.grad(switch)(dual_params["standard"]["router"]["w"]), atol=1e-5
+    )
+    expected = weight * jax.grad(switch)(dual_params["router"]["w"]) if upper == "both" else 0 * own
+    np.testing.assert_allclose(own, expected, atol=1e-5)
+    assert np.max(np.abs(standard)) > 1e-3
+
+
 def test_trades_equals_its_formula(mixture, params, clips):
     x, x_adv, y = clips
     (phase,) = RECIPES["trades"](mixture, THREAT, OPTIONS)

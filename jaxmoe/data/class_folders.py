@@ -2,27 +2,17 @@
 
 import pathlib
 
-from jaxmoe.data.listing import ListedFile, Listing, make_listing
-
-# What people call the folder of a split.
-SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-    "testing": "test",
-}
+from jaxmoe.data.listing import SPLIT_NAMES, ListedFile, Listing, make_listing
+from jaxmoe.data.walking import files_below, folders_in
 
 
 def list_class_folders(root: pathlib.Path) -> Listing:
     """Lists `root/<class>/<file>` or `root/<split>/<class>/<file>`.
 
     The folders below `root` are splits if there is a `train` among them and every one of them is
-    named after a split (`train`, `validation`, `val`, `valid`, `test`, `training`, `testing`, in
-    any case); otherwise they are classes and every file is a training file. Files may lie deeper;
-    hidden files are left out.
+    named after a split (`listing.SPLIT_NAMES`, in any case); otherwise they are classes and every
+    file is a training file. Files may lie deeper; links are followed; hidden files, and what file
+    managers and the like leave behind (`jaxmoe.data.walking`), are left out.
 
     Args:
       root: the dataset's directory; it exists.
@@ -31,43 +21,46 @@ def list_class_folders(root: pathlib.Path) -> Listing:
       A `Listing`; a file that turns out to be unusable is reported when it is opened.
 
     Raises:
-      ValueError: no folder of a class holds a file, a label is missing from training, or a folder
-        that is no split lies beside those of two splits.
+      ValueError: a class has no file, or none in training, or a folder that is no split lies
+        beside those of two splits.
     """
-    folders = _visible_folders(root)
-    splits = {folder: SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders}
+    folders = folders_in(root)
+    splits = {folder: SPLIT_NAMES.get(folder.name.lower()) for folder in folders}
     named = set(splits.values()) - {None}
     odd = [folder.name for folder, split in splits.items() if split is None]
     if "train" in named and len(named) > 1 and odd:
         raise ValueError(
             f"data.directory: {root} has a folder {odd[0]!r} beside those of splits; accepted are "
-            f"class folders alone, or {', '.join(SPLIT_FOLDERS)} with class folders in them"
+            f"class folders alone, or {', '.join(SPLIT_NAMES)} with class folders in them"
         )
     if "train" in named and not odd:
-        labelled = [
-            (split, folder) for top, split in splits.items() for folder in _visible_folders(top)
-        ]
+        labelled = [(split, folder) for top, split in splits.items() for folder in folders_in(top)]
     else:
         labelled = [("train", folder) for folder in folders]
-    videos = [
-        ListedFile(file.relative_to(root).as_posix(), file, folder.name, split)
-        for split, folder in labelled
-        for file in folder.rglob("*")
-        if file.is_file() and not _hidden(file.relative_to(folder))
-    ]
-    if not videos:
+    found = {folder: files_below(folder) for _, folder in labelled}
+    if not any(found.values()):
         raise ValueError(
             f"data.directory: {root} holds neither manifest.csv nor files in class folders "
             "(<class>/<file> or <split>/<class>/<file>)"
         )
-    return make_listing(videos, None, "data.directory")
-
-
-def _visible_folders(root: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(
-        p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX"))
+    _check_none_is_empty(found)
+    return make_listing(
+        (
+            ListedFile(file.relative_to(root).as_posix(), file, folder.name, split)
+            for split, folder in labelled
+            for file in found[folder]
+        ),
+        None,
+        "data.directory",
     )
 
 
-def _hidden(path: pathlib.Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _check_none_is_empty(found: dict[pathlib.Path, list[pathlib.Path]]) -> None:
+    """Refuses a class that has no file in any split: the others would be fewer classes."""
+    filled = {folder.name for folder, files in found.items() if files}
+    for folder in found:
+        if folder.name not in filled:
+            raise ValueError(
+                f"data.directory: the class folder {folder} holds no file; expected some, or no "
+                "such folder"
+            )

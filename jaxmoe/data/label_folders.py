@@ -1,16 +1,17 @@
 """Lists images with label maps: CamVid, Cityscapes, A2D2, and pairs of folders in general."""
 
 import dataclasses
+import fnmatch
 import json
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from jaxmoe.data.class_folders import SPLIT_FOLDERS
 from jaxmoe.data.label_maps import ReadMap, read_colours, read_numbers
-from jaxmoe.data.listing import ListedFile, Listing, make_listing
+from jaxmoe.data.listing import SPLIT_NAMES, ListedFile, Listing, make_listing
 from jaxmoe.data.manifest import read_manifest
+from jaxmoe.data.walking import files_below, folders_in
 
 _FIELD = "data.directory"
 
@@ -73,7 +74,7 @@ def list_camvid(directory: pathlib.Path) -> LabelledFiles:
     _require(directory, "train", "trainannot", what="CamVid")
     files = [
         _pair(directory, image, labels / image.name, split, sequence=image.name.split("_")[0])
-        for folder, split in SPLIT_FOLDERS.items()
+        for folder, split in SPLIT_NAMES.items()
         for labels in [directory / f"{folder}annot"]
         if labels.is_dir()
         for image in _images(directory / folder)
@@ -121,7 +122,7 @@ def list_a2d2(directory: pathlib.Path) -> LabelledFiles:
     _require(root, "class_list.json", what="A2D2")
     files = [
         _pair(root, image, labels / name, "train", sequence=sequence.name)
-        for sequence in sorted(root.iterdir())
+        for sequence in folders_in(root)
         if (sequence / "camera").is_dir()
         for labels in [sequence / "label" / "cam_front_center"]
         for image in _images(sequence / "camera" / "cam_front_center", "*_camera_*")
@@ -182,7 +183,7 @@ def list_pairs(directory: pathlib.Path, manifest: pathlib.Path | None) -> Labell
 
 
 def _folder_pairs(root: pathlib.Path) -> Iterator[ListedFile]:
-    for folder, split in SPLIT_FOLDERS.items():
+    for folder, split in SPLIT_NAMES.items():
         pairs = [(root / folder, root / f"{folder}annot")]
         for labels in ("labels", "annotations", "masks"):
             pairs += [
@@ -205,13 +206,14 @@ def _pair(
 
 
 def _images(folder: pathlib.Path, name: str = "*") -> list[pathlib.Path]:
-    """The image files below a folder whose names match; what is hidden is left out."""
-    return sorted(
+    """The image files below a folder whose names, without their ending, match."""
+    if not folder.is_dir():
+        return []
+    return [
         file
-        for file in folder.rglob(name + ".*")
-        if file.suffix.lower() in _SUFFIXES
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
+        for file in files_below(folder)
+        if file.suffix.lower() in _SUFFIXES and fnmatch.fnmatchcase(file.stem, name)
+    ]
 
 
 def _require(root: pathlib.Path, *names: str, what: str) -> None:

@@ -4,9 +4,21 @@ import dataclasses
 import difflib
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 SPLITS = ("train", "validation", "test")
+
+# What people call them: folders, and in a manifest.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+    "testing": "test",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +66,8 @@ def make_listing(files: Iterable[ListedFile], classes: Sequence[str] | None, fie
 
     Args:
       files: the listed files, in any order.
-      classes: class names in their official order, or None for the sorted labels.
+      classes: class names in their official order, or None for the sorted labels, which are sorted
+        by value where all are whole numbers.
       field: the configuration's field to name in an error, such as `data.manifest`.
 
     Returns:
@@ -87,7 +100,14 @@ def make_listing(files: Iterable[ListedFile], classes: Sequence[str] | None, fie
                 f"{field}: label {video.label!r} of {video.path} ({video.split}) has no file "
                 f"in train{nearest(video.label, trained)}"
             )
-    return Listing(tuple(classes) if classes else tuple(sorted(trained)), ordered)
+    return Listing(tuple(classes) if classes else _in_order(trained), ordered)
+
+
+def _in_order(labels: set[str]) -> tuple[str, ...]:
+    """Sorted; labels that are all whole numbers by their value: 1, 6, 11 and not 1, 11, 6."""
+    if all(re.fullmatch("-?[0-9]+", label) for label in labels):
+        return tuple(sorted(labels, key=lambda label: (int(label), label)))
+    return tuple(sorted(labels))
 
 
 def require_directory(directory: str | pathlib.Path | None) -> pathlib.Path:

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Iterable
 
 from jaxmoe.data.listing import ListedFile, Listing, make_listing
+from jaxmoe.data.walking import files_below, left_behind
 
 _UCF_LISTS = ("ucfTrainTestlist", "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist")
 _HMDB_LISTS = ("testTrainMulti_7030_splits", "test_train_splits/testTrainMulti_7030_splits")
@@ -74,7 +75,7 @@ def list_hmdb51(directory: pathlib.Path, split: int) -> Listing:
     folder = _find_lists(directory, _HMDB_LISTS, f"*{ending}", "test_train_splits.rar")
     files = _videos_below(directory)
     videos, classes = [], []
-    for file in sorted(folder.glob(f"*{ending}")):
+    for file in _matching(folder, f"*{ending}"):
         label = file.name.removesuffix(ending)
         classes.append(label)
         for line in _lines(file):
@@ -107,12 +108,16 @@ def _find_lists(
 ) -> pathlib.Path:
     for root in (directory, directory.parent):
         for folder in (root, *(root / name for name in folders)):
-            if next(folder.glob(pattern), None) is not None:
+            if _matching(folder, pattern):
                 return folder
     raise FileNotFoundError(
         f"data.directory: no official split files ({pattern}) in {directory} or beside it; "
         f"extract {archive} there"
     )
+
+
+def _matching(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
+    return sorted(file for file in folder.glob(pattern) if not left_behind(file.name))
 
 
 def _lines(file: pathlib.Path) -> list[str]:
@@ -121,8 +126,9 @@ def _lines(file: pathlib.Path) -> list[str]:
 
 def _videos_below(directory: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     files: dict[str, list[pathlib.Path]] = {}
-    for file in sorted(directory.rglob("*.avi")):
-        files.setdefault(file.name, []).append(file)
+    for file in files_below(directory):
+        if file.suffix == ".avi":
+            files.setdefault(file.name, []).append(file)
     return files
 
 

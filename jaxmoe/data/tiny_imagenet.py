@@ -4,6 +4,7 @@ import csv
 import pathlib
 
 from jaxmoe.data.listing import ListedFile, Listing, make_listing
+from jaxmoe.data.walking import files_below
 
 _FIELD = "data.directory"
 
@@ -28,7 +29,8 @@ def list_tiny_imagenet(directory: pathlib.Path) -> Listing:
     classes = (root / "wnids.txt").read_text(encoding="utf-8").split()
     files = []
     for wnid in classes:
-        for image in sorted((root / "train" / wnid / "images").glob("*.JPEG")):
+        images = root / "train" / wnid / "images"
+        for image in files_below(images) if images.is_dir() else []:
             files.append(ListedFile(image.relative_to(root).as_posix(), image, wnid, "train"))
     with (root / "val" / "val_annotations.txt").open(newline="", encoding="utf-8") as stream:
         for line, row in enumerate(csv.reader(stream, delimiter="\t"), start=1):

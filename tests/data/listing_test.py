@@ -125,3 +125,21 @@ def test_a_manifest_in_another_encoding_is_one_line(tmp_path):
 def test_a_missing_manifest_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"data\.manifest: no such file: .*other\.csv"):
         read_manifest(tmp_path / "other.csv", tmp_path)
+
+
+def test_class_numbers_are_in_the_order_of_numbers(tmp_path):
+    _touch(tmp_path / "numbers", "11/a.avi", "6/a.avi", "1/a.avi", "06/b.avi")
+    assert list_class_folders(tmp_path / "numbers").classes == ("1", "06", "6", "11")
+    _touch(tmp_path / "names", "11/a.avi", "6/a.avi", "b2/a.avi")
+    assert list_class_folders(tmp_path / "names").classes == ("11", "6", "b2")
+    listing = _manifest(tmp_path, "path,label,split\na,10,train\nb,9,train\nc,-1,train\n")
+    assert listing.classes == ("-1", "9", "10")
+
+
+def test_a_class_folder_without_files_is_named(tmp_path):
+    _touch(tmp_path, "train/run/a.avi", "train/jump/b.avi", "test/run/c.avi")
+    (tmp_path / "test" / "jump").mkdir()  # a class may have no test file
+    assert list_class_folders(tmp_path).classes == ("jump", "run")
+    _touch(tmp_path, "train/hop/.DS_Store")
+    with pytest.raises(ValueError, match=r"^data\.directory: the class folder .*hop holds no file"):
+        list_class_folders(tmp_path)

@@ -1,17 +1,24 @@
 """Lists the files that a CSV file with the columns `path,label,split` names, and any others."""
 
+import codecs
 import csv
+import io
 import pathlib
 
-from jaxmoe.data.listing import SPLITS, ListedFile, Listing, make_listing, nearest
+from jaxmoe.data.listing import SPLIT_NAMES, SPLITS, ListedFile, Listing, make_listing, nearest
+
+_SEPARATORS = (",", ";", "\t", "|")
 
 
 def read_manifest(
     file: pathlib.Path, directory: pathlib.Path, *, label_maps: bool = False
 ) -> Listing:
-    """Reads a manifest: one line per file, UTF-8, columns `path,label,split` in any order.
+    """Reads a manifest: one line per file, columns `path,label,split` in any order.
 
-    Other columns say what else is known of a file, to take subsets by.
+    Other columns say what else is known of a file, to take subsets by. The text is UTF-8, or
+    UTF-16 with a byte order mark, as spreadsheets write it. Fields are separated by that one of
+    comma, semicolon, tab and bar by which the first line has the columns. A split may have any name
+    of `listing.SPLIT_NAMES`. In a path without a file, backslashes are slashes.
 
     Args:
       file: the CSV file.
@@ -28,23 +35,41 @@ def read_manifest(
     """
     if not file.is_file():
         raise FileNotFoundError(f"data.manifest: no such file: {file}")
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            lines = list(csv.reader(stream))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"data.manifest: {file} is no CSV file in UTF-8: {error}") from None
     needed = ("path", "label_map" if label_maps else "label", "split")
+    try:
+        lines = _lines(_text(file), needed)
+    except (UnicodeError, csv.Error) as error:
+        raise ValueError(f"data.manifest: {file} is no CSV file in UTF-8: {error}") from None
     if not lines:
         raise ValueError(f"data.manifest: {file} is empty; its first line is {','.join(needed)}")
-    header = lines[0]
+    _, header = lines[0]
     _check_header(header, needed, file)
     files = [
         _file(header, line, needed, where, directory)
-        for number, line in enumerate(lines[1:], start=2)
+        for number, line in lines[1:]
         if line
         for where in [f"data.manifest: {file}, line {number}"]
     ]
     return make_listing(files, None, f"data.manifest: {file}")
+
+
+def _text(file: pathlib.Path) -> str:
+    content = file.read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if wide else "utf-8-sig")
+
+
+def _lines(text: str, needed: tuple[str, ...]) -> list[tuple[int, list[str]]]:
+    """The fields of each row, with the number of its last line in the file."""
+    lines = list(io.StringIO(text, newline=""))
+    told = bool(lines) and lines[0].lower().startswith("sep=")  # of a spreadsheet, for another
+    header = lines[told] if len(lines) > told else ""
+
+    def found(separator: str) -> int:
+        return len({*needed}.intersection(*csv.reader([header], delimiter=separator)))
+
+    reader = csv.reader(lines[told:], delimiter=max(_SEPARATORS, key=found))
+    return [(reader.line_num + told, row) for row in reader]
 
 
 def _check_header(header: list[str], needed: tuple[str, ...], file: pathlib.Path) -> None:
@@ -69,14 +94,22 @@ def _file(
             raise ValueError(f"{where}: {column} is empty")
         if row[column] != row[column].strip():
             raise ValueError(f"{where}: {column} {row[column]!r} has blanks around it")
-    if row["split"] not in SPLITS:
+    split = SPLIT_NAMES.get(row["split"].lower())
+    if split is None:
         raise ValueError(
             f"{where}: unknown split {row['split']!r}; accepted are "
             f"{', '.join(SPLITS)}{nearest(row['split'], SPLITS)}"
         )
-    path = pathlib.PurePath(row["path"]).as_posix()
+    path = _with_slashes(row["path"], root)
     columns = {name: row[name] for name in header if name not in needed}
     label, label_map = row.get("label", ""), None
     if "label_map" in needed:
-        label, label_map = "", root / row["label_map"]
-    return ListedFile(path, root / path, label, row["split"], label_map, columns)
+        label, label_map = "", root / _with_slashes(row["label_map"], root)
+    return ListedFile(path, root / path, label, split, label_map, columns)
+
+
+def _with_slashes(path: str, root: pathlib.Path) -> str:
+    """A path that may have been written on another system; here a name may have a backslash."""
+    if "\\" in path and not (root / path).exists():
+        path = path.replace("\\", "/")
+    return pathlib.PurePath(path).as_posix()

@@ -143,3 +143,41 @@ def test_a_class_folder_without_files_is_named(tmp_path):
     _touch(tmp_path, "train/hop/.DS_Store")
     with pytest.raises(ValueError, match=r"^data\.directory: the class folder .*hop holds no file"):
         list_class_folders(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_manifest_of_a_spreadsheet_has_its_separator_and_encoding(tmp_path, separator, encoding):
+    rows = ["path", "label", "split"], ['"é, ;|\u2028\tb.avi"', "xyz", "train"]
+    text = "\r\n".join(separator.join(row) for row in rows)
+    for first in ("", f"sep={separator}\r\n"):
+        (found,) = _manifest(tmp_path, first + text, encoding).files
+        assert (found.path, found.label, found.split) == ("é, ;|\u2028\tb.avi", "xyz", "train")
+
+
+def test_a_missing_column_is_named_whatever_separates_the_others(tmp_path):
+    with pytest.raises(ValueError, match=r"no column 'label'.*did you mean 'lable'"):
+        _manifest(tmp_path, "path;lable;split\na;x;train\n")
+    with pytest.raises(ValueError, match=r"line 3: unknown split 'x'"):
+        _manifest(tmp_path, "sep=;\npath;label;split\na;x;x\n")
+
+
+def test_a_split_of_a_manifest_may_be_called_as_a_folder_may(tmp_path):
+    names = ("train", "val", "VALID", "Testing", "training", "test", "validation")
+    rows = [f"{i}.avi,x,{name}" for i, name in enumerate(names)]
+    listing = _manifest(tmp_path, "\n".join(["path,label,split", *rows]))
+    assert [file.split for file in listing.files] == [
+        *("train", "validation", "validation", "test", "train", "test", "validation"),
+    ]
+
+
+def test_a_path_with_backslashes_is_one_of_another_system(tmp_path):
+    _touch(tmp_path, "run/a.avi", "run\\b.avi")
+    listing = _manifest(
+        tmp_path, "path,label,split\nrun\\a.avi,x,train\nrun\\b.avi,x,train\n.\\no\\c,x,train\n"
+    )
+    assert [file.path for file in listing.files] == ["no/c", "run/a.avi", "run\\b.avi"]
+    assert [file.file.is_file() for file in listing.files] == [False, True, True]
+    (tmp_path / "maps.csv").write_text("path,label_map,split\nrun\\a.avi,maps\\a.png,train\n")
+    (only,) = read_manifest(tmp_path / "maps.csv", tmp_path, label_maps=True).files
+    assert only.label_map == tmp_path / "maps" / "a.png"

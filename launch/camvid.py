@@ -17,11 +17,10 @@ import subprocess
 import sys
 
 import jax
-import numpy as np
 
 from jaxmoe import run as runs
-from jaxmoe.data import ClipSource
 from jaxmoe.evaluation import Row, TransferRow, evaluate_suite, transfer_matrix
+from jaxmoe.evaluation.part import take_part_of
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE
 from jaxmoe.experiment import evaluation_loader, evaluation_settings
 from jaxmoe.mixture import component
@@ -128,8 +127,8 @@ def attack(name: str, options: argparse.Namespace) -> None:
         models[gate] = found.mixture, found.params
     config, folder = found.experiment, results_of(name, options)
     size = config.evaluation.batch_size
-    test = evaluation_loader(spread(found.dataset.test, options.images), config.data, size)
-    learned = spread(found.dataset.train, options.training_images)
+    test = evaluation_loader(take_part_of(found.dataset.test, options.images), config.data, size)
+    learned = take_part_of(found.dataset.train, options.training_images)
     training = evaluation_loader(learned, config.data, size)
     given = {"settings": evaluation_settings(config), "seed": config.evaluation.seed}
     with make_progress() as progress:
@@ -179,12 +178,6 @@ def blind(models: dict) -> dict:
     """A mixture whose experts, and so the features of its gate, have no gradient in the input."""
     mixture, params = models["simple"]
     return {BLIND: (lambda p, x: mixture.apply(p, jax.lax.stop_gradient(x)), params)}
-
-
-def spread(source: ClipSource, count: int) -> ClipSource:
-    """So many of a split's images, evenly spread; all where there are no more."""
-    places = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
-    return source.take([source.records[place] for place in places])
 
 
 def white_box(own: dict[str, list[Row]], rows: list[TransferRow]) -> str:

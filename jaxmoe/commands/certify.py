@@ -53,6 +53,7 @@ def run(arguments: list[str]) -> None:
       RunFailedError: numbers that were not finite.
     """
     from jaxmoe.evaluation import NonFiniteError, ThreatViolation
+    from jaxmoe.evaluation.part import describe_part
     from jaxmoe.evaluation.smoothing import Smoothing, check_smoothing
     from jaxmoe.experiment import cropped
     from jaxmoe.reporting.certificate import print_curves, write_curves
@@ -102,7 +103,9 @@ def run(arguments: list[str]) -> None:
         except (NonFiniteError, ThreatViolation) as error:
             raise RunFailedError(str(error)) from None
     output.mkdir(parents=True, exist_ok=True)
-    details = {"seed": options.seed, "training_finished": trained.finished}
+    looked_at = describe_part(len(certification.test), len(trained.dataset.test))
+    details = {"examples": looked_at, "seed": options.seed}
+    details["training_finished"] = trained.finished
     details["checkpoint"] = options.checkpoint or trained.experiment.evaluation.checkpoint
     if part is not None:
         details["part"] = part
@@ -111,6 +114,7 @@ def run(arguments: list[str]) -> None:
     if note is not None:
         details["crop"] = note.removeprefix("evaluated is ")
     files = write_curves(curves, attacked, output, details)
+    print(f"test examples: {looked_at}")
     print_curves(curves, attacked)
     print(f"written to {output}: {', '.join(file.name for file in files)}")
 
@@ -122,7 +126,7 @@ def _make_parser(smoothing) -> Parser:
     add("--method", nargs="+", choices=METHODS, help="one or both (both; in linf lipschitz)")
     add("--norm", choices=("linf", "l2"), default="l2", help="of the radius (l2)")
     add("--radii", nargs="+", type=number, metavar="R", help="in pixel units, 0.25 or 2/255")
-    add("--examples", type=int, help="the first so many test examples (all)")
+    add("--examples", type=int, help="so many test examples, drawn by class, always the same (all)")
     add(
         "--sigma",
         type=number,
@@ -156,11 +160,16 @@ class _Certification:
     """Curves of one run, or of a part of it."""
 
     def __init__(self, trained: "Trained", part: str | None, options, radii, progress):
+        from jaxmoe.evaluation.part import take_part_of
+
         self.trained = trained
         self.part = part
         self.options = options
         self.radii = radii
         self.progress = progress
+        self.test = trained.dataset.test
+        if options.examples is not None:
+            self.test = take_part_of(self.test, options.examples)
         self.attacked: list[tuple[Any, UnderAttack]] = []
 
     def curve(self, method: str, smoothing) -> "tuple[CertifiedCurve, object]":
@@ -266,13 +275,6 @@ class _Certification:
         """One pass over the examples asked for."""
         from jaxmoe.experiment import evaluation_loader
 
-        experiment, left = self.trained.experiment, self.options.examples
+        experiment = self.trained.experiment
         size = self.options.batch_size or experiment.evaluation.batch_size
-        for batch in evaluation_loader(self.trained.dataset.test, experiment.data, size):
-            if left is not None:
-                if left <= 0:
-                    return
-                places = batch["valid"].cumsum()
-                batch = {**batch, "valid": batch["valid"] & (places <= left)}
-                left -= int(batch["valid"].sum())
-            yield batch
+        return evaluation_loader(self.test, experiment.data, size)

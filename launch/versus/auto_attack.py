@@ -45,6 +45,7 @@ from sides import (
 )
 
 import jaxmoe
+from jaxmoe.evaluation.part import draw_by_class
 from jaxmoe.reporting.progress import show_seconds
 from jaxmoe.threat import ThreatModel
 
@@ -148,6 +149,7 @@ def cell_settings(cell: Cell, bench: Bench) -> dict[str, Any]:
     wanted = {"rand": options.rand_images} | dict.fromkeys(ATTACKS, options.attack_images)
     return {
         "n": min(wanted.get(cell.kind, options.images), len(bench.images.x_test)),
+        "drawn": "by class, seed 0",
         "epsilon": EPSILONS[cell.norm],
         "seed": options.seed,
         "batch_size": options.batch_size,
@@ -188,8 +190,8 @@ def kept(path: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any] | None:
 
 def run_cell(cell: Cell, bench: Bench) -> dict[str, Any]:
     """The figures of a cell."""
-    n = cell_settings(cell, bench)["n"]
-    x, y = bench.images.x_test[:n], bench.images.y_test[:n]
+    drawn = draw_by_class(bench.images.y_test, cell_settings(cell, bench)["n"])
+    x, y = bench.images.x_test[drawn], bench.images.y_test[drawn]
     if cell.kind == "curve":
         threat, seed = ThreatModel(cell.norm, EPSILONS[cell.norm]), bench.options.seed
         return curves(cell.model, bench.params[cell.model], threat, x, y, STEPS, seed)

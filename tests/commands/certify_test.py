@@ -1,7 +1,7 @@
 """`jaxmoe certify`: its files hold what it proved, and bad input is one line."""
 
 import csv
-import itertools
+import dataclasses
 import json
 
 import jax
@@ -11,6 +11,7 @@ import pytest
 
 from jaxmoe.evaluation import evaluate_suite
 from jaxmoe.evaluation.lipschitz_bounds import logit_difference_bounds
+from jaxmoe.evaluation.part import take_part_of
 from jaxmoe.experiment import build_modules, evaluation_loader
 from jaxmoe.run import load
 from tests.commands.tiny import refused, run
@@ -67,9 +68,8 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys, mon
     router, expert = build_modules(found.experiment, 10)
     route, params = found.mixture.route, found.params
     radii = []
-    for batch in itertools.islice(
-        evaluation_loader(found.dataset.test, found.experiment.data, 1), 6
-    ):
+    drawn = take_part_of(found.dataset.test, 6)
+    for batch in evaluation_loader(drawn, found.experiment.data, 1):
         x = jnp.asarray(batch["clip"], jnp.float32) / 255
         logits = route(params, x)[0]
         first, second = jnp.argsort(-logits)[:2]
@@ -99,14 +99,37 @@ def test_an_expert_alone_is_certified_by_its_own_constants(trained, folder, caps
     found = load(trained)
     _, expert = build_modules(found.experiment, 10)
     own = jax.tree.map(lambda leaf: leaf[1], found.params["experts"])
-    loader = evaluation_loader(found.dataset.test, found.experiment.data, 1)
-    for line, batch in zip(lines, loader, strict=False):
+    loader = evaluation_loader(take_part_of(found.dataset.test, 6), found.experiment.data, 1)
+    for line, batch in zip(lines, loader, strict=True):
         x = jnp.asarray(batch["clip"], jnp.float32) / 255
         z, bounds = expert.apply(own, x)[0], logit_difference_bounds(expert, own, x.shape[1:], "l2")
         least = min((z.max() - z[j]) / bounds[z.argmax(), j] for j in range(10) if z[j] < z.max())
         assert int(line["prediction"]) == z.argmax()
         assert float(line["radius"]) == pytest.approx(float(least), rel=1e-3)
     assert len(lines) == 6
+
+
+def test_some_examples_of_a_sorted_split_are_drawn_by_class(trained, folder, capsys, monkeypatch):
+    """The first twenty of a split that is sorted by class were all of one class."""
+
+    def load_sorted(*arguments, **options):
+        found = load(*arguments, **options)
+        test = found.dataset.test
+        order = np.argsort(test.labels % 2, kind="stable")  # two classes
+        records = [dataclasses.replace(r, label=r.label % 2) for r in test.records]
+        test = test.take([records[place] for place in order])
+        return found._replace(dataset=dataclasses.replace(found.dataset, test=test))
+
+    monkeypatch.setattr("jaxmoe.run.load", load_sorted)
+    arguments = "--method lipschitz --radii 0 --steps 1 --examples 4"
+    assert run(f"certify run@expert0 {arguments}") == 0
+    assert "test examples: 4 of 10, drawn by class, seed 0\n" in capsys.readouterr().out
+    with open(trained / "expert0" / "certificate.csv", encoding="utf-8") as file:
+        labels = [int(line["label"]) for line in csv.DictReader(file)]
+    assert len(labels) == 4
+    assert abs(sum(labels) - 4 * np.mean(load_sorted(trained).dataset.test.labels)) < 1
+    (record,) = json.loads((trained / "expert0" / "certificate.json").read_text())
+    assert record["examples"] == "4 of 10, drawn by class, seed 0"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ class Twice:
 
 class Source:
     records = tuple(range(233))
+    dense = True
 
     def __len__(self):
         return len(self.records)
@@ -140,9 +141,3 @@ def test_no_gradient_flows_through_the_blind_mixture():
     assert name in launcher.MODELS
     assert model(params, 3.0) == 6.0
     assert jax.grad(lambda x: model(params, x))(3.0) == 0.0
-
-
-def test_images_are_spread_over_the_split():
-    some = launcher.spread(Source(), 59)
-    assert (some[0], some[-1], len(set(some))) == (0, 232, 59)
-    assert launcher.spread(Source(), 1000) == list(Source.records)

@@ -31,7 +31,7 @@ class DataConfig:
     """Where clips or images come from and how they are cut."""
 
     name: DatasetName = "synthetic_actions"  # rendered, or from files in `directory`
-    directory: str | None = None  # the files; npz: the file; synthetic ones and cifar10 need none
+    directory: str | None = None  # files; npz: the file; cifar10: its archive, else downloaded
     manifest: str | None = None  # another manifest.csv, for other splits of the same files
     subset: str | None = None  # column=value[,value] of a manifest: train on these alone
     split: int = 1  # official split of ucf101 and hmdb51, 1 to 3

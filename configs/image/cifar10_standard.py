@@ -2,8 +2,8 @@
 
 jaxmoe train configs/image/cifar10_standard.py
 
-TFDS downloads CIFAR-10; without a network, `--data.name npz --data.directory FILE.npz`. Made for
-one accelerator; we never ran it to its end, so no figure stands here.
+CIFAR-10 is downloaded; without a network, `--data.directory cifar-10-binary.tar.gz`. Made for one
+accelerator; we never ran it to its end, so no figure stands here.
 """
 
 import dataclasses

@@ -105,8 +105,8 @@ def load_dataset(
 
     Args:
       name: one of `DATASETS`.
-      directory: where the files are; `npz`'s is the file; rendered ones and `cifar10`, which TFDS
-        downloads, need none.
+      directory: where the files are; `npz`'s is the file; `cifar10`'s is the published archive or
+        its folder, and without one it is downloaded; rendered ones need none.
       manifest: of the three `…_folder` only: another CSV file with the columns `path,label,split`,
         or `path,label_map,split` for segmentation.
       subset: `column=value`, or `column=value,value`: train on the examples alone whose column of
@@ -148,6 +148,8 @@ def load_dataset(
     if manifest and name not in folders:
         raise ValueError(f"data.manifest: {manifest}; only {' and '.join(folders)} take one")
     from jaxmoe.data import image_builders, segmentation_builders, video_builders
+    from jaxmoe.data.array_builders import read_npz
+    from jaxmoe.data.cifar10 import read_cifar10
     from jaxmoe.data.prepare import prepare
     from jaxmoe.data.synthetic import SyntheticActions, SyntheticScenes, SyntheticShapes
 
@@ -192,9 +194,9 @@ def load_dataset(
         case "a2d2":
             builder = segmentation_builders.A2D2(**listed)
         case "npz":
-            builder = image_builders.read_npz(directory, **shared)
+            builder = read_npz(directory, **shared)
         case "cifar10":
-            builder = image_builders.download_cifar10(**shared)
+            builder = read_cifar10(directory, **shared)
     if name in IMAGE_DATASETS:
         frames = 1
     needed = (frames - 1) * (stride or 1) + 1

@@ -1,0 +1,147 @@
+"""TFDS builders of images that are arrays: `ImageArrays`, and of an `.npz` file.
+
+N = images, H = height, W = width
+"""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxmoe.data.clip_builder import ClipBuilder, PlannedClip, Progress, UnusableClipError
+from jaxmoe.data.listing import SPLITS
+from jaxmoe.data.prepare import cache_folder, fingerprint
+
+
+class ImageArrays(ClipBuilder, skip_registration=True):
+    """Images of arrays: for each split N images `uint8[N, H, W, 3]` or `[N, H, W]`, and labels.
+
+    Args of the constructor: `splits`, by name images and labels; `classes`, their names;
+    `source`, JSON that tells one version of the data from another; `cache` and `progress` as in
+    `FolderBuilder`. An image's path has its number and a digest of its pixels: splits of other
+    images are other splits.
+    """
+
+    name = "image_arrays"
+    VERSION = tfds.core.Version("1.1.0")  # 1.1.0: digests in paths
+
+    def __init__(
+        self,
+        splits: dict[str, tuple[np.ndarray, np.ndarray]],
+        classes: Sequence[str],
+        source: object,
+        *,
+        cache: str | os.PathLike | None = None,
+        progress: Progress | None = None,
+    ):
+        plan: dict[str, list[PlannedClip]] = {}
+        first = 0
+        for split, (images, labels) in splits.items():
+            plan[split] = [
+                PlannedClip(first + i, f"{split}/{i:06d}-{_digest(image)}", int(label), image)
+                for i, (image, label) in enumerate(zip(images, labels, strict=True))
+            ]
+            first += len(images)
+        super().__init__(
+            plan=plan,
+            classes=tuple(classes),
+            codec="raw",
+            fingerprint=fingerprint(
+                builder=self.name, version=str(self.VERSION), source=source, classes=list(classes)
+            ),
+            data_dir=cache_folder(cache),
+            progress=progress,
+        )
+
+    def render(self, clips: list[PlannedClip]) -> Iterator[np.ndarray | UnusableClipError]:
+        """Each image as a clip of one frame; grey ones in three equal channels."""
+        for clip in clips:
+            image = np.asarray(clip.source)
+            if image.ndim == 2 or image.shape[-1] == 1:
+                image = np.broadcast_to(image.reshape(*image.shape[:2], 1), (*image.shape[:2], 3))
+            yield image[None]
+
+
+def _digest(image: np.ndarray) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(image), digest_size=4).hexdigest()
+
+
+def read_npz(file: str | os.PathLike | None, **fields) -> ImageArrays:
+    """The builder of an `.npz` file with `x_train`, `y_train`, `x_test`, `y_test`.
+
+    `x_validation` (or `x_val`) and its labels may be there, and `classes`, the classes' names; the
+    names are else the labels' numbers.
+
+    Args:
+      file: the file; images `uint8[N, H, W, 3]` or `[N, H, W]`, labels integers `[N]` from 0.
+      **fields: of `ImageArrays`.
+
+    Raises:
+      ValueError, FileNotFoundError: one line that names the field.
+    """
+    if not file:
+        raise ValueError("data.directory: not given; it names the .npz file")
+    path = pathlib.Path(file).expanduser()
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"data.directory: {path} {found}; expected an .npz file")
+    try:
+        # NumPy leaves a broken file open that it opened itself.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    # NumPy and zipfile raise what they like of a broken file.
+    except Exception as error:
+        raise ValueError(f"data.directory: {path} is no .npz file of plain arrays") from error
+    splits = _splits_of(path, found)
+    for split, (images, labels) in splits.items():
+        _check_arrays(path, split, images, labels)
+    highest = max(int(labels.max()) for _, labels in splits.values())
+    given = found.get("classes", np.arange(highest + 1))
+    names = [str(name) for name in given.ravel()]
+    if given.ndim != 1 or len(set(names)) < len(names):
+        raise ValueError(f"data.directory: classes of {path} are not a list of different names")
+    if len(names) <= highest:
+        raise ValueError(f"data.directory: {path} names {len(names)} classes and has a {highest}")
+    status = path.stat()
+    identity = [path.name, status.st_size, status.st_mtime_ns]
+    return ImageArrays(splits, names, identity, **fields)
+
+
+def _splits_of(
+    path: pathlib.Path, found: dict[str, np.ndarray]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Images and labels of each split; a half of one is an error."""
+    splits = {}
+    for split, spelt in (*((split, split) for split in SPLITS), ("validation", "val")):
+        names = f"x_{spelt}", f"y_{spelt}"
+        if not found.keys() & set(names):
+            continue
+        for name in names:
+            if name not in found:
+                raise ValueError(f"data.directory: {path} has no {name}")
+        if split in splits:
+            raise ValueError(f"data.directory: {path} has x_{split} and x_{spelt}; expected one")
+        splits[split] = found[names[0]], found[names[1]]
+    if "train" not in splits:
+        names = ", ".join(found) or "nothing"
+        raise ValueError(f"data.directory: {path} has {names}; expected x_train and y_train")
+    return splits
+
+
+def _check_arrays(path: pathlib.Path, split: str, images: np.ndarray, labels: np.ndarray) -> None:
+    grey, colour = images.ndim == 3, images.ndim == 4 and images.shape[-1] in (1, 3)
+    if images.dtype != np.uint8 or not (grey or colour):
+        raise ValueError(
+            f"data.directory: x_{split} of {path} is {images.dtype}{list(images.shape)}; expected "
+            "uint8[N, H, W, 3] or uint8[N, H, W]"
+        )
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"data.directory: y_{split} of {path} is {labels.dtype}{list(labels.shape)}; expected "
+            f"integers of shape [{len(images)}]"
+        )
+    if not len(images) or labels.min() < 0:
+        raise ValueError(f"data.directory: y_{split} of {path} is empty or has a label below 0")

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import pathlib
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,8 +31,9 @@ histogram for each class) and evaluation.json (checks, GFLOPs, compilations) int
 the evaluation before, or into --output. RUN@expert0 is one of its experts alone, RUN@mean and
 RUN@max are ensembles of all of them; they write into RUN/expert0 and so on.
 
-What is not given is as in the run's config. The same command goes on with an evaluation that was
-stopped; its batches are in evaluation.journal until the files are written.
+What is not given is as in the run's config. Each row is printed and written as it ends, but over
+an evaluation whose attacks all ran only when all of these have; the checks come last. The same
+command goes on with an evaluation that was stopped; its batches are in evaluation.journal.
 
 attacks on the whole: fgsm pgd pgd-t mi-fgsm apgd-ce apgd-dlr apgd-t fab fab-t square tla-m
   tt sparse flicker pgd-standing (of segmentation: on the pixels that are still right)
@@ -98,6 +98,9 @@ def run(arguments: list[str]) -> None:
         action="store_true",
         help="keep the adversarial clips, examples/ATTACK-NORM-EPSILON/*.npz",
     )
+    parser.add_argument(
+        "--no-checks", action="store_true", help="leave out the checks for masked gradients"
+    )
     options = parser.parse(arguments)
     folder, part = split_part(options.run)
     evaluate(options, pathlib.Path(options.output or folder / (part or "")))
@@ -118,12 +121,7 @@ def make_parser(command: str, description: str, example: str) -> Parser:
 def evaluate(options: argparse.Namespace, output: pathlib.Path) -> None:
     """Runs the suite that `options` describe and writes its files into `output`."""
     plan, trained = open_run(options)
-    try:
-        _run_and_write(trained, output, plan, save=getattr(options, "save_examples", False))
-    except KeyboardInterrupt:
-        raise Stopped(
-            f"stopped; the same command goes on from {output / JOURNAL}, no result was written"
-        ) from None
+    _run_and_write(trained, output, plan, save=options.save_examples, checks=not options.no_checks)
 
 
 def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
@@ -182,27 +180,25 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     return plan, trained
 
 
-def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan, *, save: bool) -> None:
+def _run_and_write(
+    trained: "Trained", output: pathlib.Path, plan: Plan, *, save: bool, checks: bool
+) -> None:
+    from jaxmoe.commands.evaluation_report import EvaluationReport
     from jaxmoe.evaluation import NonFiniteError, ThreatViolation, evaluate_suite
     from jaxmoe.experiment import cropped, evaluation_loader
-    from jaxmoe.reporting import (
-        plot_margins,
-        plot_robust_accuracy,
-        print_suite,
-        write_results,
-    )
     from jaxmoe.reporting.progress import make_progress
-    from jaxmoe.reporting.results import write_text
 
-    experiment, mixture, params = trained.experiment, trained.mixture, trained.params
-    classes = trained.dataset.classes
-    loader = evaluation_loader(trained.dataset.test, experiment.data, plan.batch_size)
+    data = trained.experiment.data
+    loader = evaluation_loader(trained.dataset.test, data, plan.batch_size)
     output.mkdir(parents=True, exist_ok=True)
-    try:
-        with make_progress() as progress:
+    alpha = None if plan.dual_alpha is None else f"dual model, α = {plan.dual_alpha:g}"
+    notes = tuple(filter(None, (alpha, cropped(trained.dataset.test, data))))
+    with make_progress() as progress:
+        report = EvaluationReport(trained, output, plan, progress, notes)
+        try:
             result = evaluate_suite(
-                mixture,
-                params,
+                trained.mixture,
+                trained.params,
                 lambda: loader,
                 attacks=plan.attacks,
                 epsilons=plan.epsilons,
@@ -214,39 +210,20 @@ def _run_and_write(trained: "Trained", output: pathlib.Path, plan: Plan, *, save
                 say=progress.say,
                 journal=output / JOURNAL,
                 examples=output / "examples" if save else None,
+                checks=checks,
+                keep=report.keep,
             )
             progress.evaluation(1, 1, "GFLOPs of the mixture")
             flops = _count_flops(trained, plan.batch_size)
-    except (NonFiniteError, ThreatViolation) as error:
-        raise RunFailedError(str(error)) from None
-    alpha = None if plan.dual_alpha is None else f"dual model, α = {plan.dual_alpha:g}"
-    more = alpha, cropped(trained.dataset.test, experiment.data)
-    result = result._replace(notes=(*result.notes, *filter(None, more)))
-    files = write_results(
-        result.rows, output, checks=result.checks, flops=flops, notes=result.notes
-    )
-    files.append(plot_robust_accuracy(result.rows, output))
-    if result.margins:
-        title = f"n = {len(result.index)}, {plan.norm}"
-        file = output / "margins.png"
-        files.append(plot_margins(result.margins, result.label, classes, file, title, plan.norm))
-    files.append(output / "evaluation.json")
-    details = {
-        "command": sys.argv,
-        "settings": dataclasses.asdict(plan.settings) | {"gradient": plan.gradients},
-        "notes": result.notes,
-        "cascades": [stage._asdict() for stage in result.stages],
-        "checkpoint": plan.checkpoint,
-        "dual_alpha": plan.dual_alpha,
-        "training_finished": trained.finished,
-        "checks": [check._asdict() for check in result.checks],
-        "gflops": flops and flops._asdict(),
-        "compilations": result.compilations,
-    }
-    write_text(files[-1], json.dumps(details, indent=1, ensure_ascii=False) + "\n")
+        except (NonFiniteError, ThreatViolation) as error:
+            raise RunFailedError(str(error)) from None
+        except KeyboardInterrupt:
+            where = output / JOURNAL
+            raise Stopped(
+                f"stopped; the same command goes on from {where}; {report.stopped}"
+            ) from None
+    report.close(result, flops)
     (output / JOURNAL).unlink()
-    print_suite(result, flops)
-    print(f"written to {output}: {', '.join(file.name for file in files)}")
 
 
 def _count_flops(trained: "Trained", batch_size: int) -> Any:

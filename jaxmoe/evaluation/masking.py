@@ -27,6 +27,9 @@ from jaxmoe.mixture import Mixture
 from jaxmoe.threat import ThreatModel, format_epsilon
 
 NOISE_TRIES = 20
+CHECKS = "checks for masked gradients"
+Tell = Callable[[], None]
+"""Called before each batch of a check."""
 # Shares up to here pass: a rare saturated clip, or one clip in a hundred at its decision boundary.
 SLACK = 0.01
 
@@ -40,10 +43,12 @@ def masking_checks(
     settings: AttackSettings,
     seed: int,
     stages: Sequence[StageRow] = (),
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> tuple[Check, ...]:
     """All checks of a suite: those of its rows, and those that attack `batches` themselves.
 
     `batches` are the first of the suite, in its order; without any, only the rows are checked.
+    `progress` is told (batches done, batches in all, what runs) before each of them.
     """
     checks = [
         zero_gradient_check(rows),
@@ -54,12 +59,22 @@ def masking_checks(
     epsilons = [row.epsilon for row in rows if row.attack == WORST_CASE]
     if not batches or not epsilons:
         return tuple(checks)
+    probes: dict[str, Callable[[Tell], Check]] = {}
     if isinstance(programs.model, Mixture) and programs.model.num_experts > 1:
-        checks.append(router_gradient_check(programs, params, batches))
+        probes["the router's gradient"] = lambda tell: router_gradient_check(
+            programs, params, batches, tell
+        )
     # A model's own noise breaks clips too, the more often it is looked at.
     if not isinstance(programs.model, Randomized):
-        checks.append(noise_check(programs, params, batches, correct, max(epsilons), seed))
-    checks.append(unbounded_check(programs, params, batches, settings, seed))
+        probes["random noise"] = lambda tell: noise_check(
+            programs, params, batches, correct, max(epsilons), seed, tell
+        )
+    probes["PGD at unbounded ε"] = lambda tell: unbounded_check(
+        programs, params, batches, settings, seed, tell
+    )
+    done, total = itertools.count(), len(probes) * len(batches)
+    for what, probe in probes.items():
+        checks.append(probe(lambda what=what: progress(next(done), total, f"{CHECKS}: {what}")))
     return tuple(checks)
 
 
@@ -180,6 +195,8 @@ def verdict_line(checks: Sequence[Check]) -> str:
     """One sentence on all checks."""
     flags = [check.name for check in checks if check.verdict == "flag"]
     ran = sum(check.verdict != "not run" for check in checks)
+    if not ran:
+        return "No check for masked gradients ran: nothing says that the attacks could see."
     if flags:
         found = "A sign of masked gradients" if len(flags) == 1 else "Masked gradients are likely"
         return (
@@ -195,7 +212,9 @@ def _loss_rose(row: Row) -> bool:
     return max(later, default=first) > first
 
 
-def router_gradient_check(programs: Programs, params: Any, batches: Sequence[dict]) -> Check:
+def router_gradient_check(
+    programs: Programs, params: Any, batches: Sequence[dict], tell: Tell = lambda: None
+) -> Check:
     """The share of clips on which CE(r(x), argmax r(x)) has no input gradient at all."""
 
     def program(params, clip):
@@ -210,6 +229,7 @@ def router_gradient_check(programs: Programs, params: Any, batches: Sequence[dic
     dead = _over(
         batches,
         lambda batch: programs.timed("router gradient", program, params, batch["clip"])[0],
+        tell,
     )
     share = mean(dead)
     return Check(
@@ -227,6 +247,7 @@ def noise_check(
     correct: dict[tuple[str, float], np.ndarray],
     epsilon: float,
     seed: int,
+    tell: Tell = lambda: None,
 ) -> Check:
     """Random noise, which needs no gradient, must not break more clips than the attacks do."""
 
@@ -251,6 +272,7 @@ def noise_check(
         lambda batch: programs.timed(
             "noise", program, params, batch["clip"], batch["label"], batch["index"], *numbers
         )[0],
+        tell,
     )
     probed = slice(0, len(right))
     attacks = {
@@ -274,7 +296,12 @@ def noise_check(
 
 
 def unbounded_check(
-    programs: Programs, params: Any, batches: Sequence[dict], settings: AttackSettings, seed: int
+    programs: Programs,
+    params: Any,
+    batches: Sequence[dict],
+    settings: AttackSettings,
+    seed: int,
+    tell: Tell = lambda: None,
 ) -> Check:
     """In a ball that holds every clip PGD may turn one into any other: nothing can be robust."""
 
@@ -294,7 +321,7 @@ def unbounded_check(
             right = np.where(finite, np.minimum(right, score.correct), np.nan)
         return right
 
-    name, right = "nothing survives unbounded ε", _over(batches, under_attack)
+    name, right = "nothing survives unbounded ε", _over(batches, under_attack, tell)
     # Of dense labels one class for all pixels is right somewhere, whatever is in the image.
     most = _share_of_the_most_frequent(batches) if _dense(batches) else 0.0
     if broken := np.isnan(right).sum():
@@ -327,9 +354,13 @@ def _share_of_the_most_frequent(batches: Sequence[dict]) -> float:
     return float(counts.max() / counts.sum())
 
 
-def _over(batches: Sequence[dict], run: Callable[[dict], Any]) -> np.ndarray:
+def _over(batches: Sequence[dict], run: Callable[[dict], Any], tell: Tell) -> np.ndarray:
     """`run` of every batch, the valid clips alone, [N]."""
-    return np.concatenate([np.asarray(run(batch))[batch["valid"]] for batch in batches])
+    found = []
+    for batch in batches:
+        tell()
+        found.append(np.asarray(run(batch))[batch["valid"]])
+    return np.concatenate(found)
 
 
 def _verdict(fine: bool) -> str:

@@ -132,6 +132,19 @@ def notes_on_losses(attacks: Iterable[str], classes: int) -> list[str]:
     ]
 
 
+def row_line(row: Row) -> str:
+    """A line of an evaluation's log: robust accuracy, clips and seconds."""
+    where = (
+        "" if row.attack == CLEAN else f" ε = {format_epsilon(row.epsilon, row.norm)} {row.norm}"
+    )
+    figure = "accuracy" if row.attack == CLEAN else "robust"
+    iou = "" if row.mean_iou is None else f", mIoU {row.mean_iou:.2%}"
+    return (
+        f"{row.attack}{where}: {figure} {row.robust_accuracy:.2%} of {row.n}{iou}, "
+        f"{row.seconds:.1f} s"
+    )
+
+
 def stage_line(row: StageRow, norm: str) -> str:
     """A line of a cascade's log: robust accuracy, clips left, seconds."""
     compiled = f" and {row.compile_seconds:.1f} s of compilation" if row.compile_seconds else ""

@@ -20,11 +20,19 @@ from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.evaluation.examples import Examples
 from jaxmoe.evaluation.guards import check_labels_of
 from jaxmoe.evaluation.journal import Journal, fingerprint
-from jaxmoe.evaluation.masking import masking_checks
+from jaxmoe.evaluation.masking import CHECKS, masking_checks
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.passes import BatchesFactory, Clean, Passes, Progress, parts_of
 from jaxmoe.evaluation.programs import Programs
-from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row, SuiteResult, notes_on_losses, robust
+from jaxmoe.evaluation.rows import (
+    CLEAN,
+    WORST_CASE,
+    Check,
+    Row,
+    SuiteResult,
+    notes_on_losses,
+    robust,
+)
 from jaxmoe.evaluation.scoring import Metric
 from jaxmoe.evaluation.summary import iou_of, mean
 from jaxmoe.mixture import GradientMode
@@ -49,6 +57,8 @@ def evaluate_suite(
     probe_batches: int = 2,
     journal: str | os.PathLike | None = None,
     examples: str | os.PathLike | None = None,
+    checks: bool = True,
+    keep: Callable[[SuiteResult], None] | None = None,
 ) -> SuiteResult:
     """Runs the clean clips, each attack at each ε, and checks for masked gradients.
 
@@ -78,6 +88,9 @@ def evaluate_suite(
         evaluated again. It is left for the caller to remove.
       examples: a folder for adversarial clips, `ATTACK-NORM-EPSILON/NUMBER.npz` for each batch,
         with `x_adv` (float32 pixels), `label`, `index` and `correct`.
+      checks: whether to check for masked gradients; without, the result has no checks.
+      keep: given all that was found so far whenever a row is done, without checks; the last time,
+        with the worst cases, before the checks begin.
 
     Raises:
       ValueError: an unknown attack, an ε that is negative, no valid clip, batches that differ from
@@ -107,7 +120,7 @@ def evaluate_suite(
                 build_attack(part, mixture, threat, own)
     programs = (programs or Programs(mixture, norm, metric)).check(mixture, norm, metric)
     run = Passes(programs, params, batches_factory, settings, gradients, seed, progress)
-    clean = run.clean(1 + len(attacks) * len(epsilons), probe_batches)
+    clean = run.clean(1 + len(attacks) * len(epsilons), probe_batches if checks else 0)
     run.examples = examples and pathlib.Path(examples)
     if journal is not None:
         run.journal = Journal(journal, _fingerprint(run, clean), clean.logits)
@@ -121,6 +134,24 @@ def evaluate_suite(
         run.say(run.journal.note)
     rows, correct = [clean.row], {(CLEAN, 0.0): clean.correct}
     confusion = {(CLEAN, 0.0): clean.confusion}
+
+    def found(checks: tuple[Check, ...] = ()) -> SuiteResult:
+        return SuiteResult(
+            tuple(rows),
+            dict(correct),
+            clean.index,
+            clean.label,
+            checks,
+            dict(programs.compilations),
+            dict(programs.compile_seconds),
+            tuple(run.stages),
+            tuple(notes),
+            None if clean.confusion is None else dict(confusion),
+            None if clean.margin is None else {(CLEAN, 0.0): clean.margin, **run.margins},
+        )
+
+    keep = keep or (lambda result: None)
+    keep(found())
     if run.examples:
         for name, epsilon in itertools.product(attacks, epsilons):
             if not run.journal.holds(name, epsilon):
@@ -129,25 +160,15 @@ def evaluate_suite(
         attack = run.cascade if name in CASCADES else run.attack
         row, correct[name, epsilon], confusion[name, epsilon] = attack(name, epsilon, clean)
         rows.append(row)
+        keep(found())
     if attacks:
         rows += [_worst_case(rows, correct, confusion, epsilon) for epsilon in epsilons]
-    run.begin("checks for masked gradients")
-    checks = masking_checks(
-        programs, params, clean.probes, rows, correct, settings, seed, run.stages
-    )
-    return SuiteResult(
-        tuple(rows),
-        correct,
-        clean.index,
-        clean.label,
-        checks,
-        dict(programs.compilations),
-        dict(programs.compile_seconds),
-        tuple(run.stages),
-        tuple(notes),
-        None if clean.confusion is None else confusion,
-        None if clean.margin is None else {(CLEAN, 0.0): clean.margin, **run.margins},
-    )
+        keep(found())
+    if not checks:
+        return found()
+    run.begin(CHECKS)
+    own = programs, params, clean.probes, rows, correct, settings, seed, run.stages
+    return found(masking_checks(*own, progress or (lambda done, total, what: None)))
 
 
 def _worst_case(rows: list[Row], correct: dict, confusion: dict, epsilon: float) -> Row:

@@ -4,9 +4,10 @@
 of data preparation by `data(done, total)` and of evaluation by `evaluation(done, total, what)`.
 """
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class PlainProgress:
 
     def __exit__(self, *error: object) -> None:
         pass
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Lets others print."""
+        yield
 
     def say(self, line: str) -> None:
         """Prints a line."""
@@ -108,6 +114,15 @@ class BarProgress:
 
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Lets others print: the bars begin anew below."""
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            self._progress.start()
 
     def say(self, line: str) -> None:
         """Prints a line above the bars."""

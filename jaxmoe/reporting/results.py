@@ -25,7 +25,7 @@ def write_results(
     rows: Sequence[Row],
     folder: str | os.PathLike,
     *,
-    checks: Sequence[Check] = (),
+    checks: Sequence[Check] | None = None,
     flops: MixtureFlops | None = None,
     notes: Sequence[str] = (),
 ) -> list[pathlib.Path]:
@@ -34,7 +34,8 @@ def write_results(
     Args:
       rows: of a suite.
       folder: where to.
-      checks: of masked gradients, for `results.md`.
+      checks: of masked gradients, for `results.md`, which says so where none ran; None leaves them
+        out.
       flops: of `mixture_flops`, for `results.md`.
       notes: of a suite, for `results.md`.
 
@@ -66,7 +67,7 @@ def read_results(folder: str | os.PathLike) -> list[Row]:
 
 def results_markdown(
     rows: Sequence[Row],
-    checks: Sequence[Check] = (),
+    checks: Sequence[Check] | None = None,
     flops: MixtureFlops | None = None,
     notes: Sequence[str] = (),
 ) -> str:
@@ -78,6 +79,7 @@ def results_markdown(
         lines += ["", f"{note}."]
     if checks:
         lines += ["", *markdown_table(["verdict", "check", "meaning"], [_check(c) for c in checks])]
+    if checks is not None:
         lines += ["", verdict_line(checks)]
     if flops is not None:
         lines += [

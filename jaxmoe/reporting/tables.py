@@ -62,13 +62,21 @@ def main_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 def print_suite(
     result: SuiteResult, flops: MixtureFlops | None = None, file: TextIO | None = None
 ) -> None:
-    """Prints the rows, the checks of masked gradients, load, Lipschitz figures and GFLOPs.
+    """Prints the rows, load, Lipschitz figures, the checks of masked gradients and GFLOPs.
 
     Args:
       result: of `evaluate_suite`.
       flops: of `mixture_flops`, if they were counted.
       file: where to; None is standard output. A file that is no terminal gets plain ASCII.
     """
+    print_attacks(result, file)
+    print_checks(result.checks, file)
+    if flops is not None:
+        print_flops(flops, file)
+
+
+def print_attacks(result: SuiteResult, file: TextIO | None = None) -> None:
+    """Prints what attacks found: rows, cascades, notes, load and Lipschitz figures."""
     sheet = _Sheet(file or sys.stdout)
     first = result.rows[0]
     sheet.table(
@@ -79,11 +87,8 @@ def print_suite(
     _print_stages(sheet, result.stages, first.norm)
     for note in result.notes:
         sheet.line(note)
-    _print_checks(sheet, result.checks)
     _print_load(sheet, result.rows)
     _print_lipschitz(sheet, result.rows)
-    if flops is not None:
-        _print_flops(sheet, flops)
 
 
 def print_flops(flops: MixtureFlops, file: TextIO | None = None) -> None:
@@ -116,12 +121,14 @@ def _print_stages(sheet: "_Sheet", stages: Sequence[StageRow], norm: str) -> Non
         sheet.table("", titles, rows)
 
 
-def _print_checks(sheet: "_Sheet", checks: Sequence[Check]) -> None:
+def print_checks(checks: Sequence[Check], file: TextIO | None = None) -> None:
+    """Prints the checks of masked gradients, and what they say together."""
+    sheet = _Sheet(file or sys.stdout)
     rows = [[check.verdict, check.name, _number(check.value), check.sentence] for check in checks]
     if rows:
         titles = ["verdict", "check of masked gradients", "value", "meaning"]
         sheet.table("", titles, rows, bold=lambda row: row[0] == "flag")
-        sheet.line(verdict_line(checks))
+    sheet.line(verdict_line(checks))
 
 
 def _print_load(sheet: "_Sheet", rows: Sequence[Row]) -> None:

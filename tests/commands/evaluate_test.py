@@ -89,12 +89,40 @@ def test_evaluate_takes_a_cascade_gradients_and_keeps_clips_and_goes_on(
 
     monkeypatch.setattr(Programs, "attack", stopped)
     assert run(f"{command} --save-examples") == 130
-    assert "the same command goes on from run/evaluation.journal" in capsys.readouterr().err
+    output = capsys.readouterr()
+    assert "the same command goes on from run/evaluation.journal" in output.err
+    assert "the rows that are done are in run/results.json" in output.err
+    assert "fgsm ε = 0.01 linf: robust " in output.out
+    rows = json.loads((trained / "results.json").read_text())
+    assert [row["attack"] for row in rows] == ["clean", "fgsm"]
+    assert "Not finished: 2 of 3 rows" in (trained / "results.md").read_text()
     monkeypatch.setattr(Programs, "attack", attack)
-    assert run(f"{command} --save-examples") == 0
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("jaxmoe.evaluation.suite.masking_checks", stop)
+        assert run(f"{command} --save-examples") == 130
+    output = capsys.readouterr()
+    assert "all rows are in run/results.json, without checks" in output.err
+    assert "worst-case" in output.out  # the table
+    rows = json.loads((trained / "results.json").read_text())
+    assert len(rows) == len((trained / "results.csv").read_text().splitlines()) - 1 == 4
+    text = (trained / "results.md").read_text()
+    assert "No check for masked gradients ran" in text
+    assert "Not finished" not in text
+    assert (trained / "margins.png").is_file()
+
+    assert run(f"{command} --save-examples --no-checks") == 0
     output = capsys.readouterr().out
     assert "going on from run/evaluation.journal" in output
     assert "auto-attack-custom" in output
+    assert "No check for masked gradients ran" in output
+    assert "No check for masked gradients ran" in (trained / "results.md").read_text()
+    again = json.loads((trained / "results.json").read_text())
+    timed = {"seconds": 0.0, "compile_seconds": 0.0}
+    assert [row | timed for row in again] == [row | timed for row in rows]
     details = json.loads((trained / "evaluation.json").read_text())
     assert details["settings"]["gradient"] == ["hard", "soft"]
     assert [stage["attack"] for stage in details["cascades"]] == ["pgd"]

@@ -258,6 +258,32 @@ def test_a_sweep_compiles_each_attack_once():
     assert result.row("fgsm", 8 / 255).compile_seconds == 0
 
 
+def test_every_row_is_kept_as_it_ends_and_all_before_the_checks_begin():
+    told, kept = [], []
+
+    def stop(done, total, what):
+        told.append((done, total, what))
+        if "unbounded" in what:
+            raise KeyboardInterrupt
+
+    options = {"probe_batches": 1, "factory": planted.batches(CLIPS, LABELS, batch_size=5)}
+    with pytest.raises(KeyboardInterrupt):
+        run_plain(attacks=["fgsm"], progress=stop, keep=kept.append, **options)
+    names = [[row.attack for row in result.rows] for result in kept]
+    assert names == [["clean"], ["clean", "fgsm"], ["clean", "fgsm", "worst-case"]]
+    assert not any(result.checks for result in kept)
+    np.testing.assert_array_equal(kept[-1].correct["fgsm", EPSILON], [1, 1, 0, 1, 0])
+    assert [entry for entry in told if "gradients: " in entry[2]] == [
+        (0, 2, "checks for masked gradients: random noise"),
+        (1, 2, "checks for masked gradients: PGD at unbounded ε"),
+    ]
+
+
+def test_checks_are_left_out_on_request():
+    assert run_plain(attacks=["fgsm"], checks=False, probe_batches=2).checks == ()
+    assert run_plain(attacks=["fgsm"]).checks
+
+
 def test_programs_of_another_model_are_refused():
     with pytest.raises(ValueError, match="another model"):
         run_plain(programs=planted.PROGRAMS)

@@ -104,6 +104,16 @@ def test_markdown_has_the_rows_the_checks_and_the_operations():
     assert "mixture / dense 0.277" in lines[-1]
 
 
+def test_it_is_said_where_no_check_ran():
+    file = io.StringIO()
+    print_suite(RESULT._replace(checks=()), file=file)
+    not_run = (Check("zero gradients", None, "not run", "No attack took a gradient."),)
+    for text in (file.getvalue(), results_markdown(ROWS, ()), results_markdown(ROWS, not_run)):
+        assert "No check for masked gradients ran" in text
+        assert "No sign of masked gradients" not in text
+    assert "masked" not in results_markdown(ROWS)
+
+
 def test_piped_output_is_plain_ascii_with_everything_in_it():
     file = io.StringIO()
     print_suite(RESULT, FLOPS, file=file)

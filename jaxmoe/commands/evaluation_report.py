@@ -1,0 +1,144 @@
+"""What an evaluation leaves behind: lines and tables on the terminal, and files, as it goes on."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from jaxmoe.evaluation.rows import WORST_CASE, row_line
+from jaxmoe.reporting import plot_margins, plot_robust_accuracy, write_results
+from jaxmoe.reporting.results import JSON, write_text
+from jaxmoe.reporting.tables import print_attacks, print_checks, print_flops
+
+if TYPE_CHECKING:
+    from jaxmoe.commands.evaluate import Plan
+    from jaxmoe.evaluation import SuiteResult
+    from jaxmoe.reporting.progress import BarProgress, PlainProgress
+    from jaxmoe.run import Trained
+
+DETAILS = "evaluation.json"
+_FINISHED = "attacks_finished"  # a field of the details
+
+
+class EvaluationReport:
+    """Tells of every row that is done and keeps it.
+
+    Rows are in the files as soon as they are known. Where the folder holds an evaluation whose
+    attacks all ran, that one stays until all of this one have.
+
+    Attributes:
+      finished: whether all attacks are through, printed and written.
+      files: that were written, by their names.
+    """
+
+    def __init__(
+        self,
+        trained: "Trained",
+        folder: pathlib.Path,
+        plan: "Plan",
+        progress: "PlainProgress | BarProgress",
+        notes: tuple[str, ...] = (),
+    ):
+        """Begins a report.
+
+        Args:
+          trained: what is evaluated.
+          folder: where files are written.
+          plan: what runs.
+          progress: where lines are printed.
+          notes: what a reader of the table has to know, before those of the suite.
+        """
+        self._trained = trained
+        self._folder = folder
+        self._plan = plan
+        self._progress = progress
+        self._notes = notes
+        self._spared = _holds_finished(folder)
+        self.finished = False
+        self.files: dict[str, None] = {}  # in the order in which they were written
+
+    def keep(self, result: "SuiteResult") -> None:
+        """Takes what was found so far: prints its last row, or all where the attacks are through.
+
+        Files are written before anything else may fail.
+        """
+        row = result.rows[-1]
+        if row.attack != WORST_CASE:
+            self._progress.say(row_line(row))
+            if not self._spared:
+                self._write(result, finished=False)
+            return
+        self._write(result, finished=True)
+        self._draw(result)
+        self.finished = True
+        with self._progress.paused():
+            print_attacks(self._with_notes(result))
+
+    def close(self, result: "SuiteResult", flops: Any) -> None:
+        """Takes the checks of all rows and GFLOPs, prints them and writes them beside the rest."""
+        if not self.finished:  # without an attack there is no worst case
+            self._draw(result)
+            print_attacks(self._with_notes(result))
+        self._write(result, finished=True, flops=flops)
+        print_checks(result.checks)
+        if flops is not None:
+            print_flops(flops)
+        print(f"written to {self._folder}: {', '.join(self.files)}")
+
+    @property
+    def stopped(self) -> str:
+        """Where the rows are of an evaluation that stops now."""
+        if self.finished:
+            return f"all rows are in {self._folder / JSON}, without checks for masked gradients"
+        if self.files:
+            return f"the rows that are done are in {self._folder / JSON}"
+        return "no result was written"
+
+    def _with_notes(self, result: "SuiteResult") -> "SuiteResult":
+        return result._replace(notes=(*result.notes, *self._notes))
+
+    def _write(self, result: "SuiteResult", *, finished: bool, flops: Any = None) -> None:
+        plan, notes = self._plan, self._with_notes(result).notes
+        if not finished:
+            rows = 1 + len(plan.attacks) * len(dict.fromkeys(plan.epsilons))
+            notes = *notes, f"Not finished: {len(result.rows)} of {rows} rows, and no worst case"
+        written = write_results(
+            result.rows, self._folder, checks=result.checks, flops=flops, notes=notes
+        )
+        details = {
+            "command": sys.argv,
+            _FINISHED: finished,
+            "settings": dataclasses.asdict(plan.settings) | {"gradient": plan.gradients},
+            "notes": notes,
+            "cascades": [stage._asdict() for stage in result.stages],
+            "checkpoint": plan.checkpoint,
+            "dual_alpha": plan.dual_alpha,
+            "training_finished": self._trained.finished,
+            "checks": [check._asdict() for check in result.checks],
+            "gflops": flops and flops._asdict(),
+            "compilations": result.compilations,
+        }
+        text = json.dumps(details, indent=1, ensure_ascii=False) + "\n"
+        write_text(self._folder / DETAILS, text)
+        self.files |= dict.fromkeys([*(file.name for file in written), DETAILS])
+
+    def _draw(self, result: "SuiteResult") -> None:
+        drawn = [plot_robust_accuracy(result.rows, self._folder)]
+        if result.margins:
+            title = f"n = {len(result.index)}, {self._plan.norm}"
+            margins, classes = self._folder / "margins.png", self._trained.dataset.classes
+            drawn.append(
+                plot_margins(result.margins, result.label, classes, margins, title, self._plan.norm)
+            )
+        self.files |= dict.fromkeys(file.name for file in drawn)
+
+
+def _holds_finished(folder: pathlib.Path) -> bool:
+    """Whether a folder has results of an evaluation whose attacks all ran."""
+    if not (folder / JSON).is_file():
+        return False
+    try:
+        return json.loads((folder / DETAILS).read_text(encoding="utf-8")).get(_FINISHED, True)
+    except (OSError, ValueError, AttributeError):  # of another command, or damaged
+        return True

@@ -1,0 +1,90 @@
+"""What an evaluation that goes on leaves in a folder."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxmoe.attacks import AttackSettings
+from jaxmoe.commands import evaluation_report
+from jaxmoe.commands.evaluate import Plan
+from jaxmoe.evaluation import Check, Row, SuiteResult
+from jaxmoe.reporting.progress import PlainProgress
+from jaxmoe.run import Trained
+
+EPSILON = 8 / 255
+CLEAN = Row("clean", 0.0, "linf", 0.75, 0.75, 4, 0, None, None, 0, 0.5, 2.0)
+PGD = CLEAN._replace(attack="pgd", epsilon=EPSILON, robust_accuracy=0.25, steps=10, restarts=1)
+WORST = PGD._replace(attack="worst-case", steps=None)
+PLAN = Plan(["pgd"], [EPSILON], AttackSettings(), ["hard"], 0, 4, "latest", "linf", None)
+RESULT = SuiteResult((CLEAN, PGD, WORST), {}, np.arange(4), np.zeros(4), (), {}, {})
+
+
+@pytest.fixture
+def report(tmp_path, capsys, monkeypatch):
+    """Begins a report in one folder; no figure is drawn."""
+    trained = Trained(None, None, None, None, True)
+
+    def drawn(rows, folder):
+        (folder / "figure.png").touch()
+        return folder / "figure.png"
+
+    monkeypatch.setattr(evaluation_report, "plot_robust_accuracy", drawn)
+
+    def begin():
+        import sys
+
+        return evaluation_report.EvaluationReport(
+            trained, tmp_path, PLAN, PlainProgress(sys.stdout), ("a crop",)
+        )
+
+    return begin
+
+
+def attacks_in(folder):
+    return [row["attack"] for row in json.loads((folder / "results.json").read_text())]
+
+
+def test_rows_are_printed_and_written_as_they_end(report, tmp_path, capsys):
+    own = report()
+    own.keep(RESULT._replace(rows=(CLEAN,)))
+    assert attacks_in(tmp_path) == ["clean"]
+    assert "clean: accuracy 75.00% of 4" in capsys.readouterr().out
+    own.keep(RESULT._replace(rows=(CLEAN, PGD)))
+    assert attacks_in(tmp_path) == ["clean", "pgd"]
+    assert "pgd ε = 8/255 linf: robust 25.00% of 4" in capsys.readouterr().out
+    assert "Not finished: 2 of 2 rows, and no worst case" in (tmp_path / "results.md").read_text()
+    assert not own.finished
+    own.keep(RESULT)
+    assert own.finished
+    assert "robust accuracy %" in capsys.readouterr().out
+    assert (tmp_path / "figure.png").is_file()
+    checks = (Check("zero gradients", 0.0, "pass", "None was zero."),)
+    own.close(RESULT._replace(checks=checks), None)
+    output = capsys.readouterr().out
+    assert "None was zero." in output
+    assert "results.md, evaluation.json, figure.png" in output
+    text = (tmp_path / "results.md").read_text()
+    assert "None was zero." in text
+    assert "a crop." in text
+    details = json.loads((tmp_path / "evaluation.json").read_text())
+    assert details["checks"][0]["verdict"] == "pass"
+
+
+@pytest.mark.parametrize("details", ["", "{}", None, '{"attacks_finished": true}', "{torn"])
+def test_a_finished_evaluation_stays_until_all_attacks_of_another_ran(report, tmp_path, details):
+    (tmp_path / "results.json").write_text("[]")
+    if details is not None:
+        (tmp_path / "evaluation.json").write_text(details)
+    own = report()
+    own.keep(RESULT._replace(rows=(CLEAN, PGD)))
+    assert attacks_in(tmp_path) == []
+    assert own.stopped == "no result was written"
+    own.keep(RESULT)
+    assert attacks_in(tmp_path) == ["clean", "pgd", "worst-case"]
+
+
+def test_an_unfinished_evaluation_gives_way(report, tmp_path):
+    report().keep(RESULT._replace(rows=(CLEAN, PGD)))
+    report().keep(RESULT._replace(rows=(CLEAN,)))
+    assert attacks_in(tmp_path) == ["clean"]

@@ -25,7 +25,7 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys, mon
         return evaluate_suite(model, *arguments, **options)
 
     monkeypatch.setattr("jaxmoe.evaluation.evaluate_suite", counted)
-    assert run("certify run --radii 0 0.2 0.4 --samples 40 --examples 6 --steps 3") == 0
+    assert run("certify run --radii 0 0.2 0.4 --samples 40 --examples 9 --steps 3") == 0
     assert len(attacked) == 1  # both methods are of one model
     printed = capsys.readouterr().out
     for name in ("certificate.json", "certificate.md", "certificate.csv", "certificate.png"):
@@ -34,7 +34,7 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys, mon
     lipschitz, smoothing = json.loads((trained / "certificate.json").read_text())
     assert [lipschitz["method"], smoothing["method"]] == ["lipschitz", "smoothing"]
     for curve in (lipschitz, smoothing):
-        assert curve["n"] == 6
+        assert curve["n"] == 9
         assert curve["radii"] == [0.0, 0.2, 0.4]
         assert np.all(np.diff(curve["certified_accuracy"]) <= 0)
     certified, under = lipschitz["certified_accuracy"], lipschitz["accuracy_under_pgd"]
@@ -59,16 +59,16 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys, mon
         lines = list(csv.DictReader(file))
     for curve in (lipschitz, smoothing):
         own = [line for line in lines if line["method"] == curve["method"]]
-        assert len({line["index"] for line in own}) == 6
+        assert len({line["index"] for line in own}) == 9
         right = [float(line["radius"]) for line in own if line["prediction"] == line["label"]]
         for radius, certified in zip(curve["radii"], curve["certified_accuracy"], strict=True):
-            assert sum(r > radius or radius == 0 for r in right) == round(6 * certified)
+            assert sum(r > radius or radius == 0 for r in right) == round(9 * certified)
 
     found = load(trained)
     router, expert = build_modules(found.experiment, 10)
     route, params = found.mixture.route, found.params
     radii = []
-    drawn = take_part_of(found.dataset.test, 6)
+    drawn = take_part_of(found.dataset.test, 9)
     for batch in evaluation_loader(drawn, found.experiment.data, 1):
         x = jnp.asarray(batch["clip"], jnp.float32) / 255
         logits = route(params, x)[0]
@@ -81,7 +81,7 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys, mon
         stable = (logits[first] - logits[second]) / of_router[first, second]  # of two experts
         if z.argmax() == batch["label"][0]:
             radii.append(min(stable, *margins))
-    assert len(radii) == 6 * lipschitz["certified_accuracy"][0] > 0
+    assert len(radii) == 9 * lipschitz["certified_accuracy"][0] > 0
     assert lipschitz["median_radius"] == pytest.approx(float(np.median(radii)), rel=1e-3)
 
 

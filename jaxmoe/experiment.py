@@ -89,13 +89,14 @@ def evaluation_settings(experiment: Experiment) -> AttackSettings:
 
 
 def open_dataset(
-    config: DataConfig, progress: Callable[[int, int], None] | None = None
+    config: DataConfig, progress: Callable[[int, int], None] | None = None, *, trains: bool = True
 ) -> data.Dataset:
     """The data set of an experiment, prepared if it is not yet.
 
     Args:
       config: which one.
       progress: called with (clips done, clips in all) while it is prepared.
+      trains: as in `load_dataset`.
 
     Raises:
       ValueError: a field that does not fit, or nothing usable.
@@ -122,6 +123,7 @@ def open_dataset(
         seed=config.seed,
         cache=config.cache,
         progress=progress,
+        trains=trains,
         **sizes,
     )
 

@@ -16,6 +16,7 @@ from jaxmoe import data
 from jaxmoe.config import Experiment, validate
 from jaxmoe.experiment import build_mixture, build_threat, evaluation_loader, open_dataset
 from jaxmoe.mixture import Mixture, with_alpha
+from jaxmoe.other_clips import OtherClips, open_clips
 from jaxmoe.parallel import Parallel
 from jaxmoe.run_folder import (
     check_same_experiment,
@@ -49,6 +50,7 @@ class Trained(NamedTuple):
     mixture: Mixture
     params: Any
     finished: bool  # or stopped before the end of its training
+    other: OtherClips | None = None  # of a test split that is not its own
 
 
 def train(
@@ -134,23 +136,22 @@ def load(
       run: the folder.
       checkpoint: "best" or "latest"; None is what the experiment's evaluation says.
       data_progress: called with (clips done, clips in all) where they are prepared anew.
-      **data_fields: fields of `DataConfig` to replace, such as a directory that has moved.
+      **data_fields: fields of `DataConfig` to replace: of a directory that has moved, or of other
+        clips to judge the run by (`open_clips`).
 
     Raises:
       FileNotFoundError: no run there, no data, or no checkpoint yet.
       ValueError: a checkpoint of another model, or data whose splits are not the run's.
     """
     experiment = read_experiment(run)
-    if data_fields:
-        replaced = dataclasses.replace(experiment.data, **data_fields)
-        experiment = dataclasses.replace(experiment, data=replaced)
-    dataset = open_dataset(experiment.data, data_progress)
-    check_same_splits(run, dataset, "data.directory", "expected those that it was trained on")
+    dataset, other = open_clips(run, experiment, data_fields, data_progress)
+    replaced = dataclasses.replace(experiment.data, **data_fields)
+    experiment = dataclasses.replace(experiment, data=replaced)
     mixture = build_mixture(experiment, len(dataset.classes))
     like = jax.eval_shape(lambda: init_params(experiment, mixture))
     which = checkpoint or experiment.evaluation.checkpoint
     params = restore_params(run, which, like, loop_options(experiment))
-    return Trained(experiment, dataset, mixture, params, is_finished(run))
+    return Trained(experiment, dataset, mixture, params, is_finished(run), other)
 
 
 def init_params(experiment: Experiment, mixture: Mixture) -> Any:

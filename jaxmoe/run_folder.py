@@ -55,6 +55,7 @@ def write_description(run: pathlib.Path, experiment: Experiment, dataset: data.D
     description = {
         "seed": experiment.run.seed,
         "processes": [*before, process],  # more than one where the run was stopped
+        "classes": list(dataset.classes),
         "clips": dataset.counts,
         "splits": describe_splits(dataset),
         "skipped": list(dataset.skipped),
@@ -100,6 +101,14 @@ def check_same_splits(
     for split, digest in describe_splits(dataset).items():
         if split in splits and recorded.get(split) != digest:
             raise ValueError(f"{field}: {run} holds a run with other {split} clips; {advice}")
+
+
+def recorded_classes(run: pathlib.Path) -> tuple[str, ...]:
+    """The names of a run's classes in the order of their numbers; none where it does not say."""
+    path = run / "run.json"
+    if not path.is_file():
+        return ()
+    return tuple(json.loads(path.read_text(encoding="utf-8")).get("classes", ()))
 
 
 def is_finished(run: pathlib.Path) -> bool:

@@ -79,7 +79,39 @@ def add_attack_options(parser: Parser, example: str) -> None:
     add("--queries", type=int, help="looks of a black-box attack")
     add("--targets", type=int, help="wrong classes that a targeted attack aims at")
     add("--seed", type=int, help="of the random starts")
-    add("--data.directory", dest="directory", metavar="DIR", help="where the data is now")
+    add_data_options(parser)
+
+
+_DATA = ("name", "directory", "manifest")
+
+
+def add_data_options(parser: Parser) -> None:
+    """The options of every command that judges a run by clips."""
+    add = parser.add_argument
+    add(
+        "--data.directory",
+        dest="data_directory",
+        metavar="DIR",
+        help="where the run's data is now, or other clips of its classes, their test split or all",
+    )
+    add(
+        "--data.manifest",
+        dest="data_manifest",
+        metavar="FILE",
+        help="another manifest.csv, of other clips of its classes",
+    )
+    add(
+        "--data.name",
+        dest="data_name",
+        metavar="NAME",
+        help="how other clips are arranged, such as video_folder, image_folder or npz",
+    )
+
+
+def data_fields(options: argparse.Namespace) -> dict[str, str]:
+    """The fields of `DataConfig` that `add_data_options` was given."""
+    given = {name: getattr(options, f"data_{name}") for name in _DATA}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def split_part(run: str) -> tuple[pathlib.Path, str | None]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from jaxmoe.commands.arguments import (
     Parser,
     RunFailedError,
+    add_data_options,
     check_attack_options,
+    data_fields,
     number,
     split_part,
     take_alpha,
@@ -80,14 +82,17 @@ def run(arguments: list[str]) -> None:
     folder, part = split_part(options.run)
     if part in ("mean", "max") and "lipschitz" in methods:
         raise ValueError(f"RUN: {options.run} has no constants; --method smoothing takes it")
-    moved = {} if options.directory is None else {"directory": options.directory}
     output = pathlib.Path(options.output or folder / (part or ""))
     with make_progress() as progress:
-        trained = load(folder, options.checkpoint, data_progress=progress.data, **moved)
+        trained = load(
+            folder, options.checkpoint, data_progress=progress.data, **data_fields(options)
+        )
         if trained.dataset.test.dense:
             raise ValueError(f"RUN: {folder} labels pixels; certificates are of one label")
         trained = take_alpha(trained, options.dual_alpha, part)
         take_part(trained, part)  # refuses one that is not there
+        for line in trained.other.notes if trained.other else ():
+            progress.say(line)
         if note := cropped(trained.dataset.test, trained.experiment.data):
             progress.say(note)
         if not trained.finished:
@@ -111,6 +116,9 @@ def run(arguments: list[str]) -> None:
         details["part"] = part
     elif trained.experiment.mixture.alpha is not None:
         details["alpha"] = trained.experiment.mixture.alpha
+    if trained.other is not None:
+        details["test set"] = "; ".join(trained.other.notes)
+        details["test set digest"] = trained.other.digest
     if note is not None:
         details["crop"] = note.removeprefix("evaluated is ")
     files = write_curves(curves, attacked, output, details)
@@ -151,7 +159,7 @@ def _make_parser(smoothing) -> Parser:
     add("--seed", type=int, default=0, help="of the noise and of PGD's starts (0)")
     add("--checkpoint", choices=("best", "latest"), help="which params (as the run's config says)")
     add("--dual-alpha", type=number, metavar="α", help="of a dual model, for the run's own")
-    add("--data.directory", dest="directory", metavar="DIR", help="where the data is now")
+    add_data_options(parser)
     add("--output", metavar="DIR", help="where the files are written (RUN)")
     return parser
 

@@ -14,6 +14,7 @@ from jaxmoe.commands.arguments import (
     add_attack_options,
     check_attack_options,
     chosen_norm,
+    data_fields,
     number,
     split_part,
     take_alpha,
@@ -158,14 +159,17 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     changes = {name: value for name, value in given.items() if value is not None}
     settings = dataclasses.replace(evaluation_settings(experiment), **changes)
 
-    moved = {} if options.directory is None else {"directory": options.directory}
     checkpoint = options.checkpoint or defaults.checkpoint
     gradients = getattr(options, "gradient", None) or [settings.gradient]
     own = [name for name in attacks if name in CASCADES and name != CUSTOM]
     ignored = [f"--{name}" for name in COUNTS if given[name] is not None]
     with make_progress() as progress:
-        trained = load(folder, options.checkpoint, data_progress=progress.data, **moved)
+        trained = load(
+            folder, options.checkpoint, data_progress=progress.data, **data_fields(options)
+        )
         trained = take_part(take_alpha(trained, options.dual_alpha, part), part)
+        for note in trained.other.notes if trained.other else ():
+            progress.say(note)
         if note := cropped(trained.dataset.test, trained.experiment.data):
             progress.say(note)
         if not trained.finished:

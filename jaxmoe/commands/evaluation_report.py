@@ -96,20 +96,31 @@ class EvaluationReport:
         return "no result was written"
 
     def _with_notes(self, result: "SuiteResult") -> "SuiteResult":
-        return result._replace(notes=(*result.notes, *self._notes))
+        other = self._trained.other
+        rows = result.rows
+        if other is not None:
+            rows = tuple(row._replace(test_set=other.digest) for row in rows)
+        return result._replace(rows=rows, notes=(*result.notes, *self._notes))
 
     def _write(self, result: "SuiteResult", *, finished: bool, flops: Any = None) -> None:
-        plan, notes = self._plan, self._with_notes(result).notes
+        plan, other, result = self._plan, self._trained.other, self._with_notes(result)
+        notes = result.notes
         if not finished:
             rows = 1 + len(plan.attacks) * len(dict.fromkeys(plan.epsilons))
             notes = *notes, f"Not finished: {len(result.rows)} of {rows} rows, and no worst case"
         written = write_results(
-            result.rows, self._folder, checks=result.checks, flops=flops, notes=notes
+            result.rows,
+            self._folder,
+            checks=result.checks,
+            flops=flops,
+            notes=notes,
+            head=() if other is None else other.notes,
         )
         details = {
             "command": sys.argv,
             _FINISHED: finished,
             "settings": dataclasses.asdict(plan.settings) | {"gradient": plan.gradients},
+            "test_set": "the run's own test split" if other is None else other._asdict(),
             "notes": notes,
             "cascades": [stage._asdict() for stage in result.stages],
             "checkpoint": plan.checkpoint,

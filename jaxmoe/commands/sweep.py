@@ -82,6 +82,11 @@ def _sweep(options: argparse.Namespace, output: pathlib.Path) -> None:
     for name in plan.attacks:
         find_attack(name)
     experiment, dataset = trained.experiment, trained.dataset
+    if values and trained.other is not None:
+        raise ValueError(
+            "--data.directory: numbers of attacks are tuned on the run's own validation clips, and "
+            f"these are another test set ({trained.other.directory}); expected --epsilons alone"
+        )
     clips = dataset.validation if values else dataset.test
     loader = evaluation_loader(clips, experiment.data, plan.batch_size)
     output.mkdir(parents=True, exist_ok=True)
@@ -110,6 +115,7 @@ def _sweep(options: argparse.Namespace, output: pathlib.Path) -> None:
     record = {
         "command": sys.argv,
         "split": split,
+        "test_set": trained.other and trained.other._asdict(),
         "norm": plan.norm,
         "clean_accuracy": result.clean_accuracy,
         "compilations": result.compilations,
@@ -119,6 +125,8 @@ def _sweep(options: argparse.Namespace, output: pathlib.Path) -> None:
     write_text(output / "sweep.json", json.dumps(record, indent=1) + "\n")
     name = pathlib.Path(options.run).resolve().name
     title = f"{name}: {rows[0]['n']} {split} clips, seed {plan.seed}"
+    if trained.other is not None:
+        title += f", not the run's own ({trained.other.digest})"
     if values:
         title += ", the strongest setting of each attack"
     plot_curves(result.curves(), result.clean_accuracy, output / "sweep.png", title, record["norm"])

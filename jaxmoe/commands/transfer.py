@@ -15,6 +15,7 @@ from jaxmoe.commands.arguments import (
     add_attack_options,
     check_attack_options,
     chosen_norm,
+    data_fields,
     split_part,
     take_part,
 )
@@ -35,8 +36,8 @@ Beside the attacks of `evaluate` there are two that see no test clip at all. The
 source's training clips, then added to every test clip: `universal` is one perturbation for all
 clips, `universal-class` one for each class, picked by the true label.
 
-All runs must have been trained with the same test clips, frames and size. What is not given is as
-in the first run's config.
+All runs must have the same test clips, frames and size; --data.directory may name others of their
+classes for all of them. What is not given is as in the first run's config.
 
 writes transfer.json and transfer.csv (a row for each source, target, attack and ε), transfer.md
 (the tables) and transfer.png (them as heat maps) into --output. The same command goes on from where
@@ -149,13 +150,13 @@ def _open(
 
     experiments = [read_experiment(folder) for folder in folders]
     plan = _plan(options, experiments, folders)
-    moved = {} if options.directory is None else {"directory": options.directory}
+    fields = data_fields(options)
     trained, opened = [], {}
     with make_progress() as progress:
         for folder in folders:
             if folder not in opened:
                 opened[folder] = load(
-                    folder, options.checkpoint, data_progress=progress.data, **moved
+                    folder, options.checkpoint, data_progress=progress.data, **fields
                 )
                 if not opened[folder].finished:
                     progress.say(f"{folder} was stopped before the end of its training")
@@ -166,6 +167,8 @@ def _open(
                     f"RUN: {folder} has other test clips than {folders[0]}; expected runs on the "
                     "same test split"
                 )
+        for note in trained[0].other.notes if trained[0].other else ():
+            progress.say(note)
         if note := cropped(trained[0].dataset.test, trained[0].experiment.data):
             progress.say(note)
     return plan, trained
@@ -214,6 +217,7 @@ def _check_alike(
 
 def _run_and_write(runs: dict[str, Subject], output: pathlib.Path, plan: Plan) -> None:
     from jaxmoe.evaluation import NonFiniteError, ThreatViolation, transfer_matrix
+    from jaxmoe.evaluation.universal import UNIVERSAL
     from jaxmoe.experiment import evaluation_loader
     from jaxmoe.reporting import plot_transfer, print_transfer, write_transfer
     from jaxmoe.reporting.progress import make_progress
@@ -225,7 +229,12 @@ def _run_and_write(runs: dict[str, Subject], output: pathlib.Path, plan: Plan) -
 
     models = _models(runs)
     test = loader(next(iter(runs)), "test")
-    training = {name: loader(name, "train") for name in runs}
+    first = next(iter(runs.values())).trained
+    training = {}
+    if any(name in UNIVERSAL for name in plan.attacks):
+        if not len(first.dataset.train):
+            raise ValueError("--attacks: universal ones need the run's training clips: not there")
+        training = {name: loader(name, "train") for name in runs}
     output.mkdir(parents=True, exist_ok=True)
     try:
         with make_progress() as progress:
@@ -238,7 +247,7 @@ def _run_and_write(runs: dict[str, Subject], output: pathlib.Path, plan: Plan) -
                 settings=plan.settings,
                 norm=plan.norm,
                 seed=plan.seed,
-                training_batches={name: lambda name=name: training[name] for name in runs},
+                training_batches={name: lambda name=name: training[name] for name in training},
                 epochs=plan.epochs,
                 journal=output / JOURNAL,
                 progress=progress.evaluation,
@@ -246,10 +255,13 @@ def _run_and_write(runs: dict[str, Subject], output: pathlib.Path, plan: Plan) -
             )
     except (NonFiniteError, ThreatViolation) as error:
         raise RunFailedError(str(error)) from None
-    files = write_transfer(result.rows, output)
-    files.append(plot_transfer(result.rows, output / "transfer.png"))
+    rows, other = result.rows, first.other
+    if other is not None:
+        rows = tuple(row._replace(test_set=other.digest) for row in rows)
+    files = write_transfer(rows, output, () if other is None else other.notes)
+    files.append(plot_transfer(rows, output / "transfer.png"))
     (output / JOURNAL).unlink()
-    print_transfer(result.rows)
+    print_transfer(rows)
     print(f"written to {output}: {', '.join(file.name for file in files)}")
 
 

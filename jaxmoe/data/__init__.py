@@ -1,14 +1,25 @@
 """Datasets of clips: prepare them once, read them by index, load them in batches."""
 
-from jaxmoe.data.dataset import DATASETS, RENDERED_DATASETS, Dataset, load_dataset
+from jaxmoe.data.dataset import (
+    DATASETS,
+    IMAGE_DATASETS,
+    RENDERED_DATASETS,
+    SEGMENTATION_DATASETS,
+    VIDEO_DATASETS,
+    Dataset,
+    load_dataset,
+)
 from jaxmoe.data.describe import DatasetSummary, SplitSummary, describe
 from jaxmoe.data.listing import SPLITS
 from jaxmoe.data.source import ClipSource
 
 __all__ = [
     "DATASETS",
+    "IMAGE_DATASETS",
     "RENDERED_DATASETS",
+    "SEGMENTATION_DATASETS",
     "SPLITS",
+    "VIDEO_DATASETS",
     "ClipSource",
     "Dataset",
     "DatasetSummary",

@@ -69,7 +69,7 @@ def _digest(image: np.ndarray) -> str:
     return hashlib.blake2b(np.ascontiguousarray(image), digest_size=4).hexdigest()
 
 
-def read_npz(file: str | os.PathLike | None, **fields) -> ImageArrays:
+def read_npz(file: str | os.PathLike | None, *, trains: bool = True, **fields) -> ImageArrays:
     """The builder of an `.npz` file with `x_train`, `y_train`, `x_test`, `y_test`.
 
     `x_validation` (or `x_val`) and its labels may be there, and `classes`, the classes' names; the
@@ -77,6 +77,7 @@ def read_npz(file: str | os.PathLike | None, **fields) -> ImageArrays:
 
     Args:
       file: the file; images `uint8[N, H, W, 3]` or `[N, H, W]`, labels integers `[N]` from 0.
+      trains: whether there must be images to train on.
       **fields: of `ImageArrays`.
 
     Raises:
@@ -96,6 +97,9 @@ def read_npz(file: str | os.PathLike | None, **fields) -> ImageArrays:
     except Exception as error:
         raise ValueError(f"data.directory: {path} is no .npz file of plain arrays") from error
     splits = _splits_of(path, found)
+    if not splits or (trains and "train" not in splits):
+        names, wanted = ", ".join(found) or "nothing", "train" if trains else "test"
+        raise ValueError(f"data.directory: {path} has {names}; expected x_{wanted} and y_{wanted}")
     for split, (images, labels) in splits.items():
         _check_arrays(path, split, images, labels)
     highest = max(int(labels.max()) for _, labels in splits.values())
@@ -125,9 +129,6 @@ def _splits_of(
         if split in splits:
             raise ValueError(f"data.directory: {path} has x_{split} and x_{spelt}; expected one")
         splits[split] = found[names[0]], found[names[1]]
-    if "train" not in splits:
-        names = ", ".join(found) or "nothing"
-        raise ValueError(f"data.directory: {path} has {names}; expected x_train and y_train")
     return splits
 
 

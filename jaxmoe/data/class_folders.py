@@ -6,7 +6,7 @@ from jaxmoe.data.listing import SPLIT_NAMES, ListedFile, Listing, make_listing
 from jaxmoe.data.walking import files_below, folders_in
 
 
-def list_class_folders(root: pathlib.Path) -> Listing:
+def list_class_folders(root: pathlib.Path, *, trains: bool = True) -> Listing:
     """Lists `root/<class>/<file>` or `root/<split>/<class>/<file>`.
 
     The folders below `root` are splits if there is a `train` among them and every one of them is
@@ -16,6 +16,8 @@ def list_class_folders(root: pathlib.Path) -> Listing:
 
     Args:
       root: the dataset's directory; it exists.
+      trains: whether there must be files to train on; else folders that are all named after splits
+        are splits without a `train` too.
 
     Returns:
       A `Listing`; a file that turns out to be unusable is reported when it is opened.
@@ -33,7 +35,7 @@ def list_class_folders(root: pathlib.Path) -> Listing:
             f"data.directory: {root} has a folder {odd[0]!r} beside those of splits; accepted are "
             f"class folders alone, or {', '.join(SPLIT_NAMES)} with class folders in them"
         )
-    if "train" in named and not odd:
+    if ("train" in named or (named and not trains)) and not odd:
         labelled = [(split, folder) for top, split in splits.items() for folder in folders_in(top)]
     else:
         labelled = [("train", folder) for folder in folders]
@@ -52,6 +54,7 @@ def list_class_folders(root: pathlib.Path) -> Listing:
         ),
         None,
         "data.directory",
+        trains=trains,
     )
 
 

@@ -97,6 +97,7 @@ def load_dataset(
     train_clips: int = 1000,
     validation_clips: int = 200,
     test_clips: int = 300,
+    trains: bool = True,
 ) -> Dataset:
     """Loads a dataset; the first time its files are decoded, resized and stored in the cache.
 
@@ -130,9 +131,11 @@ def load_dataset(
       train_clips: of rendered datasets: clips or images for training.
       validation_clips: of rendered datasets.
       test_clips: of rendered datasets.
+      trains: False for clips to judge by alone: there need be none to train on, and `test` is the
+        test split, or all there is where the data has one split under another name.
 
     Returns:
-      A `Dataset` whose splits all have at least one clip.
+      A `Dataset` whose splits all have at least one clip; its test split alone without `trains`.
 
     Raises:
       ValueError, FileNotFoundError: bad input; one line that names the field.
@@ -154,6 +157,7 @@ def load_dataset(
     from jaxmoe.data.synthetic import SyntheticActions, SyntheticScenes, SyntheticShapes
 
     shared = {"cache": cache, "progress": progress}
+    folder_fields = {"manifest": manifest, "trains": trains}
     resolution = _RESOLUTIONS[name] if resolution is None else resolution
     rendered = {
         "size": resolution,
@@ -176,17 +180,17 @@ def load_dataset(
         case "synthetic_scenes":
             builder = SyntheticScenes(**rendered)
         case "video_folder":
-            builder = video_builders.VideoFolder(manifest=manifest, **listed)
+            builder = video_builders.VideoFolder(**folder_fields, **listed)
         case "ucf101":
             builder = video_builders.UCF101(split=split, **listed)
         case "hmdb51":
             builder = video_builders.HMDB51(split=split, **listed)
         case "image_folder":
-            builder = image_builders.ImageFolder(manifest=manifest, **listed)
+            builder = image_builders.ImageFolder(**folder_fields, **listed)
         case "tiny_imagenet":
             builder = image_builders.TinyImageNet(**listed)
         case "segmentation_folder":
-            builder = segmentation_builders.SegmentationFolder(manifest=manifest, **listed)
+            builder = segmentation_builders.SegmentationFolder(**folder_fields, **listed)
         case "camvid":
             builder = segmentation_builders.CamVid(**listed)
         case "cityscapes":
@@ -194,14 +198,15 @@ def load_dataset(
         case "a2d2":
             builder = segmentation_builders.A2D2(**listed)
         case "npz":
-            builder = read_npz(directory, **shared)
+            builder = read_npz(directory, trains=trains, **shared)
         case "cifar10":
             builder = read_cifar10(directory, **shared)
     if name in IMAGE_DATASETS:
         frames = 1
     needed = (frames - 1) * (stride or 1) + 1
     folder = prepare(builder)
-    dataset = _open(name, folder, needed, short, seed, (test_fraction, validation_fraction))
+    fractions = (test_fraction, validation_fraction) if trains else None
+    dataset = _open(name, folder, needed, short, seed, fractions)
     return dataset if subset is None else _take_subset(dataset, subset, builder.columns)
 
 
@@ -223,8 +228,9 @@ def _open(
     needed: int,
     short: str,
     seed: int,
-    fractions: tuple[float, float],
+    fractions: tuple[float, float] | None,
 ) -> Dataset:
+    """The splits of prepared records; without `fractions` the test split alone."""
     import tensorflow_datasets as tfds
 
     metadata = tfds.builder_from_directory(folder).info.metadata
@@ -243,22 +249,24 @@ def _open(
         else:
             padded.extend(reasons)
         splits[split] = tuple(records)
+    if fractions is None:
+        splits = {"train": (), "validation": (), "test": _to_judge(splits)}
     held_out = tuple(split for split in ("test", "validation") if split not in splits)
-    for split, fraction in zip(("test", "validation"), fractions, strict=True):
+    for split, fraction in zip(("test", "validation"), fractions or (0.0, 0.0), strict=True):
         if split in held_out:
             # Different seeds, or both would be drawn from the same end of a class.
             splits["train"], splits[split] = hold_out(
                 splits["train"], fraction, 2 * seed + (split == "test"), _SOURCES.get(name)
             )
     for split, records in splits.items():
-        if not records:
+        if not records and (fractions or split == "test"):
             raise ValueError(
                 f"data.directory: split {split!r} has no usable clip; {len(skipped)} were skipped "
                 f"and {', '.join(held_out) or 'nothing'} was held out of train"
             )
     trained = {record.label for record in splits["train"]}
     for record in itertools.chain(*splits.values()):
-        if record.label not in trained:
+        if record.label not in trained and fractions:
             raise ValueError(
                 f"data.directory: label {metadata['classes'][record.label]!r} of {record.path} has "
                 f"no usable clip in train; {len(skipped)} were skipped"
@@ -275,6 +283,16 @@ def _open(
         folder=folder,
         **sources,
     )
+
+
+def _to_judge(splits: Mapping[str, tuple[ClipRecord, ...]]) -> tuple[ClipRecord, ...]:
+    """The records of the test split, or of the only one."""
+    if "test" not in splits and len(splits) > 1:
+        raise ValueError(
+            f"data.directory: splits {' and '.join(splits)} and none called test; expected one of "
+            "that name, or a single split"
+        )
+    return splits["test"] if "test" in splits else next(iter(splits.values()))
 
 
 def _take_subset(

@@ -141,7 +141,9 @@ def list_a2d2(directory: pathlib.Path) -> LabelledFiles:
     return LabelledFiles(listing, read_colours(colours), colours)
 
 
-def list_pairs(directory: pathlib.Path, manifest: pathlib.Path | None) -> LabelledFiles:
+def list_pairs(
+    directory: pathlib.Path, manifest: pathlib.Path | None, *, trains: bool = True
+) -> LabelledFiles:
     """Images and label maps of class numbers, by a manifest or by pairs of folders.
 
     `classes.txt` has a class on each line, in the order of their numbers from 0; other numbers are
@@ -167,7 +169,7 @@ def list_pairs(directory: pathlib.Path, manifest: pathlib.Path | None) -> Labell
             "of its own, none empty and none twice"
         )
     if manifest is not None:
-        listing = read_manifest(manifest, directory, label_maps=True)
+        listing = read_manifest(manifest, directory, label_maps=True, trains=trains)
         listing = dataclasses.replace(listing, classes=classes)
     else:
         files = list(_folder_pairs(directory))
@@ -177,7 +179,7 @@ def list_pairs(directory: pathlib.Path, manifest: pathlib.Path | None) -> Labell
                 "images (train and trainannot, images/train and labels/train, or train/images and "
                 "train/labels)"
             )
-        listing = make_listing(files, classes, _FIELD)
+        listing = make_listing(files, classes, _FIELD, trains=trains)
     numbers = {number: number for number in range(len(classes))}
     return LabelledFiles(listing, read_numbers(numbers), numbers)
 

@@ -110,7 +110,8 @@ class FolderBuilder(ListedBuilder, skip_registration=True):
 
     Args of the constructor: `directory`, the folder with the files; `manifest`, another CSV file
     (relative to the working directory, else to `directory`); `resolution`, the shorter side of the
-    stored frames in pixels; `cache`, the folder for prepared data; `progress(done, total)`.
+    stored frames in pixels; `cache`, the folder for prepared data; `progress(done, total)`;
+    `trains`, whether there must be files to train on.
     Raises `ValueError` or `FileNotFoundError` with one line that names the field.
     """
 
@@ -122,24 +123,30 @@ class FolderBuilder(ListedBuilder, skip_registration=True):
         resolution: int,
         cache: str | os.PathLike | None = None,
         progress: Progress | None = None,
+        trains: bool = True,
     ):
-        listing = list_folder(directory, manifest)
+        listing = list_folder(directory, manifest, trains=trains)
         super().__init__(listing, resolution=resolution, cache=cache, progress=progress)
 
 
-def list_folder(directory: str | os.PathLike, manifest: str | os.PathLike | None) -> Listing:
+def list_folder(
+    directory: str | os.PathLike, manifest: str | os.PathLike | None, *, trains: bool = True
+) -> Listing:
     """Lists the files of a folder: by `manifest`, else by its `manifest.csv`, else by its classes.
 
     Args:
       directory: the folder with the files.
       manifest: a CSV file, relative to the working directory, else to `directory`; or None.
+      trains: whether there must be files to train on.
 
     Raises:
       ValueError, FileNotFoundError: one line that names the field.
     """
     root = require_directory(directory)
     found = find_manifest(root, manifest)
-    return list_class_folders(root) if found is None else read_manifest(found, root)
+    if found is None:
+        return list_class_folders(root, trains=trains)
+    return read_manifest(found, root, trains=trains)
 
 
 def find_manifest(root: pathlib.Path, manifest: str | os.PathLike | None) -> pathlib.Path | None:

@@ -61,7 +61,13 @@ class Listing:
         return tuple(split for split in SPLITS if split in present)
 
 
-def make_listing(files: Iterable[ListedFile], classes: Sequence[str] | None, field: str):
+def make_listing(
+    files: Iterable[ListedFile],
+    classes: Sequence[str] | None,
+    field: str,
+    *,
+    trains: bool = True,
+) -> Listing:
     """Sorts the files by path and checks that training covers every label.
 
     Args:
@@ -69,6 +75,7 @@ def make_listing(files: Iterable[ListedFile], classes: Sequence[str] | None, fie
       classes: class names in their official order, or None for the sorted labels, which are sorted
         by value where all are whole numbers.
       field: the configuration's field to name in an error, such as `data.manifest`.
+      trains: whether there must be files to train on; else the classes are those of all files.
 
     Returns:
       A `Listing`.
@@ -91,7 +98,7 @@ def make_listing(files: Iterable[ListedFile], classes: Sequence[str] | None, fie
         seen[file] = video.path
         if not video.label.isprintable():
             raise ValueError(f"{field}: label {video.label!r} of {video.path!r} cannot be printed")
-    trained = {video.label for video in ordered if video.split == "train"}
+    trained = {video.label for video in ordered if video.split == "train" or not trains}
     if not trained:
         raise ValueError(f"{field}: lists no file for training (split 'train')")
     for video in ordered:

@@ -11,7 +11,11 @@ _SEPARATORS = (",", ";", "\t", "|")
 
 
 def read_manifest(
-    file: pathlib.Path, directory: pathlib.Path, *, label_maps: bool = False
+    file: pathlib.Path,
+    directory: pathlib.Path,
+    *,
+    label_maps: bool = False,
+    trains: bool = True,
 ) -> Listing:
     """Reads a manifest: one line per file, columns `path,label,split` in any order.
 
@@ -24,6 +28,7 @@ def read_manifest(
       file: the CSV file.
       directory: the folder that relative paths in it start from.
       label_maps: the columns are `path,label_map,split`, with the path of a file of labels.
+      trains: whether there must be files to train on, of every label.
 
     Returns:
       A `Listing`; a path without a file is reported when it is opened, like a corrupt one.
@@ -50,7 +55,7 @@ def read_manifest(
         if line
         for where in [f"data.manifest: {file}, line {number}"]
     ]
-    return make_listing(files, None, f"data.manifest: {file}")
+    return make_listing(files, None, f"data.manifest: {file}", trains=trains)
 
 
 def _text(file: pathlib.Path) -> str:

@@ -41,9 +41,10 @@ class SegmentationFolder(_LabelledImages, skip_registration=True):
         resolution: int,
         cache: str | os.PathLike | None = None,
         progress: Progress | None = None,
+        trains: bool = True,
     ):
         root = require_directory(directory)
-        files = list_pairs(root, find_manifest(root, manifest))
+        files = list_pairs(root, find_manifest(root, manifest), trains=trains)
         super().__init__(files, resolution=resolution, cache=cache, progress=progress)
 
 

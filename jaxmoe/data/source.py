@@ -5,6 +5,7 @@ N = clips, T = frames asked for, H = height, W = width
 
 import dataclasses
 import functools
+import hashlib
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -107,6 +108,23 @@ class ClipSource:
         """Memory that all decoded frames and label maps take."""
         maps = 2 if self.dense else 0
         return sum((3 * r.num_frames + maps) * r.height * r.width for r in self.records)
+
+    def digests(self, places: Sequence[int] | None = None) -> list[str]:
+        """A digest of the frames of each clip, or of those at `places`, as they are stored.
+
+        Frames that were stored without loss are the same where their pixels are.
+        """
+        found = []
+        for place in range(len(self)) if places is None else places:
+            record = self.records[place]
+            shape = record.height, record.width
+            digest = hashlib.sha256(f"{record.num_frames} {shape}".encode())
+            for frame in self._readers[record.split][record.position]["frames"]:
+                lossy = self._codec == "jpeg"
+                pixels = frame if lossy else decode_frame(frame, self._codec, *shape).tobytes()
+                digest.update(hashlib.sha256(pixels).digest())
+            found.append(digest.hexdigest()[:16])
+        return found
 
     def take(self, records: Sequence[ClipRecord]) -> "ClipSource":
         """The source of some of these records."""

@@ -57,6 +57,7 @@ class Row(NamedTuple):
     # 0–1, of one confusion matrix over all pixels under the attack, where every pixel has a label.
     # The worst case takes of each image the attack that leaves the fewest pixels right.
     mean_iou: float | None = None
+    test_set: str | None = None  # the digest of other clips than the run's own test split
 
 
 class StageRow(NamedTuple):

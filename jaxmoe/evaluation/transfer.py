@@ -66,6 +66,7 @@ class TransferRow(NamedTuple):
     # 0–1, where every pixel has a label; of all others, of each image the clip that left the least
     mean_iou: float | None = None  # under the attack
     clean_iou: float | None = None  # of the target
+    test_set: str | None = None  # the digest of other clips than the runs' own test split
 
 
 class Score(NamedTuple):

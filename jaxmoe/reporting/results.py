@@ -28,6 +28,7 @@ def write_results(
     checks: Sequence[Check] | None = None,
     flops: MixtureFlops | None = None,
     notes: Sequence[str] = (),
+    head: Sequence[str] = (),
 ) -> list[pathlib.Path]:
     """Writes the three files into `folder`, which is made if need be.
 
@@ -38,6 +39,7 @@ def write_results(
         out.
       flops: of `mixture_flops`, for `results.md`.
       notes: of a suite, for `results.md`.
+      head: lines above the table of `results.md`.
 
     Returns:
       The files' paths.
@@ -48,7 +50,7 @@ def write_results(
     contents = {
         JSON: json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         CSV: as_csv(records, Row._fields),
-        MARKDOWN: results_markdown(rows, checks, flops, notes),
+        MARKDOWN: results_markdown(rows, checks, flops, notes, head),
     }
     for name, text in contents.items():
         write_text(folder / name, text)
@@ -70,9 +72,11 @@ def results_markdown(
     checks: Sequence[Check] | None = None,
     flops: MixtureFlops | None = None,
     notes: Sequence[str] = (),
+    head: Sequence[str] = (),
 ) -> str:
     """The main table of a terminal in Markdown; behind it notes, checks and GFLOPs, if given."""
-    lines = markdown_table(*main_table(rows))
+    lines = [part for line in head for part in (f"{line[:1].upper()}{line[1:]}.", "")]
+    lines += markdown_table(*main_table(rows))
     if rows:
         lines += ["", f"n = {rows[0].n} clips, seed {rows[0].seed}, norm {rows[0].norm}."]
     for note in notes:

@@ -34,8 +34,12 @@ class Matrix(NamedTuple):
     lines: dict[str, list[float | None]]  # by source; None where a target has no such figure
 
 
-def write_transfer(rows: Sequence[TransferRow], folder: str | os.PathLike) -> list[pathlib.Path]:
+def write_transfer(
+    rows: Sequence[TransferRow], folder: str | os.PathLike, notes: Sequence[str] = ()
+) -> list[pathlib.Path]:
     """Writes `transfer.json`, `.csv` and `.md` into `folder`, which is made if need be.
+
+    `notes` are lines above the tables of `transfer.md`.
 
     Returns:
       The files' paths.
@@ -46,16 +50,17 @@ def write_transfer(rows: Sequence[TransferRow], folder: str | os.PathLike) -> li
     contents = {
         "json": json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         "csv": as_csv(records, TransferRow._fields),
-        "md": transfer_markdown(rows),
+        "md": transfer_markdown(rows, notes),
     }
     for end, text in contents.items():
         write_text(folder / f"{NAME}.{end}", text)
     return [folder / f"{NAME}.{end}" for end in contents]
 
 
-def transfer_markdown(rows: Sequence[TransferRow]) -> str:
+def transfer_markdown(rows: Sequence[TransferRow], notes: Sequence[str] = ()) -> str:
     """One table in Markdown for each attack and ε."""
     lines = ["# Transfer of attacks", "", _DIAGONAL]
+    lines += [part for note in notes for part in ("", f"{note[:1].upper()}{note[1:]}.")]
     for matrix in matrices(rows):
         lines += ["", f"## {matrix.title}", ""]
         lines += markdown_table([_CORNER, *matrix.targets], _cells(matrix))

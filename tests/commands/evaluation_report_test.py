@@ -1,6 +1,7 @@
 """What an evaluation that goes on leaves in a folder."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from jaxmoe.attacks import AttackSettings
 from jaxmoe.commands import evaluation_report
 from jaxmoe.commands.evaluate import Plan
 from jaxmoe.evaluation import Check, Row, SuiteResult
+from jaxmoe.other_clips import OtherClips
 from jaxmoe.reporting.progress import PlainProgress
 from jaxmoe.run import Trained
 
@@ -23,7 +25,6 @@ RESULT = SuiteResult((CLEAN, PGD, WORST), {}, np.arange(4), np.zeros(4), (), {},
 @pytest.fixture
 def report(tmp_path, capsys, monkeypatch):
     """Begins a report in one folder; no figure is drawn."""
-    trained = Trained(None, None, None, None, True)
 
     def drawn(rows, folder):
         (folder / "figure.png").touch()
@@ -31,9 +32,8 @@ def report(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(evaluation_report, "plot_robust_accuracy", drawn)
 
-    def begin():
-        import sys
-
+    def begin(other=None):
+        trained = Trained(None, None, None, None, True, other)
         return evaluation_report.EvaluationReport(
             trained, tmp_path, PLAN, PlainProgress(sys.stdout), ("a crop",)
         )
@@ -82,6 +82,23 @@ def test_a_finished_evaluation_stays_until_all_attacks_of_another_ran(report, tm
     assert own.stopped == "no result was written"
     own.keep(RESULT)
     assert attacks_in(tmp_path) == ["clean", "pgd", "worst-case"]
+
+
+def test_it_says_which_clips_were_judged(report, tmp_path, capsys):
+    own = report()
+    own.keep(RESULT)
+    details = json.loads((tmp_path / "evaluation.json").read_text())
+    assert details["test_set"] == "the run's own test split"
+    notes = ("not the run's own test split: 4 of new", "1 of the 4 are in the run's training split")
+    other = OtherClips("image_folder", "new", None, "0123abcd", 4, 1, notes)
+    own = report(other)
+    own.keep(RESULT)
+    text = (tmp_path / "results.md").read_text()
+    assert text.startswith("Not the run's own test split: 4 of new.\n\n1 of the 4 are in")
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert {row["test_set"] for row in rows} == {"0123abcd"}
+    details = json.loads((tmp_path / "evaluation.json").read_text())["test_set"]
+    assert (details["directory"], details["n"], details["in_training"]) == ("new", 4, 1)
 
 
 def test_an_unfinished_evaluation_gives_way(report, tmp_path):

@@ -7,12 +7,12 @@ import os
 import pathlib
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image, ImageOps
+import tensorflow_datasets as tfds
 
-from jaxmoe.data.clip_builder import Progress, UnusableClipError
+from jaxmoe.data.clip_builder import Progress
 from jaxmoe.data.listed_builder import FolderBuilder, ListedBuilder
 from jaxmoe.data.listing import require_directory
+from jaxmoe.data.still import read_image
 from jaxmoe.data.tiny_imagenet import list_tiny_imagenet
 
 
@@ -20,6 +20,7 @@ class Images(ListedBuilder, skip_registration=True):
     """Decodes image files, as clips of one frame."""
 
     CODEC = "png"
+    VERSION = tfds.core.Version("1.1.0")  # 1.1.0: transparency, 16 bits, one picture in a file
 
     def read_file(self, file: pathlib.Path, resolution: int) -> np.ndarray:
         """Decodes the image as a clip of one frame."""
@@ -50,26 +51,3 @@ class TinyImageNet(Images, skip_registration=True):
     ):
         listing = list_tiny_imagenet(require_directory(directory))
         super().__init__(listing, resolution=resolution, cache=cache, progress=progress)
-
-
-def read_image(file: pathlib.Path, resolution: int) -> UInt8[np.ndarray, "H W 3"]:
-    """Decodes an image to RGB `uint8[H, W, 3]`, upright, the shorter side `resolution`.
-
-    Raises:
-      UnusableClipError: why it cannot be, in one line.
-    """
-    if not file.is_file():
-        raise UnusableClipError("no such file")
-    try:
-        with Image.open(file) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-    # PIL's decoders raise what they like of a broken file.
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnusableClipError(f"cannot be decoded: {reason}") from error
-    width, height = upright.size
-    if min(width, height) != resolution:
-        scale = resolution / min(width, height)
-        size = (max(resolution, round(width * scale)), max(resolution, round(height * scale)))
-        upright = upright.resize(size, Image.Resampling.BICUBIC)
-    return np.asarray(upright)

@@ -16,7 +16,6 @@ from jaxmoe.data.clip_builder import (
     Progress,
     UnusableClipError,
 )
-from jaxmoe.data.label_maps import ReadMap
 from jaxmoe.data.listing import ListedFile, Listing, require_directory
 from jaxmoe.data.manifest import read_manifest
 from jaxmoe.data.prepare import cache_folder, fingerprint
@@ -25,8 +24,8 @@ from jaxmoe.data.prepare import cache_folder, fingerprint
 class ListedBuilder(ClipBuilder, skip_registration=True):
     """Decodes the files of a listing at one resolution; unreadable ones are recorded.
 
-    A subclass says how a file is read (`read_file`) and how its frames are stored (`CODEC`), and
-    how label maps are read, by which `table`, if there are any.
+    A subclass says how a file is read (`read_file`, or `read` where it has a label map) and how
+    frames are stored (`CODEC`). A `table` is what else the records depend on.
     """
 
     CODEC: str
@@ -38,13 +37,11 @@ class ListedBuilder(ClipBuilder, skip_registration=True):
         resolution: int,
         cache: str | os.PathLike | None,
         progress: Progress | None,
-        read_label_map: ReadMap | None = None,
         table: list | None = None,
     ):
         if resolution < 1:
             raise ValueError(f"data.resolution: {resolution}; it is a number of pixels, at least 1")
-        self._resolution = resolution
-        self._read_label_map = read_label_map
+        self.resolution = resolution
         plan: dict[str, list[PlannedClip]] = {split: [] for split in listing.splits}
         for index, file in enumerate(listing.files):
             label = -1 if file.label_map else listing.classes.index(file.label)
@@ -74,6 +71,10 @@ class ListedBuilder(ClipBuilder, skip_registration=True):
         """
         raise NotImplementedError
 
+    def read(self, listed: ListedFile) -> np.ndarray | Dense:
+        """Returns what is stored of a listed file; raises as `read_file`."""
+        return self.read_file(listed.file, self.resolution)
+
     def render(self, clips: list[PlannedClip]) -> Iterator[np.ndarray | Dense | UnusableClipError]:
         """Decodes the clips' files in order, a few at a time in threads."""
         threads = os.cpu_count() or 1
@@ -93,10 +94,7 @@ class ListedBuilder(ClipBuilder, skip_registration=True):
 
     def _read(self, listed: ListedFile) -> np.ndarray | Dense | UnusableClipError:
         try:
-            frames = self.read_file(listed.file, self._resolution)
-            if listed.label_map is None:
-                return frames
-            return Dense(frames, self._read_label_map(listed.label_map, frames.shape[1:3]))
+            return self.read(listed)
         except UnusableClipError as error:
             return error
         except OSError as error:

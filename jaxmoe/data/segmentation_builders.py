@@ -4,7 +4,7 @@ import os
 import pathlib
 from collections.abc import Callable
 
-from jaxmoe.data.clip_builder import Progress
+from jaxmoe.data.clip_builder import Dense, Progress
 from jaxmoe.data.image_builders import Images
 from jaxmoe.data.label_folders import (
     LabelledFiles,
@@ -14,15 +14,21 @@ from jaxmoe.data.label_folders import (
     list_pairs,
 )
 from jaxmoe.data.listed_builder import find_manifest
-from jaxmoe.data.listing import require_directory
+from jaxmoe.data.listing import ListedFile, require_directory
+from jaxmoe.data.still import read_turned
 
 
 class _LabelledImages(Images, skip_registration=True):
     DENSE = True
 
     def __init__(self, files: LabelledFiles, **fields):
-        table = sorted(files.table.items())
-        super().__init__(files.listing, read_label_map=files.read_label_map, table=table, **fields)
+        self._read_label_map = files.read_label_map
+        super().__init__(files.listing, table=sorted(files.table.items()), **fields)
+
+    def read(self, listed: ListedFile) -> Dense:
+        """The image as a clip of one frame, and its label map."""
+        image, turned = read_turned(listed.file, self.resolution)
+        return Dense(image[None], self._read_label_map(listed.label_map, image.shape[:2], turned))
 
 
 class SegmentationFolder(_LabelledImages, skip_registration=True):

@@ -35,6 +35,7 @@ from jaxmoe.attacks.temporal_attacks import (
     sparse_frames_attack,
     temporal_translation,
 )
+from jaxmoe.mixture import Mixture
 from jaxmoe.threat import ThreatModel
 
 
@@ -65,6 +66,11 @@ class NamedAttack(NamedTuple):
         """Whether it looks everywhere in the ball, by gradients, for what the whole gets wrong."""
         whole = self.component in ("model", "joint")
         return whole and not (self.black_box or self.one_step or self.partial)
+
+    def idles(self, model: Model) -> bool:
+        """Whether it can change nothing: a router of one expert has no choice to make."""
+        alone = isinstance(model, Mixture) and model.num_experts == 1
+        return alone and self.component == "router"
 
     def calls(self, settings: AttackSettings) -> tuple[int, AttackSettings]:
         """How many calls an evaluation makes for the restarts, and the settings of each.

@@ -256,7 +256,7 @@ class _Certification:
 
     def _attack(self, model) -> "UnderAttack":
         from jaxmoe.evaluation import evaluate_suite
-        from jaxmoe.evaluation.masking import verdict_line
+        from jaxmoe.evaluation.verdict import verdict_line
         from jaxmoe.experiment import evaluation_settings
         from jaxmoe.reporting.certificate import UnderAttack
 

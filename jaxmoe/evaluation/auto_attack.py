@@ -19,11 +19,12 @@ from jaxmoe.evaluation.guards import (
     check_pixels,
 )
 from jaxmoe.evaluation.journal import Journal
-from jaxmoe.evaluation.masking import cascade_checks, verdict_line
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.programs import Programs
+from jaxmoe.evaluation.row_checks import cascade_checks
 from jaxmoe.evaluation.rows import CLEAN, Check, StageRow, notes_on_losses, stage_line
 from jaxmoe.evaluation.scoring import count_classes, to_pixels
+from jaxmoe.evaluation.verdict import verdict_line
 from jaxmoe.threat import Norm, ThreatModel
 
 Version = Literal["standard", "plus", "rand"]

@@ -104,7 +104,8 @@ class Cascading(NamedTuple):
                 )
                 gradients += tried.gradients
                 seconds += tried.seconds
-                zero += [tried.zero_gradient] if tried.gradients else []
+                idle = not tried.gradients or ATTACKS[stage.attack].idles(self.programs.model)
+                zero += [] if idle else [tried.zero_gradient]
             rows.append(
                 StageRow(
                     cascade=name,

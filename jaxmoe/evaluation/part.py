@@ -20,9 +20,8 @@ def draw_by_class(
 ) -> Int[np.ndarray, " count"]:
     """Returns the places of `count` examples, drawn by class, in the order of the whole.
 
-    Every example is as likely as any other, and each class has its share, rounded up or down: a
-    systematic sample of the examples in a random order within each class. All of them where there
-    are no more.
+    Every example is as likely as any other, and each class has its share, rounded up or down. All
+    of them where there are no more.
 
     Args:
       labels: a class of each example.
@@ -31,12 +30,38 @@ def draw_by_class(
     """
     if count < 1:
         raise ValueError(f"examples: {count} is not at least 1")
-    draw = np.random.default_rng(seed)
     if count >= len(labels):
         return np.arange(len(labels))
-    order = np.lexsort((draw.random(len(labels)), labels))
-    step = len(labels) / count
-    return np.sort(order[((draw.random() + np.arange(count)) * step).astype(int)])
+    luck = np.random.default_rng(seed).random(len(labels))
+    return luckiest(labels, luck, shares_of(totals_of(labels), count, seed))
+
+
+def totals_of(labels: np.ndarray) -> dict[int, int]:
+    """Returns how many examples there are of each class."""
+    return dict(
+        zip(*(part.tolist() for part in np.unique(labels, return_counts=True)), strict=True)
+    )
+
+
+def shares_of(totals: dict[int, int], count: int, seed: int) -> dict[int, int]:
+    """Returns how many of each class `count` examples have: marks at equal distances on a line.
+
+    On it every class has a length as its number of examples.
+    """
+    ends = np.cumsum([totals[label] for label in sorted(totals)])
+    start = np.random.default_rng([seed, 1]).random()
+    marks = (start + np.arange(count)) * ends[-1] / count
+    found = np.bincount(np.searchsorted(ends, marks, side="right"), minlength=len(ends))
+    return dict(zip(sorted(totals), found.tolist(), strict=True))
+
+
+def luckiest(labels: np.ndarray, luck: np.ndarray, shares: dict[int, int]) -> np.ndarray:
+    """Returns the places of so many of each class, those of the least numbers."""
+    chosen = []
+    for label, share in shares.items():
+        own = np.flatnonzero(labels == label)
+        chosen.append(own[np.argsort(luck[own], kind="stable")[:share]])
+    return np.sort(np.concatenate(chosen))
 
 
 def spread_evenly(total: int, count: int) -> Int[np.ndarray, " count"]:

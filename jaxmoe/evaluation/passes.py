@@ -27,6 +27,7 @@ from jaxmoe.evaluation.guards import (
     same_pass,
 )
 from jaxmoe.evaluation.journal import Journal, batch_digest
+from jaxmoe.evaluation.probes import Probes
 from jaxmoe.evaluation.programs import OUTPUTS, Programs
 from jaxmoe.evaluation.rows import CLEAN, Row, StageRow, robust, stage_line
 from jaxmoe.evaluation.scoring import Outputs, Scores
@@ -63,7 +64,8 @@ class Clean:
     label: np.ndarray
     outputs: list[Outputs]  # of each batch, padding included, in host memory
     batch_indices: list[np.ndarray]
-    probes: list[dict]  # the first batches, for the checks of masked gradients
+    probes: list[dict]  # batches of clips that stand for all, for the checks of masked gradients
+    probed: np.ndarray  # where they are in the pass, [n]
     digest: str  # of the batches
     # Of each batch, the mean over pixels where they have labels; marks a model beside its params.
     logits: list[np.ndarray]
@@ -92,7 +94,7 @@ class Passes:
 
     def clean(self, passes: int, probe_batches: int) -> Clean:
         """Runs the clean clips; `passes` is how many there will be with this one."""
-        outputs, logits, batches, probes = [], [], [], []
+        outputs, logits, batches, probes = [], [], [], Probes(probe_batches)
         seconds, kept_bytes, digest = 0.0, 0, hashlib.sha256()
         compiled = _seconds_of(self.programs, OUTPUTS)
         self.begin(CLEAN)
@@ -107,8 +109,7 @@ class Passes:
                 result = result._replace(logits=None, experts=None)
             outputs.append(result)
             batches.append({name: np.asarray(batch[name]) for name in ("index", "label", "valid")})
-            if len(probes) < probe_batches:
-                probes.append(batch)
+            probes.add(batch)
             seconds += batch_seconds
             digest.update(batch_digest(batch))
             self._report(CLEAN)
@@ -148,7 +149,7 @@ class Passes:
             kept["label"],
             outputs,
             [batch["index"] for batch in batches],
-            probes,
+            *probes.drawn(),
             digest.hexdigest(),
             logits,
             confusion,

@@ -75,12 +75,13 @@ class StageRow(NamedTuple):
 
 
 class Check(NamedTuple):
-    """One sign of masked gradients, and whether it was seen."""
+    """One sign that figures are not what they seem, and whether it was seen."""
 
     name: str
     value: float | None
     verdict: str  # "pass", "flag", or "not run"
     sentence: str
+    kind: str = "masking"  # of masked gradients; or "model": of the model itself, without attacks
 
 
 class SuiteResult(NamedTuple):

@@ -81,8 +81,8 @@ def evaluate_suite(
       progress: called after every batch.
       say: given a line after each attack of a cascade, and on what the journal held.
       programs: compiled programs of an earlier suite of this model, to use again.
-      probe_batches: batches that the checks' own attacks see (noise, PGD at ε = 1, the router's
-        gradient); 0 leaves these checks out.
+      probe_batches: how many batches of clips, drawn by class, the checks' own attacks see (noise,
+        PGD at ε = 1, the router's gradient); 0 leaves these checks out.
       journal: a file that keeps the result of every batch, so that an evaluation that was stopped
         goes on from it; one of another model, data, settings or seed is put aside until that is
         evaluated again. It is left for the caller to remove.
@@ -168,7 +168,8 @@ def evaluate_suite(
         return found()
     run.begin(CHECKS)
     own = programs, params, clean.probes, rows, correct, settings, seed, run.stages
-    return found(masking_checks(*own, progress or (lambda done, total, what: None)))
+    tell = progress or (lambda done, total, what: None)
+    return found(masking_checks(*own, tell, clean.probed))
 
 
 def _worst_case(rows: list[Row], correct: dict, confusion: dict, epsilon: float) -> Row:

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxmoe.evaluation.flops import MixtureFlops
-from jaxmoe.evaluation.masking import verdict_line
 from jaxmoe.evaluation.rows import Check, Row
+from jaxmoe.evaluation.verdict import verdict_line
 from jaxmoe.reporting.tables import main_table
 
 JSON, CSV, MARKDOWN = "results.json", "results.csv", "results.md"

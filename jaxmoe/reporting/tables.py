@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxmoe.evaluation.flops import MixtureFlops
-from jaxmoe.evaluation.masking import verdict_line
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, StageRow, SuiteResult
+from jaxmoe.evaluation.verdict import verdict_line
 from jaxmoe.threat import format_epsilon
 
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import planted
 import pytest
 from planted import FAR, NEAR
@@ -9,12 +10,9 @@ from planted import FAR, NEAR
 from jaxmoe.attacks import CASCADES, AttackSettings, Randomized
 from jaxmoe.attacks.cascade import custom
 from jaxmoe.evaluation import Programs, Row, evaluate_suite
-from jaxmoe.evaluation.masking import (
-    epsilon_check,
-    loss_check,
-    router_gradient_check,
-    verdict_line,
-)
+from jaxmoe.evaluation.masking import router_gradient_check
+from jaxmoe.evaluation.row_checks import epsilon_check, loss_check
+from jaxmoe.evaluation.verdict import verdict_line
 
 CLIPS = planted.clips((NEAR, FAR), (FAR, NEAR), (FAR, FAR), (FAR, 100), (30, 100))
 FACTORY = planted.batches(CLIPS, [0, 0, 0, 1, 0])
@@ -59,11 +57,15 @@ def test_a_gradient_that_vanishes_behind_the_boundary_is_no_flag(monkeypatch):
     assert verdicts(model, jnp.float32(10.0), factory, **options)["zero gradients"] == "pass"
 
 
-def test_one_expert_has_no_route_to_mask():
+def test_one_expert_has_no_route_to_mask(monkeypatch):
+    """Attacks on its router have a loss of 0 and no gradient, whatever the model is like."""
+    monkeypatch.setitem(CASCADES, "routers", custom(["pgd-r", "fgsm"]))
     router = lambda scale, x: planted.means(x)[:, :1]  # noqa: E731
     model = planted.from_functions(router, planted.expert, num_experts=1, combine="none")
     params = {"router": jnp.float32(1.0), "experts": jnp.array([10.0])}
-    assert "router's gradient" not in verdicts(model, params, attacks=["fgsm"])
+    found = verdicts(model, params, attacks=["fgsm", "pgd-r", "routers"])
+    assert "router's gradient" not in found
+    assert "flag" not in found.values()
 
 
 def test_square_is_held_against_attacks_on_the_whole_model_alone():
@@ -107,7 +109,7 @@ def test_a_router_of_integers_is_flagged():
     assert found == {
         "zero gradients": "flag",
         "loss rises with steps": "flag",
-        "accuracy falls with ε": "pass",
+        "accuracy falls with ε": "not run",
         "white box beats Square": "not run",
     }
     # Its own probe sees it where no attack was on the router.
@@ -183,6 +185,36 @@ def row(epsilon, accuracy, trace=(1.0, 2.0), n=200):
 def test_accuracy_may_not_rise_with_epsilon(accuracies, verdict):
     rows = [row(k / 255, accuracy) for k, accuracy in zip((1, 2, 4), accuracies, strict=True)]
     assert epsilon_check(rows[::-1]).verdict == verdict
+
+
+@pytest.mark.parametrize(("n", "verdict"), [(20, "pass"), (40, "flag"), (400, "flag")])
+def test_a_rise_of_one_eighth_says_more_of_more_clips(n, verdict):
+    assert epsilon_check([row(0.1, 0.5, n=n), row(0.2, 0.625, n=n)]).verdict == verdict
+
+
+def test_clips_that_went_the_other_way_count_too():
+    rows = [row(0.1, 0.5), row(0.2, 0.55)]
+    right = np.arange(200) < 100
+    correct = {("clean", 0.0): np.ones(200), ("pgd", 0.1): right}
+    for lost, verdict in ((0, "flag"), (90, "pass")):
+        won = (np.arange(200) >= lost) & (np.arange(200) < 110 + lost)
+        assert won.mean() == 0.55
+        assert epsilon_check(rows, {**correct, ("pgd", 0.2): won}).verdict == verdict
+
+
+def test_only_what_looks_everywhere_for_mistakes_must_grow_with_epsilon():
+    """An attack on the router may turn routes to better experts, and one step may overshoot."""
+    rows = [row(0.1, 0.3), row(0.2, 0.6)]
+    assert epsilon_check(rows).verdict == "flag"
+    for attack in ("pgd-r", "tlga-r", "pgd-e", "fgsm", "square", "worst-case", "clean"):
+        assert epsilon_check([one._replace(attack=attack) for one in rows]).verdict == "not run"
+    for attack in ("auto-attack", "j-tlga", "apgd-ce"):
+        assert epsilon_check([one._replace(attack=attack) for one in rows]).verdict == "flag"
+
+
+def test_noise_is_held_against_attacks_on_the_whole_model_alone():
+    found = verdicts(planted.MIXTURE, attacks=["pgd-r"], programs=planted.PROGRAMS)
+    assert found["white box beats black box"] == "not run"
 
 
 def test_one_epsilon_is_no_evidence_of_a_fall():

@@ -197,11 +197,36 @@ def _folder_pairs(root: pathlib.Path) -> Iterator[ListedFile]:
             ]
         for images, maps in pairs:
             if images.is_dir() and maps.is_dir():
-                by_name = {file.relative_to(maps).with_suffix(""): file for file in _images(maps)}
-                for image in _images(images):
-                    name = image.relative_to(images).with_suffix("")
-                    found = by_name.get(name, maps / name.with_suffix(".png"))
-                    yield _pair(root, image, found, split)
+                yield from _paired(root, images, maps, split)
+
+
+def _paired(
+    root: pathlib.Path, images: pathlib.Path, maps: pathlib.Path, split: str
+) -> Iterator[ListedFile]:
+    """The images of a folder, each with the map that has its name, there or not."""
+    found: dict[pathlib.Path, pathlib.Path] = {}
+    for file in _images(maps):
+        name = file.relative_to(maps).with_suffix("")
+        if name in found:
+            raise ValueError(
+                f"{_FIELD}: {found[name]} and {file.name} are label maps of one name; expected one"
+            )
+        found[name] = file
+    files = _images(images)
+    wanted = {image: image.relative_to(images).with_suffix("") for image in files}
+    if files and found and not found.keys() & set(wanted.values()):
+        raise ValueError(
+            f"{_FIELD}: no label map in {maps} has the name of an image in {images}: of "
+            f"{files[0].name} expected {_with_ending(wanted[files[0]])}; there is "
+            f"{next(iter(found.values())).relative_to(maps)}"
+        )
+    for image, name in wanted.items():
+        yield _pair(root, image, found.get(name, maps / _with_ending(name)), split)
+
+
+def _with_ending(name: pathlib.Path) -> pathlib.Path:
+    """Not `with_suffix`: a name may have a dot, as `frame.003` has."""
+    return name.with_name(f"{name.name}.png")
 
 
 def _pair(

@@ -134,6 +134,32 @@ def test_pairs_of_folders_need_names_of_classes_alone(tmp_path, layout):
     )  # a number without a name is void
 
 
+def write_pairs(root, names, ending="", splits=("train", "test")):
+    for split in splits:
+        for number, name in enumerate(names):
+            write(root / "images" / split / f"{name}.png", image(number))
+            write(root / "masks" / split / f"{name}{ending}.png", labels(number))
+    (root / "classes.txt").write_text("a\nb\nc\n")
+
+
+def test_the_missing_map_is_the_one_that_is_named(tmp_path):
+    write_pairs(tmp_path / "some", ["frame.001", "frame.002", "frame.003"])
+    (tmp_path / "some" / "masks" / "train" / "frame.003.png").unlink()
+    dataset = load("segmentation_folder", tmp_path / "some", tmp_path, resolution=8)
+    assert dataset.skipped == (("images/train/frame.003.png", "no label map frame.003.png"),)
+    write_pairs(tmp_path / "none", ["frame.001", "frame.002"], ending="_L")
+    said = r"frame\.001\.png expected frame\.001\.png; there is frame\.001_L\.png"
+    with pytest.raises(ValueError, match=rf"^data\.directory: no label map in .*{said}"):
+        load("segmentation_folder", tmp_path / "none", tmp_path, resolution=8)
+
+
+def test_two_maps_of_one_name_are_refused(tmp_path):
+    write_pairs(tmp_path / "pairs", ["1", "2"])
+    write(tmp_path / "pairs" / "masks" / "train" / "1.bmp", labels(0))
+    with pytest.raises(ValueError, match=r"^data\.directory: .*1\.bmp and 1\.png are label maps"):
+        load("segmentation_folder", tmp_path / "pairs", tmp_path, resolution=8)
+
+
 def test_a_manifest_names_maps_and_columns_to_choose_by(tmp_path):
     root = tmp_path / "roads"
     lines = ["path,road,label_map,split"]

@@ -15,6 +15,9 @@ from jaxmoe.data.clip_builder import ClipBuilder, PlannedClip, Progress, Unusabl
 from jaxmoe.data.listing import SPLITS
 from jaxmoe.data.prepare import cache_folder, fingerprint
 
+# Of labels without names; a higher one is no class number where there are fewer images.
+_CLASSES_AT_MOST = 1000
+
 
 class ImageArrays(ClipBuilder, skip_registration=True):
     """Images of arrays: for each split N images `uint8[N, H, W, 3]` or `[N, H, W]`, and labels.
@@ -101,14 +104,11 @@ def read_npz(file: str | os.PathLike | None, *, trains: bool = True, **fields) -
         names, wanted = ", ".join(found) or "nothing", "train" if trains else "test"
         raise ValueError(f"data.directory: {path} has {names}; expected x_{wanted} and y_{wanted}")
     for split, (images, labels) in splits.items():
-        _check_arrays(path, split, images, labels)
-    highest = max(int(labels.max()) for _, labels in splits.values())
-    given = found.get("classes", np.arange(highest + 1))
-    names = [str(name) for name in given.ravel()]
-    if given.ndim != 1 or len(set(names)) < len(names):
-        raise ValueError(f"data.directory: classes of {path} are not a list of different names")
-    if len(names) <= highest:
-        raise ValueError(f"data.directory: {path} names {len(names)} classes and has a {highest}")
+        if fault := _fault_of(images):
+            raise ValueError(f"data.directory: x_{split} of {path} {fault}")
+        if fault := _fault_of_labels(labels, len(images)):
+            raise ValueError(f"data.directory: y_{split} of {path} {fault}")
+    names = _class_names(path, splits, found.get("classes"), trains)
     status = path.stat()
     identity = [path.name, status.st_size, status.st_mtime_ns]
     return ImageArrays(splits, names, identity, **fields)
@@ -132,17 +132,78 @@ def _splits_of(
     return splits
 
 
-def _check_arrays(path: pathlib.Path, split: str, images: np.ndarray, labels: np.ndarray) -> None:
-    grey, colour = images.ndim == 3, images.ndim == 4 and images.shape[-1] in (1, 3)
-    if images.dtype != np.uint8 or not (grey or colour):
-        raise ValueError(
-            f"data.directory: x_{split} of {path} is {images.dtype}{list(images.shape)}; expected "
-            "uint8[N, H, W, 3] or uint8[N, H, W]"
+def _fault_of(images: np.ndarray) -> str | None:
+    """What is wrong with an array of images, and what would mend it."""
+    shape = f"is {images.dtype}{list(images.shape)}"
+    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[-1] not in (1, 3):
+        return f"{shape}, channels first; expected them last: x.transpose(0, 2, 3, 1)"
+    colour = images.ndim == 4 and images.shape[-1] in (1, 3)
+    if images.dtype != np.uint8 or not (images.ndim == 3 or colour):
+        return f"{shape}; expected uint8[N, H, W, 3] or uint8[N, H, W], with pixels of 0 to 255"
+    if not images.size:
+        return f"{shape} and empty; expected images"
+    if images.max() == 1:
+        return f"{shape} and has no value above 1; expected pixels of 0 to 255"
+    return None
+
+
+def _fault_of_labels(labels: np.ndarray, count: int) -> str | None:
+    """What is wrong with an array of `count` labels, and what would mend it."""
+    shape = f"is {labels.dtype}{list(labels.shape)}"
+    expected = f"expected integers of shape [{count}]"
+    if labels.shape == (count, 1):
+        return f"{shape}, a column; {expected}: y[:, 0]"
+    if labels.ndim == 2 and len(labels) == count and _one_hot(labels):
+        return f"{shape}, one-hot rows; {expected}: y.argmax(1)"
+    if labels.shape != (count,):
+        return f"{shape}; {expected}, one for each image"
+    if labels.dtype == bool or labels.dtype.kind == "f":
+        whole = labels.dtype == bool or np.array_equal(labels, np.round(labels))
+        return f"{shape}; {expected}" + (": y.astype(int)" if whole else ", and some are fractions")
+    if not np.issubdtype(labels.dtype, np.integer):
+        return f"{shape}; {expected}; names of classes belong in an array `classes`"
+    if labels.min() < 0:
+        return f"has a label below 0, {labels.min()}; expected class numbers from 0"
+    return None
+
+
+def _one_hot(rows: np.ndarray) -> bool:
+    if rows.dtype.kind not in "biuf":
+        return False
+    return bool(np.isin(rows, (0, 1)).all() and (rows.sum(axis=1) == 1).all())
+
+
+def _class_names(
+    path: pathlib.Path,
+    splits: dict[str, tuple[np.ndarray, np.ndarray]],
+    given: np.ndarray | None,
+    trains: bool,
+) -> list[str]:
+    """The classes' names, which the labels fit; without any given the labels' numbers."""
+    labels = np.concatenate([labels for _, labels in splits.values()])
+    lowest, highest = int(labels.min()), int(labels.max())
+    if given is None:
+        if lowest > 0 and trains:
+            raise ValueError(
+                f"data.directory: the labels of {path} go from {lowest} to {highest}; expected "
+                f"class numbers from 0: y - {lowest}, or the names of {highest + 1} classes in an "
+                "array `classes`"
+            )
+        if highest > max(_CLASSES_AT_MOST, len(labels)):
+            raise ValueError(
+                f"data.directory: {path} has a label {highest} and {len(labels)} images; expected "
+                "class numbers from 0, or `classes` with a name for each"
+            )
+        return [str(number) for number in range(highest + 1)]
+    names = [str(name) for name in given.ravel()]
+    if given.ndim != 1 or len(set(names)) < len(names):
+        raise ValueError(f"data.directory: classes of {path} are not a list of different names")
+    if len(names) <= highest:
+        numbered = f"0 to {len(names) - 1}" + (
+            f": y - {lowest}" if lowest > 0 and highest - lowest < len(names) else ""
         )
-    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
         raise ValueError(
-            f"data.directory: y_{split} of {path} is {labels.dtype}{list(labels.shape)}; expected "
-            f"integers of shape [{len(images)}]"
+            f"data.directory: {path} names {len(names)} classes and has a label {highest}; "
+            f"expected {numbered}"
         )
-    if not len(images) or labels.min() < 0:
-        raise ValueError(f"data.directory: y_{split} of {path} is empty or has a label below 0")
+    return names

@@ -22,6 +22,7 @@ IMAGE_DATASETS = (
     *SEGMENTATION_DATASETS,
 )
 DATASETS = VIDEO_DATASETS + IMAGE_DATASETS
+ARRAYS = ("npz", "cifar10")  # whose images have a size of their own
 RENDERED_DATASETS = ("synthetic_actions", "synthetic_shapes", "synthetic_scenes")
 
 # Shorter side of the stored frames where the caller names none.
@@ -158,7 +159,7 @@ def load_dataset(
 
     shared = {"cache": cache, "progress": progress}
     folder_fields = {"manifest": manifest, "trains": trains}
-    resolution = _RESOLUTIONS[name] if resolution is None else resolution
+    asked, resolution = resolution, _RESOLUTIONS[name] if resolution is None else resolution
     rendered = {
         "size": resolution,
         "train": train_clips,
@@ -207,6 +208,11 @@ def load_dataset(
     folder = prepare(builder)
     fractions = (test_fraction, validation_fraction) if trains else None
     dataset = _open(name, folder, needed, short, seed, fractions)
+    if name in ARRAYS and asked not in (None, min(dataset.test.smallest)):
+        raise ValueError(
+            f"data.resolution: {asked}; {name} is not resized, its images have "
+            f"{min(dataset.test.smallest)} pixels: leave it out"
+        )
     return dataset if subset is None else _take_subset(dataset, subset, builder.columns)
 
 
@@ -273,7 +279,8 @@ def _open(
             )
     codec = metadata["codec"]
     still, dense = name in IMAGE_DATASETS, metadata.get("dense", False)
-    sources = {split: ClipSource(folder, codec, splits[split], still, dense) for split in SPLITS}
+    kinds = still, dense, name in ARRAYS
+    sources = {split: ClipSource(folder, codec, splits[split], *kinds) for split in SPLITS}
     return Dataset(
         name=name,
         classes=tuple(metadata["classes"]),

@@ -234,9 +234,7 @@ def _check(
     for name, pixels, most in zip(("size", "width"), shape, source.smallest, strict=True):
         if pixels > most:
             # The height is named where both are too large, as in a square crop.
-            raise ValueError(
-                f"data.{name}: {pixels} is more than the {most} pixels of the stored frames "
-                "(data.resolution)"
-            )
+            stored = "the images" if source.own_size else "the stored frames (data.resolution)"
+            raise ValueError(f"data.{name}: {pixels} is more than the {most} pixels of {stored}")
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index: {process_index} is not in 0..{process_count - 1}")

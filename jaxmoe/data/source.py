@@ -49,8 +49,9 @@ class ClipSource:
     `frames` is a `ClipFrames`, which decodes only what is asked of it; `label` and `index` are
     ints, `path` is a str. `still` says that these are images: clips of one frame that models see
     without an axis of time. `dense` says that every pixel has a label: `label` is then a map
-    `int16[H, W]` of class numbers, −1 where they are void. It pickles as a folder and a list of
-    records, so that worker processes open the files themselves.
+    `int16[H, W]` of class numbers, −1 where they are void. `own_size` says that the data decides
+    the size of its frames, and no resolution. It pickles as a folder and a list of records, so that
+    worker processes open the files themselves.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class ClipSource:
         records: Sequence[ClipRecord],
         still: bool = False,
         dense: bool = False,
+        own_size: bool = False,
     ):
         self.folder = folder
         self.records = tuple(records)
         self.still = still
         self.dense = dense
+        self.own_size = own_size
         self._codec = codec
         self._decoded: dict[int, np.ndarray] | None = None
         self._maps: dict[int, np.ndarray] = {}
@@ -85,7 +88,7 @@ class ClipSource:
         return f"ClipSource({len(self)} clips in {self.folder})"
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("folder", "records", "still", "dense", "_codec")
+        kept = ("folder", "records", "still", "dense", "own_size", "_codec")
         return {**{name: self.__dict__[name] for name in kept}, "_decoded": None, "_maps": {}}
 
     @property
@@ -128,7 +131,8 @@ class ClipSource:
 
     def take(self, records: Sequence[ClipRecord]) -> "ClipSource":
         """The source of some of these records."""
-        return ClipSource(self.folder, self._codec, records, self.still, self.dense)
+        kinds = self.still, self.dense, self.own_size
+        return ClipSource(self.folder, self._codec, records, *kinds)
 
     def keep_decoded(self) -> None:
         """Keeps each clip's decoded frames in memory from the first time it is read."""

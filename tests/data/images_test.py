@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxmoe.data import load_dataset, make_loader
+from jaxmoe.data import describe, load_dataset, make_loader
 from jaxmoe.data.shapes import GROUND, SHAPES, render_shapes
 from jaxmoe.run_folder import describe_splits
 
@@ -122,9 +122,38 @@ def test_splits_of_other_images_are_other_splits(arrays):
     ("changes", "message"),
     [
         ({"x_train": noise(20, 8, 8, 3) / 255}, r"x_train of .* is float64\[20, 8, 8, 3\]"),
+        ({"x_train": noise(20, 3, 8, 8)}, r"channels first; .*x\.transpose\(0, 2, 3, 1\)"),
+        ({"x_test": noise(8, 1, 8, 9) / 255}, r"x_test of .* channels first"),
+        ({"x_train": noise(20, 8, 8, 4)}, r"is uint8\[20, 8, 8, 4\]; expected uint8\[N, H, W, 3\]"),
+        ({"x_train": noise(20, 8, 8, 3) // 128}, r"no value above 1; expected pixels of 0 to 255"),
+        ({"x_train": noise(0, 8, 8, 3), "y_train": np.zeros(0, int)}, r"x_train of .* and empty"),
+        ({"y_train": np.eye(4)[np.arange(20) % 4]}, r"float64\[20, 4\], one-hot .*y\.argmax\(1\)"),
+        ({"y_train": np.eye(4, dtype=bool)[np.arange(20) % 4]}, r"bool\[20, 4\], one-hot"),
+        ({"y_train": np.arange(20)[:, None] % 4}, r"int64\[20, 1\], a column; .*y\[:, 0\]"),
+        ({"y_train": np.arange(20) % 4.0}, r"float64\[20\]; expected .*: y\.astype\(int\)"),
+        ({"y_train": np.linspace(0, 3, 20)}, r"float64\[20\]; expected .*some are fractions"),
+        ({"y_train": np.full(20, np.nan)}, r"float64\[20\]; expected .*some are fractions"),
+        ({"y_train": np.full((20, 2), 0.5)}, r"is float64\[20, 2\]; expected integers"),
+        ({"y_train": np.array(["cat"] * 20)}, r"is <U3\[20\]; .*belong in an array `classes`"),
+        (
+            {"y_train": np.arange(20) % 4 + 1, "y_test": np.arange(8) % 4 + 1},
+            r"labels of .* go from 1 to 4; expected class numbers from 0: y - 1, or the names of 5",
+        ),
+        (
+            {
+                "y_train": np.arange(20) % 4 + 1,
+                "y_test": np.arange(8) % 4 + 1,
+                "classes": np.array(["a", "b", "c", "d"]),
+            },
+            r"names 4 classes and has a label 4; expected 0 to 3: y - 1",
+        ),
+        (
+            {"y_train": np.arange(20) % 4 + 10**9 * (np.arange(20) > 4)},
+            r"a label 1000000003 and 28",
+        ),
         ({"y_train": np.zeros(19, int)}, r"y_train of .* is int64\[19\]; expected integers"),
-        ({"y_test": np.full(8, -1)}, r"y_test of .* label below 0"),
-        ({"classes": np.array(["a", "b"])}, r"names 2 classes and has a 3"),
+        ({"y_test": np.full(8, -1)}, r"y_test of .* label below 0, -1"),
+        ({"classes": np.array(["a", "b"])}, r"names 2 classes and has a label 3; expected 0 to 1$"),
         ({"y_test": np.full(8, 7)}, r"label '7' of test/000000-\w{8} has no"),
         ({"classes": np.array(["a", "b", "a", "c"])}, r"not a list of different names"),
         ({"classes": np.array("abcd")}, r"not a list of different names"),
@@ -145,6 +174,26 @@ def test_arrays_that_do_not_fit_are_one_line(arrays, changes, message):
         load_dataset("npz", directory=arrays)
     assert str(caught.value).startswith("data.directory: ")
     assert "\n" not in str(caught.value)
+
+
+def test_labels_may_begin_above_0_where_the_classes_have_names(arrays):
+    stored = read(arrays)
+    names = np.array(["background", "a", "b", "c", "d"])
+    shifted = {name: stored[name] + 1 for name in ("y_train", "y_test")}
+    np.savez(arrays, **{**stored, **shifted, "classes": names})
+    dataset = load_dataset("npz", directory=arrays)
+    assert dataset.classes[int(dataset.test.labels[0])] == "a"
+    assert describe(dataset).splits["train"].absent == ("background",)
+
+
+def test_arrays_have_a_size_of_their_own(arrays):
+    assert load_dataset("npz", directory=arrays, resolution=8).train.smallest == (8, 8)
+    with pytest.raises(ValueError, match=r"^data\.resolution: 16; .* 8 pixels"):
+        load_dataset("npz", directory=arrays, resolution=16)
+    source = load_dataset("npz", directory=arrays).test
+    with pytest.raises(ValueError, match=r"^data\.size: 9 is more than the 8 pixels") as caught:
+        loader_of(source, size=9)
+    assert "data.resolution" not in str(caught.value)
 
 
 def test_what_is_no_npz_file_is_one_line(tmp_path, arrays):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxmoe.data.frame_codec import encode_frame, encode_map
+from jaxmoe.data.frame_codec import encode_frame, encode_map, encode_times
 
 Progress = Callable[[int, int], None]
 
@@ -47,6 +47,23 @@ class Dense(NamedTuple):
     label_map: np.ndarray
 
 
+class EncodedClip(NamedTuple):
+    """Frames that are encoded already, so that a long film is never whole in memory.
+
+    Attributes:
+      frames: T frames as `frame_codec.encode_frame` returns them.
+      height: of a frame, in pixels.
+      width: of a frame, in pixels.
+      times: `int64[T+1]`, when each frame begins and the last ends, in microseconds; None where
+        they follow one another evenly.
+    """
+
+    frames: list[bytes]
+    height: int
+    width: int
+    times: np.ndarray | None = None
+
+
 class UnusableClipError(Exception):
     """A clip that cannot be stored, with the reason in one line."""
 
@@ -57,14 +74,15 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     A subclass gives the plan (which clips, in which split) and renders clips. Its TFDS
     configuration is named after `fingerprint`, so other input makes another folder.
     `info.metadata` keeps `classes`, `codec`, `clips` (per split, in record order:
-    `[index, label, frames, height, width, path]`, and `pixels` of each class where labels are
-    dense) and `skipped` (`[path, reason]`).
+    `[index, label, frames, height, width, path]`, then `pixels` of each class where labels are
+    dense, or `[]` and `true` where frames do not follow evenly) and `skipped` (`[path, reason]`).
 
     Attributes:
       columns: by a clip's path what else is known of it, to take subsets by.
     """
 
     DENSE = False  # whether every pixel has a label
+    TIMED = False  # whether frames may follow one another unevenly
 
     VERSION = tfds.core.Version("1.0.0")
     # TFDS looks for checksums and citations beside the code, by a package of its own extras.
@@ -93,7 +111,9 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             file_format="array_record",
         )
 
-    def render(self, clips: list[PlannedClip]) -> Iterable[np.ndarray | Dense | UnusableClipError]:
+    def render(
+        self, clips: list[PlannedClip]
+    ) -> Iterable[np.ndarray | EncodedClip | Dense | UnusableClipError]:
         """Yields for each clip, in order, its frames `uint8[T, H, W, 3]` or why there are none."""
         raise NotImplementedError
 
@@ -111,6 +131,7 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     "path": blob,
                     "index": np.int64,
                     **({"label_map": blob} if self.DENSE else {}),
+                    **({"times": blob} if self.TIMED else {}),
                 }
             ),
             metadata=tfds.core.MetadataDict(
@@ -135,20 +156,7 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if isinstance(found, UnusableClipError):
                 metadata["skipped"].append([clip.path, str(found)])
             else:
-                frames, label_map = found if self.DENSE else (found, None)
-                _, height, width, _ = frames.shape
-                row = [clip.index, clip.label, len(frames), height, width, clip.path]
-                example = {
-                    "frames": [encode_frame(frame, self._codec) for frame in frames],
-                    "label": clip.label,
-                    # A file name on Linux need not be valid UTF-8.
-                    "path": os.fsencode(clip.path),
-                    "index": clip.index,
-                }
-                if self.DENSE:
-                    counts = np.bincount(label_map.ravel(), minlength=len(self._classes))
-                    row.append(counts[: len(self._classes)].tolist())
-                    example["label_map"] = encode_map(label_map)
+                row, example = self._stored(clip, found)
                 rows.append(row)
                 yield clip.index, example
             self._done += 1
@@ -160,6 +168,34 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 f"data.directory: none of the {len(clips)} clips of split {split!r} is usable; "
                 f"the last is {path}: {reason}"
             )
+
+    def _stored(
+        self, clip: PlannedClip, found: np.ndarray | EncodedClip | Dense
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The clip's row of the metadata, and its record."""
+        frames, label_map = found if self.DENSE else (found, None)
+        encoded = frames if isinstance(frames, EncodedClip) else self._encoded(frames)
+        size = encoded.height, encoded.width
+        row = [clip.index, clip.label, len(encoded.frames), *size, clip.path]
+        example = {
+            "frames": encoded.frames,
+            "label": clip.label,
+            # A file name on Linux need not be valid UTF-8.
+            "path": os.fsencode(clip.path),
+            "index": clip.index,
+        }
+        if self.DENSE:
+            counts = np.bincount(label_map.ravel(), minlength=len(self._classes))
+            row.append(counts[: len(self._classes)].tolist())
+            example["label_map"] = encode_map(label_map)
+        if self.TIMED:
+            example["times"] = b"" if encoded.times is None else encode_times(encoded.times)
+            row += [] if encoded.times is None else [[], True]
+        return row, example
+
+    def _encoded(self, frames: np.ndarray) -> EncodedClip:
+        stored = [encode_frame(frame, self._codec) for frame in frames]
+        return EncodedClip(stored, *frames.shape[1:3])
 
     # TFDS warns of a configuration that its class does not list; ours are made of the input.
     def _create_builder_config(

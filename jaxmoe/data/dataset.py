@@ -120,7 +120,7 @@ def load_dataset(
       frames: frames that a clip should have: synthetic clips have as many, a video with fewer is
         too short. Images have one.
       stride: frames between two of a clip, so that a video needs (frames − 1) · stride + 1; None is
-        as many as it has.
+        as many as it has. At a variable rate it counts in frames' mean time.
       short: what becomes of a video that is too short: `pad` repeats its last frame, `skip`
         leaves it out; both are reported.
       validation_fraction: share of train held out where the data has no validation split.

@@ -1,8 +1,9 @@
 """How one frame is stored: JPEG for films, PNG for images, raw bytes for what was rendered.
 
 Frames are stored one by one, so reading 16 of 200 decodes 16.
-A label map is stored without loss, and has void where no class is labelled.
-H = height, W = width
+A label map is stored without loss, and has void where no class is labelled; so are the times at
+which frames begin.
+T = frames, H = height, W = width
 """
 
 import io
@@ -50,3 +51,13 @@ def decode_map(data: bytes) -> Int[np.ndarray, "H W"]:
     """Decodes what `encode_map` returned to class numbers `int16[H, W]`, −1 where they are void."""
     stored = np.asarray(Image.open(io.BytesIO(data)))
     return np.where(stored == VOID, np.int16(-1), stored.astype(np.int16))
+
+
+def encode_times(times: Int[np.ndarray, " T+1"]) -> bytes:
+    """Encodes when frames begin, and the last one ends, in microseconds."""
+    return np.asarray(times, "<i8").tobytes()
+
+
+def decode_times(data: bytes) -> Int[np.ndarray, " T+1"]:
+    """Decodes what `encode_times` returned."""
+    return np.frombuffer(data, "<i8").astype(np.int64)

@@ -12,6 +12,7 @@ from jaxmoe.data.class_folders import list_class_folders
 from jaxmoe.data.clip_builder import (
     ClipBuilder,
     Dense,
+    EncodedClip,
     PlannedClip,
     Progress,
     UnusableClipError,
@@ -63,7 +64,7 @@ class ListedBuilder(ClipBuilder, skip_registration=True):
             columns={file.path: file.columns for file in listing.files},
         )
 
-    def read_file(self, file: pathlib.Path, resolution: int) -> np.ndarray:
+    def read_file(self, file: pathlib.Path, resolution: int) -> np.ndarray | EncodedClip:
         """Returns the frames `uint8[T, H, W, 3]` of a file, the shorter side `resolution`.
 
         Raises:
@@ -71,11 +72,13 @@ class ListedBuilder(ClipBuilder, skip_registration=True):
         """
         raise NotImplementedError
 
-    def read(self, listed: ListedFile) -> np.ndarray | Dense:
+    def read(self, listed: ListedFile) -> np.ndarray | EncodedClip | Dense:
         """Returns what is stored of a listed file; raises as `read_file`."""
         return self.read_file(listed.file, self.resolution)
 
-    def render(self, clips: list[PlannedClip]) -> Iterator[np.ndarray | Dense | UnusableClipError]:
+    def render(
+        self, clips: list[PlannedClip]
+    ) -> Iterator[np.ndarray | EncodedClip | Dense | UnusableClipError]:
         """Decodes the clips' files in order, a few at a time in threads."""
         threads = os.cpu_count() or 1
         waiting: collections.deque[concurrent.futures.Future] = collections.deque()
@@ -92,7 +95,7 @@ class ListedBuilder(ClipBuilder, skip_registration=True):
                 for future in waiting:
                     future.cancel()
 
-    def _read(self, listed: ListedFile) -> np.ndarray | Dense | UnusableClipError:
+    def _read(self, listed: ListedFile) -> np.ndarray | EncodedClip | Dense | UnusableClipError:
         try:
             return self.read(listed)
         except UnusableClipError as error:

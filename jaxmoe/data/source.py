@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from jaxmoe.data.frame_codec import decode_frame, decode_map
+from jaxmoe.data.frame_codec import decode_frame, decode_map, decode_times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,7 @@ class ClipRecord:
       width: of a frame, in pixels.
       path: names the clip in reports.
       pixels: of each class, where every pixel has a label; else none.
+      uneven: whether frames do not follow one another evenly: their times are stored then.
     """
 
     position: int
@@ -41,6 +42,7 @@ class ClipRecord:
     width: int
     path: str
     pixels: Sequence[int] = ()
+    uneven: bool = False
 
 
 class ClipSource:
@@ -71,6 +73,7 @@ class ClipSource:
         self._codec = codec
         self._decoded: dict[int, np.ndarray] | None = None
         self._maps: dict[int, np.ndarray] = {}
+        self._times: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.records)
@@ -89,7 +92,8 @@ class ClipSource:
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("folder", "records", "still", "dense", "own_size", "_codec")
-        return {**{name: self.__dict__[name] for name in kept}, "_decoded": None, "_maps": {}}
+        fresh = {"_decoded": None, "_maps": {}, "_times": {}}
+        return {**{name: self.__dict__[name] for name in kept}, **fresh}
 
     @property
     def labels(self) -> Int[np.ndarray, " N"]:
@@ -165,6 +169,13 @@ class ClipSource:
             self._maps[i] = label_map
         return label_map
 
+    def _frame_times(self, i: int) -> Int[np.ndarray, " T+1"] | None:
+        record = self.records[i]
+        if record.uneven and i not in self._times:
+            stored = self._readers[record.split][record.position]["times"]
+            self._times[i] = decode_times(stored)
+        return self._times.get(i)
+
     def _decode(self, i: int, frames: np.ndarray) -> UInt8[np.ndarray, "T H W 3"]:
         record = self.records[i]
         stored = self._readers[record.split][record.position]["frames"]
@@ -184,6 +195,11 @@ class ClipFrames:
 
     def __len__(self) -> int:
         return self._source.records[self._i].num_frames
+
+    @property
+    def times(self) -> Int[np.ndarray, " T+1"] | None:
+        """When each frame begins and the last ends, in microseconds; None if evenly."""
+        return self._source._frame_times(self._i)
 
     def __getitem__(self, frames: Int[np.ndarray, " T"]) -> UInt8[np.ndarray, "T H W 3"]:
         """Returns the frames of these numbers, `uint8[T, H, W, 3]`; a number may come twice."""

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxmoe.data.clip_builder import Progress, UnusableClipError
-from jaxmoe.data.decode import UnreadableVideoError, decode_video
+from jaxmoe.data.clip_builder import EncodedClip, Progress, UnusableClipError
+from jaxmoe.data.decode import UnreadableVideoError, decode_frames
+from jaxmoe.data.frame_codec import encode_frame
 from jaxmoe.data.listed_builder import FolderBuilder, ListedBuilder
 from jaxmoe.data.listing import Listing, require_directory
 from jaxmoe.data.official_splits import list_hmdb51, list_ucf101
@@ -15,13 +16,23 @@ from jaxmoe.data.official_splits import list_hmdb51, list_ucf101
 
 class _Videos(ListedBuilder, skip_registration=True):
     CODEC = "jpeg"
+    TIMED = True
 
-    def read_file(self, file: pathlib.Path, resolution: int) -> np.ndarray:
-        """Decodes every frame."""
+    def read_file(self, file: pathlib.Path, resolution: int) -> EncodedClip:
+        """Decodes every frame, and encodes it before the next one."""
+        frames: list[bytes] = []
+        shape: tuple[int, ...] = ()
+
+        def keep(frame: np.ndarray) -> None:
+            nonlocal shape
+            shape = frame.shape[:2]
+            frames.append(encode_frame(frame, self.CODEC))
+
         try:
-            return decode_video(file, resolution)
+            times = decode_frames(file, resolution, keep)
         except UnreadableVideoError as error:
             raise UnusableClipError(str(error)) from error
+        return EncodedClip(frames, *shape, times)
 
 
 class VideoFolder(_Videos, FolderBuilder, skip_registration=True):

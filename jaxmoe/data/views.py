@@ -23,7 +23,8 @@ class CentreView:
     Attributes:
       frames: T.
       size: H and W, at most those of the stored frames.
-      stride: step between frames of a window, or None for the whole video.
+      stride: step between frames of a window, or None for the whole video; see
+        `temporal_sampling` for videos of a variable rate.
     """
 
     frames: int
@@ -34,9 +35,9 @@ class CentreView:
         """Maps an example of a `ClipSource` to `clip` `uint8[T, H, W, 3]`, `label`, `index`."""
         stored = example["frames"]
         if self.stride is None:
-            chosen = uniform_frames(len(stored), self.frames)
+            chosen = uniform_frames(len(stored), self.frames, stored.times)
         else:
-            chosen = window_frames(len(stored), self.frames, self.stride)
+            chosen = window_frames(len(stored), self.frames, self.stride, stored.times)
         top = (stored.height - self.size[0]) // 2
         left = (stored.width - self.size[1]) // 2
         return _clip(example, chosen, top, left, self.size, flip=False)
@@ -49,7 +50,8 @@ class RandomView:
     Attributes:
       frames: T.
       size: H and W, at most those of the stored frames.
-      stride: step between frames of a window, or None for the whole video.
+      stride: step between frames of a window, or None for the whole video; see
+        `temporal_sampling` for videos of a variable rate.
       flip: mirror left and right with probability 1/2; not where left and right are classes.
     """
 
@@ -62,9 +64,9 @@ class RandomView:
         """Maps an example of a `ClipSource` to `clip` `uint8[T, H, W, 3]`, `label`, `index`."""
         stored = example["frames"]
         if self.stride is None:
-            chosen = random_uniform_frames(len(stored), self.frames, rng)
+            chosen = random_uniform_frames(len(stored), self.frames, rng, stored.times)
         else:
-            chosen = random_window_frames(len(stored), self.frames, self.stride, rng)
+            chosen = random_window_frames(len(stored), self.frames, self.stride, rng, stored.times)
         top = int(rng.integers(0, stored.height - self.size[0] + 1))
         left = int(rng.integers(0, stored.width - self.size[1] + 1))
         flip = self.flip and bool(rng.integers(0, 2))
@@ -109,7 +111,9 @@ class RandomImage:
 
 
 class _Padded:
-    """Frames with black pixels around them."""
+    """An image, as one frame, with black pixels around it."""
+
+    times = None
 
     def __init__(self, frames: Any, padding: int):
         self._frames = frames

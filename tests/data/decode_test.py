@@ -1,13 +1,15 @@
 """Decoding: any container, upright, antialiased, and every defect by name."""
 
 import struct
+import tracemalloc
 
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from PIL import Image
 
-from jaxmoe.data.decode import UnreadableVideoError, decode_video
+from jaxmoe.data.decode import UnreadableVideoError, decode_frames, decode_video
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,81 @@ def test_a_real_clip_matches_an_independent_resize(real_data):
     for t in (0, len(full) - 1):
         reference = np.asarray(full[t].resize((80, 60), Image.Resampling.BICUBIC), np.float32)
         assert np.abs(frames[t] - reference).mean() < 3
+
+
+def test_frames_are_held_once(tmp_path, write_video):
+    file = write_video(tmp_path / "long.avi", frames=400)
+    tracemalloc.start()
+    frames = decode_video(file, 48)
+    held, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert frames.shape == (400, 48, 72, 3)
+    assert held < 1.1 * frames.nbytes
+    assert most < 1.4 * frames.nbytes
+
+
+def test_a_frame_is_given_away_before_the_next_is_decoded(tmp_path, write_video):
+    file = write_video(tmp_path / "long.avi", frames=400)
+    sizes = []
+    tracemalloc.start()
+    assert decode_frames(file, 48, lambda frame: sizes.append(frame.nbytes)) is None
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(sizes) == 400
+    assert most < 0.2 * sum(sizes)
+
+
+def _headers(tmp_path, write_video, **changed):
+    """A whole AVI whose header gives another count of frames."""
+    file = write_video(tmp_path / "film.avi", frames=12)
+    data = bytearray(file.read_bytes())
+    place = data.index(b"strh") + 8 + 32
+    assert struct.unpack_from("<I", data, place) == (12,)
+    struct.pack_into("<I", data, place, changed["frames"])
+    file.write_bytes(data)
+    return file
+
+
+@pytest.mark.parametrize("frames", [1, 11, 40])
+def test_a_wrong_count_in_a_header_refuses_no_film(tmp_path, write_video, frames):
+    assert len(decode_video(_headers(tmp_path, write_video, frames=frames), 16)) == 12
+
+
+@pytest.mark.parametrize("name", ["picture.gif", "picture.apng"])
+def test_a_still_image_in_a_container_of_films_is_named(tmp_path, name):
+    file = tmp_path / name
+    Image.fromarray(np.arange(48 * 64, dtype=np.uint8).reshape(48, 64)).save(
+        file, "GIF" if name.endswith("gif") else "PNG"
+    )
+    with pytest.raises(UnreadableVideoError, match="a still image, not a video"):
+        decode_video(file, 16)
+
+
+def test_an_animated_webp_is_named(tmp_path):
+    file = tmp_path / "moving.webp"
+    pictures = [Image.new("RGB", (48, 64), (40 * i, 0, 0)) for i in range(4)]
+    pictures[0].save(file, save_all=True, append_images=pictures[1:])
+    with pytest.raises(UnreadableVideoError, match="animated WebP"):
+        decode_video(file, 16)
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_a_picture_beside_sound_is_no_video(tmp_path, attached):
+    file = tmp_path / "song.mkv"
+    with av.open(str(file), "w") as container:
+        cover = container.add_stream("mjpeg", rate=10)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+        if attached:
+            cover.disposition = Disposition.attached_pic
+        sound = container.add_stream("pcm_s16le", rate=8000)
+        image = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 90, np.uint8), format="rgb24")
+        container.mux(cover.encode(image.reformat(format="yuvj420p")))
+        container.mux(cover.encode())
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), layout="mono")
+        silence.sample_rate = 8000
+        container.mux(sound.encode(silence))
+    with pytest.raises(UnreadableVideoError, match="picture"):
+        decode_video(file, 16)
 
 
 def _empty(file, _):

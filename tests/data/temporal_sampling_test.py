@@ -71,6 +71,60 @@ def test_a_window_that_fits_has_the_stride(frames, stride, slack, seed):
     assert abs(ts.window_frames(length, frames, stride)[0] - slack / 2) < 1
 
 
+@given(LENGTH, FRAMES, STRIDE, st.integers(1, 50_000))
+def test_even_times_change_nothing(length, frames, stride, wait):
+    times = np.arange(length + 1) * wait
+    for evenly, timed in (
+        (ts.uniform_frames(length, frames), ts.uniform_frames(length, frames, times)),
+        (ts.window_frames(length, frames, stride), ts.window_frames(length, frames, stride, times)),
+    ):
+        assert evenly.tolist() == timed.tolist()
+
+
+WAITS = st.lists(st.integers(0, 20), min_size=2, max_size=60).filter(lambda waits: sum(waits) > 0)
+
+
+def shown(waits):
+    """The number of the frame on show in each millisecond."""
+    return np.repeat(np.arange(len(waits)), waits)
+
+
+@given(WAITS, st.integers(1, 60), SEED)
+def test_frames_are_spread_evenly_in_time(waits, frames, seed):
+    length, film = len(waits), shown(waits)
+    if length < frames:
+        return
+    times = np.concatenate([[0], np.cumsum(waits)])
+    centres = [int((2 * k + 1) * len(film) / (2 * frames)) for k in range(frames)]
+    assert ts.uniform_frames(length, frames, times).tolist() == film[centres].tolist()
+    drawn = ts.random_uniform_frames(length, frames, np.random.default_rng(seed), times)
+    assert drawn.min() >= 0
+    assert drawn.max() < length
+    assert (np.diff(drawn) >= 0).all()
+    assert set(drawn) <= set(film)  # no frame without time
+
+
+def test_a_window_has_equal_steps_of_time():
+    waits = [1] * 30 + [9] * 30  # a frame is 5 on the average
+    times = np.concatenate([[0], np.cumsum(waits)])
+    chosen = ts.window_frames(60, 8, 4, times)
+    np.testing.assert_array_equal(np.diff(shown(waits)[times[chosen]]), np.diff(chosen))
+    begins = times[chosen]
+    assert abs(np.diff(begins) - 20).max() <= 9
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        begins = times[ts.random_window_frames(60, 8, 4, rng, times)]
+        assert abs(np.diff(begins) - 20).max() <= 9
+
+
+def test_random_frames_of_an_uneven_film_reach_all_that_have_time():
+    waits = [1] * 20 + [40] * 4
+    times = np.concatenate([[0], np.cumsum(waits)])
+    rng = np.random.default_rng(0)
+    drawn = [ts.random_uniform_frames(24, 6, rng, times) for _ in range(1500)]
+    assert set(np.ravel(drawn).tolist()) == set(range(24))
+
+
 @pytest.mark.parametrize("length", [40, 41])
 def test_random_samplers_reach_the_first_and_the_last_frame(length):
     rng = np.random.default_rng(0)

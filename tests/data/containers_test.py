@@ -1,0 +1,43 @@
+"""Every container in every condition: the frames that a player shows, or a line that says why not.
+
+The matrix is `tests/data/containers.py`; the guide shows it as a table.
+"""
+
+import pathlib
+import re
+
+import pytest
+
+import jaxmoe.data
+from tests.data.containers import (
+    CONDITIONS,
+    CONTAINERS,
+    differences,
+    expected_table,
+    make_films,
+)
+
+CELLS = [
+    pytest.param(container, condition, id=f"{container.name}-{condition}")
+    for container in CONTAINERS
+    for condition in CONDITIONS
+    if condition not in container.lacks
+]
+
+
+@pytest.mark.parametrize(("container", "condition"), CELLS)
+def test_a_film_is_read_as_a_player_shows_it(tmp_path, container, condition):
+    films = make_films(container, condition, tmp_path)
+    assert films
+    for film in films:
+        found = differences(film)
+        if film.refused:
+            assert len(found) == 1
+            assert re.search(f"^refused: .*({film.refused})", found[0]), found
+        else:
+            assert not found
+
+
+def test_the_guide_has_this_table():
+    guide = pathlib.Path(jaxmoe.data.__file__).with_name("README.md")
+    assert expected_table() in guide.read_text("utf-8")

@@ -140,10 +140,14 @@ class _Film:
         stream, container = self._stream, self._container
         if not container.format.name.startswith(_PROMISING):
             return 0.0, False
-        # Without its index FFmpeg guesses the duration of an AVI. The count of its header is one
-        # of moments, those of dropped frames too.
-        if container.format.name == "avi" and stream.frames and stream.average_rate:
-            return float(stream.frames / stream.average_rate), True
+        if container.format.name == "avi":
+            # Without its index FFmpeg guesses the duration. The header counts moments, those of
+            # dropped frames too; each takes 8 bytes, but in a recording that was never closed.
+            if stream.average_rate and 8 * stream.frames < container.size:
+                return float(stream.frames / stream.average_rate), True
+            return 0.0, False
+        if container.format.name.startswith("mov") and not stream.frames:
+            return 0.0, False  # fragments, of which FFmpeg measures those that are there
         if stream.duration:
             return float(stream.duration * stream.time_base), True
         return (container.duration or 0) / av.time_base, False

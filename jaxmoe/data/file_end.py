@@ -89,22 +89,29 @@ def _boxes(stream: BinaryIO, size: int) -> FileEnd:
 
 
 def _ebml(stream: BinaryIO, size: int) -> FileEnd:
-    """Matroska and WebM: a header and a segment, RFC 8794 section 4; live ones have no size."""
-    header, width = _variable(stream, 4)
-    position = 4 + width + header
-    if _at(stream, position, 4) != b"\x18\x53\x80\x67":
-        return FileEnd.UNKNOWN
-    length, width = _variable(stream, position + 4)
-    if length == (1 << 7 * width) - 1:
-        return FileEnd.UNKNOWN
-    return _ends_at(position + 4 + width + length, size)
+    """Matroska and WebM: a header and a segment, RFC 8794 section 4.
+
+    A segment that was sent while it was made has no size, nor have its clusters: their parts do.
+    """
+    position, sized = 0, True
+    while position < size:
+        name = _width(stream, position)
+        if name > 4:  # no element
+            break
+        position += name
+        width = _width(stream, position)
+        value = _number(_at(stream, position, width)) & ((1 << 7 * width) - 1)
+        unsized = value == (1 << 7 * width) - 1
+        sized &= not unsized
+        position += width + (0 if unsized else value)
+    if position > size:
+        return FileEnd.EARLY
+    return FileEnd.WHOLE if sized else FileEnd.UNKNOWN
 
 
-def _variable(stream: BinaryIO, position: int) -> tuple[int, int]:
-    """A number of EBML and how many bytes it takes."""
-    width = 9 - _at(stream, position, 1)[0].bit_length()
-    value = _number(_at(stream, position, width))
-    return value & ((1 << 7 * width) - 1), width
+def _width(stream: BinaryIO, position: int) -> int:
+    """Bytes that a name or a number of EBML takes."""
+    return 9 - _at(stream, position, 1)[0].bit_length()
 
 
 def _flash(stream: BinaryIO, size: int) -> FileEnd:
@@ -157,11 +164,11 @@ def _colours(flags: int) -> int:
 
 
 def _objects(stream: BinaryIO, size: int) -> FileEnd:
-    """WMV: ASF's objects; that of a broadcast has no size."""
+    """WMV: ASF's objects; in a broadcast the one with the data has the size of its head alone."""
     position = 0
     while size - position >= 24:
         length = _number(_at(stream, position, 24)[16:], "little")
-        if length < 24:
+        if length <= 50:
             return FileEnd.UNKNOWN
         position += length
     return _ends_at(position, size)

@@ -1,5 +1,6 @@
 """Decoding: any container, upright, antialiased, and every defect by name."""
 
+import io
 import struct
 import tracemalloc
 
@@ -126,6 +127,48 @@ def _headers(tmp_path, write_video, **changed):
 @pytest.mark.parametrize("frames", [1, 11, 40])
 def test_a_wrong_count_in_a_header_refuses_no_film(tmp_path, write_video, frames):
     assert len(decode_video(_headers(tmp_path, write_video, frames=frames), 16)) == 12
+
+
+class _Pipe(io.RawIOBase):
+    """Takes bytes, and no seeking back."""
+
+    def __init__(self):
+        self.data = bytearray()
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        self.data += data
+        return len(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        *(("matroska", "mpeg4"), ("webm", "libvpx"), ("avi", "mpeg4"), ("flv", "flv")),
+        *(("mpegts", "mpeg2video"), ("ogg", "libvpx"), ("mp4", "mpeg4"), ("asf", "wmv2")),
+    ],
+)
+def test_a_recording_whose_header_was_never_completed(tmp_path, write_video, name, codec):
+    pipe = _Pipe()
+    options = {"movflags": "empty_moov"} if name == "mp4" else {}
+    with av.open(pipe, "w", format=name, options=options) as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        stream.codec_context.gop_size = 5
+        for t in range(30):
+            image = np.full((32, 48, 3), 7 * t + 20, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    file = tmp_path / "recording"
+    file.write_bytes(pipe.data)
+    assert len(decode_video(file, 16)) == 30
+    if name == "asf":
+        return  # a broadcast's packets are padded to one length, its index is behind them
+    file.write_bytes(pipe.data[: len(pipe.data) * 6 // 10])
+    with pytest.raises(UnreadableVideoError, match=r"cut off|cannot be decoded"):
+        decode_video(file, 16)
 
 
 @pytest.mark.parametrize("name", ["picture.gif", "picture.apng"])

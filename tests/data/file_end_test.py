@@ -35,19 +35,6 @@ def test_what_is_behind_a_container_does_not_cut_it(whole):
     assert file_end(whole) is not FileEnd.EARLY
 
 
-def test_a_recording_that_was_never_closed_says_nothing(tmp_path):
-    by_name = {container.name: container for container in CONTAINERS}
-    live = make_films(by_name["mkv"], "no sound", tmp_path)[0].file
-    data = live.read_bytes()
-    place = data.index(b"\x18\x53\x80\x67") + 4
-    live.write_bytes(data[:place] + b"\x01" + b"\xff" * 7 + data[place + 8 :])
-    assert file_end(live) is FileEnd.UNKNOWN
-    tape = make_films(by_name["avi"], "no sound", tmp_path)[0].file
-    data = tape.read_bytes()
-    tape.write_bytes(data[:4] + bytes(4) + data[8:])
-    assert file_end(tape) is FileEnd.UNKNOWN
-
-
 def test_other_files_say_nothing(tmp_path):
     file = tmp_path / "notes.txt"
     file.write_text("no video")

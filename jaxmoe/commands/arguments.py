@@ -240,13 +240,13 @@ class _Refused(Exception):  # noqa: N818
 
 
 def notes_on_clips(dataset: Any, rest: str | None) -> list[str]:
-    """Lines about clips that were skipped or padded.
+    """The data set's notes, and lines about clips that were skipped or padded.
 
     Args:
       dataset: a `data.Dataset`.
       rest: where all of them are listed, for the line after the first ten; None lists all here.
     """
-    lines = []
+    lines = list(dataset.notes)
     for what, clips in (
         ("skipped", dataset.skipped),
         ("padded with their last frame", dataset.padded),

@@ -83,7 +83,11 @@ def _print(summary) -> None:
     console.print(table)
     for name, split in splits.items():
         if split.absent:
-            console.print(f"{name} has none of: {', '.join(split.absent)}")
+            absent = f"{name} has none of: {', '.join(split.absent)}"
+            if split.void:
+                absent += f"; {split.void:.1%} of its pixels are void: they have numbers that are "
+                absent += f"no class, as classes are 0 to {len(summary.classes) - 1}"
+            console.print(absent)
     held_out = [name for name, split in splits.items() if split.held_out]
     if held_out:
         console.print(f"held out of train, as the data has none: {', '.join(held_out)}")

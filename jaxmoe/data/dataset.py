@@ -4,9 +4,10 @@ import dataclasses
 import itertools
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from jaxmoe.data.films import film_of, shared_films
 from jaxmoe.data.holdout import hold_out
 from jaxmoe.data.listing import SPLITS, nearest
 from jaxmoe.data.official_splits import hmdb51_source, ucf101_source
@@ -35,6 +36,7 @@ _RESOLUTIONS = {
 
 # What film or place a clip is of, where names tell: its clips are not told apart by a split.
 _SOURCES = {
+    **dict.fromkeys(("video_folder", "image_folder"), lambda path: film_of(path) or path),
     "ucf101": ucf101_source,
     "hmdb51": hmdb51_source,
     "cityscapes": lambda path: path.split("/")[-2],  # a city
@@ -56,6 +58,7 @@ class Dataset:
       padded: (path, reason) of every clip too short for `frames`, kept by repeating its last frame.
       held_out: the splits that the data does not have and were held out of train.
       folder: where the prepared records lie.
+      notes: what else a reader of results must know, a line each.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Dataset:
     padded: tuple[tuple[str, str], ...]
     held_out: tuple[str, ...]
     folder: pathlib.Path
+    notes: tuple[str, ...] = ()
 
     @property
     def splits(self) -> dict[str, ClipSource]:
@@ -288,7 +292,19 @@ def _open(
         padded=tuple(padded),
         held_out=held_out,
         folder=folder,
+        notes=_notes(splits),
         **sources,
+    )
+
+
+def _notes(splits: Mapping[str, Sequence[ClipRecord]]) -> tuple[str, ...]:
+    shared = shared_films([*splits["train"], *splits["validation"]], splits["test"])
+    if not shared:
+        return ()
+    what = "film has" if len(shared) == 1 else "films have"
+    return (
+        f"{len(shared)} {what} clips in train or validation and in test, by their names, such as "
+        f"{shared[0]}: the test is easier than one of new films",
     )
 
 

@@ -32,8 +32,10 @@ def test_skipped_clips_are_named_up_to_ten(folder, capsys):
     class Found:
         skipped: tuple = tuple((f"video {i}.mp4", "no frames") for i in range(12))
         padded: tuple = (("short.mp4", "3 frames"),)
+        notes: tuple = ("1 film has clips in train and in test",)
 
     text = "\n".join(notes_on_clips(Found(), "run/run.json"))
+    assert text.startswith("1 film has clips in train and in test")
     assert "12 clips were skipped" in text
     assert "video 9.mp4: no frames" in text
     assert "video 10.mp4" not in text
@@ -51,6 +53,22 @@ def test_data_shows_the_share_of_pixels_whatever_expert_would_see_them(folder, c
     assert len(shares) == 1
     assert 10 < float(shares[0].rstrip("%")) < 90
     assert "void, of all pixels" in output
+
+
+def test_masks_of_0_and_255_lack_a_class_and_that_is_said(folder, capsys):
+    for split in ("train", "test"):
+        for number in range(3):
+            masks = np.zeros((8, 12), np.uint8)
+            masks[: 2 + number] = 255
+            for part, pixels in (("images", masks), ("masks", masks)):
+                (folder / "things" / split / part).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(folder / "things" / split / part / f"{number}.png")
+    (folder / "things" / "classes.txt").write_text("background\nthing\n")
+    assert run("data --name segmentation_folder --directory things --resolution 8") == 0
+    output = " ".join(capsys.readouterr().out.split())
+    for split in ("train", "validation", "test"):
+        assert f"{split} has none of: thing" in output
+    assert "37.5% of its pixels are void: they have numbers that are no class" in output
 
 
 def test_void_and_classes_that_nothing_has_are_said(folder, capsys):

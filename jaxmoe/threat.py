@@ -5,6 +5,7 @@ Axes: B = batch, T = frames, … = any further axes of an input. ε has the unit
 
 import dataclasses
 import functools
+import math
 from typing import Literal, get_args
 
 import jax
@@ -15,6 +16,7 @@ Norm = Literal["linf", "l2"]
 NORMS: tuple[str, ...] = get_args(Norm)
 # ε within this of a whole number of grey levels is shown as one.
 _GREY_LEVEL_TOLERANCE = 1e-3
+_BRANCHES = 8  # of a node of the tree that adds up a norm; a power of 2
 
 
 @functools.partial(
@@ -65,22 +67,36 @@ class ThreatModel:
     def project(
         self, x_adv: Float[Array, "batch ..."], x: Float[Array, "batch ..."]
     ) -> Float[Array, "batch ..."]:
-        """The allowed input next to `x_adv`: masked to `frames`, into the ball, into the box."""
-        delta = self.mask(x_adv - x)
+        """Returns the allowed input next to `x_adv`: in `frames`, the ball and the box.
+
+        It is in the ball for all rounding: `size` is at most ε, in whatever program it is computed.
+        Half-precision inputs are projected in float32, then rounded toward `x`.
+        """
+        clean = x.astype(_work_dtype(x))
+        delta = self.mask(x_adv.astype(clean.dtype) - clean)
+        epsilon = _per_example(self.epsilon, clean)
         if self.norm == "linf":
-            epsilon = _per_example(self.epsilon, x)
-            delta = jnp.clip(delta, -epsilon, epsilon)
-        else:
-            epsilon = _per_example(self.epsilon, x)
-            length = example_norm(delta)
-            delta = delta * jnp.minimum(1.0, epsilon / jnp.maximum(length, 1e-12))
-            # x + δ is rounded; where δ is the same over a region, all its pixels one way.
-            length = example_norm((x + delta) - x)
-            delta = delta * jnp.where(length > epsilon, epsilon / jnp.maximum(length, 1e-12), 1)
+            return self._add_in_box(x, jnp.clip(delta, -epsilon, epsilon), epsilon)
+        # What is measured here may be measured a little longer by another program.
+        epsilon = epsilon * (1 - 2 * _norm_error(clean))
+        delta = delta * jnp.minimum(1.0, epsilon / jnp.maximum(example_norm(delta), 1e-12))
+        # Rounding to the nearest sum evens out over an example, unless all pixels round alike.
+        nearest = self._add_in_box(x, delta, jnp.inf)
+        fits = example_norm(nearest.astype(clean.dtype) - clean) <= epsilon
+        return jnp.where(fits, nearest, self._add_in_box(x, delta, jnp.abs(delta)))
+
+    def _add_in_box(self, x: Array, delta: Array, limit: Array | float) -> Array:
+        """`x + delta` in the box, rounded so that no pixel moves by more than `limit`."""
+        clean = x.astype(delta.dtype)
+        form = jnp.finfo(x.dtype)
+        # The compiler may leave out a conversion to half precision and back, but not this.
+        moved = jax.lax.reduce_precision(clean + delta, form.nexp, form.nmant)
+        beyond = jnp.abs(moved - clean) > limit
+        moved = moved.astype(x.dtype)
+        moved = jnp.where(beyond, jnp.nextafter(moved, x), moved)
         # A pixel that was outside the box when clean stays as it is: the adversary did not do that.
-        low = jnp.minimum(x, self.bounds[0])
-        high = jnp.maximum(x, self.bounds[1])
-        return jnp.clip(x + delta, low, high)
+        low, high = jnp.minimum(x, self.bounds[0]), jnp.maximum(x, self.bounds[1])
+        return jnp.clip(moved, low, high)
 
     def random_start(
         self, key: Key[Array, "*batch"], x: Float[Array, "batch ..."]
@@ -130,8 +146,9 @@ class ThreatModel:
     def size(
         self, x_adv: Float[Array, "batch ..."], x: Float[Array, "batch ..."]
     ) -> Float[Array, " batch"]:
-        """`‖x_adv − x‖` of every example, in this threat model's norm."""
-        delta = x_adv - x
+        """`‖x_adv − x‖` of every example, in this threat model's norm, in float32 or wider."""
+        work = _work_dtype(x)
+        delta = x_adv.astype(work) - x.astype(work)
         if self.norm == "linf":
             return jnp.max(jnp.abs(delta), axis=tuple(range(1, delta.ndim)))
         return example_norm(delta).reshape(-1)
@@ -151,8 +168,33 @@ class ThreatModel:
 
 
 def example_norm(x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
-    """Euclidean length of every example, kept broadcastable: [B, 1, …, 1]."""
-    return jnp.sqrt(jnp.sum(jnp.square(x), axis=tuple(range(1, x.ndim)), keepdims=True))
+    """Returns the Euclidean length of every example, kept broadcastable: [B, 1, …, 1].
+
+    Squares are added up as a tree, so that rounding grows with the logarithm of an example's size
+    alone, on every platform: a clip may have 10⁷ numbers.
+    """
+    squares = jnp.square(x.astype(_work_dtype(x))).reshape(x.shape[0], -1)
+    while squares.shape[1] > 1:
+        rows = -(-squares.shape[1] // _BRANCHES)
+        padding = ((0, 0), (0, rows * _BRANCHES - squares.shape[1]))
+        squares = jnp.pad(squares, padding).reshape(x.shape[0], _BRANCHES, rows)
+        while squares.shape[1] > 1:
+            half = squares.shape[1] // 2
+            squares = squares[:, :half] + squares[:, half:]
+        squares = squares[:, 0]
+    return jnp.sqrt(squares).astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def _norm_error(x: Float[Array, "batch ..."]) -> float:
+    """The largest relative error of `example_norm`, with those of a difference and of a product."""
+    levels = math.log2(max(math.prod(x.shape[1:]), 1)) + 3
+    # The root halves the error of a sum, to which each level of the tree adds one rounding.
+    return (levels / 2 + 4) * float(jnp.finfo(x.dtype).eps) / 2
+
+
+def _work_dtype(x: Array) -> jnp.dtype:
+    """float32 for the half precisions, else the dtype of `x`."""
+    return jnp.dtype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x.dtype
 
 
 def example_keys(key: Key[Array, ""], index: Array) -> Key[Array, " batch"]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmoe.threat import ThreatModel, example_keys, per_example_keys
+from jaxmoe.threat import ThreatModel, example_keys, example_norm, per_example_keys
 
 SHAPES = [(2, 3, 4, 4, 1), (3, 2, 5)]
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -81,6 +81,42 @@ def test_a_flat_change_stays_in_the_ball_for_all_its_rounding():
         size = np.sqrt(((allowed - np.asarray(x, np.float64)) ** 2).sum((1, 2, 3, 4)))
         assert (size <= epsilon * (1 + 1e-6)).all()
         np.testing.assert_allclose(size, epsilon, rtol=1e-4)
+
+
+@functools.partial(jax.jit, compiler_options=FAST)
+def allowed_and_its_size(threat, x_adv, x):
+    allowed = threat.project(x_adv, x)
+    return allowed, threat.size(allowed, x)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    norm=st.sampled_from(["linf", "l2"]),
+    dtype=st.sampled_from([jnp.float32, jnp.bfloat16, jnp.float16]),
+    grey=st.integers(0, 255),
+    epsilon=st.one_of(st.sampled_from([4 / 255, 0.5, 1.0]), st.floats(1e-5, 1.0)),
+    change=st.floats(-1, 1),
+    flat=st.booleans(),
+)
+def test_no_rounding_leaves_the_ball(norm, dtype, grey, epsilon, change, flat):
+    shape = (1, 8, 64, 64, 3)
+    noise = np.zeros(shape) if flat else np.random.default_rng(grey).uniform(-0.01, 0.01, shape)
+    x = jnp.asarray(grey / 255 + noise, dtype)
+    threat = ThreatModel(norm, jnp.float32(epsilon))
+    allowed, size = allowed_and_its_size(threat, x + jnp.asarray(change, dtype), x)
+    assert allowed.dtype == dtype
+    assert (
+        length(norm, allowed.astype(jnp.float32), x.astype(jnp.float32)) <= threat.epsilon
+    ).all()
+    # Another program adds up in another order.
+    assert size <= threat.epsilon
+    assert threat.size(allowed, x) <= threat.epsilon
+
+
+def test_the_length_of_ten_million_equal_numbers():
+    x = jnp.full((1, 64, 224, 224, 3), 0.1)
+    want = np.float32(0.1) * np.sqrt(float(x.size))
+    np.testing.assert_allclose(jax.jit(example_norm)(x).ravel(), [want], rtol=2e-7)
 
 
 def test_epsilon_and_frames_may_differ_by_example():

@@ -137,7 +137,8 @@ class Climb(NamedTuple):
     best: Float[Array, "batch ..."]  # the iterate of the greatest loss
     best_gradient: Float[Array, "batch ..."]
     best_loss: Float[Array, " batch"]
-    wrong: Float[Array, "batch ..."]  # the last iterate on which the model failed
+    wrong: Float[Array, "batch ..."]  # of iterates on which the model failed, the best by loss
+    wrong_loss: Float[Array, " batch"]
     failed: Bool[Array, " batch"]  # whether there is one
     rises: Float[Array, " batch"]  # of the loss, in this window
     best_before: Float[Array, " batch"]  # best loss at the last checkpoint
@@ -171,8 +172,10 @@ def maximize(
     iterate.
 
     Returns:
-      The result, and whether the model failed on any iterate. `x_adv` is the last such iterate, or
-      the one of the greatest loss.
+      The result, and whether the model failed on any iterate. `x_adv` is the iterate of the
+      greatest loss among those on which it failed, or among all if there is none; `loss` is that
+      iterate's. The first wrong iterate may be so barely wrong that another compiled program finds
+      it right.
     """
 
     def value_and_gradient(x_adv):
@@ -195,6 +198,7 @@ def maximize(
         x_adv = threat.project(state.x_adv + share * (ahead - state.x_adv) + inertia, x)
         gradient, loss, right, seen = value_and_gradient(x_adv)
         better = loss > state.best_loss
+        more_wrong = ~right & (~state.failed | (loss > state.wrong_loss))
         state = state._replace(
             x_adv=x_adv,
             previous=state.x_adv,
@@ -203,7 +207,8 @@ def maximize(
             best=where_example(better, x_adv, state.best),
             best_gradient=where_example(better, gradient, state.best_gradient),
             best_loss=jnp.maximum(loss, state.best_loss),
-            wrong=where_example(right, state.wrong, x_adv),
+            wrong=where_example(more_wrong, x_adv, state.wrong),
+            wrong_loss=jnp.where(more_wrong, loss, state.wrong_loss),
             failed=state.failed | ~right,
             rises=state.rises + (loss > state.loss).astype(x.dtype),
         )
@@ -238,6 +243,7 @@ def maximize(
         best_gradient=gradient,
         best_loss=loss,
         wrong=start,
+        wrong_loss=loss,
         failed=~right,
         rises=none,
         best_before=loss,
@@ -267,7 +273,7 @@ def maximize(
     looked = jnp.arange(steps + 1) < taken
     result = AttackResult(
         where_example(state.failed, state.wrong, state.best),
-        state.best_loss,
+        jnp.where(state.failed, state.wrong_loss, state.best_loss),
         jnp.where(looked[:, None], end.trace, state.best_loss[None]),
         taken,
         end.zeros / taken.astype(x.dtype),

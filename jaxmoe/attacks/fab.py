@@ -48,7 +48,7 @@ def fab(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSett
             own, random = numbered_keys(keys, number), number > 0
             return search(own, x, y, hard, params, boundary, threat, settings.steps, random)
 
-        result = _closest(attempt, settings.restarts, x, threat)
+        result = _closest(attempt, settings.restarts)
         classes = jax.eval_shape(apply, params, x).shape[-1]
         return result._replace(gradients=result.gradients * classes)
 
@@ -71,7 +71,7 @@ def fab_targeted(
             own, random = numbered_keys(keys, number), number % settings.restarts > 0
             return search(own, x, y, hard, params, boundary, threat, settings.steps, random)
 
-        return _closest(attempt, targets.shape[0] * settings.restarts, x, threat)
+        return _closest(attempt, targets.shape[0] * settings.restarts)
 
     return attack
 
@@ -103,7 +103,8 @@ def search(
     """Looks for the closest input of another class, in the box and in the frames that may change.
 
     Returns:
-      The closest input found, which may lie outside the ball, and its distance, inf for none.
+      The closest input found, brought into the ball, with its loss there, and the distance that it
+      was found at, inf for none.
     """
 
     def step(state: _Search, _):
@@ -136,9 +137,10 @@ def search(
     nothing = jnp.full(x.shape[0], jnp.inf, x.dtype)
     state, seen = jax.lax.scan(step, _Search(start, x, nothing), None, length=steps)
     differences, zero, finite = seen
-    last = margin(apply(params, state.found), y)
+    x_adv = threat.project(state.found, x)
+    last = margin(apply(params, x_adv), y)
     result = AttackResult(
-        state.found,
+        x_adv,
         last,
         jnp.concatenate([differences, last[None]]),
         jnp.asarray(steps),
@@ -248,14 +250,12 @@ def _nearest_boundary(apply: Apply, params: Params, y: Array, threat: ThreatMode
     return boundary
 
 
-def _closest(attempt: Callable, attempts: int, x: Array, threat: ThreatModel) -> AttackResult:
-    """Example by example the attempt that came closest, brought into the ball."""
+def _closest(attempt: Callable, attempts: int) -> AttackResult:
+    """Returns, example by example, the attempt that came closest."""
     if attempts == 1:
-        result, _ = attempt(0)
-    else:
-        results, distances = jax.lax.map(attempt, jnp.arange(attempts))
-        result = pick_attempts(results, jnp.argmin(distances, axis=0))
-    return result._replace(x_adv=threat.project(result.x_adv, x))
+        return attempt(0)[0]
+    results, distances = jax.lax.map(attempt, jnp.arange(attempts))
+    return pick_attempts(results, jnp.argmin(distances, axis=0))
 
 
 def _dot(a: Array, b: Array) -> Float[Array, " batch"]:

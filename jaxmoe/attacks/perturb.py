@@ -22,7 +22,8 @@ class AttackResult(NamedTuple):
 
     x_adv: Float[Array, "batch ..."]  # the iterate with the greatest loss, per example
     loss: Float[Array, " batch"]  # its loss
-    loss_trace: Float[Array, "looks batch"]  # loss of each iterate, S + 1 for each restart
+    # Loss of each iterate, S + 1 for each restart; Square's are its best at a few of its looks.
+    loss_trace: Float[Array, "looks batch"]
     gradients: Int[Array, ""]  # gradients taken of each example: what the attack cost
     zero_gradient: Float[Array, " batch"]  # share of the gradients that were zero everywhere
     finite: Bool[Array, " batch"]  # whether every loss and every gradient was finite
@@ -111,7 +112,9 @@ def perturb(
 def strongest_attempt(
     attempt: Callable[[Array | int], tuple[AttackResult, Bool[Array, " batch"]]], attempts: int
 ) -> AttackResult:
-    """Example by example the attempt on which the model failed, or else that of greatest loss.
+    """Returns, example by example, the attempt of the greatest loss on which the model failed.
+
+    Where it failed on none, that is the attempt of the greatest loss of all.
 
     Args:
       attempt: `number -> (result, whether the model failed on its x_adv)`. Attempts run one after
@@ -122,8 +125,8 @@ def strongest_attempt(
         return attempt(0)[0]
     results, failed = jax.lax.map(attempt, jnp.arange(attempts))
     # A larger loss says nothing across targets: an attempt that succeeded is worth more.
-    winner = jnp.argmax(jnp.where(failed, jnp.inf, results.loss), axis=0)
-    return pick_attempts(results, winner)
+    counts = jnp.where(jnp.any(failed, axis=0, keepdims=True), failed, True)
+    return pick_attempts(results, jnp.argmax(jnp.where(counts, results.loss, -jnp.inf), axis=0))
 
 
 def pick_attempts(attempts: AttackResult, winner: Int[Array, " batch"]) -> AttackResult:

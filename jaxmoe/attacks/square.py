@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmoe.attacks.attack import Attack, Model, as_apply
 from jaxmoe.attacks.objectives import margin
@@ -59,8 +59,9 @@ class _Search(NamedTuple):
 
     looks: Array  # shape=(), dtype=int32
     x_adv: Float[Array, "batch ..."]
-    loss: Float[Array, " batch"]
-    trace: Float[Array, "looks batch"]
+    loss: Float[Array, " batch"]  # at x_adv, the greatest so far
+    trace: Float[Array, "marks batch"]
+    finite: Bool[Array, " batch"]
 
 
 def search(
@@ -72,7 +73,8 @@ def search(
 ) -> AttackResult:
     """Random search by squares, `settings.queries` + 1 looks at most.
 
-    An example is done where its loss is above 0, the search where all are.
+    An example is done where its loss is above 0, the search where all are. The trace has the
+    greatest loss up to each of a few looks, `marks`: all of them would be 5001 for each example.
 
     Args:
       keys: one for each example.
@@ -103,29 +105,40 @@ def search(
         proposed = allowed(proposed)
         losses = loss(proposed)
         better = (losses > state.loss) & (state.loss <= 0)
+        best = jnp.where(better, losses, state.loss)
         return _Search(
             state.looks + 1,
             where_example(better, proposed, state.x_adv),
-            jnp.where(better, losses, state.loss),
-            state.trace.at[state.looks].set(losses),
+            best,
+            state.trace.at[jnp.searchsorted(places, state.looks)].set(best),
+            state.finite & jnp.isfinite(losses),
         )
 
     start = jax.vmap(squares.stripes if linf else squares.tiles)(numbered_keys(keys, 0))
     start = allowed(clips + start * spread(epsilon, clips))
     first = loss(start)
-    trace = jnp.zeros((settings.queries + 1, x.shape[0]), first.dtype).at[0].set(first)
+    places = jnp.asarray(marks(settings.queries))
+    trace = jnp.broadcast_to(first, (len(places), x.shape[0]))
     one = jnp.ones((), jnp.int32)
-    end = jax.lax.while_loop(unfinished, query, _Search(one, start, first, trace))
-    looked = jnp.arange(settings.queries + 1) < end.looks
-    finite = jnp.all(jnp.isfinite(end.trace), axis=0)
+    begun = _Search(one, start, first, trace, jnp.isfinite(first))
+    end = jax.lax.while_loop(unfinished, query, begun)
+    looked = places < end.looks
     return AttackResult(
         end.x_adv,
         end.loss,
         jnp.where(looked[:, None], end.trace, end.loss[None]),
         jnp.zeros((), jnp.int32),
         jnp.zeros(x.shape[0], x.dtype),
-        finite,
+        end.finite,
     )
+
+
+def marks(queries: int) -> Int[np.ndarray, " marks"]:
+    """Returns the looks that `search` keeps the greatest loss of, at most 11 of them.
+
+    They are the first, 0, the last, and those after which the squares shrink.
+    """
+    return np.asarray([0, *(place for place in HALVINGS if place < queries), queries], np.int32)
 
 
 def as_clips(x: Float[Array, "batch ..."]) -> Float[Array, "batch time height width channels"]:

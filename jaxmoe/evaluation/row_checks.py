@@ -170,7 +170,8 @@ def square_check(correct: Correct, stages: Sequence[StageRow], norm: str) -> Che
 
 
 def _loss_rose(row: Row) -> bool:
-    first, *later = row.loss_trace[: row.steps + 1]  # of the first restart
+    of_a_restart = len(row.loss_trace) // (row.restarts or 1)  # Square's is shorter than its steps
+    first, *later = row.loss_trace[: min(row.steps + 1, of_a_restart)]
     return max(later, default=first) > first
 
 

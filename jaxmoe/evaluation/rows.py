@@ -51,7 +51,8 @@ class Row(NamedTuple):
     lipschitz_router_logits_max: float | None = None
     lipschitz_experts_mean: list[float] | None = None  # [M]
     lipschitz_experts_max: list[float] | None = None
-    loss_trace: list[float] | None = None  # mean loss of every iterate, steps + 1 per restart
+    # Mean loss of every iterate, steps + 1 per restart; Square's best at a few of its looks.
+    loss_trace: list[float] | None = None
     zero_gradient: float | None = None  # share of gradients that were zero; 0 for broken clips
     gradient: str | None = None  # modes of the mixture's gradient that were tried, joined by +
     # 0–1, of one confusion matrix over all pixels under the attack, where every pixel has a label.

@@ -51,11 +51,11 @@ def plain_project(z, x, norm, epsilon):
 
 
 def plain_auto_pgd(x, start, label, norm, epsilon):
-    """Losses of all iterates, the result, and whether an iterate was wrong."""
+    """Losses of all iterates, the result and its loss, and whether an iterate was wrong."""
     losses = []
     loss, gradient, right = plain_look(start, label)
     best, best_loss, best_gradient = start, loss, gradient
-    wrong = None if right else start
+    wrong = [] if right else [(loss, start)]
     losses.append(loss)
     step, before, halved = 2 * epsilon, loss, True
     current, previous = start, start
@@ -75,7 +75,7 @@ def plain_auto_pgd(x, start, label, norm, epsilon):
         losses.append(loss)
         history.append(loss)
         if not right:
-            wrong = current
+            wrong.append((loss, current))
         if loss > best_loss:
             best, best_loss, best_gradient = current, loss, gradient
         if number + 1 in lengths:
@@ -87,7 +87,8 @@ def plain_auto_pgd(x, start, label, norm, epsilon):
             if halve:
                 step /= 2
                 current, gradient = best, best_gradient
-    return np.array(losses), best if wrong is None else wrong, wrong is not None
+    found_loss, found = max(wrong or [(best_loss, best)], key=lambda pair: pair[0])
+    return np.array(losses), found, found_loss, bool(wrong)
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.01), ("l2", 0.04)])
@@ -108,10 +109,36 @@ def test_it_is_the_published_algorithm(norm, epsilon):
         start, result, failed = run(jnp.asarray(X), jax.tree.map(jnp.asarray, PARAMS))
     assert 0 < np.sum(failed) < B
     for i in range(B):
-        losses, found, wrong = plain_auto_pgd(X[i], np.asarray(start[i]), Y[i], norm, epsilon)
+        losses, found, loss, wrong = plain_auto_pgd(X[i], np.asarray(start[i]), Y[i], norm, epsilon)
         np.testing.assert_allclose(result.loss_trace[:, i], losses, rtol=1e-6)
         np.testing.assert_allclose(result.x_adv[i], found, atol=1e-8)
+        np.testing.assert_allclose(result.loss[i], loss, rtol=1e-6)
         assert bool(failed[i]) == wrong
+
+
+@pytest.mark.parametrize("until_wrong", [False, True])
+def test_of_wrong_iterates_the_one_of_the_greatest_loss_is_kept_with_its_loss(until_wrong):
+    # Right around the peak of the loss, where the climb ends, and wrong on both of its slopes.
+    def look(x_adv):
+        distance = jnp.abs(x_adv[:, 0, 0] - jnp.array([0.45, 0.5, 0.55]))
+        return -distance, distance < 0.02
+
+    x = jnp.full((3, 1, 1), 0.5)
+    keys = example_keys(jax.random.key(1), jnp.arange(3))
+    threat = ThreatModel("linf", 0.2)
+
+    @jax.jit
+    def run(keys, x):
+        return maximize(keys, x, look, threat, 30, until_wrong=until_wrong)
+
+    result, failed = run(keys, x)
+    assert failed.all()
+    np.testing.assert_array_equal(result.loss, look(result.x_adv)[0])
+    seen = np.asarray(result.loss_trace)[: int(result.gradients)]
+    wrong = np.where(seen <= -0.02, seen, -np.inf)
+    np.testing.assert_array_equal(result.loss, wrong.max(0))
+    last = [losses[losses <= -0.02][-1] for losses in seen.T]
+    assert until_wrong or (result.loss > np.array(last)).any()  # it may be another
 
 
 def test_checkpoints_are_the_papers():

@@ -107,7 +107,7 @@ def test_it_is_a_plain_loop_over_attempts(small, reference, name, top_k):
             found.append((wrong, max(trace), best))
         np.testing.assert_allclose(result.loss_trace[:, i], losses, rtol=1e-4, atol=1e-8)
         winners = [attempt for attempt in found if attempt[0]]
-        _, loss, best = winners[0] if winners else max(found, key=lambda attempt: attempt[1])
+        _, loss, best = max(winners or found, key=lambda attempt: attempt[1])
         np.testing.assert_allclose(result.x_adv[i], best, atol=1e-7)
         np.testing.assert_allclose(result.loss[i], loss, rtol=1e-4)
         broken += len(winners)

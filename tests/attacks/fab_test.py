@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from jaxmoe.attacks import AttackSettings, build_attack
 from jaxmoe.attacks.fab import change_to_plane
+from jaxmoe.attacks.objectives import margin
 from jaxmoe.threat import ThreatModel
 
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -91,3 +92,18 @@ def test_a_gradient_that_is_no_number_is_seen():
     for name in ("fab", "fab-t"):
         attack = build_attack(name, broken, ThreatModel("linf", 0.1), settings)
         assert not attack(jax.random.key(0), 1.0, x, jnp.zeros(2, jnp.int32)).finite.any()
+
+
+@pytest.mark.parametrize("name", ["fab", "fab-t"])
+def test_its_loss_is_that_of_what_it_returns_also_where_the_boundary_is_out_of_reach(name):
+    def model(params, x):
+        return x.reshape(x.shape[0], -1) @ params
+
+    rng = np.random.default_rng(0)
+    weights = jnp.asarray(rng.normal(size=(4, 5)), jnp.float32)
+    x = jnp.asarray(rng.uniform(0.4, 0.6, (4, 2, 2, 1)), jnp.float32)
+    y = jnp.argmax(model(weights, x), -1)
+    attack = build_attack(name, model, ThreatModel("linf", 1e-3), AttackSettings(steps=3))
+    found = jax.jit(attack, compiler_options=FAST)(jax.random.key(0), weights, x, y)
+    np.testing.assert_allclose(found.loss, margin(model(weights, found.x_adv), y), atol=1e-6)
+    assert (found.loss < 0).any()

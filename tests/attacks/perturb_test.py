@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxmoe.attacks import perturb, steepest_step, temporal_momentum
+from jaxmoe.attacks.perturb import AttackResult, strongest_attempt
 from jaxmoe.threat import ThreatModel
 
 KEY = jax.random.key(0)
@@ -85,6 +86,22 @@ def test_more_restarts_find_no_worse():
     assert most.loss_trace.shape == (4 * 3, 4)
     np.testing.assert_allclose(waves(most.x_adv), most.loss, rtol=1e-4, atol=1e-4)
     assert (threat.size(most.x_adv, x) <= 0.3 + 1e-6).all()
+
+
+def test_of_attempts_that_worked_the_one_of_the_greatest_loss_is_taken():
+    losses = jnp.array([[1.0, 1.0, 5.0], [2.0, 3.0, 9.0], [7.0, 2.0, 6.0]])
+    worked = jnp.array([[True, False, False], [True, False, True], [False, False, True]])
+
+    def attempt(number):
+        none = jnp.zeros(3)
+        x_adv = jnp.broadcast_to(jnp.asarray(number, jnp.float32), (3, 1))
+        loss = losses[number]
+        result = AttackResult(x_adv, loss, loss[None], jnp.asarray(1), none, none == 0)
+        return result, worked[number]
+
+    best = strongest_attempt(attempt, 3)
+    np.testing.assert_array_equal(best.x_adv[:, 0], [1, 1, 1])
+    np.testing.assert_array_equal(best.loss, [2, 3, 9])
 
 
 def test_frames_that_may_not_change_take_no_share_of_an_l2_step():

@@ -157,7 +157,7 @@ def test_an_attack_on_a_part_needs_a_mixture(name):
         ("apgd-t", "apply", 36, 36),
         ("fab", "apply", 40, 12),
         ("fab-t", "apply", 30, 36),
-        ("square", "apply", 0, 12),
+        ("square", "apply", 0, 4),  # its best after the first look and after the last
         ("pgd-t", "apply", 30, 36),  # three wrong classes of four
         ("pgd-r-t", "route", 20, 24),  # two other experts of three
         ("pgd-e-t", "select", 30, 36),

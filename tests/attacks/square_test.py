@@ -44,10 +44,34 @@ def test_it_breaks_what_has_no_gradient(norm, shape):
 def test_it_stops_where_all_are_wrong_and_goes_on_where_they_are_not(norm):
     x, y = jnp.full((2, 10, 10, 1), 0.5), jnp.zeros(2, jnp.int32)
     done = attack("square", x, y, ThreatModel(norm, 0.01), params=0.9, queries=20)
-    np.testing.assert_array_equal(done.loss_trace, jnp.broadcast_to(done.loss, (21, 2)))
+    np.testing.assert_array_equal(done.loss_trace, jnp.broadcast_to(done.loss, (3, 2)))
     hopeless = attack("square", x, y, ThreatModel(norm, 0.01), params=0.1, queries=20)
     assert len(np.unique(np.asarray(hopeless.loss_trace))) > 2
     np.testing.assert_array_equal(hopeless.loss, hopeless.loss_trace.max(0))
+
+
+def test_its_trace_is_the_best_of_a_search_as_long_and_its_length_does_not_grow():
+    x, y = jnp.full((2, 10, 10, 1), 0.5), jnp.zeros(2, jnp.int32)
+    threat = ThreatModel("linf", 0.01)
+    trace = attack("square", x, y, threat, params=0.3, queries=30).loss_trace
+    assert trace.shape == (3, 2)
+    assert (jnp.diff(trace, axis=0) >= 0).all()
+    assert (trace[-1] > trace[0]).all()
+    shorter = attack("square", x, y, threat, params=0.3, queries=10)
+    np.testing.assert_array_equal(trace[1], shorter.loss)
+    standard = build_attack("square", brightness, threat, AttackSettings())
+    shapes = jax.eval_shape(standard, jax.random.key(0), jnp.float32(0.3), x, y)
+    assert shapes.loss_trace.shape == (9, 2)  # of 5001 looks
+
+
+def test_a_look_that_is_no_number_is_seen():
+    def broken(params, x):
+        return brightness(params, x) / jnp.where(jnp.mean(x) == 0.5, 1.0, 0.0)
+
+    x, y = jnp.full((2, 10, 10, 1), 0.5), jnp.zeros(2, jnp.int32)
+    run = build_attack("square", broken, ThreatModel("linf", 0.1), AttackSettings(queries=5))
+    found = jax.jit(run, compiler_options=FAST)(jax.random.key(0), jnp.float32(0.3), x, y)
+    assert not found.finite.any()
 
 
 @pytest.mark.parametrize(("span", "alike"), [(None, True), (2, False)])

@@ -227,3 +227,7 @@ def test_loss_is_compared_with_the_first_look():
     assert check.verdict == "flag"
     assert check.value == 0.5
     assert "pgd at ε = 51/255" in check.sentence
+    # Two searches of 5000 looks, of which a trace keeps three each: the second starts higher.
+    square = row(0.1, 0.5, (1.0, 1.0, 1.0, 2.0, 2.0, 2.0))._replace(steps=5000, restarts=2)
+    assert loss_check([square]).verdict == "flag"
+    assert loss_check([square._replace(loss_trace=[1.0, 1.0, 1.5] * 2)]).verdict == "pass"

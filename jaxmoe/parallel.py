@@ -25,7 +25,7 @@ class Parallel:
         """`(replicated, sharded, replicated) -> …` with a leading device axis, compiled.
 
         Args:
-          function: `(state, batch, key) -> (state, metrics)`, per device.
+          function: `(state, batch, key) -> …`, per device.
           donate_state: let the result take the state's memory; the old state is then gone.
         """
         return jax.pmap(
@@ -52,6 +52,15 @@ class Parallel:
     def first(self, tree: Any) -> Any:
         """The copy on the first device, as NumPy arrays."""
         return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_shards[0].data)[0], tree)
+
+    def join(self, tree: Any) -> Any:
+        """Leaves `[D, B, …]`, from the devices of this process, as NumPy arrays `[D · B, …]`."""
+
+        def joined(leaf):
+            shards = sorted(leaf.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+            return np.concatenate([np.asarray(shard.data)[0] for shard in shards])
+
+        return jax.tree.map(joined, tree)
 
     def _split(self, leaf: np.ndarray) -> np.ndarray:
         devices = len(self.devices)

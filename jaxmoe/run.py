@@ -100,10 +100,11 @@ def train(
     params = _initial_params(experiment, mixture, dataset)
     phases = RECIPES[experiment.training.recipe](mixture, threat, recipe_options(experiment))
     adversarial = any(phase.attack is not None for phase in phases)
-    judge = make_validate(mixture, threat, experiment.attack, adversarial=adversarial)
-    validation = evaluation_loader(
-        dataset.validation, experiment.data, min(batch_size, max(len(dataset.validation), 1))
-    )
+    judge = make_validate(mixture, threat, experiment.attack, parallel, adversarial=adversarial)
+    # A device holds the training state already: it judges no more clips at once than it trains on.
+    here = len(parallel.devices)
+    share = min(batch_size // parallel.count, -(-len(dataset.validation) // here))
+    validation = evaluation_loader(dataset.validation, experiment.data, here * share)
     if not is_finished(run):
         write_description(run, experiment, dataset)
     fit(
@@ -150,7 +151,8 @@ def load(
     mixture = build_mixture(experiment, len(dataset.classes))
     like = jax.eval_shape(lambda: init_params(experiment, mixture))
     which = checkpoint or experiment.evaluation.checkpoint
-    params = restore_params(run, which, like, loop_options(experiment))
+    # Once: NumPy arrays would go to the device anew in every call of every program.
+    params = jax.device_put(restore_params(run, which, like, loop_options(experiment)))
     return Trained(experiment, dataset, mixture, params, is_finished(run), other)
 
 

@@ -119,6 +119,7 @@ def auto_attack(
     for stage in cascade.stages:
         build_attack(stage.attack, model, threat, settings)
     programs = (programs or Programs(model, norm)).check(model, norm, accuracy)
+    params = jax.device_put(params)  # once, and not in every call of every program
 
     def batches():
         for start in range(0, len(x), batch_size):

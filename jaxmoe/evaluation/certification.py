@@ -188,6 +188,7 @@ def lipschitz_curve(
       NonFiniteError: an output of the mixture was not finite.
     """
     certify = jax.jit(lambda params, clip: subject.certify(params, to_pixels(clip)))
+    params = jax.device_put(params)  # once, and not at every batch
 
     def of_batch(batch):
         return jax.device_get(certify(params, batch["clip"]))
@@ -218,6 +219,7 @@ def smoothing_curve(
       words: what the model is called.
     """
     check_smoothing(smoothing)
+    params = jax.device_put(params)  # once, and not at every batch
     votes = [
         jax.jit(
             lambda keys, params, clip, count=count: count_votes(model, smoothing, count)(

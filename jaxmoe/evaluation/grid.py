@@ -167,6 +167,7 @@ def sweep_grid(
         find_attack(name).build(model, ThreatModel(norm, max(grid.epsilons)), settings)
     programs = (programs or Programs(model, norm, metric)).check(model, norm, metric)
     memory = memory or device_memory() // 2
+    params = jax.device_put(params)  # once, and not in every call of every program
     sweep = _Sweep(programs, params, grid, settings, seed, memory, {})
     clean = sweep.clean(batches_factory(), names)
     batches = len(clean.indices)

@@ -6,7 +6,7 @@
 import functools
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -168,6 +168,19 @@ class Programs:
         self.compilations[name] = self.compilations.get(name, 0) + 1
         self.compile_seconds[name] = self.compile_seconds.get(name, 0.0) + seconds
         return self._compiled[key]
+
+
+def on_device(*groups: Mapping[str, tuple[Model, Any]]) -> tuple[dict[str, tuple[Model, Any]], ...]:
+    """Models by name, with params that go to the device once and not in every call.
+
+    What several of them share stays shared.
+    """
+    once = {id(params): params for group in groups for _, params in group.values()}
+    put = {place: jax.device_put(params) for place, params in once.items()}
+    return tuple(
+        {name: (model, put[id(params)]) for name, (model, params) in group.items()}
+        for group in groups
+    )
 
 
 def attack_keys(seed: jax.Array | int, name: str, index: jax.Array) -> jax.Array:

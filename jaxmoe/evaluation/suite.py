@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxmoe.attacks import build_attack, canonical_name
@@ -119,6 +120,7 @@ def evaluate_suite(
             for part in parts_of(name):
                 build_attack(part, mixture, threat, own)
     programs = (programs or Programs(mixture, norm, metric)).check(mixture, norm, metric)
+    params = jax.device_put(params)  # once, and not in every call of every program
     run = Passes(programs, params, batches_factory, settings, gradients, seed, progress)
     clean = run.clean(1 + len(attacks) * len(epsilons), probe_batches if checks else 0)
     run.examples = examples and pathlib.Path(examples)

@@ -32,7 +32,7 @@ from jaxmoe.evaluation.guards import (
 from jaxmoe.evaluation.journal import Journal, batch_digest, fingerprint
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.passes import BatchesFactory, Progress
-from jaxmoe.evaluation.programs import Programs
+from jaxmoe.evaluation.programs import Programs, on_device
 from jaxmoe.evaluation.rows import CLEAN, robust
 from jaxmoe.evaluation.scoring import Metric, to_pixels
 from jaxmoe.evaluation.summary import (
@@ -162,6 +162,7 @@ def transfer_matrix(
     training = training_batches or {}
     _check_models(sources, targets)
     _check_attacks(sources, attacks, [ThreatModel(norm, e) for e in epsilons], settings, training)
+    sources, targets = on_device(sources, targets)
     models = [model for model, _ in (*sources.values(), *targets.values())]
     programs = {model: Programs(model, norm, metric) for model in models}
     run = _Run(programs, targets, batches_factory, settings, seed, epochs, progress)

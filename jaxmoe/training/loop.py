@@ -203,9 +203,8 @@ def fit(
             last = done == stage.epochs
             every = options.evaluate_every
             if stage.validates and every and (done % every == 0 or last):
-                state = parallel.first(replicated)
                 _read(unread, parallel, stage.name, global_step)
-                validation = validate(state.params)
+                validation = validate(replicated.params)
                 log.write(
                     global_step,
                     {"epoch": done, "stage": stage.name}
@@ -220,6 +219,7 @@ def fit(
                 score = [robust_accuracy, validation.accuracy, -validation.loss]
                 if stage.selects and (best is None or score > best):
                     best = score
+                    state = parallel.first(replicated)
                     checkpoints.save("best", global_step, state, {"epoch": done, "score": score})
             if done % options.checkpoint_every == 0 or last:
                 _read(unread, parallel, stage.name, global_step)

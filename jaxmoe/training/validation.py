@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from jaxmoe.attacks import AttackSettings, cross_entropy, mean_over_labelled, pgd
-from jaxmoe.mixture import Mixture
+from jaxmoe.mixture import Mixture, routers
+from jaxmoe.parallel import Parallel
 from jaxmoe.threat import ThreatModel, example_keys
-from jaxmoe.training.step import to_float
+from jaxmoe.training.step import Batch, to_float
 
 
 class NonFiniteTrainingError(RuntimeError):
@@ -23,56 +25,69 @@ class Validation(NamedTuple):
     accuracy: float
     robust_accuracy: float | None  # under PGD as in training; None where training is clean
     loss: float  # clean cross-entropy where there is no attack, else the adversarial one
-    largest_load: float  # share of the clips at the busiest expert: 1 is collapse
+    # Share of the clips at the busiest expert: 1 is collapse. Of a dual model the larger one.
+    largest_load: float
 
 
 def make_validate(
-    mixture: Mixture, threat: ThreatModel, settings: AttackSettings, *, adversarial: bool
+    mixture: Mixture,
+    threat: ThreatModel,
+    settings: AttackSettings,
+    parallel: Parallel,
+    *,
+    adversarial: bool,
 ) -> Callable[[Any, Iterable[Mapping[str, np.ndarray]]], Validation]:
     """`(params, batches) -> Validation`; no robust accuracy where not `adversarial`.
 
-    It raises `NonFiniteTrainingError` where a loss or a gradient is not finite.
+    It takes params as `parallel.replicate` gives them, and batches that split over the devices of
+    this process, each of which judges its share. It raises `NonFiniteTrainingError` where a loss or
+    a gradient is not finite.
     """
     attack = pgd(mixture, threat, settings)
 
-    @jax.jit
-    def judge(params, clip, label, index, valid):
-        x = to_float(clip)
+    def judge(params, batch: Batch, key):
+        x, label = to_float(batch.clip), batch.label
         logits = mixture.apply(params, x)
         right = jnp.argmax(logits, axis=-1) == label
-        first = jnp.argmax(mixture.route(params, x), axis=-1)
-        chosen = jax.nn.one_hot(first, mixture.num_experts)
-        chosen = jnp.mean(chosen, axis=tuple(range(1, chosen.ndim - 1)))  # over a gate's classes
-        result_logits, robust, finite = logits, jnp.zeros_like(right), jnp.ones_like(valid)
+        result_logits, robust, finite = logits, jnp.zeros_like(right), jnp.ones(len(x), bool)
         if adversarial:
-            keys = example_keys(jax.random.key(0), index)
-            result = attack(keys, params, x, label)
+            result = attack(example_keys(key, batch.index), params, x, label)
             finite = result.finite
             result_logits = mixture.apply(params, result.x_adv)
             robust = right & (jnp.argmax(result_logits, axis=-1) == label)
         losses = cross_entropy(result_logits, label)
-        count = lambda values: jnp.sum(jnp.where(valid, values, 0).astype(jnp.float32))  # noqa: E731
-        load = jax.vmap(count, in_axes=1)(chosen)
-        finite &= jnp.isfinite(losses)
         right, robust = (mean_over_labelled(hits * 1.0, label) for hits in (right, robust))
-        sums = [count(right), count(robust), count(losses), count(valid), count(~finite)]
-        return jnp.stack(sums), load
+        loads = [_first_choices(route(params, x)) for _, route in routers(mixture)]
+        return (right, robust, losses, finite & jnp.isfinite(losses)), loads
+
+    mapped = parallel.map(judge)
 
     def validate(params, batches) -> Validation:
-        totals, loads = np.zeros(5), np.zeros(mixture.num_experts)
+        figures, loads = [], []
         for batch in batches:
-            sums, load = judge(
-                params, batch["clip"], batch["label"], batch["index"], batch["valid"]
-            )
-            totals += np.asarray(sums)
-            loads += np.asarray(load)
-        right, robust, loss, n, broken = totals
-        if broken:
+            clips = parallel.shard(Batch(batch["clip"], batch["label"], batch["index"]))
+            found = parallel.join(mapped(params, clips, jax.random.key(0)))
+            # Summed here, in double precision: how clips fall into batches does not matter.
+            own, routed = jax.tree.map(lambda leaf, v=batch["valid"]: leaf[v].astype(float), found)
+            figures.append(np.stack(own))
+            loads.append(routed)
+        right, robust, loss, finite = np.concatenate(figures, axis=1)
+        if not finite.all():
             # A gradient that is not finite is no attack survived.
             raise NonFiniteTrainingError(
-                f"validation: a loss or gradient is not finite on {broken:.0f} of {n:.0f} clips"
+                "validation: a loss or gradient is not finite on "
+                f"{len(finite) - finite.sum():.0f} of {len(finite)} clips"
             )
-        robust_accuracy = robust / n if adversarial else None
-        return Validation(right / n, robust_accuracy, loss / n, float(loads.max() / n))
+        largest = max(np.concatenate(load).mean(axis=0).max() for load in zip(*loads, strict=True))
+        robust_accuracy = float(robust.mean()) if adversarial else None
+        return Validation(float(right.mean()), robust_accuracy, float(loss.mean()), float(largest))
 
     return validate
+
+
+def _first_choices(
+    router_logits: Float[Array, "batch ... experts"],
+) -> Float[Array, "batch experts"]:
+    """1 at each clip's first choice; of a gate that weighs every class, the mean over them."""
+    chosen = jax.nn.one_hot(jnp.argmax(router_logits, axis=-1), router_logits.shape[-1])
+    return jnp.mean(chosen, axis=tuple(range(1, chosen.ndim - 1)))

@@ -1,11 +1,13 @@
 """The light judgement of adversarial clips, against planted answers and the full score."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import planted
 from planted import FAR, NEAR
 
-from jaxmoe.evaluation import Programs
+from jaxmoe.evaluation import Programs, evaluate_suite
+from jaxmoe.evaluation.programs import on_device
 
 EPSILON = 4 / 255
 CLIPS = planted.clips((FAR, NEAR), (FAR, FAR), (NEAR, FAR), (FAR, FAR), (FAR, 255))
@@ -57,3 +59,34 @@ def test_a_plain_classifier_is_verified_alike():
         jnp.float32(10.0), BATCH, moved(1, (-4, 0, 0, 0, 0)), EPSILON
     )
     np.testing.assert_array_equal(found.correct, [0, 0, 1, 1, 1])
+
+
+def test_an_evaluation_sends_params_to_the_device_once(monkeypatch):
+    timed, on_host = Programs.timed, []
+
+    def watched(self, name, program, params, *rest):
+        on_host.extend(leaf for leaf in jax.tree.leaves(params) if isinstance(leaf, np.ndarray))
+        return timed(self, name, program, params, *rest)
+
+    monkeypatch.setattr(Programs, "timed", watched)
+    params = jax.tree.map(np.asarray, planted.PARAMS)
+    factory = planted.batches(CLIPS, [0, 1, 0, 0, 0])
+    found = evaluate_suite(
+        planted.MIXTURE,
+        params,
+        factory,
+        attacks=[],
+        epsilons=[0.0],
+        programs=planted.PROGRAMS,
+        probe_batches=0,
+    )
+    assert found.row("clean", 0.0).n == len(CLIPS)
+    assert on_host == []
+
+
+def test_params_that_models_share_are_on_the_device_once():
+    one, other = np.ones(3), np.zeros(3)
+    sources, targets = on_device({"a": (abs, one)}, {"a": (abs, one), "b": (abs, other)})
+    assert sources["a"][1] is targets["a"][1]
+    assert {type(params) for _, params in targets.values()} == {type(jnp.ones(3))}
+    np.testing.assert_array_equal(targets["b"][1], other)

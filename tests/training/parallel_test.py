@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 SCRIPT = """
@@ -13,7 +14,9 @@ import jax, numpy as np, optax
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.parallel import AXIS, Parallel
 from jaxmoe.threat import ThreatModel
-from jaxmoe.training import RECIPES, RecipeOptions, adamw, init_state, make_train_step
+from jaxmoe.training import (
+    RECIPES, RecipeOptions, adamw, init_state, make_train_step, make_validate,
+)
 from tests.training.conftest import tiny_batch, tiny_mixture
 
 mixture = tiny_mixture()
@@ -44,6 +47,23 @@ for recipe in ("standard", "j_tlat"):
     bodies = [b for b in re.split(r"\\n(?=%|ENTRY)", hlo) if "while" in b.split("\\n")[0]]
     result[recipe + "/loops"] = len(re.findall(r" while\\(", hlo))
     result[recipe + "/in_loops"] = sum("all-reduce" in b for b in bodies)
+seen = {}
+
+def validation(parallel):
+    def apply(params, x):
+        seen[parallel.count] = max(len(x), seen.get(parallel.count, 0))
+        return mixture.apply(params, x)
+
+    judge = make_validate(
+        mixture._replace(apply=apply), ThreatModel("linf", 0.1), AttackSettings(steps=3),
+        parallel, adversarial=True,
+    )
+    clips = tiny_batch(16, seed=9)._asdict() | {"valid": np.arange(16) < 13}
+    return judge(parallel.replicate(params), [clips])
+
+one, four = (validation(Parallel(devices)) for devices in (jax.devices()[:1], jax.devices()))
+result["validation"] = one, four
+result["clips at once"] = [seen[1], seen[4]]
 print(json.dumps(result))
 """
 
@@ -65,6 +85,13 @@ def figures():
 def test_four_devices_equal_one_on_the_same_global_batch(figures, recipe):
     assert figures["devices"] == 4
     assert figures[recipe] <= 1e-5, figures
+
+
+def test_validation_holds_a_devices_share_of_a_batch_and_says_the_same(figures):
+    assert figures["clips at once"] == [16, 4]
+    one, four = figures["validation"]
+    np.testing.assert_allclose(one, four, rtol=1e-6)
+    assert 0 < one[0] < 1, "a figure that padding or an order could change"
 
 
 def test_attack_loops_hold_no_collective(figures):

@@ -17,6 +17,8 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
+from jaxmoe.files import FULL
+
 COMMANDS = {
     "quickstart": "train, attack and judge a small mixture on rendered videos, in minutes",
     "train": "train a mixture as a config file says; resumes a run that was stopped",
@@ -87,8 +89,10 @@ def _run(command: str, arguments: list[str]) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough: `jaxmoe train -h | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        return _fail(str(error))
-    except (ValueError, ArithmeticError, AssertionError, RuntimeError) as error:
+        return _fail(_of_system(error))
+    except (ValueError, ArithmeticError, AssertionError, RuntimeError, MemoryError) as error:
+        if _is_out_of_memory(error):
+            return _fail(f"out of memory: {error}; {_less_memory(command)}")
         # Another library's error is a bug of ours: it keeps its traceback. Ours say what is wrong
         # with the input, or with a run's numbers.
         if not _raised_by_us(error):
@@ -100,6 +104,31 @@ def _run(command: str, arguments: list[str]) -> int:
 def _fail(message: str, code: int = 2) -> int:
     print(f"jaxmoe: {' '.join(message.split())}", file=sys.stderr)
     return code
+
+
+def _of_system(error: OSError) -> str:
+    """What the system said, where, and what to do if a disk is full."""
+    if error.errno is None or error.strerror is None:  # one of ours, in words
+        return str(error)
+    where = "" if error.filename is None else f"{error.filename}: "
+    full = "; make room, or raise the quota or limit, and run the same command again"
+    return f"{where}{error.strerror}{full if error.errno in FULL else ''}"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory, of the host or a device, was too small."""
+    words = str(error)
+    return (
+        isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in words or "Out of memory" in words
+    )
+
+
+def _less_memory(command: str) -> str:
+    option = {"train": "--training.batch-size"}.get(command, "--batch-size")
+    if command in ("quickstart", "data", "benchmark"):
+        return "close other programs"
+    kept = "; the last checkpoint is kept" if command == "train" else ""
+    return f"a smaller {option} takes less{kept}"
 
 
 def _raised_by_us(error: BaseException) -> bool:
@@ -114,9 +143,17 @@ def _ask_for_huge_pages() -> None:
     On CPUs a compiled program takes its workspace from the system and gives it back in every call.
     In pages of 4 KiB, their faults are a quarter of a training step's time.
     """
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+    if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ:
+        return
+    # What came from a prompt, a notebook or standard input cannot be started anew.
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if "-c" not in sys.orig_argv and not os.path.isfile(script or ""):
+        return
+    os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+    try:
         os.execv(sys.executable, sys.orig_argv)
+    except (OSError, TypeError, ValueError):  # no such python, or more arguments than it takes
+        del os.environ["GLIBC_TUNABLES"]  # slower, and right all the same
 
 
 def _ask_for_wide_matmuls() -> None:
@@ -135,9 +172,10 @@ def _ask_for_wide_matmuls() -> None:
 
 def _remember_programs() -> None:
     """Keeps compiled programs beside the prepared data: a second run compiles nothing."""
-    cache = pathlib.Path(
-        os.environ.get("JAXMOE_CACHE") or pathlib.Path.home() / ".cache" / "jaxmoe"
-    )
+    try:
+        cache = pathlib.Path(os.environ.get("JAXMOE_CACHE") or "~/.cache/jaxmoe").expanduser()
+    except RuntimeError:  # this user has no home: programs are compiled anew
+        return
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "programs"))
 
 
@@ -145,5 +183,8 @@ def _hush_libraries() -> None:
     """Keeps what other libraries say to themselves off the terminal; read before their import."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    for name in ("absl", "jax", "orbax", "tensorflow_datasets", "matplotlib", "grain"):
+    for name in ("jax", "tensorflow_datasets", "matplotlib", "grain"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Threads that save a checkpoint log a full disk, each for itself; the save raises it as well.
+    for name in ("absl", "orbax"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

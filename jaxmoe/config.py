@@ -14,6 +14,7 @@ from typing import Any, Literal
 from jaxmoe.attacks.registry import ATTACKS, canonical_name
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.mixture.routing import Balance, Combine
+from jaxmoe.overrides import check_types
 from jaxmoe.threat import Norm, ThreatModel
 
 DatasetName = Literal[
@@ -198,6 +199,7 @@ def validate(experiment: Experiment) -> Experiment:
       ValueError: one line with the field, its value and what would be accepted.
     """
     e = experiment
+    check_types(e)
     ThreatModel(e.threat.norm, e.threat.epsilon)
     AttackSettings(**{f.name: getattr(e.attack, f.name) for f in dataclasses.fields(e.attack)})
     validate_data(e)
@@ -274,6 +276,7 @@ def validate_data(experiment: Experiment) -> Experiment:
     """
     from jaxmoe.data.dataset import RENDERED_DATASETS  # takes a while, and help does not need it
 
+    check_types(experiment)
     _check_numbers(experiment, "data")
     data = experiment.data
     fraction = data.validation_fraction
@@ -393,7 +396,7 @@ def from_dict(values: dict[str, dict[str, Any]]) -> Experiment:
     """The experiment that `to_dict` gave.
 
     Raises:
-      ValueError: a section or field that does not exist.
+      ValueError: a section or field that does not exist, or a value of another type.
     """
     sections = {}
     for section in dataclasses.fields(Experiment):
@@ -409,7 +412,9 @@ def from_dict(values: dict[str, dict[str, Any]]) -> Experiment:
     for name in values:
         if name not in sections:
             raise ValueError(f"{name}: no such section; {nearest(name, sections)}")
-    return Experiment(**sections)
+    experiment = Experiment(**sections)
+    check_types(experiment)
+    return experiment
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ accepted.
 import dataclasses
 import difflib
 import inspect
+import os
 import re
 import types
 import typing
@@ -51,6 +52,55 @@ def apply_overrides(config: Config, arguments: Sequence[str]) -> Config:
     return dataclasses.replace(config, **sections)
 
 
+def check_types(config: Any) -> None:
+    """Refuses values in a config, a dataclass of dataclasses, that are not of their fields' types.
+
+    An integer does for a number. Fields that may be arrays take what they are given: they are for
+    code.
+
+    Raises:
+      ValueError: one line with the field, its value and what is accepted.
+    """
+    for section in dataclasses.fields(config):
+        part = getattr(config, section.name)
+        expected = section.type if isinstance(section.type, type) else type(section.default)
+        if not isinstance(part, expected):
+            raise ValueError(
+                f"{section.name}: {part!r} is not accepted; expected {expected.__name__}(…)"
+            )
+        for name, kind in typing.get_type_hints(type(part)).items():
+            value = getattr(part, name)
+            if not any(_is_of(option, value) for option in _members(kind)):
+                accepted = _accepted(kind) + (", in a tuple" if isinstance(value, list) else "")
+                raise ValueError(
+                    f"{section.name}.{name}: {value!r} is not accepted; expected {accepted}"
+                )
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    """Whether a value is one of a kind that `_members` gives."""
+    items = typing.get_args(kind)
+    if typing.get_origin(kind) is Literal:
+        return any(value == item and type(value) is type(item) for item in items)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if items[-1] is Ellipsis:
+            items = items[:1] * len(value)
+        return len(items) == len(value) and all(map(_is_of, items, value))
+    if kind in (int, float) and isinstance(value, bool):
+        return False  # to Python it is an integer
+    if kind is float:
+        return isinstance(value, int | float)
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _members(kind: Any) -> Sequence[Any]:
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return typing.get_args(kind)
+    return [kind]
+
+
 def list_fields(config: Any, section: str) -> list[Field]:
     """The fields of one section, with their values, accepted types and comments."""
     part = getattr(config, section)
@@ -89,6 +139,16 @@ def parse_number(text: str) -> float:
         return float(above) / float(below) if slash else float(text)
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"{text!r} is no number") from None
+
+
+def split_values(text: str) -> list[str]:
+    """The values of an option that takes several: `pgd,tlga-r` as `pgd` and `tlga-r`.
+
+    A path that is there is one value, whatever is in its name.
+    """
+    if os.path.exists(text):
+        return [text]
+    return re.split(r"[,\s]+", text.strip(", \t\n")) if text.strip(", \t\n") else []
 
 
 def _split(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -133,6 +193,7 @@ def _as(kind: Any, values: list[str]) -> Any:
     """`values` as one of the kinds that `_options` gives."""
     if typing.get_origin(kind) is tuple:
         items = typing.get_args(kind)
+        values = [one for value in values for one in split_values(value)]
         if not values or (items[-1] is not Ellipsis and len(items) != len(values)):
             raise ValueError
         per_value = items[:1] * len(values) if items[-1] is Ellipsis else items
@@ -156,9 +217,7 @@ def _known(kind: Any, value: str) -> str:
 
 def _options(kind: Any) -> list[Any]:
     """The kinds that text can be turned into, None first; arrays are for code, not for text."""
-    if typing.get_origin(kind) not in (typing.Union, types.UnionType):
-        return [kind]
-    members = [m for m in typing.get_args(kind) if m in _PLAIN or typing.get_origin(m)]
+    members = [m for m in _members(kind) if m in _PLAIN or typing.get_origin(m)]
     return sorted(members, key=lambda member: member is not type(None))
 
 

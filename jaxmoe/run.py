@@ -4,6 +4,7 @@ A run's folder holds `config.json`, `run.json` (versions, seed, git revision, co
 `metrics.jsonl`, `tensorboard/`, `checkpoints/` and, once evaluated, `results.*`.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
@@ -19,10 +20,13 @@ from jaxmoe.mixture import Mixture, with_alpha
 from jaxmoe.other_clips import OtherClips, open_clips
 from jaxmoe.parallel import Parallel
 from jaxmoe.run_folder import (
+    State,
     check_same_experiment,
     check_same_splits,
+    hold_for_training,
     is_finished,
     read_experiment,
+    state_of,
     write_description,
 )
 from jaxmoe.training import (
@@ -49,8 +53,13 @@ class Trained(NamedTuple):
     dataset: data.Dataset
     mixture: Mixture
     params: Any
-    finished: bool  # or stopped before the end of its training
+    state: State  # "finished", or "training" or "stopped" before the end of its training
     other: OtherClips | None = None  # of a test split that is not its own
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was trained to its end."""
+        return self.state == "finished"
 
 
 def train(
@@ -63,8 +72,10 @@ def train(
     """Trains an experiment into its run's folder, which it returns; resumes one that was stopped.
 
     Raises:
-      ValueError: an impossible configuration, or a folder that holds another experiment.
+      ValueError: an impossible configuration, a folder that holds another experiment or that
+        another process trains in, or a checkpoint that is damaged.
       FileNotFoundError: a directory or checkpoint that is not there.
+      OSError: the folder cannot be written; its last checkpoint is kept.
     """
     validate(experiment)
     run = pathlib.Path(experiment.run.directory)
@@ -105,22 +116,23 @@ def train(
     here = len(parallel.devices)
     share = min(batch_size // parallel.count, -(-len(dataset.validation) // here))
     validation = evaluation_loader(dataset.validation, experiment.data, here * share)
-    if not is_finished(run):
-        write_description(run, experiment, dataset)
-    fit(
-        run,
-        mixture,
-        params,
-        stages,
-        iter(loader),
-        loader.batches_per_epoch,
-        lambda params: judge(params, validation),
-        threat,
-        loop_options(experiment),
-        recipe_options(experiment),
-        parallel,
-        progress,
-    )
+    with hold_for_training(run), contextlib.closing(iter(loader)) as batches:
+        if not is_finished(run):
+            write_description(run, experiment, dataset)
+        fit(
+            run,
+            mixture,
+            params,
+            stages,
+            batches,
+            loader.batches_per_epoch,
+            lambda params: judge(params, validation),
+            threat,
+            loop_options(experiment),
+            recipe_options(experiment),
+            parallel,
+            progress,
+        )
     return run
 
 
@@ -142,7 +154,8 @@ def load(
 
     Raises:
       FileNotFoundError: no run there, no data, or no checkpoint yet.
-      ValueError: a checkpoint of another model, or data whose splits are not the run's.
+      ValueError: a checkpoint of another model or a damaged one, or data whose splits are not the
+        run's.
     """
     experiment = read_experiment(run)
     dataset, other = open_clips(run, experiment, data_fields, data_progress)
@@ -153,7 +166,7 @@ def load(
     which = checkpoint or experiment.evaluation.checkpoint
     # Once: NumPy arrays would go to the device anew in every call of every program.
     params = jax.device_put(restore_params(run, which, like, loop_options(experiment)))
-    return Trained(experiment, dataset, mixture, params, is_finished(run), other)
+    return Trained(experiment, dataset, mixture, params, state_of(run), other)
 
 
 def init_params(experiment: Experiment, mixture: Mixture) -> Any:
@@ -217,7 +230,7 @@ def _stages(experiment: Experiment) -> tuple[Stage, ...]:
 def _initial_params(experiment: Experiment, mixture: Mixture, dataset: data.Dataset) -> Any:
     """Fresh params, or those of the runs that training starts from."""
     params = init_params(experiment, mixture)
-    if Checkpoints(pathlib.Path(experiment.run.directory)).position("latest") is not None:
+    if Checkpoints(pathlib.Path(experiment.run.directory)).has("latest"):
         return params  # resumed from there: the source may be gone
     t = experiment.training
     if t.initialize_from is not None:
@@ -274,8 +287,10 @@ def _params_of(
         # A start that learned from test or validation clips would make both worthless.
         advice = "expected a run on the same clips"
         check_same_splits(source, dataset, f"training.{field}", advice, splits)
-    if not is_finished(source):
-        raise ValueError(f"training.{field}: {source} is not trained to its end; train it first")
+    state = state_of(source)
+    if state != "finished":
+        advice = "it is still training; wait" if state == "training" else "train it first"
+        raise ValueError(f"training.{field}: {source} is not trained to its end; {advice}")
     whole = other.mixture.alpha is not None or other.mixture.head != "none"
     parts = set(like) if whole else PARTS
     wanted = {part: like[part] for part in parts}

@@ -1,5 +1,6 @@
 """What a run's folder says: its experiment, its splits, whether it was trained to its end."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -7,13 +8,16 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 import jax
 
 from jaxmoe import data
 from jaxmoe.config import Experiment, from_dict, to_dict
-from jaxmoe.training import Checkpoints
+from jaxmoe.files import hold, is_held, read_json, write_json
+from jaxmoe.training import Checkpoints, DamagedCheckpointError
+
+TRAINING = "training"  # what the lock of a folder that is being trained is called
 
 # Where things lie does not decide what a run computes.
 _MAY_CHANGE = {
@@ -30,12 +34,16 @@ def read_experiment(run: pathlib.Path) -> Experiment:
 
     Raises:
       FileNotFoundError: no run there.
-      ValueError: its `config.json` has unknown fields.
+      ValueError: its `config.json` is cut off, or has unknown fields or other types.
     """
     path = run / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"run: no config.json in {run}; expected the folder of a run")
-    return from_dict(json.loads(path.read_text(encoding="utf-8")))
+    values = read_json(path)
+    try:
+        return from_dict(values)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{run}: its config.json is damaged: {error}") from None
 
 
 def write_description(run: pathlib.Path, experiment: Experiment, dataset: data.Dataset) -> None:
@@ -51,7 +59,7 @@ def write_description(run: pathlib.Path, experiment: Experiment, dataset: data.D
     }
     before = []
     if (run / "run.json").is_file():
-        before = json.loads((run / "run.json").read_text(encoding="utf-8")).get("processes", [])
+        before = read_json(run / "run.json").get("processes", [])
     description = {
         "seed": experiment.run.seed,
         "processes": [*before, process],  # more than one where the run was stopped
@@ -61,8 +69,8 @@ def write_description(run: pathlib.Path, experiment: Experiment, dataset: data.D
         "skipped": list(dataset.skipped),
         "padded": list(dataset.padded),
     }
-    _write_json(run / "config.json", to_dict(experiment))
-    _write_json(run / "run.json", description)
+    write_json(run / "config.json", to_dict(experiment))
+    write_json(run / "run.json", description)
 
 
 def describe_splits(dataset: data.Dataset) -> dict[str, str]:
@@ -97,7 +105,7 @@ def check_same_splits(
     path = run / "run.json"
     if not path.is_file():
         return
-    recorded = json.loads(path.read_text(encoding="utf-8")).get("splits", {})
+    recorded = read_json(path).get("splits", {})
     for split, digest in describe_splits(dataset).items():
         if split in splits and recorded.get(split) != digest:
             raise ValueError(f"{field}: {run} holds a run with other {split} clips; {advice}")
@@ -108,13 +116,33 @@ def recorded_classes(run: pathlib.Path) -> tuple[str, ...]:
     path = run / "run.json"
     if not path.is_file():
         return ()
-    return tuple(json.loads(path.read_text(encoding="utf-8")).get("classes", ()))
+    return tuple(read_json(path).get("classes", ()))
+
+
+State = Literal["finished", "training", "stopped"]
+
+
+def state_of(run: pathlib.Path) -> State:
+    """How far a run is: trained to its end, being trained by a process now, or neither."""
+    try:
+        position = Checkpoints(run).position("latest")
+    except DamagedCheckpointError:
+        position = None  # whoever reads it is told; its best checkpoint may be whole
+    if position is not None and position.get("finished", False):
+        return "finished"
+    return "training" if is_held(run, TRAINING) else "stopped"
 
 
 def is_finished(run: pathlib.Path) -> bool:
     """Whether a run was trained to its end."""
-    position = Checkpoints(run).position("latest")
-    return position is not None and position.get("finished", False)
+    return state_of(run) == "finished"
+
+
+def hold_for_training(run: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+    """Keeps other processes from training the same run, for as long as this one does."""
+    if jax.process_index() > 0:
+        return contextlib.nullcontext()  # all of one run: the first holds its folder
+    return hold(run, TRAINING, "run.directory", "is being trained")
 
 
 def check_same_experiment(run: pathlib.Path, experiment: Experiment) -> None:
@@ -147,9 +175,3 @@ def _git_revision() -> str | None:
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _write_json(path: pathlib.Path, value: Any) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)

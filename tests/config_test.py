@@ -25,7 +25,7 @@ def changed(section: str, **fields) -> Experiment:
     ("section", "fields", "message"),
     [
         ("threat", {"epsilon": -0.1}, r"threat\.epsilon: -0\.1 .* ≥ 0"),
-        ("threat", {"norm": "l1"}, r"threat\.norm: 'l1' is not one of linf, l2"),
+        ("threat", {"norm": "l1"}, r"threat\.norm: 'l1' .* expected one of linf, l2"),
         ("mixture", {"top_k": 5}, r"mixture\.top_k: 5 .* at most mixture\.experts = 4"),
         ("expert", {"depth": 11}, r"expert\.depth: 11 .* 10, 18 or 34"),
         ("mixture", {"experts": 0}, r"mixture\.experts: 0 .* at least 1"),
@@ -61,6 +61,7 @@ def test_an_experiment_survives_json():
     [
         ({"threat": {"epsilom": 1}}, r"threat\.epsilom: no such field; did you mean epsilon\?"),
         ({"treat": {}}, r"treat: no such section; did you mean threat\?"),
+        ({"data": {"frames": "8"}}, r"data\.frames: '8' is not accepted; expected an integer"),
     ],
 )
 def test_an_unknown_name_in_a_file_is_refused(values, message):

@@ -1,9 +1,11 @@
 import dataclasses
+import pathlib
 
+import numpy as np
 import pytest
 
 from jaxmoe.config import Experiment
-from jaxmoe.overrides import apply_overrides, field_comments, list_fields, parse_number
+from jaxmoe.overrides import apply_overrides, check_types, field_comments, list_fields, parse_number
 
 
 def override(text: str) -> Experiment:
@@ -22,6 +24,10 @@ def override(text: str) -> Experiment:
         ("--expert.stem-strides 2 2 2", "expert", "stem_strides", (2, 2, 2)),
         ("--evaluation.attacks pgd j-tlga", "evaluation", "attacks", ("pgd", "j-tlga")),
         ("--evaluation.epsilons 0 4/255", "evaluation", "epsilons", (0.0, 4 / 255)),
+        ("--evaluation.epsilons=0,4/255", "evaluation", "epsilons", (0.0, 4 / 255)),
+        ("--evaluation.attacks pgd,j-tlga", "evaluation", "attacks", ("pgd", "j-tlga")),
+        ("--expert.stage-sizes 1, 2", "expert", "stage_sizes", (1, 2)),
+        ("--data.directory a,b", "data", "directory", "a,b"),
         ("--data.stride 2", "data", "stride", 2),
         ("--data.stride none", "data", "stride", None),
         ("--data.directory a=b/c", "data", "directory", "a=b/c"),
@@ -120,3 +126,55 @@ def test_numbers_are_decimals_or_fractions():
 @pytest.mark.parametrize("section", ["data", "expert", "router", "mixture", "training"])
 def test_help_has_a_word_on_every_field(section):
     assert [f.name for f in list_fields(Experiment(), section) if not f.comment] == []
+
+
+def test_a_path_that_is_there_is_one_value_whatever_is_in_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a, b").mkdir()
+    arguments = ["--training.initialize-experts-from", "a, b", "c,d"]
+    found = apply_overrides(Experiment(), arguments).training.initialize_experts_from
+    assert found == ("a, b", "c", "d")
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "accepted"),
+    [
+        ("data", "frames", "8", "an integer"),
+        ("data", "frames", 8.0, "an integer"),
+        ("data", "frames", True, "an integer"),
+        ("data", "frames", None, "an integer"),
+        ("data", "flip", 1, "true or false"),
+        ("data", "directory", pathlib.Path("x"), "text or none"),
+        ("data", "name", "ucf", "one of synthetic_actions"),
+        ("expert", "stage_sizes", [1, 2], "one or more of: an integer or none, in a tuple"),
+        ("expert", "stage_sizes", (1, "2"), "one or more of: an integer"),
+        ("expert", "stem_strides", (1, 2), "3 of: an integer"),
+        ("evaluation", "attacks", "pgd", "one or more of: text or none"),
+        ("evaluation", "epsilons", 0.1, "one or more of: a number"),
+        ("threat", "epsilon", "8/255", "a number"),
+        ("optimizer", "learning_rate", np.float32(1e-3), "a number"),
+        ("attack", "alpha", "0.1", "a number"),
+    ],
+)
+def test_a_value_in_a_file_is_of_its_fields_type(section, field, value, accepted):
+    """JSON and the compiler take no other, and say so late and in other words."""
+    experiment = Experiment()
+    part = getattr(experiment, section)
+    if section == "attack":
+        part = dataclasses.replace(part)
+        object.__setattr__(part, field, value)
+    else:
+        part = dataclasses.replace(part, **{field: value})
+    with pytest.raises(ValueError, match="is not accepted") as caught:
+        check_types(dataclasses.replace(experiment, **{section: part}))
+    line = str(caught.value)
+    assert line.startswith(f"{section}.{field}: {value!r} is not accepted; expected {accepted}")
+
+
+def test_a_section_is_of_its_own_type_and_integers_are_numbers():
+    with pytest.raises(ValueError, match=r"^threat: 'linf' is not accepted; expected ThreatConfig"):
+        check_types(dataclasses.replace(Experiment(), threat="linf"))
+    experiment = Experiment()
+    threat = dataclasses.replace(experiment.threat, epsilon=1)
+    check_types(dataclasses.replace(experiment, threat=threat))
+    check_types(experiment)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import numbers
 
 import jax
 from jaxtyping import Array, Float, Int
@@ -106,6 +107,10 @@ class AttackSettings:
             value = getattr(self, name)
             if isinstance(value, int | float) and not 0 <= value < float("inf"):
                 raise ValueError(f"attack.{name}: {value} is not a finite number ≥ 0")
+        for name in (*_AT_LEAST_ONE, "shifts"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, numbers.Integral):
+                raise ValueError(f"attack.{name}: {value!r} is not an integer")
         for name in _AT_LEAST_ONE:
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -1,12 +1,15 @@
 """What every command shares: parsing with one-line errors, config files, notes on the data."""
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
 import pathlib
 import sys
 from typing import Any, NoReturn
+
+from jaxmoe.overrides import split_values
 
 
 class Stopped(Exception):  # noqa: N818
@@ -34,8 +37,11 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{self.prog.removeprefix('jaxmoe ')}: {message}; see {self.prog} --help")
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
-        """The options; an unknown one is an error with the nearest name."""
-        found, unknown = self.parse_known_args(arguments)
+        """The options; an unknown one is an error with the nearest name.
+
+        Where an option takes several values, commas and spaces stand between them alike.
+        """
+        found, unknown = self.parse_known_args(self._apart(arguments))
         for argument in unknown:
             name = argument.partition("=")[0]
             known = [o for o in self._option_string_actions if o[:2] == "--" and o != "--help"]
@@ -45,6 +51,22 @@ class Parser(argparse.ArgumentParser):
                 hint = f"; did you mean {nearest}?"
             raise ValueError(f"{name}: no such argument{hint}")
         return found
+
+    def _apart(self, arguments: list[str]) -> list[str]:
+        """`--attacks pgd,tlga-r` and `--attacks="pgd tlga-r"` as `--attacks pgd tlga-r`."""
+        separate, takes_several = [], False
+        for argument in arguments:
+            name, equals, value = argument.partition("=")
+            if name.startswith("--"):
+                action = self._option_string_actions.get(name)
+                takes_several = action is not None and action.nargs == "+"
+                if not (equals and takes_several):
+                    separate.append(argument)
+                    continue
+                separate.append(name)
+                argument = value
+            separate += split_values(argument) if takes_several else [argument]
+        return separate
 
 
 def number(text: str) -> float:
@@ -160,6 +182,22 @@ def take_alpha(trained: Any, alpha: float | None, part: str | None) -> Any:
         experiment=dataclasses.replace(experiment, mixture=mixture),
         params=with_alpha(trained.params, alpha),
     )
+
+
+def hold_output(output: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+    """Keeps other commands from writing results and journals into the same folder meanwhile."""
+    from jaxmoe.files import hold
+
+    return hold(output, "results", "--output", "is being written into")
+
+
+def note_on_state(folder: pathlib.Path, trained: Any, checkpoint: str) -> str | None:
+    """A line where a run was not trained to its end: stopped, or going on now."""
+    if trained.finished:
+        return None
+    if trained.state == "training":
+        return f"{folder} is still training; its {checkpoint} checkpoint so far is judged"
+    return f"{folder} was stopped before the end of its training"
 
 
 def chosen_norm(options: argparse.Namespace, own: str) -> str:

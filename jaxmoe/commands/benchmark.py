@@ -1,6 +1,5 @@
 """`jaxmoe benchmark`: ratios measured on this machine, against the library's bars."""
 
-import json
 import pathlib
 import sys
 
@@ -38,13 +37,14 @@ def run(arguments: list[str]) -> None:
         _check_torch()
 
     from jaxmoe.benchmarks import run_benchmarks
+    from jaxmoe.files import write_json
     from jaxmoe.reporting.progress import make_progress
 
     with make_progress() as progress:
         rows = run_benchmarks(options.only, options.versus, progress.say)
     if options.output is not None:
         records = [row._asdict() for row in rows]
-        pathlib.Path(options.output).write_text(json.dumps(records, indent=1) + "\n", "utf-8")
+        write_json(options.output, records)
     _print(rows)
 
 

@@ -11,6 +11,8 @@ from jaxmoe.commands.arguments import (
     add_data_options,
     check_attack_options,
     data_fields,
+    hold_output,
+    note_on_state,
     number,
     split_part,
     take_alpha,
@@ -58,6 +60,7 @@ def run(arguments: list[str]) -> None:
     from jaxmoe.evaluation.part import describe_part
     from jaxmoe.evaluation.smoothing import Smoothing, check_smoothing
     from jaxmoe.experiment import cropped
+    from jaxmoe.files import check_writable
     from jaxmoe.reporting.certificate import print_curves, write_curves
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.run import load
@@ -83,6 +86,7 @@ def run(arguments: list[str]) -> None:
     if part in ("mean", "max") and "lipschitz" in methods:
         raise ValueError(f"RUN: {options.run} has no constants; --method smoothing takes it")
     output = pathlib.Path(options.output or folder / (part or ""))
+    check_writable(output)
     with make_progress() as progress:
         trained = load(
             folder, options.checkpoint, data_progress=progress.data, **data_fields(options)
@@ -95,8 +99,9 @@ def run(arguments: list[str]) -> None:
             progress.say(line)
         if note := cropped(trained.dataset.test, trained.experiment.data):
             progress.say(note)
-        if not trained.finished:
-            progress.say(f"{folder} was stopped before the end of its training")
+        checkpoint = options.checkpoint or trained.experiment.evaluation.checkpoint
+        if state := note_on_state(folder, trained, checkpoint):
+            progress.say(state)
         certification = _Certification(trained, part, options, radii, progress)
         curves, attacked = [], []
         # By constants first: what has none is refused before an hour of smoothing.
@@ -107,11 +112,10 @@ def run(arguments: list[str]) -> None:
                 attacked.append(certification.under_attack(model))
         except (NonFiniteError, ThreatViolation) as error:
             raise RunFailedError(str(error)) from None
-    output.mkdir(parents=True, exist_ok=True)
     looked_at = describe_part(len(certification.test), len(trained.dataset.test))
     details = {"examples": looked_at, "seed": options.seed}
     details["training_finished"] = trained.finished
-    details["checkpoint"] = options.checkpoint or trained.experiment.evaluation.checkpoint
+    details["checkpoint"] = checkpoint
     if part is not None:
         details["part"] = part
     elif trained.experiment.mixture.alpha is not None:
@@ -121,7 +125,8 @@ def run(arguments: list[str]) -> None:
         details["test set digest"] = trained.other.digest
     if note is not None:
         details["crop"] = note.removeprefix("evaluated is ")
-    files = write_curves(curves, attacked, output, details)
+    with hold_output(output):
+        files = write_curves(curves, attacked, output, details)
     print(f"test examples: {looked_at}")
     print_curves(curves, attacked)
     print(f"written to {output}: {', '.join(file.name for file in files)}")

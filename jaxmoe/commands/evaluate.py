@@ -15,6 +15,8 @@ from jaxmoe.commands.arguments import (
     check_attack_options,
     chosen_norm,
     data_fields,
+    hold_output,
+    note_on_state,
     number,
     split_part,
     take_alpha,
@@ -122,7 +124,9 @@ def make_parser(command: str, description: str, example: str) -> Parser:
 def evaluate(options: argparse.Namespace, output: pathlib.Path) -> None:
     """Runs the suite that `options` describe and writes its files into `output`."""
     plan, trained = open_run(options)
-    _run_and_write(trained, output, plan, save=options.save_examples, checks=not options.no_checks)
+    wanted = {"save": options.save_examples, "checks": not options.no_checks}
+    with hold_output(output):
+        _run_and_write(trained, output, plan, **wanted)
 
 
 def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
@@ -172,8 +176,8 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
             progress.say(note)
         if note := cropped(trained.dataset.test, trained.experiment.data):
             progress.say(note)
-        if not trained.finished:
-            progress.say(f"{folder} was stopped before the end of its training")
+        if note := note_on_state(folder, trained, checkpoint):
+            progress.say(note)
         if own and ignored:
             progress.say(
                 f"{' and '.join(own)}: with AutoAttack's own numbers; {' '.join(ignored)} for "
@@ -194,7 +198,6 @@ def _run_and_write(
 
     data = trained.experiment.data
     loader = evaluation_loader(trained.dataset.test, data, plan.batch_size)
-    output.mkdir(parents=True, exist_ok=True)
     alpha = None if plan.dual_alpha is None else f"dual model, α = {plan.dual_alpha:g}"
     notes = tuple(filter(None, (alpha, cropped(trained.dataset.test, data))))
     with make_progress() as progress:

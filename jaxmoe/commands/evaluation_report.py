@@ -7,8 +7,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from jaxmoe.evaluation.rows import WORST_CASE, row_line
+from jaxmoe.files import write_text
 from jaxmoe.reporting import plot_margins, plot_robust_accuracy, write_results
-from jaxmoe.reporting.results import JSON, write_text
+from jaxmoe.reporting.results import JSON
 from jaxmoe.reporting.tables import print_attacks, print_checks, print_flops
 
 if TYPE_CHECKING:

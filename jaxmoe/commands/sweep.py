@@ -7,11 +7,18 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING
 
-from jaxmoe.commands.arguments import RunFailedError, Stopped, number, split_part
-from jaxmoe.commands.evaluate import JOURNAL, NUMBERS, make_parser, open_run
+from jaxmoe.commands.arguments import (
+    RunFailedError,
+    Stopped,
+    hold_output,
+    number,
+    split_part,
+)
+from jaxmoe.commands.evaluate import JOURNAL, NUMBERS, Plan, make_parser, open_run
 
 if TYPE_CHECKING:
-    from jaxmoe.evaluation import GridResult
+    from jaxmoe.evaluation import Grid, GridResult
+    from jaxmoe.run import Trained
 
 _DESCRIPTION = """Runs attacks x ε x numbers of the attacks on a trained run, draws robust accuracy
 against ε. All settings that fit the memory run at once: each attack compiles once for the grid.
@@ -69,11 +76,7 @@ def run(arguments: list[str]) -> None:
 
 def _sweep(options: argparse.Namespace, output: pathlib.Path) -> None:
     from jaxmoe.attacks import find_attack
-    from jaxmoe.evaluation import Grid, NonFiniteError, ThreatViolation, sweep_grid
-    from jaxmoe.experiment import evaluation_loader
-    from jaxmoe.reporting import plot_curves
-    from jaxmoe.reporting.progress import make_progress
-    from jaxmoe.reporting.results import write_text
+    from jaxmoe.evaluation import Grid
 
     given = {name: getattr(options, f"{name}_values") for name in NUMBERS}
     values = {name: tuple(dict.fromkeys(found)) for name, found in given.items() if found}
@@ -81,15 +84,31 @@ def _sweep(options: argparse.Namespace, output: pathlib.Path) -> None:
     plan, trained = open_run(options)
     for name in plan.attacks:
         find_attack(name)
-    experiment, dataset = trained.experiment, trained.dataset
     if values and trained.other is not None:
         raise ValueError(
             "--data.directory: numbers of attacks are tuned on the run's own validation clips, and "
             f"these are another test set ({trained.other.directory}); expected --epsilons alone"
         )
-    clips = dataset.validation if values else dataset.test
-    loader = evaluation_loader(clips, experiment.data, plan.batch_size)
-    output.mkdir(parents=True, exist_ok=True)
+    with hold_output(output):
+        _run_and_write(trained, output, plan, grid, options)
+
+
+def _run_and_write(
+    trained: "Trained",
+    output: pathlib.Path,
+    plan: Plan,
+    grid: "Grid",
+    options: argparse.Namespace,
+) -> None:
+    from jaxmoe.evaluation import NonFiniteError, ThreatViolation, sweep_grid
+    from jaxmoe.experiment import evaluation_loader
+    from jaxmoe.files import write_text
+    from jaxmoe.reporting import plot_curves
+    from jaxmoe.reporting.progress import make_progress
+
+    split = "validation" if grid.values else "test"
+    clips = trained.dataset.splits[split]
+    loader = evaluation_loader(clips, trained.experiment.data, plan.batch_size)
     try:
         with make_progress() as progress:
             result = sweep_grid(
@@ -111,7 +130,6 @@ def _sweep(options: argparse.Namespace, output: pathlib.Path) -> None:
     rows = [row._asdict() | row.numbers for row in result.rows]
     for row in rows:
         del row["numbers"]
-    split = "validation" if values else "test"
     record = {
         "command": sys.argv,
         "split": split,
@@ -127,11 +145,11 @@ def _sweep(options: argparse.Namespace, output: pathlib.Path) -> None:
     title = f"{name}: {rows[0]['n']} {split} clips, seed {plan.seed}"
     if trained.other is not None:
         title += f", not the run's own ({trained.other.digest})"
-    if values:
+    if grid.values:
         title += ", the strongest setting of each attack"
     plot_curves(result.curves(), result.clean_accuracy, output / "sweep.png", title, record["norm"])
     (output / JOURNAL).unlink()
-    _print(result, list(values), record["norm"])
+    _print(result, list(grid.values), record["norm"])
     print(f"written to {output}: sweep.json, sweep.png; {rows[0]['n']} {split} clips")
 
 

@@ -44,20 +44,27 @@ def run(arguments: list[str]) -> None:
     from jaxmoe.experiment import open_dataset
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.run import train
-    from jaxmoe.training import NonFiniteTrainingError
+    from jaxmoe.training import Checkpoints, NonFiniteTrainingError
 
+    run = pathlib.Path(folder)
+    checkpoints = Checkpoints(run)
     try:
         with make_progress() as progress:
             dataset = open_dataset(experiment.data, progress.data)
-            for line in notes_on_clips(dataset, str(pathlib.Path(folder) / "run.json")):
+            for line in notes_on_clips(dataset, str(run / "run.json")):
                 progress.say(line)
+            if run.is_dir() and not checkpoints.has("latest"):
+                progress.say(f"{folder} has no latest checkpoint: it is trained from the start")
             train(experiment, progress)
     except NonFiniteTrainingError as error:
-        raise RunFailedError(f"{error}; the last checkpoint is in {folder}") from None
+        kept = f"the last checkpoint is in {folder}"
+        kept = kept if checkpoints.has("latest") else "it had no checkpoint yet"
+        raise RunFailedError(f"{error}; {kept}") from None
     except KeyboardInterrupt:
-        raise Stopped(
-            f"stopped; the same command resumes {folder} from its last checkpoint"
-        ) from None
+        following = f"resumes {folder} from its last checkpoint"
+        if not checkpoints.has("latest"):
+            following = f"begins {folder} anew: it has no checkpoint yet"
+        raise Stopped(f"stopped; the same command {following}") from None
     print(f"trained; see the table with: jaxmoe evaluate {folder}")
 
 

@@ -16,6 +16,8 @@ from jaxmoe.commands.arguments import (
     check_attack_options,
     chosen_norm,
     data_fields,
+    hold_output,
+    note_on_state,
     split_part,
     take_part,
 )
@@ -158,8 +160,9 @@ def _open(
                 opened[folder] = load(
                     folder, options.checkpoint, data_progress=progress.data, **fields
                 )
-                if not opened[folder].finished:
-                    progress.say(f"{folder} was stopped before the end of its training")
+                own = opened[folder].experiment.evaluation.checkpoint
+                if note := note_on_state(folder, opened[folder], options.checkpoint or own):
+                    progress.say(note)
             trained.append(opened[folder])
             tested = [describe_splits(found.dataset)["test"] for found in (trained[0], trained[-1])]
             if tested[0] != tested[1] or trained[0].dataset.classes != trained[-1].dataset.classes:
@@ -235,34 +238,34 @@ def _run_and_write(runs: dict[str, Subject], output: pathlib.Path, plan: Plan) -
         if not len(first.dataset.train):
             raise ValueError("--attacks: universal ones need the run's training clips: not there")
         training = {name: loader(name, "train") for name in runs}
-    output.mkdir(parents=True, exist_ok=True)
-    try:
-        with make_progress() as progress:
-            result = transfer_matrix(
-                models,
-                models,
-                lambda: test,
-                attacks=plan.attacks,
-                epsilons=plan.epsilons,
-                settings=plan.settings,
-                norm=plan.norm,
-                seed=plan.seed,
-                training_batches={name: lambda name=name: training[name] for name in training},
-                epochs=plan.epochs,
-                journal=output / JOURNAL,
-                progress=progress.evaluation,
-                say=progress.say,
-            )
-    except (NonFiniteError, ThreatViolation) as error:
-        raise RunFailedError(str(error)) from None
-    rows, other = result.rows, first.other
-    if other is not None:
-        rows = tuple(row._replace(test_set=other.digest) for row in rows)
-    files = write_transfer(rows, output, () if other is None else other.notes)
-    files.append(plot_transfer(rows, output / "transfer.png"))
-    (output / JOURNAL).unlink()
-    print_transfer(rows)
-    print(f"written to {output}: {', '.join(file.name for file in files)}")
+    with hold_output(output):
+        try:
+            with make_progress() as progress:
+                result = transfer_matrix(
+                    models,
+                    models,
+                    lambda: test,
+                    attacks=plan.attacks,
+                    epsilons=plan.epsilons,
+                    settings=plan.settings,
+                    norm=plan.norm,
+                    seed=plan.seed,
+                    training_batches={name: lambda name=name: training[name] for name in training},
+                    epochs=plan.epochs,
+                    journal=output / JOURNAL,
+                    progress=progress.evaluation,
+                    say=progress.say,
+                )
+        except (NonFiniteError, ThreatViolation) as error:
+            raise RunFailedError(str(error)) from None
+        rows, other = result.rows, first.other
+        if other is not None:
+            rows = tuple(row._replace(test_set=other.digest) for row in rows)
+        files = write_transfer(rows, output, () if other is None else other.notes)
+        files.append(plot_transfer(rows, output / "transfer.png"))
+        (output / JOURNAL).unlink()
+        print_transfer(rows)
+        print(f"written to {output}: {', '.join(file.name for file in files)}")
 
 
 def _models(runs: dict[str, Subject]) -> dict[str, tuple[Any, Any]]:

@@ -3,13 +3,17 @@
 B = clips of this process per batch, T = frames, H = height, W = width
 """
 
+import atexit
+import contextlib
 import dataclasses
 import os
+import weakref
 from typing import Any, Literal
 
 import grain
 import numpy as np
 
+from jaxmoe.data.main_guard import check_main_guard
 from jaxmoe.data.source import ClipSource
 from jaxmoe.data.views import CentreImage, CentreView, RandomImage, RandomView
 
@@ -42,7 +46,21 @@ class Loader:
     dataset: grain.IterDataset
 
     def __iter__(self) -> grain.DatasetIterator:
-        return iter(self.dataset)
+        iterator = iter(self.dataset)
+        _OPEN.add(iterator)
+        return iterator
+
+
+# What is open when Python ends is closed before its modules are taken apart: later, worker
+# processes would leave shared memory behind, and threads tracebacks.
+_OPEN: weakref.WeakSet[grain.DatasetIterator] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_open() -> None:
+    for iterator in list(_OPEN):
+        with contextlib.suppress(Exception):  # at the end nobody is left to tell
+            iterator.close()
 
 
 def make_loader(
@@ -95,7 +113,7 @@ def make_loader(
 
     Raises:
       ValueError: naming the field, for a size beyond the stored frames, a batch larger than what
-        a process gets of an epoch, or a number out of range.
+        a process gets of an epoch, a number out of range, or workers of a script without a guard.
     """
     step = None if stride == "uniform" else stride
     shape = size, size if width is None else width
@@ -197,6 +215,7 @@ def _prefetched(batches: grain.MapDataset, workers: int) -> grain.IterDataset:
     dataset = batches.to_iter_dataset(ahead)
     if not workers:
         return dataset
+    check_main_guard(workers)
     from absl import flags
 
     # Grain's workers read absl's flags, which only an absl program parses.

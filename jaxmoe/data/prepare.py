@@ -12,15 +12,26 @@ from collections.abc import Iterator
 import tensorflow_datasets as tfds
 
 from jaxmoe.data.clip_builder import ClipBuilder, prepared_folder
+from jaxmoe.files import disk_error, naming
 
 # Raise it when stored records change their meaning; old ones are then built anew.
 _FORMAT = 2
 
 
 def cache_folder(cache: str | os.PathLike | None) -> pathlib.Path:
-    """Returns `cache`, else `$JAXMOE_CACHE`, else `~/.cache/jaxmoe/datasets`."""
+    """Returns `cache`, else `$JAXMOE_CACHE`, else `~/.cache/jaxmoe/datasets`.
+
+    Raises:
+      ValueError: it is in a home folder, and there is none.
+    """
     chosen = cache or os.environ.get("JAXMOE_CACHE") or "~/.cache/jaxmoe/datasets"
-    return pathlib.Path(chosen).expanduser().resolve()
+    try:
+        return pathlib.Path(chosen).expanduser().resolve()
+    except RuntimeError:  # nobody's home
+        raise ValueError(
+            f"data.cache: {chosen} needs a home folder, and this user has none; expected a folder, "
+            "here or in JAXMOE_CACHE"
+        ) from None
 
 
 def fingerprint(**parts) -> str:
@@ -53,13 +64,21 @@ def prepare(builder: ClipBuilder) -> pathlib.Path:
             for left_over in folder.parent.glob("incomplete.*"):
                 shutil.rmtree(left_over)
             tfds.disable_progress_bar()
-            builder.download_and_prepare(download_dir=folder.parent)
+            try:
+                builder.download_and_prepare(download_dir=folder.parent)
+            except Exception as error:
+                # Half a data set is of no use, and its room may be what the next try needs.
+                for left_over in folder.parent.glob("incomplete.*"):
+                    shutil.rmtree(left_over, ignore_errors=True)
+                raise disk_error(error, folder.parent) or error from error
     return folder
 
 
 @contextlib.contextmanager
 def _locked(file: pathlib.Path) -> Iterator[None]:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as stream:
+    with naming(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stream = file.open("w")
+    with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield

@@ -9,8 +9,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TextIO
 
 from jaxmoe.evaluation.certification import CertifiedCurve, CertifiedExamples
+from jaxmoe.files import write_text
 from jaxmoe.reporting.figures import new_figure
-from jaxmoe.reporting.results import as_csv, markdown_table, write_text
+from jaxmoe.reporting.results import as_csv, markdown_table
 from jaxmoe.reporting.tables import print_table
 from jaxmoe.threat import format_epsilon
 

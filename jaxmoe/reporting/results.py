@@ -9,13 +9,13 @@ import json
 import math
 import os
 import pathlib
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
 from jaxmoe.evaluation.flops import MixtureFlops
 from jaxmoe.evaluation.rows import Check, Row
 from jaxmoe.evaluation.verdict import verdict_line
+from jaxmoe.files import write_text
 from jaxmoe.reporting.tables import main_table
 
 JSON, CSV, MARKDOWN = "results.json", "results.csv", "results.md"
@@ -128,16 +128,3 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file beside its place and moves it there."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        file.write(text)
-    # A temporary file is its owner's alone; a result is as readable as any other file.
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(file.name, 0o666 & ~mask)
-    os.replace(file.name, path)

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import NamedTuple, TextIO
 
 from jaxmoe.evaluation.transfer import TransferRow
+from jaxmoe.files import write_text
 from jaxmoe.reporting.figures import new_figure
-from jaxmoe.reporting.results import as_csv, markdown_table, without_nan, write_text
+from jaxmoe.reporting.results import as_csv, markdown_table, without_nan
 from jaxmoe.reporting.tables import print_table
 from jaxmoe.threat import format_epsilon
 

@@ -1,6 +1,6 @@
 """Training: phases, the recipes made of them, the step, the loop and its checkpoints."""
 
-from jaxmoe.training.checkpoint import Checkpoints
+from jaxmoe.training.checkpoint import Checkpoints, DamagedCheckpointError
 from jaxmoe.training.loop import (
     LoopOptions,
     NonFiniteTrainingError,
@@ -22,6 +22,7 @@ __all__ = [
     "RECIPES",
     "Batch",
     "Checkpoints",
+    "DamagedCheckpointError",
     "Found",
     "LoopOptions",
     "MetricsLog",

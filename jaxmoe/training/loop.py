@@ -131,7 +131,8 @@ def fit(
 
     Raises:
       NonFiniteTrainingError: a metric is not finite.
-      ValueError: the run's checkpoint is of another model.
+      ValueError: the run's checkpoint is of another model, or damaged.
+      OSError: the disk is full or failed; the checkpoint before is kept.
     """
     optimizer = adamw(options.weight_decay, options.gradient_clip)
     checkpoints = Checkpoints(run)

@@ -1,10 +1,12 @@
 """What holds for every command: help, bad input in one line, settings of the process."""
 
+import errno
 import importlib.metadata
 import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -31,6 +33,81 @@ print(os.environ["GLIBC_TUNABLES"])
 
     assert tunables() == "glibc.malloc.hugetlb=1"
     assert tunables(GLIBC_TUNABLES="glibc.malloc.arena_max=2") == "glibc.malloc.arena_max=2"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
+@pytest.mark.parametrize("failing", ["execv", "stdin"])
+def test_a_command_that_cannot_be_started_anew_goes_on_as_it_is(failing):
+    script = """
+import os, sys
+sys.argv[1:] = ["data", "--help"]
+if {fail}:
+    def execv(*_):
+        raise OSError(7, "Argument list too long")
+    os.execv = execv
+from jaxmoe.cli import main
+main()
+print("GLIBC_TUNABLES" in os.environ)
+""".format(fail=failing == "execv")
+    unset = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    how = {"execv": (["-c", script], None), "stdin": ([], script)}
+    arguments, standard_input = how[failing]
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env=unset,
+        capture_output=True,
+        text=True,
+        input=standard_input,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: jaxmoe data")
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_a_user_without_a_home_has_no_cache_of_programs_and_is_told_of_that_of_data(
+    folder, monkeypatch, capsys
+):
+    def nobody(_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("JAXMOE_CACHE")
+    monkeypatch.setattr("pathlib.Path.expanduser", nobody)
+    line = refused("train config.py", folder, capsys)
+    assert line.startswith("jaxmoe: data.cache: ~/.cache/jaxmoe/datasets needs a home folder")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "run"),
+            2,
+            "run: No space left on device; make room",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "run"), 2, "run: Permission denied"),
+        (FileNotFoundError("run: no config.json"), 2, "run: no config.json"),
+        (
+            MemoryError("Unable to allocate 9 TiB"),
+            2,
+            "out of memory: Unable to allocate 9 TiB; a smaller --training.batch-size takes less",
+        ),
+        (
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes."),
+            2,
+            "out of memory: RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.; a smaller",
+        ),
+    ],
+)
+def test_what_a_machine_has_too_little_of_is_one_line(
+    error, code, said, folder, monkeypatch, capsys
+):
+    def broken(*_, **__):
+        raise error
+
+    monkeypatch.setattr("jaxmoe.run.train", broken)
+    assert main(["train", "config.py"]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"jaxmoe: {said}")
 
 
 def test_a_command_asks_for_wide_matmuls_and_keeps_the_users_flags():

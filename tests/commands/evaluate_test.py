@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from jaxmoe.cli import main
+from jaxmoe.commands.arguments import hold_output
 from jaxmoe.config import (
     to_dict,
 )
+from jaxmoe.run_folder import hold_for_training
+from jaxmoe.training import Checkpoints
 from tests.commands.tiny import TINY, refused, run
 
 
@@ -160,6 +163,47 @@ def test_a_run_that_was_stopped_says_so(trained, monkeypatch, capsys):
     monkeypatch.setattr("jaxmoe.commands.evaluate._run_and_write", lambda *_, **__: None)
     assert main(["evaluate", str(trained)]) == 0
     assert "stopped before the end" not in capsys.readouterr().out
-    monkeypatch.setattr("jaxmoe.run.is_finished", lambda run: False)
+    monkeypatch.setattr(Checkpoints, "position", lambda *_: {"finished": False})
     assert main(["evaluate", str(trained)]) == 0
     assert f"{trained} was stopped before the end of its training" in capsys.readouterr().out
+    with hold_for_training(trained):
+        assert main(["evaluate", str(trained)]) == 0
+    said = capsys.readouterr().out
+    assert f"{trained} is still training; its latest checkpoint so far is judged" in said
+    assert "before the end" not in said
+
+
+def test_two_evaluations_do_not_write_into_one_folder(trained, folder, monkeypatch, capsys):
+    monkeypatch.setattr("jaxmoe.commands.evaluate._run_and_write", lambda *_, **__: None)
+    assert main(["data", "config.py"]) == 0
+    capsys.readouterr()
+    with hold_output(trained):
+        line = refused(f"evaluate {trained}", folder, capsys)
+        assert f"--output: {trained} is being written into by another process" in line
+        assert main(["evaluate", str(trained), "--output", "elsewhere"]) == 0
+
+
+def test_lists_are_parted_by_commas_or_spaces(trained, monkeypatch, capsys):
+    plans = []
+    monkeypatch.setattr(
+        "jaxmoe.commands.evaluate._run_and_write", lambda _, __, plan, **___: plans.append(plan)
+    )
+    for attacks, epsilons in (
+        ("--attacks pgd,tlga-r", "--epsilons 2/255,4/255"),
+        ("--attacks=pgd,tlga-r", "--epsilons=2/255,4/255"),
+        ("--attacks pgd, tlga-r", "--epsilons 2/255 , 4/255"),
+        ("--attacks pgd tlga-r", "--epsilons 2/255 4/255"),
+    ):
+        words = f"evaluate {trained} {attacks} {epsilons} --gradient hard,soft".split()
+        assert main(words) == 0
+    assert (
+        main(["evaluate", str(trained), "--attacks", "pgd tlga-r", "--epsilons", "2/255 4/255"])
+        == 0
+    )
+    for plan in plans:
+        assert plan.attacks == ["pgd", "tlga-r"]
+        assert plan.epsilons == [2 / 255, 4 / 255]
+    assert [plan.gradients for plan in plans[:4]] == [["hard", "soft"]] * 4
+    capsys.readouterr()
+    assert main(["evaluate", str(trained), "--attacks", "pgd,tlgar"]) == 2
+    assert "tlgar" in capsys.readouterr().err

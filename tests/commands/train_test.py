@@ -1,9 +1,12 @@
 """`jaxmoe train`: what it refuses, and what it does without validation."""
 
+import shutil
+
 import jax
 import pytest
 
 from jaxmoe.cli import main
+from jaxmoe.run_folder import hold_for_training
 from tests.commands.tiny import CONFIG, refused, run
 
 
@@ -97,11 +100,59 @@ def test_a_config_may_import_its_neighbour(folder, capsys):
     assert "mixture.experts = 2" in line
 
 
-def test_ctrl_c_says_how_to_resume(folder, capsys, monkeypatch):
+def test_ctrl_c_says_how_to_go_on(folder, trained, capsys, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("jaxmoe.run.train", stop)
     assert main(["train", "config.py"]) == 130
     (line,) = capsys.readouterr().err.splitlines()
-    assert "resumes run" in line
+    assert "the same command resumes run from its last checkpoint" in line
+    assert main(["train", "config.py", "--run.directory", "new"]) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "begins new anew: it has no checkpoint yet" in line
+
+
+def test_a_run_that_another_process_trains_is_left_alone(folder, trained, capsys):
+    assert main(["data", "config.py"]) == 0
+    capsys.readouterr()
+    with hold_for_training(trained):
+        line = refused("train config.py", folder, capsys)
+    assert "run.directory: run is being trained by another process" in line
+    assert main(["train", "config.py", "--run.directory", "config.py/run"]) == 2
+    assert capsys.readouterr().err == "jaxmoe: config.py/run: Not a directory\n"
+
+
+def test_a_config_files_types_are_checked_as_the_command_lines_are(folder, capsys):
+    (folder / "config.py").write_text(
+        CONFIG.replace("(name='synthetic_actions', ", "(frames='4', ").replace(
+            "frames=4, size", "size"
+        )
+    )
+    line = refused("train config.py", folder, capsys)
+    assert line == "jaxmoe: data.frames: '4' is not accepted; expected an integer"
+    line = refused("data config.py", folder, capsys)
+    assert line == "jaxmoe: data.frames: '4' is not accepted; expected an integer"
+    (folder / "config.py").write_text(CONFIG.replace("steps=2", "steps='2'"))
+    assert "attack.steps: '2' is not an integer" in refused("train config.py", folder, capsys)
+
+
+@pytest.mark.parametrize("file", ["config.json", "run.json"])
+def test_half_a_file_of_a_run_is_named(file, folder, trained, capsys):
+    assert main(["data", "config.py"]) == 0
+    (trained / file).write_text('{"data": {"frames": ')
+    capsys.readouterr()
+    for command in ("train config.py", "evaluate run"):
+        line = refused(command, folder, capsys)
+        assert line.startswith(f"jaxmoe: run: its {file} is damaged: ")
+
+
+def test_training_says_when_it_begins_anew_in_a_folder_that_was_used(
+    folder, trained, capsys, monkeypatch
+):
+    monkeypatch.setattr("jaxmoe.run.train", lambda *_: None)
+    assert main(["train", "config.py"]) == 0
+    assert "from the start" not in capsys.readouterr().out
+    shutil.rmtree(trained / "checkpoints" / "latest")
+    assert main(["train", "config.py"]) == 0
+    assert "run has no latest checkpoint: it is trained from the start" in capsys.readouterr().out

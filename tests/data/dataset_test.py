@@ -4,6 +4,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -400,3 +401,20 @@ def test_importing_the_package_does_not_import_the_heavy_libraries():
 def test_rendered_data_has_32_pixels_where_none_are_asked_for(name):
     fields = {"train_clips": 10, "validation_clips": 10, "test_clips": 10, "frames": 2}
     assert load_dataset(name, **fields).train.smallest == (32, 32)
+
+
+def test_a_full_disk_is_a_line_with_the_folder_and_leaves_no_half_data_set(folder, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    def full(builder, download_dir):
+        (download_dir / "incomplete.ABC").mkdir(parents=True)
+        raise RuntimeError("Failed to finalize writing: write() failed: No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tfds.core.DatasetBuilder, "download_and_prepare", full)
+        with pytest.raises(OSError, match="No space left on device") as raised:
+            _load(folder, frames=4)
+    cache = pathlib.Path(raised.value.filename)
+    assert cache.is_dir()
+    assert list(cache.iterdir()) == []
+    assert _load(folder, frames=4).folder.parent == cache

@@ -46,16 +46,16 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """The object in a JSON file of a run's folder.
+def read_json(path: pathlib.Path, kind: type[dict] | type[list] = dict) -> Any:
+    """The object, or list, in a JSON file.
 
     Raises:
-      ValueError: it is cut off, or no JSON object: a line that names the folder and the file.
+      ValueError: it is cut off, or no such JSON: a line that names the folder and the file.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError(f"a {type(found).__name__} where an object is expected")
+        if not isinstance(found, kind):
+            raise ValueError(f"it holds a {type(found).__name__}; expected a {kind.__name__}")
     except ValueError as error:  # of JSON and of UTF-8
         raise ValueError(f"{path.parent}: its {path.name} is damaged: {error}") from None
     return found

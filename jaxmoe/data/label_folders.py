@@ -2,7 +2,6 @@
 
 import dataclasses
 import fnmatch
-import json
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from jaxmoe.data.label_maps import ReadMap, read_colours, read_numbers
 from jaxmoe.data.listing import SPLIT_NAMES, ListedFile, Listing, make_listing
 from jaxmoe.data.manifest import read_manifest
 from jaxmoe.data.walking import files_below, folders_in
+from jaxmoe.files import read_json
 
 _FIELD = "data.directory"
 
@@ -133,7 +133,7 @@ def list_a2d2(directory: pathlib.Path) -> LabelledFiles:
     ]
     part_of = {part: place for place, parts in enumerate(_A2D2.values()) for part in parts}
     colours = {}
-    for code, name in json.loads((root / "class_list.json").read_text(encoding="utf-8")).items():
+    for code, name in read_json(root / "class_list.json").items():
         part = re.sub(r" \d+$", "", name)  # "Car 3" is a car
         if part in part_of:
             red, green, blue = bytes.fromhex(code.removeprefix("#"))

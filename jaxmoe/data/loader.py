@@ -16,6 +16,7 @@ import numpy as np
 from jaxmoe.data.main_guard import check_main_guard
 from jaxmoe.data.source import ClipSource
 from jaxmoe.data.views import CentreImage, CentreView, RandomImage, RandomView
+from jaxmoe.data.worker_batches import WorkerBatches
 
 # Below this the decoded frames of a split stay in memory unless the caller decides.
 _KEEP_DECODED_BELOW = 1 << 30
@@ -221,7 +222,7 @@ def _prefetched(batches: grain.MapDataset, workers: int) -> grain.IterDataset:
     # Grain's workers read absl's flags, which only an absl program parses.
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
-    return dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return WorkerBatches(dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)))
 
 
 def _check(

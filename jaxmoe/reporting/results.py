@@ -15,7 +15,7 @@ from typing import Any
 from jaxmoe.evaluation.flops import MixtureFlops
 from jaxmoe.evaluation.rows import Check, Row
 from jaxmoe.evaluation.verdict import verdict_line
-from jaxmoe.files import write_text
+from jaxmoe.files import read_json, write_text
 from jaxmoe.reporting.tables import main_table
 
 JSON, CSV, MARKDOWN = "results.json", "results.csv", "results.md"
@@ -62,8 +62,9 @@ def read_results(folder: str | os.PathLike) -> list[Row]:
 
     Raises:
       FileNotFoundError: there are none.
+      ValueError: the file is cut off.
     """
-    records = json.loads((pathlib.Path(folder) / JSON).read_text(encoding="utf-8"))
+    records = read_json(pathlib.Path(folder) / JSON, list)
     return [Row(**record) for record in records]
 
 

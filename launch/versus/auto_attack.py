@@ -46,6 +46,7 @@ from sides import (
 
 import jaxmoe
 from jaxmoe.evaluation.part import draw_by_class
+from jaxmoe.files import write_text
 from jaxmoe.reporting.progress import show_seconds
 from jaxmoe.threat import ThreatModel
 
@@ -75,7 +76,7 @@ def main() -> None:
         if record is None:
             say(f"{cell.name}: {settings['n']} images")
             record = {"cell": cell._asdict(), "settings": settings, **run_cell(cell, bench)}
-            path.write_text(json.dumps(record, indent=1, default=float) + "\n", "utf-8")
+            write_text(path, json.dumps(record, indent=1, default=float) + "\n")
         records.append(record)
     print(tables(records))
 

@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import functools
 import importlib.util
-import json
 import pathlib
 import sys
 import warnings
@@ -47,6 +46,7 @@ from jaxmoe.benchmarks import torch_pgd
 from jaxmoe.benchmarks.row import Row
 from jaxmoe.benchmarks.subjects import clips, resnet
 from jaxmoe.benchmarks.timing import compare
+from jaxmoe.files import write_json
 from jaxmoe.threat import ThreatModel
 
 LIBRARIES = ("torch", "foolbox", "torchattacks")
@@ -91,7 +91,7 @@ def main() -> None:
         ratios = speeds()
         record["speed"] = [row._asdict() for row in ratios]
         print(speed_table(ratios))
-    options.output.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    write_json(options.output, record)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -2,16 +2,17 @@
 
 import dataclasses
 import fnmatch
+import json
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from jaxmoe.data.label_maps import ReadMap, read_colours, read_numbers
+from jaxmoe.data.label_maps import Colour, ReadMap, read_colours, read_numbers
 from jaxmoe.data.listing import SPLIT_NAMES, ListedFile, Listing, make_listing
 from jaxmoe.data.manifest import read_manifest
+from jaxmoe.data.text import read_text
 from jaxmoe.data.walking import files_below, folders_in
-from jaxmoe.files import read_json
 
 _FIELD = "data.directory"
 
@@ -131,17 +132,28 @@ def list_a2d2(directory: pathlib.Path) -> LabelledFiles:
         for image in _images(sequence / "camera" / "cam_front_center", "*_camera_*")
         for name in [image.name.replace("_camera_", "_label_")]
     ]
-    part_of = {part: place for place, parts in enumerate(_A2D2.values()) for part in parts}
-    colours = {}
-    for code, name in read_json(root / "class_list.json").items():
-        part = re.sub(r" \d+$", "", name)  # "Car 3" is a car
-        if part in part_of:
-            red, green, blue = bytes.fromhex(code.removeprefix("#"))
-            colours[red, green, blue] = part_of[part]
-    if not colours:
-        raise ValueError(f"{_FIELD}: {root}/class_list.json names no class of A2D2")
+    colours = _a2d2_colours(root / "class_list.json")
     listing = make_listing(files, tuple(_A2D2), _FIELD)
     return LabelledFiles(listing, read_colours(colours), colours)
+
+
+def _a2d2_colours(file: pathlib.Path) -> dict[Colour, int]:
+    """Each colour of a part of one of the classes, and the class."""
+    part_of = {part: place for place, parts in enumerate(_A2D2.values()) for part in parts}
+    colours = {}
+    try:
+        for code, name in json.loads(read_text(file, _FIELD)).items():
+            part = re.sub(r" \d+$", "", name)  # "Car 3" is a car
+            if part in part_of:
+                red, green, blue = bytes.fromhex(code.removeprefix("#"))
+                colours[red, green, blue] = part_of[part]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'{_FIELD}: {file} is no list of colours, {{"#ff0000": "Car 1", …}}: {error}'
+        ) from None
+    if not colours:
+        raise ValueError(f"{_FIELD}: {file} names no class of A2D2")
+    return colours
 
 
 def list_pairs(
@@ -164,7 +176,7 @@ def list_pairs(
             f"{_FIELD}: {directory} has no classes.txt; expected a class on each line, in the "
             "order of the label maps' numbers from 0"
         )
-    lines = names.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    lines = read_text(names, _FIELD).rstrip().splitlines()
     classes = tuple(line.strip() for line in lines)
     if not 1 <= len(classes) <= 255 or len(set(classes)) < len(classes) or "" in classes:
         raise ValueError(

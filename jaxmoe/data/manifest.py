@@ -1,11 +1,11 @@
 """Lists the files that a CSV file with the columns `path,label,split` names, and any others."""
 
-import codecs
 import csv
 import io
 import pathlib
 
 from jaxmoe.data.listing import SPLIT_NAMES, SPLITS, ListedFile, Listing, make_listing, nearest
+from jaxmoe.data.text import read_text
 
 _SEPARATORS = (",", ";", "\t", "|")
 
@@ -42,9 +42,9 @@ def read_manifest(
         raise FileNotFoundError(f"data.manifest: no such file: {file}")
     needed = ("path", "label_map" if label_maps else "label", "split")
     try:
-        lines = _lines(_text(file), needed)
-    except (UnicodeError, csv.Error) as error:
-        raise ValueError(f"data.manifest: {file} is no CSV file in UTF-8: {error}") from None
+        lines = _lines(read_text(file, "data.manifest"), needed)
+    except csv.Error as error:
+        raise ValueError(f"data.manifest: {file} is no CSV file: {error}") from None
     if not lines:
         raise ValueError(f"data.manifest: {file} is empty; its first line is {','.join(needed)}")
     _, header = lines[0]
@@ -56,12 +56,6 @@ def read_manifest(
         for where in [f"data.manifest: {file}, line {number}"]
     ]
     return make_listing(files, None, f"data.manifest: {file}", trains=trains)
-
-
-def _text(file: pathlib.Path) -> str:
-    content = file.read_bytes()
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode("utf-16" if wide else "utf-8-sig")
 
 
 def _lines(text: str, needed: tuple[str, ...]) -> list[tuple[int, list[str]]]:

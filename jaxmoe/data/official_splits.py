@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Iterable
 
 from jaxmoe.data.listing import ListedFile, Listing, make_listing
+from jaxmoe.data.text import read_text
 from jaxmoe.data.walking import files_below, left_behind
 
 _UCF_LISTS = ("ucfTrainTestlist", "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist")
@@ -40,7 +41,7 @@ def list_ucf101(directory: pathlib.Path, split: int) -> Listing:
     for name in names:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"data.directory: {folder} lacks {name}")
-    classes = [line.split(maxsplit=1)[1] for line in _lines(folder / names[0])]
+    classes = [_numbered_class(line, names[0]) for line in _lines(folder / names[0])]
     files = _videos_below(directory)
     videos = []
     for name, part in zip(names[1:], ("train", "test"), strict=True):
@@ -120,8 +121,15 @@ def _matching(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
     return sorted(file for file in folder.glob(pattern) if not left_behind(file.name))
 
 
+def _numbered_class(line: str, name: str) -> str:
+    number, *label = line.split(maxsplit=1)
+    if not number.isdigit() or not label:
+        raise ValueError(f"data.directory: {name}: {line!r} is not `1 ApplyEyeMakeup`")
+    return label[0]
+
+
 def _lines(file: pathlib.Path) -> list[str]:
-    return [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in read_text(file, "data.directory").splitlines() if line.strip()]
 
 
 def _videos_below(directory: pathlib.Path) -> dict[str, list[pathlib.Path]]:

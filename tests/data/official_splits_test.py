@@ -142,3 +142,25 @@ def test_hmdb51_loads_and_reports_a_listed_video_that_is_missing(tmp_path, real_
     assert (f"golf/{missing}", "no such file") in dataset.skipped
     paths = {r.path for source in (dataset.train, dataset.validation) for r in source.records}
     assert paths == {f"{label}/{name}" for label, name in HMDB.items()} | {f"punch/{other}"}
+
+
+def test_lists_of_another_program_are_read_or_named(tmp_path):
+    folder = tmp_path / "ucfTrainTestlist"
+    folder.mkdir()
+    (tmp_path / "Archery").mkdir()
+    (tmp_path / "Archery" / "v_Archery_g01_c01.avi").write_bytes(b"x")
+    for encoding in ("utf-16", "utf-8-sig"):
+        for name, text in {
+            "classInd": "1 Archery\r\n",
+            "trainlist01": "Archery/v_Archery_g01_c01.avi 1\r\n",
+            "testlist01": "",
+        }.items():
+            (folder / f"{name}.txt").write_bytes(text.encode(encoding))
+        assert list_ucf101(tmp_path, 1).classes == ("Archery",)
+    for content, said in (
+        (b"Archery\n", r"classInd\.txt: 'Archery' is not"),
+        (b"1 \xe9\n", "UTF-8"),
+    ):
+        (folder / "classInd.txt").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"^data\.directory: .*{said}"):
+            list_ucf101(tmp_path, 1)

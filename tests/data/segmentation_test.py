@@ -109,6 +109,12 @@ def test_a2d2_colours_become_the_eleven_classes_of_the_mixtures_paper(tmp_path):
     (root / "class_list.json").write_text(json.dumps({**colours, "#60458f": "Buildings"}))
     other = load("a2d2", tmp_path / "a2d2", tmp_path, resolution=8)
     assert other.classes[other.test[0]["label"][0, 3]] == "buildings"
+    for wrong in ("{", "[1]", '{"#ff": "Car 1"}', '{"red": "Car 1"}', '{"#ff0000": 1}'):
+        (root / "class_list.json").write_text(wrong)
+        with pytest.raises(
+            ValueError, match=r"^data\.directory: .* is no list of colours, .*Car 1"
+        ):
+            load("a2d2", tmp_path / "a2d2", tmp_path, resolution=8)
 
 
 @pytest.mark.parametrize("layout", ["{split}{annot}", "{kind}/{split}", "{split}/{kind}"])

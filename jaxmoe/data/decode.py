@@ -31,21 +31,16 @@ def decode_video(file: pathlib.Path, resolution: int) -> UInt8[np.ndarray, "T H 
     Returns:
       Frames `uint8[T, H, W, 3]` in 0–255 with `T >= 1` and `min(H, W) == resolution`.
     """
-    frames, count = np.empty((0, 0, 0, 3), np.uint8), 0
+    pixels = bytearray()  # it grows in place, so that no frame is held twice
+    shape: tuple[int, ...] = ()
 
     def keep(frame: np.ndarray) -> None:
-        nonlocal frames, count
-        if not count:
-            frames = np.empty((16, *frame.shape), np.uint8)
-        if count == len(frames):
-            # In place, so that no frame is held twice.
-            frames.resize((2 * count, *frame.shape), refcheck=False)
-        frames[count] = frame
-        count += 1
+        nonlocal shape
+        shape = frame.shape
+        pixels.extend(np.ascontiguousarray(frame).data)
 
     decode_frames(file, resolution, keep)
-    frames.resize((count, *frames.shape[1:]), refcheck=False)
-    return frames
+    return np.frombuffer(pixels, np.uint8).reshape(-1, *shape)
 
 
 def decode_frames(

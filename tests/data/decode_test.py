@@ -181,12 +181,19 @@ def test_a_still_image_in_a_container_of_films_is_named(tmp_path, name):
         decode_video(file, 16)
 
 
-def test_an_animated_webp_is_named(tmp_path):
+def test_an_animated_webp_is_read_or_named(tmp_path):
     file = tmp_path / "moving.webp"
     pictures = [Image.new("RGB", (48, 64), (40 * i, 0, 0)) for i in range(4)]
     pictures[0].save(file, save_all=True, append_images=pictures[1:])
-    with pytest.raises(UnreadableVideoError, match="animated WebP"):
-        decode_video(file, 16)
+    refused, frames = "", np.zeros((0, 1, 1, 3))
+    try:
+        frames = decode_video(file, 16)
+    except UnreadableVideoError as error:
+        refused = str(error)  # FFmpeg before 8.1
+    assert (
+        refused.startswith("an animated WebP")
+        or abs(frames[..., 0].mean((1, 2)) - [0, 40, 80, 120]).max() <= 4
+    )
 
 
 @pytest.mark.parametrize("attached", [True, False])

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import itertools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxmoe.attacks.attack import Attack, Model
 from jaxmoe.attacks.auto_pgd import auto_pgd, auto_pgd_ratio, auto_pgd_targeted
@@ -94,6 +94,24 @@ class NamedAttack(NamedTuple):
             count = min(settings.targets, classes - 1)
             targets = [dataclasses.replace(one, first_target=number) for number in range(count)]
         return itertools.product(targets, range(calls))
+
+    def numbers(self, settings: AttackSettings) -> dict[str, Any]:
+        """The fields of `settings` that its result depends on; all of an attack of one's own."""
+        found = dataclasses.asdict(settings)
+        if not self.build.__module__.startswith("jaxmoe."):
+            return found
+        unused = set() if self.by_target else {"targets", "first_target"}
+        if not self.temporal:
+            unused |= {"temporal_alpha", "lam", "gamma1", "gamma2"}
+        if self.from_clean:
+            unused |= {"restarts"}
+        if self.one_step:
+            unused |= {"steps", "alpha"}
+        if self.black_box:
+            unused |= found.keys() - {"queries", "square_frames", "restarts"}
+        else:
+            unused |= {"queries", "square_frames"}
+        return {name: value for name, value in found.items() if name not in unused}
 
     def steps(self, settings: AttackSettings) -> int:
         """Steps of one start: gradients' or, of a black-box attack, queries."""

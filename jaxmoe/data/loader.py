@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import os
 import weakref
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import grain
@@ -40,21 +41,32 @@ class Loader:
       batch_size: B, clips of this process per batch.
       batches_per_epoch: batches until every clip was seen once, the same on every process.
       dataset: the Grain dataset underneath.
+      batches: its batches by position.
     """
 
     batch_size: int
     batches_per_epoch: int
     dataset: grain.IterDataset
+    batches: grain.MapDataset
+
+    def at(self, positions: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
+        """The batches at these positions of a pass; the others are not read."""
+        chosen = grain.MapDataset.source(list(positions)).map(self.batches.__getitem__)
+        return _opened(_prefetched(chosen, workers=0))
 
     def __iter__(self) -> grain.DatasetIterator:
-        iterator = iter(self.dataset)
-        _OPEN.add(iterator)
-        return iterator
+        return _opened(self.dataset)
 
 
 # What is open when Python ends is closed before its modules are taken apart: later, worker
 # processes would leave shared memory behind, and threads tracebacks.
 _OPEN: weakref.WeakSet[grain.DatasetIterator] = weakref.WeakSet()
+
+
+def _opened(dataset: grain.IterDataset) -> grain.DatasetIterator:
+    iterator = iter(dataset)
+    _OPEN.add(iterator)
+    return iterator
 
 
 @atexit.register
@@ -137,9 +149,8 @@ def make_loader(
         view = CentreImage(shape) if source.still else CentreView(frames, shape, step)
         examples = examples.map(_CentreClip(view))
     batches = examples.batch(batch_size, drop_remainder=True, batch_fn=_stack)
-    return Loader(
-        batch_size, len(batches), _prefetched(batches.repeat() if repeat else batches, workers)
-    )
+    read = _prefetched(batches.repeat() if repeat else batches, workers)
+    return Loader(batch_size, len(batches), read, batches)
 
 
 def _repeated(

@@ -24,6 +24,7 @@ from jaxmoe.evaluation.programs import Programs
 from jaxmoe.evaluation.row_checks import cascade_checks
 from jaxmoe.evaluation.rows import CLEAN, Check, StageRow, notes_on_losses, stage_line
 from jaxmoe.evaluation.scoring import count_classes, to_pixels
+from jaxmoe.evaluation.standing import StandingClips
 from jaxmoe.evaluation.verdict import verdict_line
 from jaxmoe.threat import Norm, ThreatModel
 
@@ -158,13 +159,14 @@ def auto_attack(
     cascading = Cascading(
         programs,
         params,
-        batches,
+        StandingClips(batches),
         settings,
         seed,
         (settings.gradient,),
         Journal(None, ""),
         keep,
         log,
+        classes=classes,
     )
     found = cascading.run(name, cascade, float(epsilon), clean)
     checks = cascade_checks(found, clean, norm)

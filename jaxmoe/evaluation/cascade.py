@@ -1,12 +1,11 @@
 """Runs a cascade: each attempt on the clips that still stand, taken together into full batches.
 
-Batches have one of two sizes, so that nothing is compiled for what happens to be left.
 Axes: N = valid clips, B = batch.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -17,16 +16,13 @@ from jaxmoe.attacks.randomized import Randomized
 from jaxmoe.attacks.registry import ATTACKS
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.evaluation.guards import check_attack
-from jaxmoe.evaluation.journal import Journal
+from jaxmoe.evaluation.journal import Journal, entry
 from jaxmoe.evaluation.programs import Programs
 from jaxmoe.evaluation.rows import StageRow
 from jaxmoe.evaluation.scoring import count_classes
+from jaxmoe.evaluation.standing import Batch, StandingClips
 from jaxmoe.evaluation.summary import mean
 from jaxmoe.mixture import GradientMode
-
-SMALLER = 4  # the smaller batches hold so many times fewer clips
-
-Batch = dict[str, np.ndarray]
 
 
 class CascadeResult(NamedTuple):
@@ -44,18 +40,20 @@ class Cascading(NamedTuple):
     Attributes:
       programs: of the model.
       params: its params.
-      batches: makes one pass over the clips, always the same, as for `evaluate_suite`.
+      clips: those of every attempt.
       settings: of what a stage does not say itself.
       seed: of random starts.
       gradients: modes of a mixture's gradient; an attack that sees it runs with each of them.
       journal: of the evaluation.
       keep: is given a name, the batch, the adversarial clips of an attempt and what is right.
       say: is told of every stage that is done.
+      begin: is told of a stage that begins, and of how many clips stand.
+      classes: K, where it is known.
     """
 
     programs: Programs
     params: Any
-    batches: Callable[[], Iterable[Batch]]
+    clips: StandingClips
     settings: AttackSettings
     seed: int
     gradients: tuple[GradientMode, ...]
@@ -63,6 +61,7 @@ class Cascading(NamedTuple):
     keep: Callable[[str, Batch, np.ndarray, np.ndarray], None] | None = None
     say: Callable[[StageRow], None] = lambda row: None
     begin: Callable[[str, int], None] = lambda attack, left: None
+    classes: int | None = None
 
     def run(
         self,
@@ -86,7 +85,7 @@ class Cascading(NamedTuple):
         """
         correct, rows, zero, attempt = clean_correct.copy(), [], [], 0
         confusion = None if clean_confusion is None else clean_confusion.copy()
-        for number, stage in enumerate(cascade.stages):
+        for stage in cascade.stages:
             attacked, gradients, seconds = _standing(correct), 0, 0.0
             compiled = self._compile_seconds(stage)
             self.begin(stage.attack, attacked)
@@ -94,13 +93,9 @@ class Cascading(NamedTuple):
                 if not _standing(correct):
                     break
                 attempt += 1  # over all stages: no two attempts have the same starts
+                own = self._entry(name, stage.attack, epsilon, settings, attempt)
                 tried = self._attempt(
-                    (name, repr(stage), epsilon, number, attempt),
-                    stage.attack,
-                    settings,
-                    epsilon,
-                    correct,
-                    confusion,
+                    own, attempt, stage.attack, settings, epsilon, correct, confusion
                 )
                 gradients += tried.gradients
                 seconds += tried.seconds
@@ -122,6 +117,22 @@ class Cascading(NamedTuple):
             self.say(rows[-1])
         return CascadeResult(correct, rows, confusion, max(zero, default=None))
 
+    def entries(self, name: str, cascade: Cascade, epsilon: float) -> list[str]:
+        """The first parts of all keys that results of a cascade may have in a journal."""
+        attempts = [
+            (stage.attack, settings)
+            for stage in cascade.stages
+            for settings in self._attempts(stage)
+        ]
+        return [
+            self._entry(name, attack, epsilon, settings, number)
+            for number, (attack, settings) in enumerate(attempts, 1)
+        ]
+
+    def _entry(self, name, attack, epsilon, settings, attempt) -> str:
+        kept = self.keep is not None  # files of the clips are made with the result
+        return entry(attack, settings, name, epsilon, attempt, self.seed, kept)
+
     def _attempts(self, stage: Stage) -> Iterator[AttackSettings]:
         """The settings of a stage's attempts: every target, start and gradient is one."""
         named = ATTACKS[stage.attack]
@@ -137,18 +148,21 @@ class Cascading(NamedTuple):
         return self.programs.compile_seconds.get(stage.attack, 0.0)
 
     def _classes(self) -> int:
-        return count_classes(self.programs.model, self.params, next(iter(self.batches())))
+        if self.classes is not None:
+            return self.classes
+        return count_classes(self.programs.model, self.params, self.clips.first())
 
-    def _attempt(self, key, attack, settings, epsilon, correct, confusion) -> "_Tried":
+    def _attempt(self, own, number, attack, settings, epsilon, correct, confusion) -> "_Tried":
         """Runs one attempt on what stands; puts what it leaves into `correct`, `confusion`."""
         total = _Tried(0, 0.0, 0.0)
-        for number, (places, batch) in enumerate(standing_batches(self.batches(), correct)):
+        for place, (places, size, read) in enumerate(self.clips.batches(correct)):
 
-            def compute(batch=batch, number=number):
-                name = "-".join(map(str, [*key[-2:], number]))
-                return self._on_batch(name, batch, attack, settings, epsilon, key[-1])
+            def compute(read=read, place=place):
+                name = f"{number}-{place}"
+                return self._on_batch(name, read(), attack, settings, epsilon, number)
 
-            right, confused, tried = self.journal.recall((*key, number, tuple(places)), compute)
+            key = own, tuple(places.tolist()), size
+            right, confused, tried = self.journal.recall(key, compute)
             if confusion is not None:
                 less = right < correct[places]
                 confusion[places[less]] = confused[less]
@@ -183,61 +197,6 @@ class _Tried(NamedTuple):
     gradients: int  # of each clip of a batch, or of all clips together
     seconds: float
     zero_gradient: float
-
-
-def standing_batches(
-    batches: Iterable[Batch], correct: np.ndarray
-) -> Iterator[tuple[np.ndarray, Batch]]:
-    """The clips of a pass that stand, in full batches and a few smaller ones, all else left out.
-
-    Args:
-      batches: one pass.
-      correct: of the pass's valid clips, [N]; a clip stands above 0.
-
-    Yields:
-      The places in `correct` of a batch's valid clips, and the batch. Its size is that of the pass
-      or a quarter of it; what is missing is filled up with its first clip, which is not valid.
-    """
-    stands = correct > 0
-    size, done, places, waiting, full = 0, 0, np.zeros(0, int), None, False
-    for batch in batches:
-        size = len(batch["valid"])
-        here = np.flatnonzero(batch["valid"])
-        number = done + np.arange(len(here))
-        done += len(here)
-        chosen = stands[number]
-        picked = {name: np.asarray(batch[name])[here[chosen]] for name in batch}
-        places = np.concatenate([places, number[chosen]])
-        waiting = picked if waiting is None else _join(waiting, picked)
-        while len(places) >= size:
-            full = True
-            yield places[:size], _part(waiting, 0, size)
-            places, waiting = places[size:], _part(waiting, size, len(places))
-    smaller = max(size // SMALLER, 1)
-    # What is compiled already serves for a rest that fills more than a quarter.
-    if len(places) > (smaller if full else size - smaller):
-        smaller = size
-    while len(places):
-        yield places[:smaller], _filled(_part(waiting, 0, smaller), smaller)
-        places, waiting = places[smaller:], _part(waiting, smaller, len(places))
-
-
-def _part(batch: Batch, start: int, end: int) -> Batch:
-    return {name: values[start:end] for name, values in batch.items()}
-
-
-def _join(first: Batch, second: Batch) -> Batch:
-    return {name: np.concatenate([first[name], second[name]]) for name in first}
-
-
-def _filled(batch: Batch, size: int) -> Batch:
-    missing = size - len(batch["valid"])
-    filled = {
-        name: np.concatenate([values, np.repeat(values[:1], missing, axis=0)])
-        for name, values in batch.items()
-    }
-    filled["valid"] = np.arange(size) < size - missing
-    return filled
 
 
 def _standing(correct: np.ndarray) -> int:

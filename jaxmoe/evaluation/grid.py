@@ -31,7 +31,7 @@ from jaxmoe.evaluation.guards import (
     check_labels_of,
     same_pass,
 )
-from jaxmoe.evaluation.journal import Journal, batch_digest, fingerprint
+from jaxmoe.evaluation.journal import Journal, batch_digest, entry, fingerprint
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.programs import Programs, as_numbers, attack_keys
 from jaxmoe.evaluation.rows import CLEAN, robust
@@ -82,7 +82,7 @@ class Grid:
     def points(self) -> list[Point]:
         """All settings, ε last to change."""
         products = itertools.product(self.epsilons, *self.values.values())
-        return [Point(epsilon, numbers) for epsilon, *numbers in products]
+        return [Point(epsilon, tuple(numbers)) for epsilon, *numbers in products]
 
 
 class GridRow(NamedTuple):
@@ -175,10 +175,11 @@ def sweep_grid(
         raise ValueError("batches: no valid clip")
     notes = Journal(None, "")
     if journal is not None:
-        own = fingerprint(programs, params, clean.digest, settings, seed, grid)
+        own = fingerprint(programs, params, clean.digest)
         notes = Journal(journal, own, clean.logits)
-    if say and notes.note:
-        say(notes.note)
+    note = notes.note({own for name in names for own in sweep.entries(name)})
+    if say and note:
+        say(note)
     right_when_clean = np.concatenate(clean.correct)
     rows, correct = [], {}
     for place, name in enumerate(names):
@@ -247,27 +248,42 @@ class _Sweep(NamedTuple):
         self, name: str, number: int, batch: Batch, journal: Journal
     ) -> tuple[np.ndarray, int]:
         """What is right under all restarts with each setting, [P, B], and gradients of a clip."""
-        points, right, gradients = self.grid.points, np.ones((len(self.grid.points), 1)), 0
+        right, gradients = np.ones((len(self.grid.points), 1)), 0
         for restart in range(ATTACKS[name].calls(self.settings)[0]):
-            start, found = 0, []
-            while start < len(points):
-                chunk = points[start : start + self._chunk(name, batch)]
-
-                def compute(chunk=chunk, restart=restart):
-                    return self._run(name, batch, chunk, restart)
-
-                key = name, number, restart, start, len(chunk)
-                correct, taken = journal.recall(key, compute)
-                found.append(correct)
-                start += len(chunk)
-            right = np.minimum(right, np.concatenate(found))
-            gradients += taken
+            keys = {
+                point: (self._entry(name, point), number, restart) for point in self.grid.points
+            }
+            missing = [point for point in keys if keys[point] not in journal]
+            found = {}
+            while missing:
+                chunk = missing[: self._chunk(name, batch, len(missing))]
+                correct, taken = self._run(name, batch, chunk, restart)
+                for point, own in zip(chunk, correct, strict=True):
+                    found[point] = journal.recall(keys[point], lambda pair=(own, taken): pair)
+                missing = missing[len(chunk) :]
+            for point in keys.keys() - found.keys():
+                found[point] = journal.recall(keys[point], lambda: None)
+            right = np.minimum(right, [found[point][0] for point in self.grid.points])
+            gradients += found[self.grid.points[0]][1]
         return right, gradients
 
-    def _chunk(self, name: str, batch: Batch) -> int:
-        """How many points one call takes: as many as fit the memory, by the compiler's count."""
+    def entries(self, name: str) -> list[str]:
+        """The first parts of all keys that results of an attack may have in a journal."""
+        return [self._entry(name, point) for point in self.grid.points]
+
+    def _entry(self, name: str, point: Point) -> str:
+        numbers = dict(zip(self.grid.values, point.numbers, strict=True))
+        return entry(
+            name, dataclasses.replace(self.settings, **numbers), "grid", point.epsilon, self.seed
+        )
+
+    def _chunk(self, name: str, batch: Batch, most: int) -> int:
+        """How many points one call takes: as many as fit the memory, by the compiler's count.
+
+        `most` is how many there are at the first call.
+        """
         if name not in self.chunks:
-            size = len(self.grid.points)
+            size = most
             while size > 1:
                 args = self._arguments(name, batch, self.grid.points[:size], 0)
                 needed = self.programs.memory(_title(name), self._program(name), *args)

@@ -1,15 +1,19 @@
 """What an evaluation has done so far, in a file that a killed one goes on from.
 
-Every batch's result is appended and flushed. A record that a kill tore off is cut away.
+Every batch's result is appended and flushed. A record that a kill tore off is cut away. A file is
+of one model and its clips; a record's key begins with a digest of the attack, ε and numbers that it
+was made with (`entry`), so that other attacks, ε and numbers stand beside it.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import inspect
+import itertools
 import os
 import pathlib
 import pickle
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from typing import Any
 
 import jax
@@ -17,9 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmoe
-from jaxmoe.attacks import ATTACKS
+from jaxmoe.attacks import ATTACKS, AttackSettings
 from jaxmoe.evaluation.programs import Programs
 from jaxmoe.mixture import Mixture
+
+_PACKAGE = pathlib.Path(jaxmoe.__file__).parent
 
 
 class Journal:
@@ -27,7 +33,6 @@ class Journal:
 
     Attributes:
       found: how many results of an earlier evaluation there were.
-      note: a line on what the file held; empty where there was nothing.
     """
 
     def __init__(
@@ -40,21 +45,34 @@ class Journal:
 
         Args:
           file: where; None keeps nothing. It is unpickled: never open one that others wrote.
-          fingerprint: of all that the results depend on. A file with another one is put aside, as
-            `FILE.` and eight letters, and taken back when its evaluation is.
+          fingerprint: of all that every result depends on. A file with another one is put aside,
+            as `FILE.` and eight letters, and taken back when its evaluation is.
           logits: of the clean clips, which a model has beside its params; compared up to rounding.
         """
         self._file = None if file is None else pathlib.Path(file)
         header = fingerprint, [np.asarray(part) for part in logits]
-        self._results, self.note = ({}, "") if file is None else _open(self._file, header)
+        self._results, self._aside = ({}, None) if file is None else _open(self._file, header)
         self.found = len(self._results)
 
-    def holds(self, *parts: Hashable) -> bool:
-        """Whether there is a result with all of these in its key."""
-        own = [{(type(part), part) for part in key} for key in self._results]
-        return any(key.issuperset((type(part), part) for part in parts) for key in own)
+    def holds(self, first: Hashable) -> bool:
+        """Whether there is a result whose key begins with this."""
+        return any(key[0] == first for key in self._results)
 
-    def recall(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+    def note(self, wanted: Container[Hashable]) -> str:
+        """A line on what the file held for keys that begin with one of `wanted`; else nothing."""
+        if found := sum(key[0] in wanted for key in self._results):
+            line = f"going on from {self._file}: {found} results are there"
+            return f"{line}; another evaluation's are now {self._aside}" if self._aside else line
+        if self._aside:
+            return (
+                f"{self._file} was of another evaluation (params, clips or code): now {self._aside}"
+            )
+        return ""
+
+    def __contains__(self, key: tuple) -> bool:
+        return key in self._results
+
+    def recall(self, key: tuple, compute: Callable[[], Any]) -> Any:
         """The result under `key`: from the file, or computed and then written."""
         if key in self._results:
             return self._results[key]
@@ -65,6 +83,24 @@ class Journal:
                 stream.flush()
                 os.fsync(stream.fileno())
         return result
+
+    def model(self, fingerprint: str, logits: Sequence[np.ndarray]) -> str:
+        """A name in this journal for a model with this fingerprint and these clean logits."""
+        logits = [np.asarray(part) for part in logits]
+        for number in itertools.count():
+            key = "model", fingerprint, number
+            self._results[key] = self.recall(key, lambda: logits)
+            if _same(("", self._results[key]), ("", logits)):
+                return f"{fingerprint} {number}"
+        raise AssertionError("never")
+
+
+def entry(attack: str, settings: AttackSettings, *parts: Any) -> str:
+    """A digest of an attack, of those of its numbers that count, and of the `repr`s of `parts`."""
+    numbers, code = dataclasses.asdict(settings), ""
+    if attack in ATTACKS:  # universal perturbations are not
+        numbers, code = ATTACKS[attack].numbers(settings), _code_of(attack)
+    return hashlib.sha256(repr((attack, numbers, code, parts)).encode()).hexdigest()[:16]
 
 
 def fingerprint(programs: Programs, params: Any, *parts: Any) -> str:
@@ -108,35 +144,38 @@ def batch_digest(batch: dict[str, np.ndarray]) -> bytes:
 
 
 def code_digest() -> str:
-    """Of every file of this package, and of those that attacks of one's own are written in."""
-    files = {*pathlib.Path(jaxmoe.__file__).parent.rglob("*.py")}
-    for attack in ATTACKS.values():
-        with contextlib.suppress(TypeError):  # made at a prompt: it has no file
-            files.add(pathlib.Path(inspect.getsourcefile(attack.build) or jaxmoe.__file__))
+    """Of every file of this package."""
     digest = hashlib.sha256()
-    for file in sorted(files):
-        if file.is_file():
-            digest.update(file.read_bytes())
+    for file in sorted(_PACKAGE.rglob("*.py")):
+        digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def _code_of(attack: str) -> str:
+    """A digest of the file that an attack of one's own is written in."""
+    with contextlib.suppress(TypeError, OSError):  # made at a prompt: it has no file
+        file = pathlib.Path(inspect.getsourcefile(ATTACKS[attack].build))
+        if not file.is_relative_to(_PACKAGE):
+            return hashlib.sha256(file.read_bytes()).hexdigest()
+    return ""
 
 
 def _open(
     file: pathlib.Path, header: tuple[str, list[np.ndarray]]
-) -> tuple[dict[Hashable, Any], str]:
-    """What is whole and of this evaluation, where the file then ends; a line on what it held."""
+) -> tuple[dict[tuple, Any], pathlib.Path | None]:
+    """What is whole and of this model, where the file then ends; where another's file is now."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    own, aside, note = _aside(file, header[0]), None, ""
+    own, aside = _aside(file, header[0]), None
     if file.is_file() and file.stat().st_size and not _is_of(file, header):
         aside = _aside(file, _fingerprint_of(file))
         os.replace(file, aside)
-        note = f"{file} was of another evaluation (settings, params, clips or code): now {aside}"
         if own != aside and own.is_file() and _is_of(own, header):
             os.replace(own, file)
-    results: dict[Hashable, Any] = {}
+    results: dict[tuple, Any] = {}
     if not (file.is_file() and file.stat().st_size):
         with open(file, "wb") as stream:
             pickle.dump(header, stream)
-        return results, note
+        return results, aside
     with open(file, "rb") as stream:
         pickle.load(stream)
         whole = stream.tell()
@@ -146,10 +185,7 @@ def _open(
                 results[key] = result
                 whole = stream.tell()
     os.truncate(file, whole)
-    if results:
-        found = f"going on from {file}: {len(results)} results are there"
-        note = f"{found}; another evaluation's are now {aside}" if aside else found
-    return results, note
+    return results, aside
 
 
 def _aside(file: pathlib.Path, fingerprint: str) -> pathlib.Path:

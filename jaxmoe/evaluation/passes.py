@@ -24,13 +24,13 @@ from jaxmoe.evaluation.guards import (
     check_batch,
     check_clean,
     check_same_pass,
-    same_pass,
 )
-from jaxmoe.evaluation.journal import Journal, batch_digest
+from jaxmoe.evaluation.journal import Journal, batch_digest, entry
 from jaxmoe.evaluation.probes import Probes
 from jaxmoe.evaluation.programs import OUTPUTS, Programs
 from jaxmoe.evaluation.rows import CLEAN, Row, StageRow, robust, stage_line
 from jaxmoe.evaluation.scoring import Outputs, Scores
+from jaxmoe.evaluation.standing import StandingClips
 from jaxmoe.evaluation.summary import (
     iou_of,
     join_confusion,
@@ -64,6 +64,7 @@ class Clean:
     label: np.ndarray
     outputs: list[Outputs]  # of each batch, padding included, in host memory
     batch_indices: list[np.ndarray]
+    batch_valid: list[np.ndarray]
     probes: list[dict]  # batches of clips that stand for all, for the checks of masked gradients
     probed: np.ndarray  # where they are in the pass, [n]
     digest: str  # of the batches
@@ -91,6 +92,7 @@ class Passes:
     margins: dict[tuple[str, float], np.ndarray] = dataclasses.field(default_factory=dict)
     done: int = 0
     total: int = 0
+    clips: StandingClips | None = None  # of all cascades: what one has read serves the next
 
     def clean(self, passes: int, probe_batches: int) -> Clean:
         """Runs the clean clips; `passes` is how many there will be with this one."""
@@ -149,6 +151,7 @@ class Passes:
             kept["label"],
             outputs,
             [batch["index"] for batch in batches],
+            valid,
             *probes.drawn(),
             digest.hexdigest(),
             logits,
@@ -165,7 +168,7 @@ class Passes:
         calls, once = named.calls(self.settings)
         scores, valid, seen, seconds = [], [], [], 0.0
         compiled = _seconds_of(self.programs, name)
-        what = self._what(name, epsilon)
+        what, own = self._what(name, epsilon), self._entry(name, epsilon)
         self.begin(what)
         for position, batch in enumerate(self.batches()):
             check_same_pass(batch, clean.batch_indices, position)
@@ -181,7 +184,7 @@ class Passes:
                     outputs = jax.device_get(self.programs.clean(self.params, batch)[0])
                 return self._try(name, epsilon, position, batch, outputs, settings)
 
-            result, score, batch_seconds = self.journal.recall((name, epsilon, position), compute)
+            result, score, batch_seconds = self.journal.recall((own, position), compute)
             seconds += batch_seconds
             scores.append(score)
             valid.append(np.asarray(batch["valid"]))
@@ -234,22 +237,7 @@ class Passes:
         parts = parts_of(name)
         compiled = sum(_seconds_of(self.programs, part) for part in set(parts))
 
-        def say(row: StageRow) -> None:
-            self.stages.append(row)
-            self.say(stage_line(row, self.programs.norm))
-
-        cascading = Cascading(
-            self.programs,
-            self.params,
-            lambda: same_pass(self.batches(), clean.batch_indices),
-            self.settings,
-            self.seed,
-            self.gradients,
-            self.journal,
-            self._keep(name, epsilon),
-            say,
-            lambda attack, left: self.begin(f"{self._what(name, epsilon)}: {attack} on {left}"),
-        )
+        cascading = self._cascading(name, epsilon, clean)
         found = cascading.run(name, CASCADES[name], epsilon, clean.correct, clean.confusion)
         self.done += len(clean.outputs) - 1
         self._report(self._what(name, epsilon))
@@ -273,6 +261,37 @@ class Passes:
             mean_iou=iou_of(found.confusion),
         )
         return row, found.correct, found.confusion
+
+    def entries(self, name: str, epsilon: float, clean: Clean) -> list[str]:
+        """The first parts of all keys that results of an attack or a cascade have in a journal."""
+        if name not in CASCADES:
+            return [self._entry(name, epsilon)]
+        return self._cascading(name, epsilon, clean).entries(name, CASCADES[name], epsilon)
+
+    def _entry(self, name: str, epsilon: float) -> str:
+        modes, kept = self._modes(name), self.examples is not None
+        return entry(name, self.settings, epsilon, modes, self.seed, kept)
+
+    def _cascading(self, name: str, epsilon: float, clean: Clean) -> Cascading:
+        def say(row: StageRow) -> None:
+            self.stages.append(row)
+            self.say(stage_line(row, self.programs.norm))
+
+        if self.clips is None:
+            self.clips = StandingClips(self.batches, clean.batch_indices, clean.batch_valid)
+        return Cascading(
+            self.programs,
+            self.params,
+            self.clips,
+            self.settings,
+            self.seed,
+            self.gradients,
+            self.journal,
+            self._keep(name, epsilon),
+            say,
+            lambda attack, left: self.begin(f"{self._what(name, epsilon)}: {attack} on {left}"),
+            clean.logits[0].shape[-1],
+        )
 
     def _keep(self, name: str, epsilon: float) -> Examples | None:
         return self.examples and Examples(self.examples, name, epsilon, self.programs.norm)

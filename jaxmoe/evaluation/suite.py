@@ -23,7 +23,7 @@ from jaxmoe.evaluation.guards import check_labels_of
 from jaxmoe.evaluation.journal import Journal, fingerprint
 from jaxmoe.evaluation.masking import CHECKS, masking_checks
 from jaxmoe.evaluation.metrics import accuracy
-from jaxmoe.evaluation.passes import BatchesFactory, Clean, Passes, Progress, parts_of
+from jaxmoe.evaluation.passes import BatchesFactory, Passes, Progress, parts_of
 from jaxmoe.evaluation.programs import Programs
 from jaxmoe.evaluation.rows import (
     CLEAN,
@@ -85,8 +85,8 @@ def evaluate_suite(
       probe_batches: how many batches of clips, drawn by class, the checks' own attacks see (noise,
         PGD at ε = 1, the router's gradient); 0 leaves these checks out.
       journal: a file that keeps the result of every batch, so that an evaluation that was stopped
-        goes on from it; one of another model, data, settings or seed is put aside until that is
-        evaluated again. It is left for the caller to remove.
+        goes on from it, with more attacks, ε or other numbers of some too; one of another model or
+        data is put aside until that is evaluated again. It is left for the caller to remove.
       examples: a folder for adversarial clips, `ATTACK-NORM-EPSILON/NUMBER.npz` for each batch,
         with `x_adv` (float32 pixels), `label`, `index` and `correct`.
       checks: whether to check for masked gradients; without, the result has no checks.
@@ -124,16 +124,21 @@ def evaluate_suite(
     run = Passes(programs, params, batches_factory, settings, gradients, seed, progress)
     clean = run.clean(1 + len(attacks) * len(epsilons), probe_batches if checks else 0)
     run.examples = examples and pathlib.Path(examples)
+    entries = {
+        (name, epsilon): run.entries(name, epsilon, clean)
+        for name, epsilon in itertools.product(attacks, epsilons)
+    }
     if journal is not None:
-        run.journal = Journal(journal, _fingerprint(run, clean), clean.logits)
+        own = fingerprint(programs, params, clean.digest)
+        run.journal = Journal(journal, own, clean.logits)
     run.say = say or run.say
     parts = [part for name in attacks for part in parts_of(name)]
     check_labels_of(parts, {"label": clean.label})
     notes = notes_on_losses(parts, clean.logits[0].shape[-1])
     for line in notes:
         run.say(line)
-    if run.journal.note:
-        run.say(run.journal.note)
+    if note := run.journal.note({*itertools.chain(*entries.values())}):
+        run.say(note)
     rows, correct = [clean.row], {(CLEAN, 0.0): clean.correct}
     confusion = {(CLEAN, 0.0): clean.confusion}
 
@@ -155,8 +160,8 @@ def evaluate_suite(
     keep = keep or (lambda result: None)
     keep(found())
     if run.examples:
-        for name, epsilon in itertools.product(attacks, epsilons):
-            if not run.journal.holds(name, epsilon):
+        for (name, epsilon), own in entries.items():
+            if not any(map(run.journal.holds, own)):
                 Examples(run.examples, name, epsilon, norm).clear()
     for name, epsilon in itertools.product(attacks, epsilons):
         attack = run.cascade if name in CASCADES else run.attack
@@ -202,19 +207,6 @@ def _worst_case(rows: list[Row], correct: dict, confusion: dict, epsilon: float)
         seconds=sum(row.seconds for row in attacked),
         compile_seconds=sum(row.compile_seconds for row in attacked),
         mean_iou=iou_of(worst),
-    )
-
-
-def _fingerprint(run: Passes, clean: Clean) -> str:
-    """Of all that a batch's result depends on, but for the attack and ε."""
-    return fingerprint(
-        run.programs,
-        run.params,
-        clean.digest,
-        run.settings,
-        run.gradients,
-        run.seed,
-        run.examples is not None,
     )
 
 

@@ -9,6 +9,7 @@ Axes: N = valid clips, B = batch.
 import dataclasses
 import difflib
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -29,7 +30,13 @@ from jaxmoe.evaluation.guards import (
     check_labels_of,
     check_same_pass,
 )
-from jaxmoe.evaluation.journal import Journal, batch_digest, fingerprint
+from jaxmoe.evaluation.journal import (
+    Journal,
+    batch_digest,
+    code_digest,
+    entry,
+    fingerprint,
+)
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.passes import BatchesFactory, Progress
 from jaxmoe.evaluation.programs import Programs, on_device
@@ -168,13 +175,17 @@ def transfer_matrix(
     run = _Run(programs, targets, batches_factory, settings, seed, epochs, progress)
     clean = run.clean(attacks, 1 + len(sources) * len(attacks) * len(epsilons))
     if journal is not None:
-        own = [
-            fingerprint(programs[model], params, name, clean.digest, settings, seed, [*targets])
-            for name, (model, params) in {**sources, **targets}.items()
-        ]
-        run.journal = Journal(journal, " ".join(own), clean.logits)
-        if say and run.journal.note:
-            say(run.journal.note)
+        run.journal = Journal(journal, f"{code_digest()} {clean.digest} {norm} {metric!r}")
+        for name, (model, params) in {**sources, **targets}.items():
+            own = fingerprint(programs[model], params)
+            run.names[name] = run.journal.model(own, clean.logits.get(name, ()))
+        wanted = {
+            run.entry(attack, source, epsilon, training.get(source))
+            for attack, source, epsilon in itertools.product(attacks, sources, epsilons)
+        }
+        note = run.journal.note(wanted)
+        if say and note:
+            say(note)
     scores = {}
     for attack in attacks:
         for epsilon in epsilons:
@@ -213,7 +224,7 @@ class _Clean:
     scores: dict[str, Score]  # by target
     index: np.ndarray  # [N]
     batch_indices: list[np.ndarray]  # padding included
-    logits: list[np.ndarray]  # by batch and target
+    logits: dict[str, list[np.ndarray]]  # of each batch, by target
     digest: str  # of the clips
 
 
@@ -230,6 +241,7 @@ class _Run:
     progress: Progress | None
     journal: Journal = dataclasses.field(default_factory=lambda: Journal(None, ""))
     digests: dict[int, str] = dataclasses.field(default_factory=dict)  # by the `id` of a factory
+    names: dict[str, str] = dataclasses.field(default_factory=dict)  # of models in the journal
     classes: int = 0
     done: int = 0
     total: int = 0
@@ -237,7 +249,7 @@ class _Run:
     def clean(self, attacks: Sequence[str], passes: int) -> _Clean:
         """Scores the clean clips; `passes` is how many there will be with this one."""
         scores, valid, indices = self._nothing_yet(), [], []
-        logits, digest = [], hashlib.sha256()
+        logits, digest = {target: [] for target in self.targets}, hashlib.sha256()
         for batch in self.batches():
             self._report(CLEAN)
             check_batch(batch)
@@ -246,7 +258,7 @@ class _Run:
                 outputs = jax.device_get(self.programs[model].clean(params, batch)[0])
                 check_clean(outputs, batch, self.programs[model].metric, f"{CLEAN} on {target}")
                 scores[target].append(Score(outputs.correct, outputs.confusion))
-                logits.append(mean_over_positions(outputs.logits))
+                logits[target].append(mean_over_positions(outputs.logits))
             digest.update(batch_digest(batch))
             valid.append(np.asarray(batch["valid"]))
             indices.append(np.asarray(batch["index"]))
@@ -255,7 +267,7 @@ class _Run:
             raise ValueError("batches: no valid clip")
         self.total = passes * len(indices)
         joined = {target: _join(parts, valid) for target, parts in scores.items()}
-        index, self.classes = join_valid(indices, valid), logits[0].shape[-1]
+        index, self.classes = join_valid(indices, valid), outputs.logits.shape[-1]
         return _Clean(joined, index, indices, logits, digest.hexdigest())
 
     def attack(
@@ -270,51 +282,54 @@ class _Run:
         """What is right on each target under the clips that `name` makes on `source`."""
         what = f"{name} of {source} ε = {format_epsilon(epsilon, self.programs[model[0]].norm)}"
         self._report(what)
-        make, made_of = self._maker(name, source, *model, epsilon, training)
+        own = self.entry(name, source, epsilon, training)
+        make = self._maker(own, name, *model, epsilon, training)
         scores, valid = self._nothing_yet(), []
         for position, batch in enumerate(self.batches()):
             check_same_pass(batch, clean.batch_indices, position)
 
-            def compute(batch=batch):
-                tries = self._nothing_yet()
-                for result in make(batch):
-                    facts = jax.device_get(result._replace(x_adv=None))
-                    for target, seen in tries.items():
-                        verdict = self._verify(target, batch, result.x_adv, epsilon)
-                        what = f"{name} of {source} on {target}"
-                        check_attack(facts, verdict, batch, what, epsilon)
-                        seen.append(Score(verdict.correct, verdict.confusion))
-                return {target: _least(seen) for target, seen in tries.items()}
-
-            key = name, epsilon, source, made_of, position
-            for target, score in self.journal.recall(key, compute).items():
-                scores[target].append(score)
+            keys = {target: (own, self.names.get(target, target), position) for target in scores}
+            tries = {target: [] for target in scores if keys[target] not in self.journal}
+            for result in make(batch) if tries else ():
+                facts = jax.device_get(result._replace(x_adv=None))
+                for target, seen in tries.items():
+                    verdict = self._verify(target, batch, result.x_adv, epsilon)
+                    on = f"{name} of {source} on {target}"
+                    check_attack(facts, verdict, batch, on, epsilon)
+                    seen.append(Score(verdict.correct, verdict.confusion))
+            for target, found in scores.items():
+                seen = tries.get(target)
+                found.append(self.journal.recall(keys[target], lambda seen=seen: _least(seen)))
             valid.append(np.asarray(batch["valid"]))
             self._count(what)
         if len(valid) != len(clean.batch_indices):
             raise ValueError(DIFFERENT_PASS.format(len(valid)))
         return {target: _join(parts, valid) for target, parts in scores.items()}
 
+    def entry(self, name: str, source: str, epsilon: float, training: BatchesFactory | None) -> str:
+        """The first part of all keys that results of an attack on a source have in a journal."""
+        made_of = (self._digest(training), self.epochs) if name in UNIVERSAL else ()
+        return entry(name, self.settings, epsilon, self.seed, self.names.get(source), *made_of)
+
     def _maker(
         self,
+        own: str,
         name: str,
-        source: str,
         model: Model,
         params: Any,
         epsilon: float,
         training: BatchesFactory | None,
-    ) -> tuple[Callable, str]:
+    ) -> Callable:
         """`batch -> AttackResults`, one for each attempt, each made when it is asked for.
 
-        Of all starts and targets: what breaks the source least may break a target. And a digest of
-        what the results depend on beside the model, the clips and the settings.
+        Of all starts and targets: what breaks the source least may break a target. `own` is what a
+        perturbation's key in the journal begins with.
         """
         programs = self.programs[model]
         if name in UNIVERSAL:
             threat = ThreatModel(programs.norm, epsilon)
-            key = name, epsilon, source, self._digest(training), self.epochs
             delta = self.journal.recall(
-                key,
+                (own, "perturbation"),
                 lambda: jax.device_get(
                     fit_named(
                         name,
@@ -328,8 +343,7 @@ class _Run:
                     )
                 ),
             )
-            digest = hashlib.sha256(np.ascontiguousarray(delta)).hexdigest()
-            return lambda batch: [_add(programs, delta, batch, epsilon)], digest
+            return lambda batch: [_add(programs, delta, batch, epsilon)]
         attempts = find_attack(name).attempts(self.settings, self.classes)
         numbered = [(once, number) for number, (once, _) in enumerate(attempts)]
 
@@ -337,7 +351,7 @@ class _Run:
             for once, number in numbered:
                 yield programs.attack(name, params, batch, epsilon, once, self.seed, number)[0]
 
-        return make, ""
+        return make
 
     def _digest(self, training: BatchesFactory) -> str:
         """Of the training clips; sources that share them are told so by the same function."""

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxmoe.data import load_dataset, make_loader
+from jaxmoe.data.source import ClipSource
 
 TRAIN = 23
 TEST = 11
@@ -162,6 +163,20 @@ def test_evaluation_sees_every_clip_once_and_pads(dataset, processes, batch_size
     assert set(padding) <= {dataset.test.records[-1].index}
     if processes == 1:
         assert valid.tolist() == sorted(valid.tolist())
+
+
+def test_batches_are_read_by_their_positions_and_no_others(dataset, monkeypatch):
+    loader = _evaluation(dataset)
+    whole = _take(loader, 3)
+    read = []
+    monkeypatch.setattr(
+        "jaxmoe.data.source.ClipSource._read",
+        lambda self, i, frames, read_one=ClipSource._read: (
+            read.append(i) or read_one(self, i, frames)
+        ),
+    )
+    _assert_same([*loader.at([0, 2])], [whole[0], whole[2]])
+    assert set(read) == {0, 1, 2, 3, 8, 9, 10}
 
 
 def test_evaluation_is_the_centre_of_all_frames(dataset):

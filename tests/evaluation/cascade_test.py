@@ -1,5 +1,6 @@
 """Cascades on planted models: who is attacked, what is reported, and what a restart recalls."""
 
+import dataclasses
 import pathlib
 import random
 import signal
@@ -15,8 +16,9 @@ from planted import FAR, NEAR
 
 from jaxmoe.attacks import CASCADES, AttackSettings, Cascade, Randomized, build_attack, stage
 from jaxmoe.evaluation import Programs, auto_attack, evaluate_suite
-from jaxmoe.evaluation.cascade import Cascading, standing_batches
+from jaxmoe.evaluation.cascade import Cascading
 from jaxmoe.evaluation.journal import Journal
+from jaxmoe.evaluation.standing import StandingClips
 from jaxmoe.threat import ThreatModel
 
 EPSILON = 4 / 255
@@ -67,25 +69,6 @@ def test_it_says_a_line_for_each_attack(cascade):
     assert "fgsm" in first
     assert "robust 40.00%, 2 of 4 left" in first
     assert "2 of 2 left" in second
-
-
-@pytest.mark.parametrize("batch_size", [4, 5, 16])
-@pytest.mark.parametrize("standing", [0, 1, 4, 7, 11])
-def test_batches_of_what_stands_have_two_sizes_and_every_clip_once(batch_size, standing):
-    clips = np.arange(11, dtype=np.float32).reshape(11, 1)
-    correct = np.random.default_rng(standing).permutation(np.arange(11) < standing).astype(float)
-    seen, sizes = [], set()
-    for places, batch in standing_batches(
-        planted.batches(clips, np.arange(11), batch_size)(), correct
-    ):
-        valid = batch["valid"]
-        sizes.add(len(valid))
-        np.testing.assert_array_equal(batch["clip"][valid][:, 0], places)
-        np.testing.assert_array_equal(batch["label"][valid], places)
-        np.testing.assert_array_equal(batch["index"][valid], places)
-        seen += places.tolist()
-    assert seen == np.flatnonzero(correct).tolist()
-    assert sizes <= {batch_size, max(batch_size // 4, 1)}
 
 
 def test_an_evaluation_that_was_stopped_goes_on_to_the_same_report(cascade, tmp_path, monkeypatch):
@@ -162,12 +145,63 @@ def test_an_evaluation_that_was_killed_loses_the_batch_in_flight_alone(cascade, 
     ]
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"settings": AttackSettings(steps=5)}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"settings": AttackSettings(router_output="logits")}]
+)
 def test_another_evaluation_does_not_go_on_from_the_journal(cascade, tmp_path, change):
     run(journal=tmp_path / "journal")
     lines = []
     run(journal=tmp_path / "journal", say=lines.append, **change)
     assert not any("results are there" in line for line in lines)
+
+
+def test_a_journal_serves_more_attacks_other_epsilons_and_other_numbers(
+    cascade, tmp_path, monkeypatch
+):
+    taken, attack = [], Programs.attack
+
+    def counted(self, name, params, batch, epsilon, *more):
+        taken.append((name, round(255 * epsilon)))
+        return attack(self, name, params, batch, epsilon, *more)
+
+    monkeypatch.setattr(Programs, "attack", counted)
+    options = {"attacks": ["pgd"], "journal": tmp_path / "journal"}
+    plain = [("pgd", 4)] * 3
+
+    def took(**change):
+        taken.clear()
+        result = run(**options | change)
+        return result, sorted(taken)
+
+    assert took()[1] == plain
+    more, steps = took(attacks=["fgsm", "pgd", "two"])
+    assert steps.count(("pgd", 4)) == 2  # of the cascade, whose starts are its own
+    assert set(steps) == {("fgsm", 4), ("pgd", 4)}
+    assert took(attacks=["fgsm", "pgd", "two"])[1] == []
+    assert took(epsilons=[EPSILON, 8 / 255])[1] == [("pgd", 8)] * 3
+    queries = dataclasses.replace(SETTINGS, queries=9)
+    assert took(settings=queries, attacks=["fgsm", "pgd"])[1] == []
+    assert set(
+        took(settings=dataclasses.replace(SETTINGS, steps=3), attacks=["fgsm", "pgd"])[1]
+    ) == {("pgd", 4)}
+    alone = run(attacks=["fgsm", "pgd", "two"])
+    for key, right in alone.correct.items():
+        np.testing.assert_array_equal(more.correct[key], right)
+
+
+def test_a_cascade_reads_the_clips_once_for_all_attempts_and_epsilons(cascade):
+    passes = []
+
+    def factory():
+        passes.append(1)
+        return planted.batches(CLIPS, LABELS, batch_size=2)()
+
+    options = {"attacks": ["two"], "epsilons": [EPSILON, 8 / 255], "settings": SETTINGS}
+    found = evaluate_suite(
+        planted.plain, PARAMS, factory, programs=PROGRAMS, probe_batches=0, **options
+    )
+    assert found.stages[1].attacked == 2
+    assert len(passes) == 2  # the clean one, and one for two attacks with three starts at two ε
 
 
 def test_examples_are_kept_on_request(cascade, tmp_path):
@@ -341,9 +375,8 @@ def test_every_target_is_an_attempt_and_fab_keeps_its_starts_in_one(classes, att
         "valid": x[:, 0, 0, 0] == 0,
     }
     programs = Programs(model)
-    cascading = Cascading(
-        programs, 1.0, lambda: [batch], AttackSettings(restarts=3), 0, ("hard",), Journal(None, "")
-    )
+    clips, settings = StandingClips(lambda: [batch]), AttackSettings(restarts=3)
+    cascading = Cascading(programs, 1.0, clips, settings, 0, ("hard",), Journal(None, ""))
     settings = list(cascading._attempts(stage("apgd-t", restarts=1)))
     assert [s.first_target for s in settings] == list(range(attempts))
     assert {(s.targets, s.restarts, s.until_wrong) for s in settings} == {(1, 1, True)}
@@ -388,13 +421,13 @@ def test_a_pass_with_other_clips_than_the_clean_one_is_refused(cascade):
 
     def shuffled():
         passes.append(1)
-        order = slice(None, None, -1 if len(passes) > 2 else 1)
+        order = slice(None, None, -1 if len(passes) > 1 else 1)
         yield from planted.batches(CLIPS[order], LABELS)()
         # `index` follows the clips.
 
     def factory():
         for batch in shuffled():
-            batch["index"] = batch["index"][:: -1 if len(passes) > 2 else 1]
+            batch["index"] = batch["index"][:: -1 if len(passes) > 1 else 1]
             yield batch
 
     with pytest.raises(ValueError, match=r"batches: pass differs from the clean one"):

@@ -8,6 +8,7 @@ import pytest
 from jaxmoe.attacks import ATTACKS, AttackSettings
 from jaxmoe.benchmarks.subjects import linear_clips, linear_mixture
 from jaxmoe.evaluation import Grid, Programs, evaluate_suite, sweep_grid
+from jaxmoe.evaluation import grid as grid_module
 
 MIXTURE, PARAMS = linear_mixture()
 CLIPS = np.asarray(linear_clips(16))
@@ -100,6 +101,24 @@ def test_a_sweep_that_was_stopped_goes_on(tmp_path):
     found = sweep(journal=tmp_path / "j", programs=programs)
     assert seen.count("grid pgd") == 2  # both restarts of the second batch
     np.testing.assert_array_equal(found.correct["pgd"], sweep().correct["pgd"])
+
+
+def test_more_epsilons_values_and_attacks_take_what_is_there(tmp_path, monkeypatch):
+    ran, run = [], grid_module._Sweep._run
+
+    def counted(self, name, batch, chunk, restart):
+        ran.extend((name, round(255 * point.epsilon), *point.numbers) for point in chunk)
+        return run(self, name, batch, chunk, restart)
+
+    monkeypatch.setattr(grid_module._Sweep, "_run", counted)
+    options = {"settings": AttackSettings(steps=1), "journal": tmp_path / "j"}
+    options["programs"] = Programs(MIXTURE)
+    one = sweep(grid=Grid((4 / 255,), {"alpha": (0.25,)}), **options)
+    assert set(ran) == {("pgd", 4, 0.25)}
+    ran.clear()
+    more = sweep(grid=Grid((4 / 255, 8 / 255), {"alpha": (0.25, 0.5)}), **options)
+    assert set(ran) == {("pgd", 4, 0.5), ("pgd", 8, 0.25), ("pgd", 8, 0.5)}
+    np.testing.assert_array_equal(more.correct["pgd"][0], one.correct["pgd"][0])
 
 
 def test_curves_take_the_strongest_setting():

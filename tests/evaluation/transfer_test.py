@@ -220,11 +220,13 @@ def test_a_matrix_that_was_stopped_goes_on_to_the_same_rows(tmp_path, monkeypatc
     lines = []
     assert len(fits) == 2  # one for each source
     found = run(journal=tmp_path / "j", say=lines.append, **options)
-    assert lines == [f"going on from {tmp_path / 'j'}: 13 results are there"]
+    # Of 11 batches on both targets, and two perturbations.
+    assert lines == [f"going on from {tmp_path / 'j'}: 24 results are there"]
     assert len(fits) == 2
     assert found.rows == run(**options).rows
     run(journal=tmp_path / "j", say=lines.append, **options | {"seed": 1})
-    assert "was of another evaluation" in lines[-1]
+    assert len(lines) == 1  # beside it; nothing is put aside
+    assert [*tmp_path.iterdir()] == [tmp_path / "j"]
 
 
 @pytest.mark.parametrize("change", ["training", "targets"])

@@ -1,0 +1,184 @@
+"""The clips that still stand, read as seldom as memory allows.
+
+Batches have one of two sizes, so that nothing is compiled for what happens to be left.
+Axes: N = valid clips, B = batch.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from jaxmoe.evaluation.guards import DIFFERENT_PASS, check_same_pass
+
+Batch = dict[str, np.ndarray]
+Read = Callable[[], Batch]
+
+SMALLER = 4  # the smaller batches hold so many times fewer clips
+# Bytes of standing clips that stay in memory, as they come: clips of uint8 take a byte a value.
+HELD_BELOW = 1 << 29
+
+
+class StandingClips:
+    """Full batches of what stands, attempt after attempt.
+
+    Where what stands fits the memory it is read once. Else only batches with a clip that stands
+    are, if a pass can be read by position, or all of a pass.
+    """
+
+    def __init__(
+        self,
+        factory: Callable[[], Iterable[Batch]],
+        indices: Sequence[np.ndarray] | None = None,
+        valid: Sequence[np.ndarray] | None = None,
+        held_below: int | None = None,
+    ):
+        """Begins with nothing read.
+
+        Args:
+          factory: makes one pass, always the same, as for `evaluate_suite`. A pass that has a
+            method `at(positions)` is read by that, where `valid` is given.
+          indices: of the clips of each batch, padding included, if every pass is to be held
+            against them.
+          valid: of each batch, bool [B], if it is known.
+          held_below: bytes that may be held; None is `HELD_BELOW`.
+        """
+        self._factory = factory
+        self._indices = indices
+        self._starts = None
+        if valid is not None:
+            self._starts = np.cumsum([0, *(int(np.sum(mask)) for mask in valid)])
+        self._held_below = HELD_BELOW if held_below is None else held_below
+        self._size = None if valid is None else len(valid[0])
+        self._held: tuple[np.ndarray, Batch] | None = None
+
+    def first(self) -> Batch:
+        """The first batch of a pass."""
+        return next(iter(self._factory()))
+
+    def batches(self, correct: np.ndarray) -> Iterator[tuple[np.ndarray, int, Read]]:
+        """The clips that stand, in full batches and a few smaller ones, all else left out.
+
+        Args:
+          correct: of a pass's valid clips, [N]; a clip stands above 0.
+
+        Yields:
+          The places in `correct` of a batch's valid clips, its size, and a function that reads it.
+          The size is that of the pass or a quarter of it; what is missing is filled up with its
+          first clip, which is not valid. Batches are read in order, each at most once.
+        """
+        standing = np.flatnonzero(correct > 0)
+        if self._size is None:
+            self._size = len(self.first()["valid"])
+        take: list[Callable[[np.ndarray], Batch]] = []
+        for places, size in _plan(standing, self._size):
+
+            def read(places=places, size=size):
+                if not take:  # what a journal has need not be read
+                    take.append(self._source(standing))
+                return _filled(take[0](places), size)
+
+            yield places, size, read
+
+    def _source(self, standing: np.ndarray) -> Callable[[np.ndarray], Batch]:
+        """A function from places among `standing`, in order, to their clips."""
+        if self._held is None or not np.isin(standing, self._held[0]).all():
+            self._held, parts = None, self._read(standing)
+            places, part = next(parts)
+            bytes_of_one = sum(
+                values.dtype.itemsize * int(np.prod(values.shape[1:])) for values in part.values()
+            )
+            parts = itertools.chain([(places, part)], parts)
+            if bytes_of_one * len(standing) > self._held_below:
+                return _Stream(parts).take
+            found = list(parts)
+            self._held = (
+                np.concatenate([places for places, _ in found]),
+                {name: np.concatenate([part[name] for _, part in found]) for name in part},
+            )
+        return self._pick
+
+    def _pick(self, places: np.ndarray) -> Batch:
+        where = np.searchsorted(self._held[0], places)
+        return {name: values[where] for name, values in self._held[1].items()}
+
+    def _read(self, standing: np.ndarray) -> Iterator[tuple[np.ndarray, Batch]]:
+        """Of each batch that is read, what stands: places and clips."""
+        done, position, found = 0, -1, 0
+        for position, batch in self._pass(standing):
+            if self._indices is not None:
+                check_same_pass(batch, self._indices, position)
+            here = np.flatnonzero(batch["valid"])
+            number = (done if self._starts is None else self._starts[position]) + np.arange(
+                len(here)
+            )
+            done += len(here)
+            chosen = np.isin(number, standing, assume_unique=True)
+            found += int(np.sum(chosen))
+            yield (
+                number[chosen],
+                {name: np.asarray(batch[name])[here[chosen]] for name in batch},
+            )
+        if found < len(standing):
+            raise ValueError(DIFFERENT_PASS.format(position + 1))
+
+    def _pass(self, standing: np.ndarray) -> Iterable[tuple[int, Batch]]:
+        """The batches of a pass with their positions; by position those with a clip that stands."""
+        batches = self._factory()
+        if self._starts is None:
+            return enumerate(batches)
+        positions = np.unique(np.searchsorted(self._starts, standing, side="right") - 1).tolist()
+        if hasattr(batches, "at"):
+            return zip(positions, batches.at(positions), strict=True)
+        wanted = set(positions)
+        until = itertools.islice(enumerate(batches), positions[-1] + 1)
+        return ((position, batch) for position, batch in until if position in wanted)
+
+
+class _Stream:
+    """Takes places in order from parts of a pass."""
+
+    def __init__(self, parts: Iterator[tuple[np.ndarray, Batch]]):
+        self._parts = parts
+        self._places = np.zeros(0, int)
+        self._waiting: Batch | None = None
+
+    def take(self, places: np.ndarray) -> Batch:
+        """The clips at these places, which come after all that were taken before."""
+        while not len(self._places) or self._places[-1] < places[-1]:
+            more, part = next(self._parts)
+            keep = self._places >= places[0]
+            waiting = {} if self._waiting is None else _rows(self._waiting, keep)
+            self._places = np.concatenate([self._places[keep], more])
+            self._waiting = {
+                name: np.concatenate([waiting[name], part[name]]) if waiting else part[name]
+                for name in part
+            }
+        return _rows(self._waiting, np.isin(self._places, places, assume_unique=True))
+
+
+def _plan(standing: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Places of what stands batch by batch, and the batch's size."""
+    full = len(standing) // size * size
+    for start in range(0, full, size):
+        yield standing[start : start + size], size
+    rest, smaller = standing[full:], max(size // SMALLER, 1)
+    # What is compiled already serves for a rest that fills more than a quarter.
+    if len(rest) > (smaller if full else size - smaller):
+        smaller = size
+    for start in range(0, len(rest), smaller):
+        yield rest[start : start + smaller], smaller
+
+
+def _rows(batch: Batch, which: np.ndarray) -> Batch:
+    return {name: values[which] for name, values in batch.items()}
+
+
+def _filled(batch: Batch, size: int) -> Batch:
+    missing = size - len(batch["valid"])
+    filled = {
+        name: np.concatenate([values, np.repeat(values[:1], missing, axis=0)])
+        for name, values in batch.items()
+    }
+    filled["valid"] = np.arange(size) < size - missing
+    return filled

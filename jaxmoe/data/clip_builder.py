@@ -75,7 +75,8 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     configuration is named after `fingerprint`, so other input makes another folder.
     `info.metadata` keeps `classes`, `codec`, `clips` (per split, in record order:
     `[index, label, frames, height, width, path]`, then `pixels` of each class where labels are
-    dense, or `[]` and `true` where frames do not follow evenly) and `skipped` (`[path, reason]`).
+    dense, or `[]` and `true` where frames do not follow evenly), `skipped` (`[path, reason]`) and
+    `notes`, lines for a reader of results.
 
     Attributes:
       columns: by a clip's path what else is known of it, to take subsets by.
@@ -139,6 +140,7 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 codec=self._codec,
                 clips={},
                 skipped=[],
+                notes=[],
                 dense=self.DENSE,
             ),
         )

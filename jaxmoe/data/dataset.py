@@ -292,7 +292,8 @@ def _open(
         padded=tuple(padded),
         held_out=held_out,
         folder=folder,
-        notes=_notes(splits),
+        # Records that were prepared before there were notes have none.
+        notes=(*metadata.get("notes", ()), *_notes(splits)),
         **sources,
     )
 

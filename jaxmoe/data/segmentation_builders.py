@@ -27,7 +27,7 @@ class _LabelledImages(Images, skip_registration=True):
 
     def read(self, listed: ListedFile) -> Dense:
         """The image as a clip of one frame, and its label map."""
-        image, turned = read_turned(listed.file, self.resolution)
+        image, turned = read_turned(listed.file, self.resolution, self.brightest)
         return Dense(image[None], self._read_label_map(listed.label_map, image.shape[:2], turned))
 
 

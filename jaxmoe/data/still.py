@@ -60,21 +60,31 @@ class _Header(NamedTuple):
     orientation: int
 
 
-def read_image(file: pathlib.Path, resolution: int) -> UInt8[np.ndarray, "H W 3"]:
+def read_image(
+    file: pathlib.Path, resolution: int, brightest: list[int] | None = None
+) -> UInt8[np.ndarray, "H W 3"]:
     """Returns a picture as RGB in 0–255, upright, the shorter side `resolution`.
 
     16 bits become 8 by their upper byte. What is transparent lies on black.
 
+    Args:
+      file: any that Pillow opens.
+      resolution: in pixels, at least 1.
+      brightest: gets the greatest of 16-bit greys, for whoever reads many.
+
     Raises:
       UnusableClipError: why it cannot be read, or not without a guess, in one line.
     """
-    return read_turned(file, resolution)[0]
+    return read_turned(file, resolution, brightest)[0]
 
 
-def read_turned(file: pathlib.Path, resolution: int) -> tuple[UInt8[np.ndarray, "H W 3"], int]:
+def read_turned(
+    file: pathlib.Path, resolution: int, brightest: list[int] | None = None
+) -> tuple[UInt8[np.ndarray, "H W 3"], int]:
     """Returns what `read_image` does, and the EXIF orientation by which it was turned."""
     with _opened(file) as (image, header):
-        upright = Image.fromarray(_turned(_shown(image, header), header))
+        shown = _shown(image, header, [] if brightest is None else brightest)
+        upright = Image.fromarray(_turned(shown, header))
         size = stored_size(*upright.size, resolution)
         if upright.size != size:
             upright = upright.resize(size, Image.Resampling.BICUBIC)
@@ -174,13 +184,13 @@ def _header(image: Image.Image) -> _Header:
     )
 
 
-def _shown(image: Image.Image, header: _Header) -> UInt8[np.ndarray, "H W 3"]:
+def _shown(image: Image.Image, header: _Header, brightest: list[int]) -> UInt8[np.ndarray, "H W 3"]:
     """The picture as a viewer shows it."""
     mode = header.mode
     if header.tags.get(_SAMPLE_FORMAT, (1,))[0] == 2:
         raise UnusableClipError("has signed numbers, whose black nothing tells; expected unsigned")
     if mode.startswith("I;16") or (mode == "I" and header.format in ("PPM", "PNG")):
-        return _of_sixteen_bits(image, header)
+        return _of_sixteen_bits(image, header, brightest)
     if mode in ("I", "F"):
         kind = "32-bit numbers" if mode == "I" else "fractions"
         raise UnusableClipError(
@@ -196,7 +206,9 @@ def _shown(image: Image.Image, header: _Header) -> UInt8[np.ndarray, "H W 3"]:
     return _on_black(picture)
 
 
-def _of_sixteen_bits(image: Image.Image, header: _Header) -> UInt8[np.ndarray, "H W 3"]:
+def _of_sixteen_bits(
+    image: Image.Image, header: _Header, brightest: list[int]
+) -> UInt8[np.ndarray, "H W 3"]:
     if header.tags.get(_PHOTOMETRIC) == 0:
         raise UnusableClipError(_WHITE_IS_ZERO)
     values = np.asarray(image).astype(np.int64)
@@ -208,6 +220,7 @@ def _of_sixteen_bits(image: Image.Image, header: _Header) -> UInt8[np.ndarray, "
             f"has 16 bits and no value above {most}, as of 12 bits or fewer: it would be dark; "
             "expected the whole range to 65535"
         )
+    brightest.append(int(values.max()))
     grey = (values >> 8).astype(np.uint8)
     key = image.info.get("transparency")
     alpha = np.full(grey.shape, 255, np.uint8) if key is None else np.uint8(255) * (values != key)

@@ -61,7 +61,7 @@ def test_classes_of_sixteen_bits_keep_their_brightness(tmp_path):
             words = (level + rng.integers(0, 6000, (12, 12))).astype(np.uint16)
             save(tmp_path / label / f"{i}.png", words)
     dataset = load_dataset("image_folder", directory=tmp_path, resolution=12)
-    assert dataset.skipped == ()
+    assert dataset.skipped == dataset.notes == ()
     for i, label in enumerate(dataset.test.labels):
         mean = dataset.test[i]["frames"][np.array([0])].mean()
         assert mean == pytest.approx({"dark": 46, "bright": 167}[dataset.classes[label]], abs=3)
@@ -73,6 +73,15 @@ def test_twelve_bits_of_sixteen_are_refused_and_black_is_black(tmp_path):
     white = b"P5 64 8 4095\n" + (RAMP >> 4).astype(">u2").tobytes()  # says what is white
     (tmp_path / "c.pgm").write_bytes(white)
     np.testing.assert_allclose(read(tmp_path / "c.pgm")[..., 0], RAMP / 257, atol=1)
+
+
+def test_a_data_set_of_fourteen_bits_of_sixteen_says_that_it_is_dark(tmp_path):
+    for i in range(5):
+        save(tmp_path / "a" / f"{i}.png", np.maximum(RAMP // 4, i) - i)
+        save(tmp_path / "a" / f"grey{i}.png", noise(8, 8))
+    for _ in range(2):  # prepared, and read again
+        (note,) = load_dataset("image_folder", directory=tmp_path, resolution=8).notes
+        assert note.startswith("5 pictures of 16 bits have no value above 16383 of 65535")
 
 
 @pytest.mark.parametrize("values", [RAMP.astype(np.int32), RAMP / np.float32(65535)])

@@ -85,7 +85,7 @@ def _run(command: str, arguments: list[str]) -> int:
     except Stopped as stopped:
         return _fail(str(stopped), code=130)
     except KeyboardInterrupt:
-        return _fail("stopped", code=130)
+        return _fail("stopped; nothing of it is kept", code=130)
     except BrokenPipeError:  # whoever read the output has seen enough: `jaxmoe train -h | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
@@ -124,11 +124,10 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _less_memory(command: str) -> str:
-    option = {"train": "--training.batch-size"}.get(command, "--batch-size")
     if command in ("quickstart", "data", "benchmark"):
         return "close other programs"
-    kept = "; the last checkpoint is kept" if command == "train" else ""
-    return f"a smaller {option} takes less{kept}"
+    option = "--training.batch-size" if command == "train" else "--batch-size"
+    return f"a smaller {option}, or model, takes less; what was saved is kept"
 
 
 def _raised_by_us(error: BaseException) -> bool:

@@ -125,7 +125,7 @@ def hold(folder: pathlib.Path, name: str, field: str, doing: str) -> Iterator[No
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as held:
             while True:
-                stream = held.enter_context(file.open("a+", encoding="utf-8"))
+                stream = held.enter_context(_open_lock(file))
                 if not _lock(stream, fcntl.LOCK_EX):
                     stream.seek(0)
                     who = stream.read().strip() or "unknown"
@@ -153,6 +153,13 @@ def is_held(folder: pathlib.Path, name: str) -> bool:
 
 def _lock_file(folder: pathlib.Path, name: str) -> pathlib.Path:
     return folder / f".{name}.lock"
+
+
+def _open_lock(file: pathlib.Path) -> IO[str]:
+    try:
+        return file.open("a+", encoding="utf-8")
+    except OSError as error:  # the user knows of a folder, and of no lock
+        raise OSError(error.errno, error.strerror, str(file.parent)) from None
 
 
 def _is_at(stream: IO[str], file: pathlib.Path) -> bool:

@@ -134,3 +134,13 @@ def test_a_folder_below_a_file_cannot_be_written(tmp_path):
         check_writable(tmp_path / "file" / "folder")
     assert raised.value.filename == str(tmp_path / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_cannot_be_written_is_named_and_not_its_lock(tmp_path, monkeypatch):
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "a lock")
+
+    monkeypatch.setattr(pathlib.Path, "open", read_only)
+    with pytest.raises(OSError, match="Read-only file system") as raised, work(tmp_path):
+        pass
+    assert raised.value.filename == str(tmp_path)

@@ -44,6 +44,7 @@ def run(arguments: list[str]) -> None:
     from jaxmoe.experiment import open_dataset
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.run import train
+    from jaxmoe.run_folder import state_of
     from jaxmoe.training import Checkpoints, NonFiniteTrainingError
 
     run = pathlib.Path(folder)
@@ -53,7 +54,7 @@ def run(arguments: list[str]) -> None:
             dataset = open_dataset(experiment.data, progress.data)
             for line in notes_on_clips(dataset, str(run / "run.json")):
                 progress.say(line)
-            if run.is_dir() and not checkpoints.has("latest"):
+            if run.is_dir() and not checkpoints.has("latest") and state_of(run) == "stopped":
                 progress.say(f"{folder} has no latest checkpoint: it is trained from the start")
             train(experiment, progress)
     except NonFiniteTrainingError as error:

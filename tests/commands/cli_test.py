@@ -89,7 +89,7 @@ def test_a_user_without_a_home_has_no_cache_of_programs_and_is_told_of_that_of_d
         (
             MemoryError("Unable to allocate 9 TiB"),
             2,
-            "out of memory: Unable to allocate 9 TiB; a smaller --training.batch-size takes less",
+            "out of memory: Unable to allocate 9 TiB; a smaller --training.batch-size, or model, ",
         ),
         (
             jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes."),
@@ -172,3 +172,14 @@ def test_another_librarys_value_error_keeps_its_traceback(folder, monkeypatch):
     monkeypatch.setattr("jaxmoe.run.train", broken)
     with pytest.raises(ValueError, match="reshape"):
         main(["train", "config.py"])
+
+
+@pytest.mark.parametrize("command", ["certify run", "data config.py"])
+def test_ctrl_c_is_one_line_where_nothing_is_kept(command, folder, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxmoe.run.load", stop)
+    monkeypatch.setattr("jaxmoe.experiment.open_dataset", stop)
+    assert main(command.split()) == 130
+    assert capsys.readouterr().err == "jaxmoe: stopped; nothing of it is kept\n"

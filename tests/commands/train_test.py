@@ -118,7 +118,10 @@ def test_a_run_that_another_process_trains_is_left_alone(folder, trained, capsys
     capsys.readouterr()
     with hold_for_training(trained):
         line = refused("train config.py", folder, capsys)
-    assert "run.directory: run is being trained by another process" in line
+        assert "run.directory: run is being trained by another process" in line
+        # Before its first checkpoint too: nothing is said of training from the start.
+        (trained / "checkpoints").rename(folder / "away")
+        assert refused("train config.py", folder, capsys) == line
     assert main(["train", "config.py", "--run.directory", "config.py/run"]) == 2
     assert capsys.readouterr().err == "jaxmoe: config.py/run: Not a directory\n"
 

@@ -59,6 +59,8 @@ def open_clips(
         return _open_own(run, experiment.data, progress), None
     given = dataclasses.replace(experiment.data, **fields)
     _check_same_kind(experiment.data, given)
+    if given.name != experiment.data.name and given.name in data.ARRAY_DATASETS:
+        given = dataclasses.replace(given, resolution=None)  # they have a size of their own
     own, why_not = None, ""
     try:
         own = _open_own(run, experiment.data, progress)

@@ -115,6 +115,9 @@ def test_arrays_judge_a_run_of_files(made, tmp_path):
     dataset, other = open_clips(run, experiment, {"name": "npz", "directory": str(file)})
     assert [record.label for record in dataset.test.records] == [0, 2]
     assert (other.name, other.in_training) == ("npz", 1)
+    np.savez(file, x_test=images.repeat(2, 1).repeat(2, 2), y_test=[1, 0], classes=["tree", "car"])
+    dataset, _ = open_clips(run, experiment, {"name": "npz", "directory": str(file)})
+    assert dataset.test.smallest == (16, 16)  # their own size; the run's is 8
 
 
 def test_without_the_runs_own_clips_its_classes_are_known_and_it_says_what_is_not(made, tmp_path):

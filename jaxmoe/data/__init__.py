@@ -1,6 +1,7 @@
 """Datasets of clips: prepare them once, read them by index, load them in batches."""
 
 from jaxmoe.data.dataset import (
+    ARRAY_DATASETS,
     DATASETS,
     IMAGE_DATASETS,
     RENDERED_DATASETS,
@@ -14,6 +15,7 @@ from jaxmoe.data.listing import SPLITS
 from jaxmoe.data.source import ClipSource
 
 __all__ = [
+    "ARRAY_DATASETS",
     "DATASETS",
     "IMAGE_DATASETS",
     "RENDERED_DATASETS",

@@ -23,7 +23,7 @@ IMAGE_DATASETS = (
     *SEGMENTATION_DATASETS,
 )
 DATASETS = VIDEO_DATASETS + IMAGE_DATASETS
-ARRAYS = ("npz", "cifar10")  # whose images have a size of their own
+ARRAY_DATASETS = ("npz", "cifar10")  # whose images have a size of their own
 RENDERED_DATASETS = ("synthetic_actions", "synthetic_shapes", "synthetic_scenes")
 
 # Shorter side of the stored frames where the caller names none.
@@ -212,7 +212,7 @@ def load_dataset(
     folder = prepare(builder)
     fractions = (test_fraction, validation_fraction) if trains else None
     dataset = _open(name, folder, needed, short, seed, fractions)
-    if name in ARRAYS and asked not in (None, min(dataset.test.smallest)):
+    if name in ARRAY_DATASETS and asked not in (None, min(dataset.test.smallest)):
         raise ValueError(
             f"data.resolution: {asked}; {name} is not resized, its images have "
             f"{min(dataset.test.smallest)} pixels: leave it out"
@@ -283,7 +283,7 @@ def _open(
             )
     codec = metadata["codec"]
     still, dense = name in IMAGE_DATASETS, metadata.get("dense", False)
-    kinds = still, dense, name in ARRAYS
+    kinds = still, dense, name in ARRAY_DATASETS
     sources = {split: ClipSource(folder, codec, splits[split], *kinds) for split in SPLITS}
     return Dataset(
         name=name,

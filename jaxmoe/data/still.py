@@ -112,6 +112,8 @@ def read_map(file: pathlib.Path) -> tuple[Int[np.ndarray, "H W"], int]:
             values = values[..., 0]
         if header.mode == "F" or values.ndim != 2:
             found = "fractions" if header.mode == "F" else f"colours ({header.mode})"
+            if header.mode == "RGB" and not np.ptp(values, axis=-1).any():
+                found = "three channels (RGB), all the same"
             raise UnusableClipError(f"has {found}; expected class numbers in one channel")
         numbers = _as_stored(values.astype(np.int64), header)
         return _turned(numbers, header), header.orientation

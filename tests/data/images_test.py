@@ -184,6 +184,9 @@ def test_labels_may_begin_above_0_where_the_classes_have_names(arrays):
     dataset = load_dataset("npz", directory=arrays)
     assert dataset.classes[int(dataset.test.labels[0])] == "a"
     assert describe(dataset).splits["train"].absent == ("background",)
+    in_bytes = np.array([name.encode() for name in names])
+    np.savez(arrays, **{**stored, **shifted, "classes": in_bytes})
+    assert load_dataset("npz", directory=arrays).classes == tuple(names)
 
 
 def test_arrays_have_a_size_of_their_own(arrays):

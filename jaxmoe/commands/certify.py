@@ -190,7 +190,7 @@ class _Certification:
         from jaxmoe.evaluation.certification import lipschitz_curve, smoothing_curve
 
         trained, options, done = self.trained, self.options, itertools.count(1)
-        total = len(list(self.batches()))
+        total = self.batches().batches_per_epoch
 
         def tell():
             self.progress.evaluation(next(done), total, f"certificates by {method}")

@@ -36,7 +36,7 @@ from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.programs import Programs, as_numbers, attack_keys
 from jaxmoe.evaluation.rows import CLEAN, robust
 from jaxmoe.evaluation.scoring import Metric, to_pixels, verify
-from jaxmoe.evaluation.summary import mean, mean_over_positions
+from jaxmoe.evaluation.summary import mean, to_host
 from jaxmoe.threat import Norm, ThreatModel
 
 Batch = dict[str, np.ndarray]
@@ -235,11 +235,11 @@ class _Sweep(NamedTuple):
         correct, logits, indices, digest = [], [], [], hashlib.sha256()
         for batch in batches:
             check_batch(batch)
-            outputs = jax.device_get(self.programs.clean(self.params, batch)[0])
+            outputs = to_host(self.programs.clean(self.params, batch)[0])
             check_clean(outputs, batch, self.programs.metric, CLEAN)
             check_labels_of(attacks, batch)
             correct.append(outputs.correct[batch["valid"]])
-            logits.append(mean_over_positions(outputs.logits))
+            logits.append(outputs.logits)
             indices.append(np.asarray(batch["index"]))
             digest.update(batch_digest(batch))
         return _Clean(correct, logits, indices, digest.hexdigest())

@@ -37,15 +37,15 @@ from jaxmoe.evaluation.summary import (
     join_or_none,
     join_valid,
     mean,
-    mean_over_positions,
     summarize_isolated,
     summarize_lipschitz,
     summarize_routing,
+    to_host,
 )
 from jaxmoe.mixture import GradientMode, Mixture
 from jaxmoe.threat import format_epsilon
 
-# Bytes of clean outputs that stay in memory; beyond it they are computed anew for each attack.
+# Bytes of clean outputs that stay on the device; beyond it they are computed anew for each attack.
 _KEEP_BELOW = 1 << 29
 
 BatchesFactory = Callable[[], Iterable[dict[str, np.ndarray]]]
@@ -62,7 +62,8 @@ class Clean:
     correct: np.ndarray  # [N]
     index: np.ndarray  # [N]
     label: np.ndarray
-    outputs: list[Outputs]  # of each batch, padding included, in host memory
+    # Of each batch, padding included: logits and experts on the device, the rest in host memory.
+    outputs: list[Outputs]
     batch_indices: list[np.ndarray]
     batch_valid: list[np.ndarray]
     probes: list[dict]  # batches of clips that stand for all, for the checks of masked gradients
@@ -103,13 +104,13 @@ class Passes:
         for batch in self.batches():
             check_batch(batch)
             result, batch_seconds = self.programs.clean(self.params, batch)
-            result = jax.device_get(result)
-            check_clean(result, batch, self.programs.metric, CLEAN)
-            logits.append(mean_over_positions(result.logits))
-            kept_bytes += sum(leaf.nbytes for leaf in jax.tree.leaves(result))
+            seen, large = to_host(result), (result.logits, result.experts)
+            check_clean(seen, batch, self.programs.metric, CLEAN)
+            logits.append(seen.logits)
+            kept_bytes += sum(leaf.nbytes for leaf in jax.tree.leaves(large))
             if kept_bytes > _KEEP_BELOW:
-                result = result._replace(logits=None, experts=None)
-            outputs.append(result)
+                large = None, None
+            outputs.append(seen._replace(logits=large[0], experts=large[1]))
             batches.append({name: np.asarray(batch[name]) for name in ("index", "label", "valid")})
             probes.add(batch)
             seconds += batch_seconds
@@ -181,7 +182,7 @@ class Passes:
                 ]
                 outputs = clean.outputs[position]
                 if outputs.logits is None:
-                    outputs = jax.device_get(self.programs.clean(self.params, batch)[0])
+                    outputs, _ = self.programs.clean(self.params, batch)
                 return self._try(name, epsilon, position, batch, outputs, settings)
 
             result, score, batch_seconds = self.journal.recall((own, position), compute)

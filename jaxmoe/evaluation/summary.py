@@ -5,13 +5,14 @@ Axes: N = valid clips, B = batch, M = experts.
 
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from jaxmoe.evaluation import metrics
 from jaxmoe.evaluation.lipschitz import Lipschitz
 from jaxmoe.evaluation.rows import robust
-from jaxmoe.evaluation.scoring import Scores
+from jaxmoe.evaluation.scoring import Outputs, Scores
 
 
 def summarize_routing(
@@ -106,6 +107,16 @@ def join_or_none(parts: list[np.ndarray | None], valid: list[np.ndarray]) -> np.
 def iou_of(confusion: Int[np.ndarray, "N classes classes"] | None) -> float | None:
     """The mean IoU of the sum of the examples' confusion matrices."""
     return None if confusion is None else metrics.mean_iou(confusion.sum(axis=0))
+
+
+def to_host(outputs: Outputs) -> Outputs:
+    """Outputs in host memory, of logits the mean over positions, without those of the experts.
+
+    Of dense labels the rest is most of the bytes, and nothing on the host looks at it.
+    """
+    return jax.device_get(
+        outputs._replace(logits=mean_over_positions(outputs.logits), experts=None)
+    )
 
 
 def mean_over_positions(logits: Float[np.ndarray, "B ... K"]) -> Float[np.ndarray, "B K"]:

@@ -47,7 +47,7 @@ from jaxmoe.evaluation.summary import (
     join_confusion,
     join_valid,
     mean,
-    mean_over_positions,
+    to_host,
 )
 from jaxmoe.evaluation.universal import UNIVERSAL, fit_named
 from jaxmoe.threat import Norm, ThreatModel, format_epsilon
@@ -255,10 +255,10 @@ class _Run:
             check_batch(batch)
             check_labels_of(attacks, batch)
             for target, (model, params) in self.targets.items():
-                outputs = jax.device_get(self.programs[model].clean(params, batch)[0])
+                outputs = to_host(self.programs[model].clean(params, batch)[0])
                 check_clean(outputs, batch, self.programs[model].metric, f"{CLEAN} on {target}")
                 scores[target].append(Score(outputs.correct, outputs.confusion))
-                logits[target].append(mean_over_positions(outputs.logits))
+                logits[target].append(outputs.logits)
             digest.update(batch_digest(batch))
             valid.append(np.asarray(batch["valid"]))
             indices.append(np.asarray(batch["index"]))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmoe.data import Loader
 from jaxmoe.evaluation import evaluate_suite
 from jaxmoe.evaluation.lipschitz_bounds import logit_difference_bounds
 from jaxmoe.evaluation.part import take_part_of
@@ -120,9 +121,12 @@ def test_some_examples_of_a_sorted_split_are_drawn_by_class(trained, folder, cap
         test = test.take([records[place] for place in order])
         return found._replace(dataset=dataclasses.replace(found.dataset, test=test))
 
+    passes, begin = [], Loader.__iter__
+    monkeypatch.setattr(Loader, "__iter__", lambda self: passes.append(1) or begin(self))
     monkeypatch.setattr("jaxmoe.run.load", load_sorted)
     arguments = "--method lipschitz --radii 0 --steps 1 --examples 4"
     assert run(f"certify run@expert0 {arguments}") == 0
+    assert len(passes) == 3  # certificates, and PGD with its clean clips
     assert "test examples: 4 of 10, drawn by class, seed 0\n" in capsys.readouterr().out
     with open(trained / "expert0" / "certificate.csv", encoding="utf-8") as file:
         labels = [int(line["label"]) for line in csv.DictReader(file)]

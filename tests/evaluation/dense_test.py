@@ -241,7 +241,14 @@ class Expert(nn.Module):
 
 
 @pytest.mark.parametrize("gate", [SimpleGate(2, 4), ClasswiseGate(2, CLASSES, 4)])
-def test_every_part_of_a_gated_mixture_is_attacked_and_scored(gate):
+def test_every_part_of_a_gated_mixture_is_attacked_and_scored(gate, monkeypatch):
+    get, largest = jax.device_get, []
+
+    def counted(tree):
+        largest.extend(leaf.size for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array))
+        return get(tree)
+
+    monkeypatch.setattr(jax, "device_get", counted)
     mixture = from_gate(gate, Expert(), num_experts=2, head=Conv(CLASSES, (3, 3)))
     rng = np.random.default_rng(0)
     images = rng.random((2, 6, 8, 3)).astype(np.float32)
@@ -258,6 +265,7 @@ def test_every_part_of_a_gated_mixture_is_attacked_and_scored(gate):
         settings=SETTINGS,
         probe_batches=0,
     )
+    assert 0 < max(largest) < 6 * 8 * CLASSES  # no logits of every pixel go to the host
     clean = result.row("clean")
     logits = np.asarray(mixture.apply(params, images))
     pairs = zip(given["label"].ravel(), logits.argmax(-1).ravel(), strict=True)

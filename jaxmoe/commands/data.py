@@ -83,11 +83,10 @@ def _print(summary) -> None:
     console.print(table)
     for name, split in splits.items():
         if split.absent:
-            absent = f"{name} has none of: {', '.join(split.absent)}"
-            if split.void:
-                absent += f"; {split.void:.1%} of its pixels are void: they have numbers that are "
-                absent += f"no class, as classes are 0 to {len(summary.classes) - 1}"
-            console.print(absent)
+            console.print(f"{name} has none of: {', '.join(split.absent)}")
+    if summary.name == "segmentation_folder" and any(s.absent and s.void for s in splits.values()):
+        last = len(summary.classes) - 1
+        console.print(f"numbers of label maps other than 0 to {last} are void: no class")
     held_out = [name for name, split in splits.items() if split.held_out]
     if held_out:
         console.print(f"held out of train, as the data has none: {', '.join(held_out)}")

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxmoe.data.frame_codec import encode_frame, encode_map, encode_times
+from jaxmoe.data.prepared_files import remove_damaged
 
 Progress = Callable[[int, int], None]
 
@@ -106,6 +107,8 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._codec = codec
         self._progress = progress
         self._done = 0
+        # Before TFDS reads what is there.
+        remove_damaged(pathlib.Path(data_dir, self.name, fingerprint, str(self.VERSION)))
         super().__init__(
             data_dir=os.fspath(data_dir),
             config=tfds.core.BuilderConfig(name=fingerprint, version=self.VERSION),

@@ -1,18 +1,16 @@
 """Prepares a dataset once: the cache folder, the fingerprint of the input, the lock."""
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
 from jaxmoe.data.clip_builder import ClipBuilder, prepared_folder
-from jaxmoe.files import disk_error, naming
+from jaxmoe.data.prepared_files import locked, record_sizes
+from jaxmoe.files import disk_error
 
 # Raise it when stored records change their meaning; old ones are then built anew.
 _FORMAT = 2
@@ -59,26 +57,19 @@ def prepare(builder: ClipBuilder) -> pathlib.Path:
       OSError: the cache folder cannot be written.
     """
     folder = prepared_folder(builder)
-    with _locked(folder.parent.parent / f"{folder.parent.name}.lock"):
+    if folder.is_dir() and not os.access(folder.parent.parent, os.W_OK):
+        return folder  # a cache that others prepared, here to be read alone
+    with locked(folder):
         if not folder.is_dir():
             for left_over in folder.parent.glob("incomplete.*"):
                 shutil.rmtree(left_over)
             tfds.disable_progress_bar()
             try:
                 builder.download_and_prepare(download_dir=folder.parent)
+                record_sizes(folder)
             except Exception as error:
                 # Half a data set is of no use, and its room may be what the next try needs.
                 for left_over in folder.parent.glob("incomplete.*"):
                     shutil.rmtree(left_over, ignore_errors=True)
                 raise disk_error(error, folder.parent) or error from error
     return folder
-
-
-@contextlib.contextmanager
-def _locked(file: pathlib.Path) -> Iterator[None]:
-    with naming(file.parent):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        stream = file.open("w")
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

@@ -372,3 +372,24 @@ def test_a_full_disk_is_a_line_with_the_folder_and_leaves_no_half_data_set(folde
     assert cache.is_dir()
     assert list(cache.iterdir()) == []
     assert _load(folder, frames=4).folder.parent == cache
+
+
+@pytest.mark.parametrize("lost", ["dataset_info.json", "features.json", "*train*", "sizes.json"])
+def test_prepared_records_that_were_copied_in_part_are_prepared_anew(folder, lost):
+    whole = _load(folder, frames=4)
+    frames = whole.train[0]["frames"][np.arange(4)]
+    (file,) = whole.folder.glob(lost)
+    size = file.stat().st_size
+    for damage in (lambda: os.truncate(file, size // 2), file.unlink):
+        damage()
+        again = _load(folder, frames=4)
+        np.testing.assert_array_equal(again.train[0]["frames"][np.arange(4)], frames)
+        assert again.counts == whole.counts
+        assert lost == "sizes.json" or file.stat().st_size == size
+
+
+def test_a_cache_that_may_only_be_read_is_read(folder, monkeypatch):
+    whole = _load(folder, frames=4)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    monkeypatch.setattr("fcntl.flock", None)
+    assert _load(folder, frames=4).counts == whole.counts

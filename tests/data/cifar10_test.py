@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import pickle
+import struct
 import sys
 import tarfile
 
@@ -36,11 +37,24 @@ def binary(batch: int) -> bytes:
 
 
 def pickled(batch: int) -> bytes:
-    """As Python 2 wrote it: protocol 2, byte strings, NumPy under its old names."""
+    """As Python 2 wrote it: protocol 2, strings of bytes, NumPy by its old names."""
     planes = np.stack([image.transpose(2, 0, 1).ravel() for image in images(batch)])
-    content = {b"data": planes, b"labels": labels(batch).tolist(), b"batch_label": b"batch"}
-    modern = pickle.dumps(content, protocol=2)
-    return modern.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+
+    def text(content: bytes) -> bytes:
+        return b"U" + bytes([len(content)]) + content
+
+    def number(value: int) -> bytes:
+        return b"J" + struct.pack("<i", value)
+
+    dtype = b"cnumpy\ndtype\n" + text(b"u1") + number(0) + number(1) + b"\x87R"
+    dtype += b"(" + number(3) + text(b"|") + b"NNN" + number(-1) * 2 + number(0) + b"tb"
+    empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
+    empty += number(0) + b"\x85" + text(b"b") + b"\x87R"
+    shape = b"(" + b"".join(map(number, planes.shape)) + b"t"
+    content = b"T" + struct.pack("<i", planes.size) + planes.tobytes()
+    array = empty + b"(" + number(1) + shape + dtype + b"\x89" + content + b"tb"
+    numbers = b"](" + b"".join(map(number, labels(batch).tolist())) + b"e"
+    return b"\x80\x02}(" + text(b"data") + array + text(b"labels") + numbers + b"u."
 
 
 FILES = {

@@ -17,6 +17,7 @@ from jaxmoe.attacks.objectives import cross_entropy, lipschitz_quotient, router_
 from jaxmoe.attacks.perturb import Objective, perturb
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.mixture import Mixture, Routing, choose, mean_over_classes
+from jaxmoe.models.precision import unit_roundoff, with_exact_products
 from jaxmoe.threat import ThreatModel
 
 
@@ -78,21 +79,28 @@ def router_loss(
 
     y_R is the expert that the router trusts most on the clean `x`, ŷ_R the one it trusts least.
     """
-    clean = mixture.route(params, x)
+    unused = _is_zero(lam)
+    route = mixture.route if unused else with_exact_products(mixture.route)
+    clean = route(params, x)
+    roundoff = None if unused else unit_roundoff(route, params, x)
     most_trusted = jnp.argmax(clean, axis=-1)
     least_trusted = jnp.argmin(clean, axis=-1)
 
     def loss(x_adv):
-        logits = mixture.route(params, x_adv)
+        logits = route(params, x_adv)
+        away = cross_entropy(logits, most_trusted)
+        guidance = gamma1 * cross_entropy(logits, least_trusted)
+        if unused:
+            return away - guidance
         quotient = lipschitz_quotient(
             router_output(logits, settings.router_output),
             router_output(clean, settings.router_output),
             x_adv,
             x,
+            roundoff=roundoff,
             stop_denominator=settings.stop_denominator,
         )
-        guidance = cross_entropy(logits, least_trusted)
-        return cross_entropy(logits, most_trusted) + lam * quotient - gamma1 * guidance
+        return away + lam * quotient - guidance
 
     return loss
 
@@ -106,16 +114,29 @@ def expert_loss(
     """
     weights = routing.weights / jnp.sum(routing.weights, axis=-1, keepdims=True)
     weights = jax.lax.stop_gradient(weights)
-    clean = mixture.select(params, x, routing.experts)
+    if _is_zero(lam):
+        classify = jax.vmap(lambda logits: cross_entropy(logits, y), in_axes=1, out_axes=1)
+        select = mixture.select
+        return lambda x_adv: jnp.sum(
+            weights * classify(select(params, x_adv, routing.experts)), axis=-1
+        )
+    select = with_exact_products(mixture.select)
+    clean = select(params, x, routing.experts)
+    roundoff = unit_roundoff(select, params, x, routing.experts)
 
     def one_expert(logits, clean, x_adv) -> Float[Array, " batch"]:
         quotient = lipschitz_quotient(
-            logits, clean, x_adv, x, stop_denominator=settings.stop_denominator
+            logits,
+            clean,
+            x_adv,
+            x,
+            roundoff=roundoff,
+            stop_denominator=settings.stop_denominator,
         )
         return cross_entropy(logits, y) + lam * quotient
 
     def loss(x_adv):
-        logits = mixture.select(params, x_adv, routing.experts)
+        logits = select(params, x_adv, routing.experts)
         losses = jax.vmap(one_expert, in_axes=(1, 1, None), out_axes=1)(logits, clean, x_adv)
         return jnp.sum(weights * losses, axis=-1)
 
@@ -172,6 +193,11 @@ def _joint_attack(mixture, threat, settings, *, gamma1) -> Attack:
         return _perturb(key, x, loss, threat, temporal_step(threat, settings), settings)
 
     return attack
+
+
+def _is_zero(lam) -> bool:
+    """Whether a loss has no quotient, which is then neither computed nor asks for precision."""
+    return isinstance(lam, int | float) and lam == 0
 
 
 def _perturb(key, x, loss, threat, update, settings):

@@ -22,6 +22,7 @@ from jaxmoe.attacks.objectives import (
 from jaxmoe.attacks.perturb import Objective, perturb
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.updates import momentum, steepest_step
+from jaxmoe.models.precision import unit_roundoff, with_exact_products
 from jaxmoe.threat import ThreatModel
 
 
@@ -108,13 +109,18 @@ def model_loss(
 
     `classification(logits, y) -> [B]` may take the CE's place.
     """
-    apply = as_apply(model, settings)
-    clean = apply(params, x)
+    apply = with_exact_products(as_apply(model, settings))
+    clean, roundoff = apply(params, x), unit_roundoff(apply, params, x)
 
     def loss(x_adv):
         logits = apply(params, x_adv)
         quotient = lipschitz_quotient(
-            logits, clean, x_adv, x, stop_denominator=settings.stop_denominator
+            logits,
+            clean,
+            x_adv,
+            x,
+            roundoff=roundoff,
+            stop_denominator=settings.stop_denominator,
         )
         return classification(logits, y) + settings.lam * quotient
 

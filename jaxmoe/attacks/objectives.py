@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmoe.models.precision import accumulation_dtype
+
 RouterOutput = Literal["weights", "logits"]
 ROUTER_OUTPUTS: tuple[str, ...] = get_args(RouterOutput)
 FEWEST_CLASSES = 4  # of the difference-of-logits ratios
@@ -141,19 +143,27 @@ def lipschitz_quotient(
     x_adv: Float[Array, "batch ..."],
     x: Float[Array, "batch ..."],
     *,
+    roundoff: float | None = None,
     stop_denominator: bool = False,
 ) -> Float[Array, " batch"]:
-    """`MSE(g(x'), g(x)) / max(MSE(x', x), 1e-12)`, per example: L_Lip(g).
+    """Returns `MSE(g(x'), g(x)) / max(MSE(x', x), u², 1e-12)`, per example: L_Lip(g).
 
     The full quotient is differentiated unless `stop_denominator`. It is 0/0 at x' = x, so attacks
     that use it start at random. Its size: MSE(x', x) ≤ ε², 10⁻³ at ε = 8/255, so L_Lip is 10²–10⁴.
+
+    Below u², with u = `roundoff`, the largest rounding error of a pixel in [0, 1], a change of the
+    output is mostly rounding: 1.5e-5 in bfloat16, where ε = 1/255 is just above. It is that of the
+    coarsest dtype inside g (`unit_roundoff`), or of g's outputs where it is not given.
 
     Reference: TLGA, ICLR 2026 (https://arxiv.org/abs/2602.01369), temporal Lipschitz loss.
     """
     chex.assert_equal_shape((output_adv, output))
     chex.assert_equal_shape((x_adv, x))
-    numerator = _mean_square(output_adv - output)
-    denominator = jnp.maximum(_mean_square(x_adv - x), 1e-12)
+    if roundoff is None:
+        roundoff = float(jnp.finfo(output.dtype).eps) / 2
+    work = accumulation_dtype(output.dtype)
+    numerator = _mean_square(output_adv.astype(work) - output.astype(work))
+    denominator = jnp.maximum(_mean_square(x_adv - x), max(roundoff**2, 1e-12))
     if stop_denominator:
         denominator = jax.lax.stop_gradient(denominator)
     return numerator / denominator

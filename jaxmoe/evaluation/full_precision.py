@@ -5,14 +5,15 @@ asked for. A constant bounds how fast a function changes, not how its values are
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-_PRODUCTS = ("dot_general", "conv_general_dilated")
+from jaxmoe.models.precision import PRODUCTS, programs_of
+
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -51,13 +52,13 @@ def _check_dtype(name: str, dtype: Any) -> None:
 
 
 def _check(jaxpr: core.Jaxpr) -> None:
-    for inner in _programs(jaxpr):
+    for inner in programs_of(jaxpr):
         made = [out for equation in inner.eqns for out in equation.outvars]
         for variable in [*inner.constvars, *made]:
             _check_dtype("certificate", getattr(variable.aval, "dtype", jnp.int32))
         for equation in inner.eqns:
             asked = equation.params.get("precision")
-            if equation.primitive.name in _PRODUCTS and asked not in (_HIGHEST, (_HIGHEST,) * 2):
+            if equation.primitive.name in PRODUCTS and asked not in (_HIGHEST, (_HIGHEST,) * 2):
                 raise ValueError(
                     f"certificate: the model multiplies with precision {asked}, which no constant "
                     "bounds; expected the highest, or none of its own"
@@ -67,16 +68,3 @@ def _check(jaxpr: core.Jaxpr) -> None:
                     "certificate: the model rounds by reduce_precision, which no constant bounds; "
                     "expected float32 throughout (smoothing takes any)"
                 )
-
-
-def _programs(jaxpr: core.Jaxpr) -> Iterator[core.Jaxpr]:
-    """A program and all that it calls: branches, bodies of loops, functions."""
-    yield jaxpr
-    for equation in jaxpr.eqns:
-        for value in jax.tree.leaves(equation.params, is_leaf=_is_program):
-            if _is_program(value):
-                yield from _programs(getattr(value, "jaxpr", value))
-
-
-def _is_program(value: Any) -> bool:
-    return isinstance(value, core.Jaxpr | core.ClosedJaxpr)

@@ -1,12 +1,14 @@
 """Lipschitz figures: how much each part of a mixture answers to the change of its input.
 
-A figure is `L_Lip(g) = MSE(g(x'), g(x)) / max(MSE(x', x), 1e-12)`, MSE over all axes but the batch,
-**without a square root**, per clip. It is sampled at the adversarial clip: a diagnostic, no bound.
+A figure is `L_Lip(g) = MSE(g(x'), g(x)) / max(MSE(x', x), u², 1e-12)`, MSE over all axes but the
+batch, **without a square root**, per clip; u is what g rounds pixels to (`lipschitz_quotient`). It
+is sampled at the adversarial clip: a diagnostic, no bound.
 Source: TLGA, ICLR 2026 (https://arxiv.org/abs/2602.01369), temporal Lipschitz loss.
 
 Axes: B = batch, M = experts, K = classes.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -29,9 +31,11 @@ def model_lipschitz(
     logits: Float[Array, "batch ..."],
     x_adv: Float[Array, "batch ..."],
     x: Float[Array, "batch ..."],
+    roundoff: float | None = None,
 ) -> Lipschitz:
-    """The figure of a classifier that has no parts."""
-    return Lipschitz(lipschitz_quotient(logits_adv, logits, x_adv, x), None, None, None)
+    """Returns the figure of a classifier that has no parts; `roundoff` is its `unit_roundoff`."""
+    quotient = lipschitz_quotient(logits_adv, logits, x_adv, x, roundoff=roundoff)
+    return Lipschitz(quotient, None, None, None)
 
 
 def mixture_lipschitz(
@@ -39,20 +43,26 @@ def mixture_lipschitz(
     outputs: tuple[Array, Array, Array],
     x_adv: Float[Array, "batch ..."],
     x: Float[Array, "batch ..."],
+    roundoff: float | None = None,
+    router_roundoff: float | None = None,
 ) -> Lipschitz:
-    """The figures of a mixture and of its parts.
+    """Returns the figures of a mixture and of its parts.
 
     Args:
       outputs_adv: logits [B, K], router logits [B, M] and experts' logits [M, B, K] at x'.
       outputs: the same at x.
       x_adv: adversarial clips, pixels in [0, 1].
       x: clean clips.
+      roundoff: `unit_roundoff` of the mixture and its experts; None takes that of the outputs.
+      router_roundoff: that of the router.
     """
     (logits_adv, router_adv, experts_adv), (logits, router, experts) = outputs_adv, outputs
-    per_expert = jax.vmap(lipschitz_quotient, in_axes=(0, 0, None, None), out_axes=1)
+    quotient = functools.partial(lipschitz_quotient, roundoff=roundoff)
+    of_router = functools.partial(lipschitz_quotient, roundoff=router_roundoff)
+    per_expert = jax.vmap(quotient, in_axes=(0, 0, None, None), out_axes=1)
     return Lipschitz(
-        lipschitz_quotient(logits_adv, logits, x_adv, x),
-        lipschitz_quotient(router_output(router_adv), router_output(router), x_adv, x),
-        lipschitz_quotient(router_adv, router, x_adv, x),
+        quotient(logits_adv, logits, x_adv, x),
+        of_router(router_output(router_adv), router_output(router), x_adv, x),
+        of_router(router_adv, router, x_adv, x),
         per_expert(experts_adv, experts, x_adv, x),
     )

@@ -17,6 +17,7 @@ from jaxmoe.attacks.perturb import is_finite
 from jaxmoe.evaluation import metrics
 from jaxmoe.evaluation.lipschitz import Lipschitz, mixture_lipschitz, model_lipschitz
 from jaxmoe.mixture import Mixture, combine_experts
+from jaxmoe.models.precision import unit_roundoff
 from jaxmoe.threat import ThreatModel
 
 Metric = Callable[[Array, Array], Float[Array, " batch"]]
@@ -118,14 +119,17 @@ def score(
       clean: `run_model` of `x`.
     """
     common = (outputs.correct, outputs.finite, threat.size(x_adv, x), _in_box(x_adv, x, threat))
+    roundoff = unit_roundoff(scored_apply(model), params, x)
     if not isinstance(model, Mixture):
-        lipschitz = model_lipschitz(outputs.logits, clean.logits, x_adv, x)
+        lipschitz = model_lipschitz(outputs.logits, clean.logits, x_adv, x, roundoff)
         return Scores(*common, lipschitz, outputs.confusion, outputs.margin, *[None] * 6)
     lipschitz = mixture_lipschitz(
         (outputs.logits, outputs.router, outputs.experts),
         (clean.logits, clean.router, clean.experts),
         x_adv,
         x,
+        roundoff,
+        unit_roundoff(model.route, params, x),
     )
     return Scores(
         *common,

@@ -11,6 +11,7 @@ Axes: B = batch, *S = spatial (time, height, width), C = input channels, O = out
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -37,7 +38,8 @@ def conv(
     """Convolves (cross-correlates) `x` with `kernel`, fast on CPU also inside loops.
 
     Reverse-mode differentiable to any order in both arguments; `jit`, `vmap`, `scan`, `cond` and
-    `remat` apply. Half-precision inputs are accumulated in float32.
+    `remat` apply. Half-precision inputs are accumulated in float32. A precision that
+    `jax.default_matmul_precision` sets around the call holds for both gradients too.
 
     Args:
       x: any floating dtype, with 1, 2 or 3 spatial axes.
@@ -54,23 +56,32 @@ def conv(
       ValueError: shapes or dtypes disagree, or an option is out of its range.
     """
     window = make_window(x, kernel, strides, padding, dilation)
-    return checkpoint_name(_conv(x, kernel, window), CONV_OUTPUT)
+    # Gradients are traced later, where another precision may hold.
+    form = _Form(window, jax.config.jax_default_matmul_precision)
+    return checkpoint_name(_conv(x, kernel, form), CONV_OUTPUT)
+
+
+class _Form(NamedTuple):
+    """Everything static about a convolution and its gradients but the shapes."""
+
+    window: Window
+    precision: Any  # as `jax.default_matmul_precision` takes it
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv(x: Array, kernel: Array, window: Window) -> Array:
-    return _by_platform(conv_taps, conv_native, window)(x, kernel)
+def _conv(x: Array, kernel: Array, form: _Form) -> Array:
+    return _by_platform(conv_taps, conv_native, form)(x, kernel)
 
 
-def _conv_forward(x: Array, kernel: Array, window: Window) -> tuple[Array, tuple[Array, Array]]:
-    return _conv(x, kernel, window), (x, kernel)
+def _conv_forward(x: Array, kernel: Array, form: _Form) -> tuple[Array, tuple[Array, Array]]:
+    return _conv(x, kernel, form), (x, kernel)
 
 
-def _conv_backward(window: Window, residuals: tuple, gradient: Array) -> tuple[Array, Array]:
+def _conv_backward(form: _Form, residuals: tuple, gradient: Array) -> tuple[Array, Array]:
     # Two separate calls, so that the compiler drops the one that nobody reads.
     x, kernel = residuals
-    input_gradient = _by_platform(taps_input_gradient, _native_input_gradient, window)
-    kernel_gradient = _by_platform(taps_kernel_gradient, _native_kernel_gradient, window)
+    input_gradient = _by_platform(taps_input_gradient, _native_input_gradient, form)
+    kernel_gradient = _by_platform(taps_kernel_gradient, _native_kernel_gradient, form)
     return input_gradient(x, kernel, gradient), kernel_gradient(x, kernel, gradient)
 
 
@@ -85,9 +96,14 @@ def _native_kernel_gradient(x: Array, kernel: Array, gradient: Array, window: Wi
     return jax.vjp(lambda kernel: conv_native(x, kernel, window), kernel)[1](gradient)[0]
 
 
-def _by_platform(cpu: Callable, other: Callable, window: Window) -> Callable[..., Array]:
-    cpu, other = functools.partial(cpu, window=window), functools.partial(other, window=window)
-    return lambda *operands: lax.platform_dependent(*operands, cpu=cpu, default=other)
+def _by_platform(cpu: Callable, other: Callable, form: _Form) -> Callable[..., Array]:
+    cpu, other = (functools.partial(choice, window=form.window) for choice in (cpu, other))
+
+    def compute(*operands):
+        with jax.default_matmul_precision(form.precision):
+            return lax.platform_dependent(*operands, cpu=cpu, default=other)
+
+    return compute
 
 
 class Conv(nn.Module):

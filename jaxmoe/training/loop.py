@@ -176,6 +176,9 @@ def fit(
                         options.schedule, options.learning_rate, steps, options.warmup
                     ),
                     epsilon_schedule(threat.epsilon, steps, stage.epsilon_warmup),
+                    lam_share=epsilon_schedule(1.0, steps, stage.epsilon_warmup)
+                    if stage.epsilon_warmup
+                    else None,
                     axis_name=AXIS,
                     only_phase=only_phase,
                 ),

@@ -37,7 +37,10 @@ def learning_rate_schedule(
 
 
 def epsilon_schedule(epsilon: float, steps: int, warmup: float) -> Schedule:
-    """`step -> ε`: linear from 0 for `warmup · steps`, then ε."""
+    """`step -> ε`: linear from ε over the rise for `warmup · steps`, then ε.
+
+    With ε = 1 it is the share of λ, which warms up beside ε (`make_train_step`).
+    """
     rise = int(warmup * steps)
     if rise == 0:
         return optax.constant_schedule(epsilon)

@@ -3,6 +3,7 @@
 Axes: B = batch of this device.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -59,6 +60,7 @@ def make_train_step(
     learning_rate: Schedule,
     epsilon: Schedule,
     *,
+    lam_share: Schedule | None = None,
     axis_name: str | None = None,
     only_phase: int | None = None,
 ) -> TrainStep:
@@ -72,6 +74,8 @@ def make_train_step(
       optimizer: without learning rate (`optimizer.adamw`); one state for each part.
       learning_rate: step → learning rate.
       epsilon: step → ε.
+      lam_share: step → share of λ, in losses and in their attacks; None is all of it. L_Lip is a
+        quotient of two small numbers while ε is small: its weight rises with ε.
       axis_name: of the devices, to average over; None for one device.
       only_phase: run this phase alone (J-TLAT's `schedule="epoch"`); None runs all, in order.
 
@@ -84,7 +88,8 @@ def make_train_step(
         threat_now = ThreatModel(
             threat.norm, jnp.asarray(epsilon(state.step), jnp.float32), threat.bounds, threat.frames
         )
-        phases = recipe(mixture, threat_now, options)
+        options_now = _with_lam(options, lam_share, state.step)
+        phases = recipe(mixture, threat_now, options_now)
         chosen = range(len(phases)) if only_phase is None else (only_phase,)
         rate = jnp.asarray(learning_rate(state.step), jnp.float32)
         key = jax.random.fold_in(key, state.step)
@@ -93,7 +98,7 @@ def make_train_step(
             draw = jax.vmap(lambda k: jax.random.normal(k, (mixture.num_experts,)))
             noisy_mixture = with_router_noise(mixture, options.router_noise * draw(keys))
             # In losses alone: an attack sees the router as it will be used.
-            noisy_phases = recipe(noisy_mixture, threat_now, options)
+            noisy_phases = recipe(noisy_mixture, threat_now, options_now)
             losses = [phase.loss for phase in noisy_phases]
             phases = [p._replace(loss=loss) for p, loss in zip(phases, losses, strict=True)]
 
@@ -141,6 +146,15 @@ def make_train_step(
         return new_params, new_states, found, metrics
 
     return step
+
+
+def _with_lam(options: RecipeOptions, share: Schedule | None, step: Array) -> RecipeOptions:
+    """The options with that share of λ."""
+    if share is None:
+        return options
+    part = jnp.asarray(share(step), jnp.float32)
+    attack = dataclasses.replace(options.attack, lam=options.attack.lam * part)
+    return options._replace(lam=options.lam * part, attack=attack)
 
 
 def is_frozen(path: tuple) -> bool:

@@ -1,13 +1,20 @@
 """Attacks on a mixture's parts: their losses against NumPy, and what they do to the route."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.attacks import AttackSettings, expert_loss, guided_router_attack, router_attack
+from jaxmoe.attacks import (
+    AttackSettings,
+    expert_loss,
+    guided_router_attack,
+    model_loss,
+    router_attack,
+)
 from jaxmoe.attacks import router_loss as build_router_loss
 from jaxmoe.mixture import choose, from_functions
 from jaxmoe.threat import ThreatModel
@@ -69,6 +76,33 @@ def drawn_params():
         lambda leaf: jnp.asarray(leaf, jnp.float32),
         {"router": rng.normal(size=(4, 3)), "experts": rng.normal(size=(3, 4, 3))},
     )
+
+
+@pytest.mark.parametrize("part", ["whole", "router", "experts"])
+def test_no_platform_rounds_the_products_of_a_loss_with_a_quotient(part):
+    moe, params = one_layer(lambda params, x: x.mean(1) @ params), drawn_params()
+    x, y = jnp.ones((4, 2, 4)), jnp.zeros(4, jnp.int32)
+
+    def objective(params, lam):
+        settings = AttackSettings(lam=lam)
+        if part == "whole":
+            return model_loss(moe, settings, params, x, y)
+        if part == "router":
+            return build_router_loss(moe, params, x, lam=lam, gamma1=GAMMA1, settings=settings)
+        routing = choose(moe.route(params, x), 1, "softmax")
+        return expert_loss(moe, params, x, y, routing, lam=lam, settings=settings)
+
+    def products(lam):
+        gradient = jax.jit(jax.grad(lambda x_adv: jnp.sum(objective(params, lam)(x_adv))))
+        text = gradient.trace(x).lower(lowering_platforms=("tpu",)).as_text()
+        return re.findall(r"stablehlo.dot_general.*", text)
+
+    exact = products(LAM)
+    assert len(exact) >= 3  # at x, at x', and a gradient
+    routing_alone = int(part == "experts")  # the clean choice is no part of the quotient
+    assert sum("HIGHEST" not in line for line in exact) == routing_alone
+    if part != "whole":
+        assert not any("HIGHEST" in line for line in products(0.0))
 
 
 def test_guidance_leads_to_the_least_trusted_expert():

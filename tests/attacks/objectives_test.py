@@ -14,6 +14,7 @@ from jaxmoe.attacks import (
     standing_cross_entropy,
     targeted_difference_of_logits_ratio,
 )
+from jaxmoe.models.precision import unit_roundoff
 
 
 def test_cross_entropy(small, reference, assert_gradient):
@@ -73,6 +74,39 @@ def test_the_quotient_at_the_clean_input_is_zero_and_has_a_finite_gradient():
     )(x)
     assert value == 0
     np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_the_quotient_of_a_small_change_is_no_rounding_noise(dtype):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.uniform(size=(8, 512)), jnp.float32)
+    weights = jnp.asarray(rng.normal(size=(512, 10)) / 16, dtype)
+
+    def model(x):  # its logits are float32, whatever it computes in
+        return jnp.tanh(x.astype(dtype) @ weights).astype(jnp.float32)
+
+    change = jnp.asarray(rng.uniform(-1, 1, x.shape), jnp.float32)
+    roundoff = unit_roundoff(model, x)
+
+    def quotients(epsilon, roundoff):
+        x_adv = x + epsilon * change
+        return np.asarray(lipschitz_quotient(model(x_adv), model(x), x_adv, x, roundoff=roundoff))
+
+    whole = quotients(8 / 255, roundoff)
+    np.testing.assert_array_equal(whole, quotients(8 / 255, 0.0))  # nothing changes there
+    small = (1e-6, 1e-5, 1e-4, 1e-3)
+    for epsilon in small:
+        assert (quotients(epsilon, roundoff) < 2 * whole.max()).all()
+    if dtype != jnp.float32:  # what the floor is for
+        assert max(quotients(epsilon, 0.0).max() for epsilon in small) > 5 * whole.max()
+
+
+def test_the_floor_follows_the_outputs_where_nothing_else_is_known():
+    x = jnp.full((1, 4), 0.5)
+    x_adv = x + 1e-3
+    assert lipschitz_quotient(2 * x_adv, 2 * x, x_adv, x)[0] == pytest.approx(4, rel=1e-3)
+    coarse = (2 * x).astype(jnp.bfloat16)
+    assert lipschitz_quotient(coarse + 1, coarse, x_adv, x)[0] == pytest.approx(2**16)
 
 
 def test_dense_predictions_are_averaged_over_their_pixels():

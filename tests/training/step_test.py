@@ -57,6 +57,21 @@ def test_every_recipe_lowers_its_loss_on_one_batch(mixture, recipe):
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
+def test_lambda_warms_up_in_the_loss_and_in_its_attack(mixture):
+    params, batch = mixture.init(jax.random.key(0), None), tiny_batch()
+
+    def after(lam, **fields):
+        attack = AttackSettings(steps=2, lam=lam)
+        step, optimizer = build(mixture, "tlat", options=RecipeOptions(attack, lam=lam), **fields)
+        return step(init_state(params, optimizer), batch, jax.random.key(1))[0].params
+
+    half = after(0.5)
+    warming = after(2.0, lam_share=lambda step: (step + 1) / 4)  # a quarter at step 0
+    for got, want in zip(*map(jax.tree.leaves, (warming, half)), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+    assert not same(half, after(2.0))
+
+
 @pytest.mark.parametrize(
     ("phase", "moved", "kept"), [(0, "router", "experts"), (1, "experts", "router")]
 )

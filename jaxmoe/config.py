@@ -138,7 +138,7 @@ class TrainingConfig:
     shared_noise: float = 0.0  # relative size of the noise that tells the copies apart
     dense_epochs: int = 0  # after these, clean: every expert on every clip, before routing hardens
     standard_epochs: int = 0  # before an adversarial recipe, clean: the mixture
-    epsilon_warmup: float = 0.3  # share of the recipe's steps in which ε rises from 0
+    epsilon_warmup: float = 0.3  # share of the recipe's steps in which ε and λ rise from 0
     schedule: Literal["minibatch", "epoch"] = "minibatch"  # J-TLAT: all phases on each, or in turn
     global_attack: Literal["j-tlga", "tla-m"] = "j-tlga"  # J-TLAT's third phase
     weak_experts: int = 2  # J-TLAT's second phase

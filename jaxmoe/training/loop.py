@@ -45,7 +45,7 @@ class Stage:
       name: shown while it runs.
       recipe: makes the phases.
       epochs: passes over the training clips.
-      epsilon_warmup: share of the stage in which ε rises from 0.
+      epsilon_warmup: share of the stage in which ε and λ rise from 0.
       in_turn: sweep the data once for each phase instead of running all phases on each batch.
       prepare: `(key, params) -> params`, once before the stage; None leaves them.
       validates: whether the mixture is worth a look while it runs.

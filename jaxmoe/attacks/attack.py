@@ -67,20 +67,23 @@ def scored_apply(model: Model) -> Apply:
 
 
 def _checked(apply: Apply) -> Apply:
-    """The same with logits that are checked where they are traced, and are float32 at least."""
+    return lambda params, x: checked_logits(apply(params, x), x)
 
-    def checked(params, x):
-        logits = apply(params, x)
-        shape, dtype = getattr(logits, "shape", ()), getattr(logits, "dtype", type(logits).__name__)
-        floats = shape and jnp.issubdtype(dtype, jnp.floating)
-        if not (floats and len(shape) > 1 and shape[0] == len(x)):
-            raise ValueError(
-                f"model: an output of {dtype}{list(shape) or ''} for inputs of shape "
-                f"{list(x.shape)}; expected logits, floats of shape [{len(x)}, classes]"
-            )
-        return logits.astype(jnp.float32) if jnp.finfo(dtype).bits < 32 else logits
 
-    return checked
+def checked_logits(logits: Array, x: Array) -> Float[Array, "batch ..."]:
+    """Logits for inputs `x`, checked where they are traced, float32 at least.
+
+    Raises:
+      ValueError: what are no logits.
+    """
+    shape, dtype = getattr(logits, "shape", ()), getattr(logits, "dtype", type(logits).__name__)
+    floats = shape and jnp.issubdtype(dtype, jnp.floating)
+    if not (floats and len(shape) > 1 and shape[0] == len(x)):
+        raise ValueError(
+            f"model: an output of {dtype}{list(shape) or ''} for inputs of shape "
+            f"{list(x.shape)}; expected logits, floats of shape [{len(x)}, classes]"
+        )
+    return logits.astype(jnp.float32) if jnp.finfo(dtype).bits < 32 else logits
 
 
 def loss_of_logits(

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmoe.attacks.attack import Model, scored_apply
+from jaxmoe.attacks.attack import Model, checked_logits, scored_apply
 from jaxmoe.attacks.objectives import margin
 from jaxmoe.attacks.perturb import is_finite
 from jaxmoe.evaluation import metrics
 from jaxmoe.evaluation.lipschitz import Lipschitz, mixture_lipschitz, model_lipschitz
-from jaxmoe.mixture import Mixture, combine_experts
+from jaxmoe.mixture import Mixture, combine_experts, run_parts, run_routed
 from jaxmoe.models.precision import unit_roundoff
 from jaxmoe.threat import ThreatModel
 
@@ -81,14 +81,14 @@ def count_classes(model: Model, params: Any, batch: dict[str, Any]) -> int:
 
 def run_model(model: Model, metric: Metric, params: Any, x: Array, y: Array) -> Outputs:
     """The hard forward of a model, and of every part that it has."""
-    logits = scored_apply(model)(params, x)
     if isinstance(model, Mixture):
-        router, experts = model.route(params, x), model.experts(params, x)
+        logits, router, experts = run_parts(model, params, x)
+        logits = checked_logits(logits, x)
         finite = (
             is_finite(logits) & is_finite(router) & jnp.all(jax.vmap(is_finite)(experts), axis=0)
         )
     else:
-        router, experts = None, None
+        logits, router, experts = scored_apply(model)(params, x), None, None
         finite = is_finite(logits)
     of_labels = _confusion(logits, y), _margin(logits, y)
     return Outputs(logits, metric(logits, y), finite, router, experts, *of_labels)
@@ -152,11 +152,14 @@ def verify(
 
     `score` runs every expert on every clip; this runs the router and the chosen experts alone.
     """
-    logits = scored_apply(model)(params, x_adv)
-    finite = is_finite(logits)
     if isinstance(model, Mixture):
+        logits, router = run_routed(model, params, x_adv)
+        logits = checked_logits(logits, x_adv)
         # A router of NaNs may leave logits that are finite, and worthless.
-        finite &= is_finite(model.route(params, x_adv))
+        finite = is_finite(logits) & is_finite(router)
+    else:
+        logits = scored_apply(model)(params, x_adv)
+        finite = is_finite(logits)
     in_box = _in_box(x_adv, x, threat)
     return Verdict(metric(logits, y), finite, threat.size(x_adv, x), in_box, _confusion(logits, y))
 

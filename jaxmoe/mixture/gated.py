@@ -21,6 +21,7 @@ from jaxmoe.mixture.mixture import (
     combine_weighted,
     from_functions,
     no_head,
+    with_joint,
 )
 
 Pooling = Literal["mean", "max"]
@@ -56,13 +57,17 @@ def from_gate(
     def route(params, x):
         return weigh(params, run(params, x)[1])
 
+    def run_joint(params, x):
+        outputs, features = run(params, x)
+        return weigh(params, features), outputs
+
     def apply_head(params, x, output):
         del x
         return head.apply(params["head"], output)
 
     def apply(params, x):
-        outputs, features = run(params, x)
-        weights = jax.nn.softmax(weigh(params, features), axis=-1)
+        router, outputs = run_joint(params, x)
+        weights = jax.nn.softmax(router, axis=-1)
         return mixture.head(params, x, combine_weighted(outputs, weights))
 
     def init(key, x):
@@ -90,7 +95,7 @@ def from_gate(
     mixture = mixture._replace(
         route=route, apply=apply, head=no_head if head is None else apply_head
     )
-    return mixture
+    return with_joint(mixture, run_joint)
 
 
 def ensemble(

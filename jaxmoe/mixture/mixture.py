@@ -28,6 +28,20 @@ def no_head(params: Params, x: Clips, output: Array) -> Array:
     return output
 
 
+class Joint(NamedTuple):
+    """A run of every expert that serves the router too, and for which functions it stands.
+
+    Attributes:
+      run: `(params, x) -> (router logits, all experts' outputs [M, B, K])`, the experts run once.
+      parts: the `route` and the `experts` of the mixture that it computes.
+      whole: the `apply`, `head`, `combine` and `top_k` that follow from these two alone.
+    """
+
+    run: Callable[[Params, Clips], tuple[Array, Array]]
+    parts: tuple
+    whole: tuple
+
+
 class Mixture(NamedTuple):
     """Pure functions of `params = {"router": …, "experts": … with a leading axis M}`.
 
@@ -45,6 +59,8 @@ class Mixture(NamedTuple):
       head: `(params, x, Σ_i c_i E_i(x)) -> [B, K]`, what comes after the experts: nothing, as a
         rule. Its params are parts of their own beside `"router"` and `"experts"`.
       standard: of a dual model, F_S beside this mixture F_R; its params are the part `"standard"`.
+      joint: of a dense mixture, how `run_parts` runs each expert once; never used for functions
+        that were replaced.
     """
 
     init: Callable[[Key[Array, ""], Clips], Params]
@@ -58,6 +74,7 @@ class Mixture(NamedTuple):
     combine: Combine
     head: Head = no_head
     standard: "Mixture | None" = None
+    joint: Joint | None = None
 
 
 def from_functions(
@@ -171,7 +188,60 @@ def with_route(mixture: Mixture, route: Router) -> Mixture:
         outputs = mixture.select(params, x, routing.experts)
         return mixture.head(params, x, combine_outputs(outputs, routing.weights))
 
-    return mixture._replace(apply=apply)
+    return with_joint(mixture._replace(apply=apply))
+
+
+def with_joint(
+    mixture: Mixture, run: Callable[[Params, Clips], tuple[Array, Array]] | None = None
+) -> Mixture:
+    """The mixture with `run` as its `Joint`; with None of one that is there, or of its parts.
+
+    A sparse mixture has none: what it runs is not what its experts are.
+    """
+    if mixture.top_k < mixture.num_experts:
+        return mixture._replace(joint=None)
+    if run is None and _stands_for(mixture)[0]:
+        run = mixture.joint.run
+    if run is None:
+        route, experts = mixture.route, mixture.experts
+
+        def run(params, x):
+            return route(params, x), experts(params, x)
+
+    return mixture._replace(joint=Joint(run, *_functions(mixture)))
+
+
+def run_parts(mixture: Mixture, params: Params, x: Clips) -> tuple[Array, Array, Array]:
+    """The logits of a mixture, of its router and of all its experts, which run once if they can."""
+    parts, whole = _stands_for(mixture)
+    if parts:
+        router, experts = mixture.joint.run(params, x)
+    else:
+        router, experts = mixture.route(params, x), mixture.experts(params, x)
+    if whole:
+        return combine_experts(mixture, params, x, router, experts), router, experts
+    return mixture.apply(params, x), router, experts
+
+
+def run_routed(mixture: Mixture, params: Params, x: Clips) -> tuple[Array, Array]:
+    """The logits of a mixture and of its router, as `run_parts`; a sparse one stays sparse."""
+    if _stands_for(mixture)[1]:
+        return run_parts(mixture, params, x)[:2]
+    return mixture.apply(params, x), mixture.route(params, x)
+
+
+def _functions(mixture: Mixture) -> tuple[tuple, tuple]:
+    whole = mixture.apply, mixture.head, mixture.combine, mixture.top_k
+    return (mixture.route, mixture.experts), whole
+
+
+def _stands_for(mixture: Mixture) -> tuple[bool, bool]:
+    """Whether a mixture's `joint` computes its parts as they are now, and with them the whole."""
+    if mixture.joint is None:
+        return False, False
+    parts, whole = _functions(mixture)
+    same = parts == mixture.joint.parts
+    return same, same and whole == mixture.joint.whole
 
 
 def with_head(mixture: Mixture, head: Head) -> Mixture:

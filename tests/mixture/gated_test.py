@@ -11,8 +11,13 @@ from jaxmoe.mixture import (
     apply_soft,
     combine_experts,
     ensemble,
+    from_functions,
     from_gate,
+    run_parts,
+    run_routed,
     single_expert,
+    with_head,
+    with_route,
 )
 from jaxmoe.models import ClasswiseGate, Conv, SimpleGate
 
@@ -96,3 +101,67 @@ def test_ensembles_are_the_mean_and_the_maximum_of_the_experts():
         ensemble(mixture, "median")
     with pytest.raises(ValueError, match=r"expert: 3 is not from 0 to 2"):
         single_expert(mixture, 3)
+
+
+def loops_of(function, mixture, params):
+    """How many loops over experts a function of a mixture takes, and what it returns."""
+    jaxpr = jax.make_jaxpr(function, static_argnums=0)(mixture, params, X)
+    return str(jaxpr).count("scan["), jax.jit(function, static_argnums=0)(mixture, params, X)
+
+
+def apart(mixture, params, x):
+    return mixture.apply(params, x), mixture.route(params, x), mixture.experts(params, x)
+
+
+@pytest.mark.parametrize("conv", [False, True])
+def test_all_parts_of_a_gated_mixture_take_one_run_of_its_experts(gate, conv):
+    mixture, params = build(gate, conv)
+    separate, expected = loops_of(apart, mixture, params)
+    loops, found = loops_of(run_parts, mixture, params)
+    assert (separate, loops) == (3, 1)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    loops, found = loops_of(run_routed, mixture, params)
+    assert loops == 1
+    for a, b in zip(found, expected[:2], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_dense_mixture_runs_its_experts_once_too():
+    mixture = from_functions(
+        lambda w, x: x.mean(axis=(1, 2)) @ w,
+        lambda w, x: x.mean(axis=(1, 2)) @ w,
+        num_experts=EXPERTS,
+        top_k=EXPERTS,
+    )
+    draw = np.random.default_rng(1).normal
+    params = {
+        "router": jnp.asarray(draw(size=(3, EXPERTS)), jnp.float32),
+        "experts": jnp.asarray(draw(size=(EXPERTS, 3, CLASSES)), jnp.float32),
+    }
+    separate, expected = loops_of(apart, mixture, params)
+    loops, found = loops_of(run_parts, mixture, params)
+    assert (separate, loops) == (2, 1)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m._replace(route=lambda p, x: -m.route(p, x)),
+        lambda m: m._replace(experts=lambda p, x: -m.experts(p, x)),
+        lambda m: m._replace(apply=lambda p, x: -m.apply(p, x)),
+        lambda m: with_head(m, lambda p, x, output: 2 * output),
+        lambda m: with_route(m, lambda p, x: -m.route(p, x)),
+        lambda m: m._replace(head=lambda p, x, output: 3 * output),
+    ],
+    ids=["route", "experts", "apply", "with_head", "with_route", "head"],
+)
+def test_functions_that_were_replaced_are_the_ones_that_run(change):
+    mixture, params = build("simple", conv=False)
+    mixture = change(mixture)
+    for a, b in zip(run_parts(mixture, params, X), apart(mixture, params, X), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    for a, b in zip(run_routed(mixture, params, X), apart(mixture, params, X), strict=False):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

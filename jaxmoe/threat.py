@@ -50,11 +50,11 @@ class ThreatModel:
     def __post_init__(self):
         if self.norm not in NORMS:
             raise ValueError(f"threat.norm: {self.norm!r} is not one of {', '.join(NORMS)}")
+        object.__setattr__(self, "bounds", tuple(self.bounds))  # a part of what is compiled
         low, high = self.bounds
         if not low < high:
             raise ValueError(f"threat.bounds: {self.bounds} is not (low, high) with low < high")
-        if isinstance(self.epsilon, str | bytes):
-            raise ValueError(f"threat.epsilon: {self.epsilon!r} is not a number")
+        check_number("threat.epsilon", self.epsilon)
         plain = isinstance(self.epsilon, int | float)
         if plain and not 0 <= self.epsilon < float("inf"):
             raise ValueError(f"threat.epsilon: {self.epsilon} is not a finite number ≥ 0")
@@ -216,6 +216,16 @@ def _per_example(value: Array | float, x: Array) -> Array:
     value = jnp.asarray(value, x.dtype)
     shape = (1,) * x.ndim if value.ndim == 0 else (-1,) + (1,) * (x.ndim - 1)
     return value.reshape(shape)
+
+
+def check_number(name: str, value: object) -> None:
+    """Refuses text and collections where a number, or an array of them, is expected.
+
+    Raises:
+      ValueError: one line with the name and the value.
+    """
+    if isinstance(value, str | bytes | list | tuple | set | dict):
+        raise ValueError(f"{name}: {value!r} is not a number, such as 8/255, nor an array of them")
 
 
 def format_epsilon(epsilon: float, norm: str = "linf") -> str:

@@ -4,13 +4,17 @@ An attack is a pure function of (key, params, x, y). Its constructor takes what 
 `ThreatModel` and `AttackSettings`, whose arrays may be traced: a grid of ε or λ compiles once.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import jax
 import jax.numpy as jnp
 import optax
+from flax.errors import TraceContextError
 from jaxtyping import Array, Float, Int, Key
 
+from jaxmoe.attacks.edge import widest
 from jaxmoe.attacks.expectation import expectation
 from jaxmoe.attacks.perturb import AttackResult, Objective
 from jaxmoe.attacks.randomized import SCORING, Randomized, draw
@@ -67,14 +71,36 @@ def scored_apply(model: Model) -> Apply:
 
 
 def _checked(apply: Apply) -> Apply:
-    return lambda params, x: checked_logits(apply(params, x), x)
+    """The same with logits that are checked where they are traced, and as wide as the pixels."""
+    _check_signature(apply)
+
+    def checked(params, x):
+        try:
+            logits = apply(params, x)
+        except _UNTRACEABLE as error:
+            raise ValueError(
+                f"model: cannot be traced by JAX ({type(error).__name__}: "
+                f"{str(error).partition(chr(10))[0]}); expected a pure function of jax.numpy, "
+                "without NumPy, float(), if or state that depends on params or pixels"
+            ) from error
+        except TypeError as error:
+            if "dtype" not in str(error):
+                raise
+            raise ValueError(
+                f"model: {str(error).partition(chr(10))[0]} It is given pixels of {x.dtype}; "
+                "expected a model that takes these, such as lambda params, x: "
+                "model(params, x.astype(jnp.bfloat16))"
+            ) from error
+        return checked_logits(logits, x)
+
+    return checked
 
 
 def checked_logits(logits: Array, x: Array) -> Float[Array, "batch ..."]:
-    """Logits for inputs `x`, checked where they are traced, float32 at least.
+    """Logits for inputs `x`, checked where they are traced, as wide as `x` and float32 at least.
 
     Raises:
-      ValueError: what are no logits.
+      ValueError: what are no logits, or one for each input.
     """
     shape, dtype = getattr(logits, "shape", ()), getattr(logits, "dtype", type(logits).__name__)
     floats = shape and jnp.issubdtype(dtype, jnp.floating)
@@ -83,7 +109,55 @@ def checked_logits(logits: Array, x: Array) -> Float[Array, "batch ..."]:
             f"model: an output of {dtype}{list(shape) or ''} for inputs of shape "
             f"{list(x.shape)}; expected logits, floats of shape [{len(x)}, classes]"
         )
-    return logits.astype(jnp.float32) if jnp.finfo(dtype).bits < 32 else logits
+    if shape[-1] < 2:
+        raise ValueError(
+            f"model: logits of shape {list(shape)}; expected 2 classes or more. A classifier "
+            "with one logit z has jnp.concatenate([jnp.zeros_like(z), z], axis=-1)"
+        )
+    return logits.astype(widest(dtype, x.dtype))
+
+
+# What JAX and Flax raise where a function looks at values that are not known yet, or keeps them.
+_UNTRACEABLE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerBoolConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.UnexpectedTracerError,
+    jax.errors.NonConcreteBooleanIndexError,
+    TraceContextError,
+)
+
+
+def _check_signature(model: Apply) -> None:
+    """Refuses what does not take (params, x)."""
+    takes = "cannot be called"
+    if callable(model):
+        try:
+            signature = inspect.signature(model)
+        except (TypeError, ValueError):
+            return  # written in C, or by someone who hides it
+        if _takes_two(signature):
+            return
+        takes = f"takes {signature}"
+    raise ValueError(
+        f"model: {getattr(model, '__name__', type(model).__name__)} {takes}; expected a function "
+        "(params, x) -> logits, such as lambda params, x: model(x) with None as params, or "
+        "model.apply of a Linen module"
+    )
+
+
+def _takes_two(signature: inspect.Signature) -> bool:
+    """Whether it takes params and inputs; `(x, train=False)` would take the params for `x`."""
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    places = [each for each in signature.parameters.values() if each.kind in kinds]
+    if len(places) > 1 and places[1].default is not inspect.Parameter.empty:
+        return False
+    try:
+        signature.bind("params", "x")
+    except TypeError:
+        return False
+    return True
 
 
 def loss_of_logits(
@@ -101,7 +175,9 @@ def loss_of_logits(
     if not isinstance(model, Randomized):
         return lambda x_adv: loss(apply(params, x_adv))
     weights = jnp.full(settings.draws, 1 / settings.draws)
-    return expectation(lambda x_adv, number: loss(draw(model, number)(params, x_adv)), weights)
+    return expectation(
+        lambda x_adv, number: loss(_checked(draw(model, number))(params, x_adv)), weights
+    )
 
 
 def gradients_per_step(model: Model, settings: AttackSettings) -> int:

@@ -237,7 +237,7 @@ def maximize(
         previous=start,
         gradient=gradient,
         # The first rise is counted from 0, as the authors' code does.
-        loss=none,
+        loss=jnp.zeros_like(loss),
         step_size=jnp.broadcast_to(jnp.asarray(FIRST_STEP * threat.epsilon, x.dtype), (batch,)),
         best=start,
         best_gradient=gradient,
@@ -266,7 +266,7 @@ def maximize(
         )
 
     loss, zero, finite = seen
-    trace = jnp.zeros((steps + 1, batch), x.dtype).at[0].set(loss)
+    trace = jnp.zeros((steps + 1, batch), loss.dtype).at[0].set(loss)
     first = _Loop(jnp.asarray(0), state, trace, zero.astype(x.dtype), finite)
     end = jax.lax.while_loop(unfinished, once, first)
     state, taken = end.state, end.number + 1

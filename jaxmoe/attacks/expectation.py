@@ -30,12 +30,14 @@ def expectation(loss: LookLoss, weights: Float[Array, " looks"]) -> Objective:
         return jax.lax.scan(step, zeros, (weights, numbers))[0]
 
     def no_loss(x_adv):
-        return jnp.zeros(x_adv.shape[0], x_adv.dtype)
+        first = jax.ShapeDtypeStruct((), numbers.dtype)
+        return jnp.zeros(x_adv.shape[0], jax.eval_shape(loss, x_adv, first).dtype)
 
     @jax.custom_vjp
     def objective(x_adv):
         def add(totals, weight, number):
-            return (totals[0] + weight * loss(x_adv, number),)
+            losses = loss(x_adv, number)
+            return (totals[0] + weight.astype(losses.dtype) * losses,)
 
         return scan(add, no_loss(x_adv))[0]
 
@@ -46,7 +48,8 @@ def expectation(loss: LookLoss, weights: Float[Array, " looks"]) -> Objective:
 
         def add(totals, weight, number):
             gradient, losses = jax.grad(total, has_aux=True)(x_adv, number)
-            return totals[0] + weight * losses, totals[1] + weight * gradient
+            own, pull = (weight.astype(part.dtype) * part for part in (losses, gradient))
+            return totals[0] + own, totals[1] + pull
 
         return scan(add, no_loss(x_adv), jnp.zeros_like(x_adv))
 

@@ -242,7 +242,7 @@ def _nearest_boundary(apply: Apply, params: Params, y: Array, threat: ThreatMode
         none = jnp.full(x_adv.shape[0], jnp.inf, logits.dtype)
         everyone = jnp.ones(x_adv.shape[0], bool)
         first = (none, jnp.zeros_like(none), jnp.zeros_like(x_adv), everyone)
-        last, _ = jax.lax.scan(closer, first, jnp.arange(logits.shape[-1]))
+        last, _ = jax.lax.scan(closer, first, jnp.arange(logits.shape[-1], dtype=y.dtype))
         _, difference, gradient, finite = last
         # A class whose gradient is no number is never the nearest: it must not go unseen.
         return jnp.where(finite, difference, jnp.nan), gradient

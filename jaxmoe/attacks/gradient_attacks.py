@@ -51,7 +51,8 @@ def standing_pgd(
 
     def loss(logits, labels):
         standing = standing_cross_entropy(logits, labels)
-        wrong = (jnp.argmax(logits, axis=-1) != labels).astype(logits.dtype)
+        wrong = jnp.argmax(logits, axis=-1).astype(labels.dtype) != labels
+        wrong = wrong.astype(logits.dtype)
         # Its value is the share, its gradient that of the cross-entropy.
         return jax.lax.stop_gradient(mean_over_labelled(wrong, labels) - standing) + standing
 

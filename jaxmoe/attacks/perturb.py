@@ -66,6 +66,7 @@ def perturb(
             f"attack.restarts: {restarts} is not at least 1, or not 1 without a random start"
         )
     keys = per_example_keys(key, x.shape[0])
+    loss_dtype = jax.eval_shape(objective, x).dtype
 
     def look(x_adv):
         def total(x_adv):
@@ -87,7 +88,7 @@ def perturb(
 
     def attempt(restart_keys):
         start = threat.random_start(restart_keys, x) if random_start else x
-        unseen = (start, jnp.full(x.shape[0], -jnp.inf, x.dtype))
+        unseen = (start, jnp.full(x.shape[0], -jnp.inf, loss_dtype))
         (x_adv, _, best), seen = jax.lax.scan(
             step, (start, update.init(x), unseen), None, length=steps
         )

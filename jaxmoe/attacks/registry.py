@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from jaxmoe.attacks.attack import Attack, Model
 from jaxmoe.attacks.auto_pgd import auto_pgd, auto_pgd_ratio, auto_pgd_targeted
 from jaxmoe.attacks.cascade import CASCADES
+from jaxmoe.attacks.compiled import at_edge, run_as_program, run_here
 from jaxmoe.attacks.component_attacks import (
     expert_attack,
     guided_router_attack,
@@ -18,6 +19,7 @@ from jaxmoe.attacks.component_attacks import (
     lipschitz_router_attack,
     router_attack,
 )
+from jaxmoe.attacks.edge import check_epsilon
 from jaxmoe.attacks.enumerated_attacks import (
     each_expert_attack,
     enumerated_route_attack,
@@ -54,6 +56,7 @@ class NamedAttack(NamedTuple):
     one_label: bool = False  # looks for one wrong label, so that pixels' labels are not for it
     partial: bool = False  # looks in a part of the ball alone, or along another model's gradient
     temporal: bool = False  # takes the inputs' second axis for frames
+    picture: bool = False  # takes their last three axes for height, width and channels
 
     @property
     def sees_routing(self) -> bool:
@@ -132,12 +135,14 @@ ATTACKS: dict[str, NamedAttack] = {
     "fab-t": NamedAttack(
         "FAB-T", fab_targeted, "model", by_target=True, restarts_inside=True, one_label=True
     ),
-    "square": NamedAttack("Square", square, "model", black_box=True, one_label=True),
+    "square": NamedAttack("Square", square, "model", black_box=True, one_label=True, picture=True),
     "tt": NamedAttack(
         "TT", temporal_translation, "model", from_clean=True, partial=True, temporal=True
     ),
     "sparse": NamedAttack("Sparse", sparse_frames_attack, "model", partial=True, temporal=True),
-    "flicker": NamedAttack("Flicker", flickering, "model", partial=True, temporal=True),
+    "flicker": NamedAttack(
+        "Flicker", flickering, "model", partial=True, temporal=True, picture=True
+    ),
     "pgd-r": NamedAttack("PGD-R", router_attack, "router"),
     "tla-r": NamedAttack("TLA-R", lipschitz_router_attack, "router", temporal=True),
     "tlga-r": NamedAttack("TLGA-R", guided_router_attack, "router", temporal=True),
@@ -193,9 +198,29 @@ def find_attack(name: str) -> NamedAttack:
 def build_attack(
     name: str, model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
-    """The attack called `name` on a model.
+    """Returns the attack called `name` on a model, checked and compiled (`compiled.at_edge`).
+
+    It takes `x` as floats in `threat.bounds`, of any width, or as uint8 grey levels, `y` as
+    integers, and `key` as a typed key, one for each example, a legacy key or a seed. `x_adv` has 32
+    bits or more. Outside of `jit` it is compiled once for each model, whatever ε and the numbers.
 
     Raises:
-      ValueError: no such attack, or an attack on a mixture's part and a model that is no mixture.
+      ValueError: no such attack, or an attack on a mixture's part and a model that is no mixture;
+        on use, inputs, labels, params or a key that are none.
     """
-    return find_attack(name).build(model, threat, settings)
+    return _at_edge(name, model, threat, settings, run_as_program)
+
+
+def build_traced(
+    name: str, model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
+) -> Attack:
+    """Returns the attack that `build_attack` does, for a program that is compiled as a whole."""
+    return _at_edge(name, model, threat, settings, run_here)
+
+
+def _at_edge(name, model, threat, settings, run) -> Attack:
+    named = find_attack(name)
+    check_epsilon(threat)
+    named.build(model, threat, settings)  # says what cannot be built
+    reads = {"picture": named.picture, "temporal": named.temporal}
+    return at_edge(canonical_name(name), named.build, model, threat, settings, **reads, run=run)

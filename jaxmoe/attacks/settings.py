@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from jaxmoe.attacks.objectives import ROUTER_OUTPUTS, RouterOutput
 from jaxmoe.attacks.updates import AXES, DIRECTIONS, Axis, Direction
 from jaxmoe.mixture import GRADIENT_MODES, GradientMode
+from jaxmoe.threat import check_number
 
 Number = Float[Array, "*batch"] | float
 
@@ -32,15 +33,10 @@ _STATIC = (
 )
 
 
-_AT_LEAST_ONE = (
-    "steps",
-    "restarts",
-    "targets",
-    "queries",
-    "square_frames",
-    "draws",
-    "sparse_frames",
-)
+_COUNTS = {
+    **dict.fromkeys(("steps", "restarts", "targets", "queries", "square_frames", "draws"), 1),
+    **{"sparse_frames": 1, "shifts": 0},
+}
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=_ARRAYS, meta_fields=_STATIC)
@@ -105,18 +101,17 @@ class AttackSettings:
     def __post_init__(self):
         for name in _ARRAYS:
             value = getattr(self, name)
+            check_number(f"attack.{name}", value)
             if isinstance(value, int | float) and not 0 <= value < float("inf"):
                 raise ValueError(f"attack.{name}: {value} is not a finite number ≥ 0")
-        for name in (*_AT_LEAST_ONE, "shifts"):
+        for name, least in _COUNTS.items():
             value = getattr(self, name)
-            if value is not None and not isinstance(value, numbers.Integral):
+            if value is None and name == "square_frames":
+                continue
+            if not isinstance(value, numbers.Integral) or isinstance(value, bool):
                 raise ValueError(f"attack.{name}: {value!r} is not an integer")
-        for name in _AT_LEAST_ONE:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"attack.{name}: {value} is not at least 1")
-        if self.shifts < 0:
-            raise ValueError(f"attack.shifts: {self.shifts} is not at least 0")
+            if value < least:
+                raise ValueError(f"attack.{name}: {value} is not at least {least}")
         _check_one_of("gradient", self.gradient, GRADIENT_MODES)
         _check_one_of("momentum_axis", self.momentum_axis, AXES)
         _check_one_of("momentum_direction", self.momentum_direction, DIRECTIONS)

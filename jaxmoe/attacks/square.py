@@ -117,7 +117,7 @@ def search(
     start = jax.vmap(squares.stripes if linf else squares.tiles)(numbered_keys(keys, 0))
     start = allowed(clips + start * spread(epsilon, clips))
     first = loss(start)
-    places = jnp.asarray(marks(settings.queries))
+    places = jnp.asarray(marks(settings.queries), jnp.int32)
     trace = jnp.broadcast_to(first, (len(places), x.shape[0]))
     one = jnp.ones((), jnp.int32)
     begun = _Search(one, start, first, trace, jnp.isfinite(first))
@@ -205,8 +205,8 @@ class _Squares:
         delta = x_adv - clip
         bump = jnp.asarray(self.bumps, self.dtype)[jnp.asarray(self.place)[query]]
         bump = jnp.where(jax.random.bernoulli(turn_key), bump, bump.T)
-        rows = jnp.clip(jnp.arange(self.shape[1]) - top, 0, bump.shape[0] - 1)
-        columns = jnp.clip(jnp.arange(self.shape[2]) - left, 0, bump.shape[1] - 1)
+        rows = jnp.clip(jnp.arange(self.shape[1], dtype=jnp.int32) - top, 0, bump.shape[0] - 1)
+        columns = jnp.clip(jnp.arange(self.shape[2], dtype=jnp.int32) - left, 0, bump.shape[1] - 1)
         bump = bump[rows][:, columns][None, :, :, None] * to
         added = bump / jnp.maximum(_length(bump), 1e-12)
         added = added * self._colour(colour_key)
@@ -223,12 +223,12 @@ class _Squares:
         """A random square of a side of `size` in a random window of frames, as a mask."""
         time_key, top_key, left_key = jax.random.split(key, 3)
         frames, height, width, _ = self.shape
-        start = jax.random.randint(time_key, (), 0, max(frames - self.window, 0) + 1)
-        top = jax.random.randint(top_key, (), 0, height - size + 1)
-        left = jax.random.randint(left_key, (), 0, width - size + 1)
+        start = jax.random.randint(time_key, (), 0, max(frames - self.window, 0) + 1, jnp.int32)
+        top = jax.random.randint(top_key, (), 0, height - size + 1, jnp.int32)
+        left = jax.random.randint(left_key, (), 0, width - size + 1, jnp.int32)
 
         def inside(count, first, length):
-            place = jnp.arange(count)
+            place = jnp.arange(count, dtype=jnp.int32)
             return (place >= first) & (place < first + length)
 
         mask = (

@@ -18,6 +18,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmoe.attacks.attack import Attack, Model, as_apply
+from jaxmoe.attacks.compiled import logits_of, program
+from jaxmoe.attacks.edge import (
+    as_key,
+    check_label_shape,
+    check_labels,
+    check_params,
+    check_pixels,
+    to_pixels,
+)
 from jaxmoe.attacks.objectives import cross_entropy
 from jaxmoe.attacks.perturb import AttackResult, is_finite, spread
 from jaxmoe.attacks.settings import AttackSettings
@@ -97,11 +106,11 @@ def fit_universal(
     One program serves all ε and all α.
 
     Args:
-      key: of the start.
+      key: of the start, or a seed.
       model: a mixture, with the gradient that `settings` name, or `(params, x) -> logits`.
       params: its params.
-      batches: makes one pass of dicts with `clip` (floats in [0, 1], [B, …]), `label` [B] and
-        `valid` [B]. TRAINING clips: on what it was made with, a perturbation proves nothing.
+      batches: makes one pass of dicts with `clip` (uint8, or floats in [0, 1], [B, …]), `label`
+        [B] and `valid` [B]. TRAINING clips: on those that made it a perturbation proves nothing.
       threat: ball and frames; ε and frames are the same for all examples.
       settings: `alpha` and `gradient` are used.
       epochs: passes, ≥ 1.
@@ -111,23 +120,25 @@ def fit_universal(
       δ, [1, …] or [K, …], in the ball; the box is `apply_universal`'s.
 
     Raises:
-      ValueError: no pass, no valid clip, clips that are not floats, labels of no class, or a
+      ValueError: no pass, no valid clip, pixels outside of [0, 1], labels of no class, or a
         threat model with an ε or frames for each example.
       FloatingPointError: a loss or a gradient was not finite.
     """
     if epochs < 1:
         raise ValueError(f"epochs: {epochs} is not accepted; expected at least 1")
     _check_shared(threat)
+    check_params(params)
+    step, key = program(_step, model), as_key(key)
     delta, steps, clips = None, 0, 0
     for epoch in range(epochs):
         shorter = jnp.float32(settings.alpha * (1 - epoch / epochs))
         shortened = dataclasses.replace(settings, alpha=shorter)
         for batch in batches():
-            x, y, valid = _read(batch, num_classes)
+            x, y, valid = _read(model, params, batch, threat.bounds, num_classes)
             if delta is None:
                 delta = _start(key, x, threat, settings, num_classes or 1)
             steps, clips = steps + 1, clips + valid.sum()
-            delta = _compiled_step(model, delta, params, x, y, valid, threat, shortened)
+            delta = step(delta, params, x, y, valid, threat, shortened)
             if not np.isfinite(delta).all():
                 raise FloatingPointError(
                     f"universal perturbation: a loss or gradient that is not finite in step "
@@ -142,6 +153,8 @@ def apply_universal(
     delta: Delta, threat: ThreatModel, x: Float[Array, "batch ..."], y: Int[Array, "batch ..."]
 ) -> Float[Array, "batch ..."]:
     """`x + δ`, or `x + δ_y` where there is one for each class, in the ball and the box."""
+    x, y = to_pixels(x, threat.bounds), jnp.asarray(y)
+    delta = jnp.asarray(delta, x.dtype)
     return threat.project(x + delta[_which(delta, y)], x)
 
 
@@ -150,6 +163,7 @@ def universal_attack(delta: Delta, threat: ThreatModel) -> Attack:
 
     def attack(key, params, x, y):
         del key, params
+        x = to_pixels(x, threat.bounds)
         nothing = jnp.zeros(x.shape[0], x.dtype)
         return AttackResult(
             x_adv=apply_universal(delta, threat, x, y),
@@ -163,8 +177,7 @@ def universal_attack(delta: Delta, threat: ThreatModel) -> Attack:
     return attack
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _compiled_step(model, delta, params, x, y, valid, threat, settings):
+def _step(model, delta, params, x, y, valid, threat, settings):
     return universal_step(model, threat, settings)(delta, params, x, y, valid)
 
 
@@ -200,16 +213,17 @@ def _which(delta: Delta, y: Int[Array, "batch ..."]) -> Int[Array, " batch"]:
     return y.astype(jnp.int32)
 
 
-def _read(batch: dict[str, Any], num_classes: int | None) -> tuple[Array, Array, Bool[Array, " b"]]:
-    x, y, valid = jnp.asarray(batch["clip"]), np.asarray(batch["label"]), np.asarray(batch["valid"])
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"batches: clips of {x.dtype}; expected pixels as floats in [0, 1]")
-    if num_classes is not None and not np.all((y[valid] >= 0) & (y[valid] < num_classes)):
-        raise ValueError(
-            f"batches: labels {y[valid].min()} to {y[valid].max()}; expected 0 to "
-            f"{num_classes - 1}, num_classes - 1"
-        )
-    return x, y, valid
+def _read(
+    model: Model, params: Any, batch: dict[str, Any], bounds: tuple, num_classes: int | None
+) -> tuple[Array, Array, Bool[Array, " b"]]:
+    clip, label, valid = (np.asarray(batch[name]) for name in ("clip", "label", "valid"))
+    check_pixels(clip[valid], bounds)
+    x = to_pixels(clip, bounds)
+    logits = logits_of(model, params, x).shape
+    check_label_shape(label, logits)
+    if valid.any():
+        check_labels(label[valid], num_classes or logits[-1])
+    return x, jnp.asarray(label, jnp.int32), valid
 
 
 def _check_shared(threat: ThreatModel) -> None:

@@ -299,4 +299,27 @@ def notes_on_clips(dataset: Any, rest: str | None) -> list[str]:
     return lines
 
 
+def notes_on_classes(dataset: Any) -> list[str]:
+    """A line for each split in which a class has no clip, or no pixel, and why pixels have none.
+
+    Args:
+      dataset: a `data.Dataset`.
+    """
+    from jaxmoe.data import describe
+
+    summary, lines = describe(dataset), []
+    for name, split in summary.splits.items():
+        if absent := split.absent:
+            more = ", …" if len(absent) > _SHOWN else ""
+            lines.append(
+                f"{name} has none of: {', '.join(absent[:_SHOWN])}{more} "
+                f"({len(absent)} of {len(summary.classes)} classes)"
+            )
+    void = any(split.absent and split.void for split in summary.splits.values())
+    if void and summary.name == "segmentation_folder":
+        last = len(summary.classes) - 1
+        lines.append(f"numbers of label maps other than 0 to {last} are void: no class")
+    return lines
+
+
 _SHOWN = 10

@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxmoe.commands.arguments import load_config, notes_on_clips
+from jaxmoe.commands.arguments import load_config, notes_on_classes, notes_on_clips
 
 _USAGE = """usage: jaxmoe data CONFIG.py [--data.field value …]
        jaxmoe data --name NAME [--directory DIR] [--field value …]
@@ -46,7 +46,7 @@ def run(arguments: list[str]) -> None:
     _print(describe(dataset))
     if path and (note := cropped(dataset.test, experiment.data)):
         print(note)
-    print("\n".join(notes_on_clips(dataset, rest=None)))
+    print("\n".join([*notes_on_classes(dataset), *notes_on_clips(dataset, rest=None)]))
 
 
 def _with_section(argument: str) -> str:
@@ -81,12 +81,6 @@ def _print(summary) -> None:
     what = "labelled pixels" if splits["train"].pixels_per_class else "clips"
     console.print(f"{summary.name}: {len(summary.classes)} classes, {what} by split", style="bold")
     console.print(table)
-    for name, split in splits.items():
-        if split.absent:
-            console.print(f"{name} has none of: {', '.join(split.absent)}")
-    if summary.name == "segmentation_folder" and any(s.absent and s.void for s in splits.values()):
-        last = len(summary.classes) - 1
-        console.print(f"numbers of label maps other than 0 to {last} are void: no class")
     held_out = [name for name, split in splits.items() if split.held_out]
     if held_out:
         console.print(f"held out of train, as the data has none: {', '.join(held_out)}")

@@ -3,7 +3,13 @@
 import dataclasses
 import pathlib
 
-from jaxmoe.commands.arguments import RunFailedError, Stopped, load_config, notes_on_clips
+from jaxmoe.commands.arguments import (
+    RunFailedError,
+    Stopped,
+    load_config,
+    notes_on_classes,
+    notes_on_clips,
+)
 
 _USAGE = """usage: jaxmoe train CONFIG.py [--section.field value …]
 
@@ -52,7 +58,8 @@ def run(arguments: list[str]) -> None:
     try:
         with make_progress() as progress:
             dataset = open_dataset(experiment.data, progress.data)
-            for line in notes_on_clips(dataset, str(run / "run.json")):
+            listed = str(run / "run.json")
+            for line in [*notes_on_clips(dataset, listed), *notes_on_classes(dataset)]:
                 progress.say(line)
             if run.is_dir() and not checkpoints.has("latest") and state_of(run) == "stopped":
                 progress.say(f"{folder} has no latest checkpoint: it is trained from the start")

@@ -4,29 +4,41 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.attacks import build_attack, canonical_name
 from jaxmoe.attacks.attack import Model
 from jaxmoe.attacks.cascade import CASCADES, CUSTOM, Cascade, custom
+from jaxmoe.attacks.compiled import logits_of
+from jaxmoe.attacks.edge import (
+    check_label_shape,
+    check_labels,
+    check_params,
+    check_pixels,
+    to_pixels,
+)
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.evaluation.cascade import Cascading
 from jaxmoe.evaluation.guards import (
     check_finite_outputs,
-    check_labels,
-    check_labels_of,
-    check_pixels,
+    check_fits,
 )
 from jaxmoe.evaluation.journal import Journal
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.programs import Programs
 from jaxmoe.evaluation.row_checks import cascade_checks
-from jaxmoe.evaluation.rows import CLEAN, Check, StageRow, notes_on_losses, stage_line
-from jaxmoe.evaluation.scoring import count_classes, to_pixels
+from jaxmoe.evaluation.rows import (
+    CLEAN,
+    Check,
+    StageRow,
+    count_labels,
+    notes_on_labels,
+    notes_on_losses,
+    stage_line,
+)
 from jaxmoe.evaluation.standing import StandingClips
 from jaxmoe.evaluation.verdict import verdict_line
-from jaxmoe.threat import Norm, ThreatModel
+from jaxmoe.threat import Norm, ThreatModel, check_number
 
 Version = Literal["standard", "plus", "rand"]
 VERSIONS = {
@@ -40,10 +52,11 @@ class AutoAttackResult(NamedTuple):
     """What AutoAttack left."""
 
     robust: np.ndarray  # bool [N]: right when clean and under every attack
-    x_adv: np.ndarray  # float32 [N, …]: what broke an example, or the clean one
+    x_adv: np.ndarray  # [N, …], float32 or wider: what broke an example, or the clean one
     log: tuple[StageRow, ...]  # one for each attack
     clean: np.ndarray  # bool [N]: right when clean
     checks: tuple[Check, ...]  # signs of masked gradients, as far as these attacks show them
+    notes: tuple[str, ...] = ()  # what else a reader of the figures has to know
 
     @property
     def robust_accuracy(self) -> float:
@@ -83,7 +96,8 @@ def auto_attack(
     Args:
       model: `(params, x [B, …]) -> [B, K]`, a mixture, or a `Randomized` classifier.
       params: its params.
-      x: `[N, …]`, uint8 grey levels or floats in [0, 1]; Square takes images or clips.
+      x: `[N, …]`, uint8 grey levels or floats in [0, 1]; Square takes images or clips, channels
+        last.
       y: labels, int `[N]`.
       epsilon: radius in pixel units.
       norm: `"linf"` or `"l2"`.
@@ -91,8 +105,9 @@ def auto_attack(
         names of attacks for a cascade of one's own, which take their numbers from `settings`.
       settings: what a version does not say itself.
       seed: of random starts; they depend on it and on the example's place alone.
-      batch_size: examples at once; what is robust does not depend on it, but an attack stops where
-        all of a batch is wrong, so the gradients taken and what is found first do.
+      batch_size: examples at once, or the next power of two above N where that is less; what is
+        robust does not depend on it, but an attack stops where all of a batch is wrong, so the
+        gradients taken and what is found first do.
       programs: `Programs(model, norm)`, to compile once for several calls.
       say: given a line after each attack, and where something looks like masked gradients
         (`evaluate_suite` has more checks).
@@ -108,19 +123,23 @@ def auto_attack(
         raise ValueError(
             f"x, y: shapes {x.shape} and {y.shape}; expected as many examples as labels, and some"
         )
-    if not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(f"y: labels of {y.dtype}; expected integers")
-    y = y.astype(np.int32)
     if batch_size < 1:
         raise ValueError(f"batch_size: {batch_size} is not at least 1")
+    # Few examples fill a batch of their own size, one of a few: another number compiles nothing.
+    batch_size = min(batch_size, 1 << (len(x) - 1).bit_length())
+    check_number("epsilon", epsilon)
+    params = jax.device_put(check_params(params))  # once, and not in every call of every program
     check_pixels(x)
     name, cascade = _find(version)
     threat = ThreatModel(norm, float(epsilon))
-    check_labels_of([stage.attack for stage in cascade.stages], {"label": y})
-    for stage in cascade.stages:
-        build_attack(stage.attack, model, threat, settings)
+    attacks = [stage.attack for stage in cascade.stages]
+    for attack in attacks:
+        build_attack(attack, model, threat, settings)
+    logits = logits_of(model, params, to_pixels(x[:1])).shape
+    check_label_shape(y, (len(y), *logits[1:]))
+    check_labels(y, logits[-1])
+    check_fits(attacks, {"clip": x, "label": y})
     programs = (programs or Programs(model, norm)).check(model, norm, accuracy)
-    params = jax.device_put(params)  # once, and not in every call of every program
 
     def batches():
         for start in range(0, len(x), batch_size):
@@ -137,7 +156,7 @@ def auto_attack(
 
     sums = []
     clean = np.concatenate([right(batch) for batch in batches()])
-    x_adv = np.array(to_pixels(jnp.asarray(x)), np.float32)
+    x_adv = np.array(to_pixels(x))
 
     def keep(name, batch, clips, right):
         del name
@@ -149,9 +168,9 @@ def auto_attack(
     def log(row: StageRow) -> None:
         tell(stage_line(row, norm))
 
-    classes = count_classes(model, params, next(batches()))
-    check_labels(y, classes)
-    for line in notes_on_losses([stage.attack for stage in cascade.stages], classes):
+    notes = notes_on_losses(attacks, logits[-1])
+    notes += notes_on_labels(count_labels(y, logits[-1]))
+    for line in notes:
         tell(line)
     if np.concatenate(sums).all():
         tell("outputs look like probabilities; attacks need the logits before the softmax")
@@ -166,13 +185,14 @@ def auto_attack(
         Journal(None, ""),
         keep,
         log,
-        classes=classes,
+        classes=logits[-1],
     )
     found = cascading.run(name, cascade, float(epsilon), clean)
     checks = cascade_checks(found, clean, norm)
     if any(check.verdict == "flag" for check in checks):
         tell(verdict_line(checks))
-    return AutoAttackResult(found.correct > 0, x_adv, tuple(found.stages), clean > 0, checks)
+    stages = tuple(found.stages)
+    return AutoAttackResult(found.correct > 0, x_adv, stages, clean > 0, checks, tuple(notes))
 
 
 def _find(version: Version | Sequence[str]) -> tuple[str, Cascade]:

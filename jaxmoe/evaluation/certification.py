@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmoe.attacks.attack import Model
+from jaxmoe.attacks.edge import check_params
 from jaxmoe.evaluation.certificates import (
     Certificate,
     certified_accuracy,
@@ -188,7 +189,7 @@ def lipschitz_curve(
       NonFiniteError: an output of the mixture was not finite.
     """
     certify = jax.jit(lambda params, clip: subject.certify(params, to_pixels(clip)))
-    params = jax.device_put(params)  # once, and not at every batch
+    params = jax.device_put(check_params(params))  # once, and not at every batch
 
     def of_batch(batch):
         return jax.device_get(certify(params, batch["clip"]))
@@ -219,7 +220,7 @@ def smoothing_curve(
       words: what the model is called.
     """
     check_smoothing(smoothing)
-    params = jax.device_put(params)  # once, and not at every batch
+    params = jax.device_put(check_params(params))  # once, and not at every batch
     votes = [
         jax.jit(
             lambda keys, params, clip, count=count: count_votes(model, smoothing, count)(
@@ -256,13 +257,18 @@ def _curve(
     predictions, found, labels, indices = [], [], [], []
     for batch in batches:
         check_batch(batch)
-        valid = np.asarray(batch["valid"])
+        valid, label = np.asarray(batch["valid"]), np.asarray(batch["label"])
+        if label.ndim != 1 or not np.issubdtype(label.dtype, np.integer):
+            raise ValueError(
+                f"label: {label.dtype} of shape {list(label.shape)}; expected one label for each "
+                f"example, integers of shape [{len(valid)}]"
+            )
         certificate = of_batch(batch)
         predictions.append(np.asarray(certificate.prediction)[valid])
         found.append(np.asarray(certificate.radius)[valid])
         if np.isnan(found[-1]).any():
             raise NonFiniteError(f"{method}: an output of {words} is not finite")
-        labels.append(np.asarray(batch["label"])[valid])
+        labels.append(label[valid])
         indices.append(np.asarray(batch["index"])[valid])
         progress()
     if not labels or not sum(map(len, labels)):

@@ -21,21 +21,24 @@ import numpy as np
 
 from jaxmoe.attacks import ATTACKS, build_attack, canonical_name, find_attack
 from jaxmoe.attacks.attack import Model
+from jaxmoe.attacks.edge import check_params
 from jaxmoe.attacks.perturb import numbered_keys
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.evaluation.guards import (
     Attacked,
+    as_epsilons,
+    check_arguments,
     check_attack,
     check_batch,
     check_clean,
-    check_labels_of,
+    check_fits,
     same_pass,
 )
 from jaxmoe.evaluation.journal import Journal, batch_digest, entry, fingerprint
 from jaxmoe.evaluation.metrics import accuracy
-from jaxmoe.evaluation.programs import Programs, as_numbers, attack_keys
-from jaxmoe.evaluation.rows import CLEAN, robust
-from jaxmoe.evaluation.scoring import Metric, to_pixels, verify
+from jaxmoe.evaluation.programs import Programs, as_numbers, attack_keys, inputs_of
+from jaxmoe.evaluation.rows import CLEAN, count_labels, notes_on_labels, robust
+from jaxmoe.evaluation.scoring import Metric, verify
 from jaxmoe.evaluation.summary import mean, to_host
 from jaxmoe.threat import Norm, ThreatModel
 
@@ -68,8 +71,7 @@ class Grid:
     values: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        if not self.epsilons:
-            raise ValueError("epsilons: none given; expected at least one ε ≥ 0")
+        object.__setattr__(self, "epsilons", as_epsilons(self.epsilons))
         for epsilon in self.epsilons:
             ThreatModel("linf", epsilon)
         for name, values in self.values.items():
@@ -108,6 +110,7 @@ class GridResult(NamedTuple):
     correct: dict[str, np.ndarray]
     compilations: dict[str, int]  # of each attack
     chunks: dict[str, int]  # points that an attack runs at once
+    notes: tuple[str, ...] = ()  # what else a reader of the figures has to know
 
     def curves(self) -> dict[str, list[tuple[float, float]]]:
         """For each attack `(ε, robust accuracy)` of its strongest setting there."""
@@ -162,12 +165,13 @@ def sweep_grid(
       ValueError: an unknown attack, a cascade, or no valid clip.
       NonFiniteError, ThreatViolation: as `evaluate_suite`.
     """
+    check_arguments(attacks, batches_factory)
     names = list(dict.fromkeys(canonical_name(name) for name in attacks))
     for name in names:
         find_attack(name).build(model, ThreatModel(norm, max(grid.epsilons)), settings)
     programs = (programs or Programs(model, norm, metric)).check(model, norm, metric)
     memory = memory or device_memory() // 2
-    params = jax.device_put(params)  # once, and not in every call of every program
+    params = jax.device_put(check_params(params))  # once, and not in every call of every program
     sweep = _Sweep(programs, params, grid, settings, seed, memory, {})
     clean = sweep.clean(batches_factory(), names)
     batches = len(clean.indices)
@@ -177,9 +181,10 @@ def sweep_grid(
     if journal is not None:
         own = fingerprint(programs, params, clean.digest)
         notes = Journal(journal, own, clean.logits)
+    labels = notes_on_labels(clean.counts) if metric is accuracy else []
     note = notes.note({own for name in names for own in sweep.entries(name)})
-    if say and note:
-        say(note)
+    for line in filter(None, [*labels, note]):
+        (say or (lambda line: None))(line)
     right_when_clean = np.concatenate(clean.correct)
     rows, correct = [], {}
     for place, name in enumerate(names):
@@ -206,7 +211,12 @@ def sweep_grid(
             rows.append(row)
     compilations = {name: programs.compilations.get(_title(name), 0) for name in names}
     return GridResult(
-        tuple(rows), mean(right_when_clean), correct, compilations, dict(sweep.chunks)
+        tuple(rows),
+        mean(right_when_clean),
+        correct,
+        compilations,
+        dict(sweep.chunks),
+        tuple(labels),
     )
 
 
@@ -217,6 +227,7 @@ class _Clean(NamedTuple):
     logits: list[np.ndarray]  # padding included
     indices: list[np.ndarray]  # padding included
     digest: str
+    counts: np.ndarray | int  # labels of each class, where they are classes
 
 
 class _Sweep(NamedTuple):
@@ -233,16 +244,19 @@ class _Sweep(NamedTuple):
     def clean(self, batches: Iterable[Batch], attacks: Sequence[str]) -> "_Clean":
         """Runs the clips without an attack, before those that are named."""
         correct, logits, indices, digest = [], [], [], hashlib.sha256()
+        counts = 0
         for batch in batches:
             check_batch(batch)
             outputs = to_host(self.programs.clean(self.params, batch)[0])
             check_clean(outputs, batch, self.programs.metric, CLEAN)
-            check_labels_of(attacks, batch)
+            check_fits(attacks, batch)
             correct.append(outputs.correct[batch["valid"]])
             logits.append(outputs.logits)
             indices.append(np.asarray(batch["index"]))
             digest.update(batch_digest(batch))
-        return _Clean(correct, logits, indices, digest.hexdigest())
+            if self.programs.metric is accuracy:
+                counts += count_labels(batch["label"][batch["valid"]], logits[0].shape[-1])
+        return _Clean(correct, logits, indices, digest.hexdigest(), counts)
 
     def attack(
         self, name: str, number: int, batch: Batch, journal: Journal
@@ -309,7 +323,7 @@ class _Sweep(NamedTuple):
         columns = np.asarray([point.numbers for point in points], np.float32)
         numbers = {name: columns[:, place] for place, name in enumerate(names)}
         epsilons = np.asarray([point.epsilon for point in points], np.float32)
-        clips = batch["clip"], batch["label"], batch["index"]
+        clips = inputs_of(batch)
         once = as_numbers(ATTACKS[name].calls(self.settings)[1])
         seeds = np.uint32(self.seed), np.uint32(restart)
         return self.params, *clips, epsilons, numbers, once, *seeds
@@ -317,7 +331,7 @@ class _Sweep(NamedTuple):
     def _program(self, name: str) -> Callable:
         model, norm, metric = self.programs.model, self.programs.norm, self.programs.metric
 
-        def program(params, clip, label, index, epsilons, numbers, once, seed, restart):
+        def program(params, x, y, index, epsilons, numbers, once, seed, restart):
             points, batch = len(epsilons), len(index)
 
             def clips(values):  # [B, …] -> [P · B, …]
@@ -329,7 +343,7 @@ class _Sweep(NamedTuple):
             keys = clips(numbered_keys(attack_keys(seed, name, index), restart))
             threat = ThreatModel(norm, settings(epsilons))
             own = dataclasses.replace(once, **jax.tree.map(settings, numbers))
-            x, y = clips(to_pixels(clip)), clips(label)
+            x, y = clips(x), clips(y)
             result = build_attack(name, model, threat, own)(keys, params, x, y)
             verdict = verify(model, metric, threat, params, result.x_adv, x, y)
             found = Attacked(result.finite), verdict

@@ -1,14 +1,15 @@
 """What must hold of everything that an attack returns, and the errors where it does not."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.attacks import ATTACKS, AttackResult
+from jaxmoe.attacks.edge import check_axes, check_labels, check_pixels
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.scoring import Metric, Outputs, Scores, Verdict
+from jaxmoe.threat import check_number
 
 # Beyond it, ‖δ‖ > ε is no rounding error; relative where ε > 1, as float32 is.
 _TOLERANCE = 1e-6
@@ -43,40 +44,51 @@ def check_batch(batch: dict[str, np.ndarray]) -> None:
     check_pixels(np.asarray(batch["clip"])[batch["valid"]])
 
 
-def check_pixels(clip: np.ndarray) -> None:
-    """Grey levels as uint8, or finite floats in [0, 1]; raises a ValueError otherwise.
+def check_fits(attacks: Iterable[str], batch: dict[str, np.ndarray]) -> None:
+    """Refuses inputs whose axes or labels are not for one of `attacks`.
 
-    A pixel outside [0, 1] may stay where it is, which no attack could change.
+    Raises:
+      ValueError: channels-first inputs and an attack that reads the axes, or a label for every
+        position and an attack that breaks one.
     """
-    if clip.dtype == np.uint8 or not clip.size:
-        return
-    if not jnp.issubdtype(clip.dtype, jnp.floating):
-        raise ValueError(f"clip: pixels of {clip.dtype}; expected uint8, or floats in [0, 1]")
-    low, high = float(np.min(clip)), float(np.max(clip))
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"clip: pixels from {low:.4g} to {high:.4g}; expected floats in [0, 1]")
-
-
-def check_labels(label: np.ndarray, classes: int) -> None:
-    """Labels are classes of the model, or −1 of void pixels; raises a ValueError otherwise."""
-    least = 0 if label.ndim == 1 else -1
-    if not np.all((label >= least) & (label < classes)):
-        raise ValueError(
-            f"label: {label.min()} to {label.max()} on a model of {classes} classes; expected "
-            f"{least} to {classes - 1}"
-        )
-
-
-def check_labels_of(attacks: Iterable[str], batch: dict) -> None:
-    """Attacks can break what has these labels; raises a ValueError otherwise."""
-    if np.ndim(batch["label"]) == 1:
-        return
     for name in attacks:
-        if name in ATTACKS and ATTACKS[name].one_label:
+        if name not in ATTACKS:
+            continue
+        named = ATTACKS[name]
+        shape = np.shape(batch["clip"])
+        check_axes(name, shape, picture=named.picture, temporal=named.temporal)
+        if named.one_label and np.ndim(batch["label"]) > 1:
             raise ValueError(
                 f"attack: {name} breaks one label of an example, and here every position has one; "
                 "expected an attack such as pgd, pgd-standing or apgd-ce"
             )
+
+
+def as_epsilons(epsilons: Sequence[float]) -> tuple[float, ...]:
+    """The radii as floats, none twice.
+
+    Raises:
+      ValueError: one number, text, or none.
+    """
+    if isinstance(epsilons, str | bytes) or not np.iterable(epsilons):
+        kind = "text" if isinstance(epsilons, str | bytes) else "one number"
+        raise ValueError(f"epsilons: {epsilons!r} is {kind}; expected a list of numbers")
+    for epsilon in epsilons:
+        check_number("epsilons", epsilon)
+    if not len(epsilons):
+        raise ValueError("epsilons: none given; expected at least one ε ≥ 0")
+    return tuple(dict.fromkeys(float(epsilon) for epsilon in epsilons))
+
+
+def check_arguments(attacks: Sequence[str], batches_factory: Callable) -> None:
+    """Refuses one name in place of a list, and what makes no pass; raises a ValueError."""
+    if isinstance(attacks, str):
+        raise ValueError(f"attacks: {attacks!r} is one name; expected a list")
+    if not callable(batches_factory):
+        raise ValueError(
+            f"batches_factory: {type(batches_factory).__name__}; expected a function that makes a "
+            "pass, such as `lambda: batches`"
+        )
 
 
 def check_clean(outputs: Outputs, batch: dict, metric: Metric, name: str) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxmoe.attacks.edge import check_label_shape
 from jaxmoe.attacks.objectives import mean_over_labelled
 
 
@@ -20,12 +21,9 @@ def accuracy(
     Raises:
       ValueError: labels that are no integers, or not one for each position.
     """
-    if labels.shape != logits.shape[:-1] or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise ValueError(
-            f"label: {labels.dtype} of shape {list(labels.shape)} on logits of shape "
-            f"{list(logits.shape)}; expected integers of shape {list(logits.shape[:-1])}"
-        )
-    hits = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    check_label_shape(labels, logits.shape)
+    hits = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
+    hits = hits.astype(jnp.float32)
     return mean_over_labelled(hits, labels)
 
 

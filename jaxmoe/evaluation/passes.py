@@ -23,6 +23,7 @@ from jaxmoe.evaluation.guards import (
     check_attack,
     check_batch,
     check_clean,
+    check_fits,
     check_same_pass,
 )
 from jaxmoe.evaluation.journal import Journal, batch_digest, entry
@@ -95,8 +96,12 @@ class Passes:
     total: int = 0
     clips: StandingClips | None = None  # of all cascades: what one has read serves the next
 
-    def clean(self, passes: int, probe_batches: int) -> Clean:
-        """Runs the clean clips; `passes` is how many there will be with this one."""
+    def clean(self, passes: int, probe_batches: int, attacks: Sequence[str] = ()) -> Clean:
+        """Runs the clean clips; `passes` is how many there will be with this one.
+
+        Raises:
+          ValueError: no valid clip, or clips that are not for one of `attacks`.
+        """
         outputs, logits, batches, probes = [], [], [], Probes(probe_batches)
         seconds, kept_bytes, digest = 0.0, 0, hashlib.sha256()
         compiled = _seconds_of(self.programs, OUTPUTS)
@@ -106,6 +111,7 @@ class Passes:
             result, batch_seconds = self.programs.clean(self.params, batch)
             seen, large = to_host(result), (result.logits, result.experts)
             check_clean(seen, batch, self.programs.metric, CLEAN)
+            check_fits(attacks, batch)
             logits.append(seen.logits)
             kept_bytes += sum(leaf.nbytes for leaf in jax.tree.leaves(large))
             if kept_bytes > _KEEP_BELOW:

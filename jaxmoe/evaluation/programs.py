@@ -12,9 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmoe.attacks import AttackResult, AttackSettings, build_attack
+from jaxmoe.attacks import AttackResult, AttackSettings
 from jaxmoe.attacks.attack import Model
+from jaxmoe.attacks.edge import check_params, to_pixels
 from jaxmoe.attacks.perturb import numbered_keys
+from jaxmoe.attacks.registry import build_traced as build_attack
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.scoring import (
     Metric,
@@ -23,7 +25,6 @@ from jaxmoe.evaluation.scoring import (
     Verdict,
     run_model,
     score,
-    to_pixels,
     verify,
 )
 from jaxmoe.threat import Norm, ThreatModel, example_keys
@@ -64,7 +65,8 @@ class Programs:
 
     def clean(self, params: Any, batch: dict[str, Any]) -> tuple[Outputs, float]:
         """Outputs of a clean batch, and the seconds that the model took on its pixels."""
-        return self._outputs(params, to_pixels(jnp.asarray(batch["clip"])), batch["label"])
+        x, y, _ = inputs_of(batch)
+        return self._outputs(params, x, y)
 
     def attack(
         self,
@@ -81,16 +83,16 @@ class Programs:
         Random starts depend on (seed, name, restart, the clip's own index) alone.
         """
 
-        def program(params, clip, label, index, epsilon, settings, seed, restart):
+        def program(params, x, y, index, epsilon, settings, seed, restart):
             keys = numbered_keys(attack_keys(seed, name, index), restart)
             attack = build_attack(name, self.model, ThreatModel(self.norm, epsilon), settings)
-            return attack(keys, params, to_pixels(clip), label)
+            return attack(keys, params, x, y)
 
         return self.timed(
             name,
             program,
             params,
-            *_inputs(batch),
+            *inputs_of(batch),
             *_numbers(epsilon, settings, seed),
             jnp.uint32(restart),
         )
@@ -99,13 +101,14 @@ class Programs:
         self, params: Any, batch: dict[str, Any], x_adv: jax.Array, clean: Outputs, epsilon: float
     ) -> tuple[Scores, float]:
         """Scores of adversarial clips by the hard forward, and the seconds that they took."""
-        outputs, seconds = self._outputs(params, x_adv, batch["label"])
+        x, y, _ = inputs_of(batch)
+        outputs, seconds = self._outputs(params, x_adv, y)
 
-        def program(params, x_adv, clip, label, outputs, clean, epsilon):
-            threat, x = ThreatModel(self.norm, epsilon), to_pixels(clip)
-            return score(self.model, self.metric, threat, params, x_adv, x, label, outputs, clean)
+        def program(params, x_adv, x, y, outputs, clean, epsilon):
+            threat = ThreatModel(self.norm, epsilon)
+            return score(self.model, self.metric, threat, params, x_adv, x, y, outputs, clean)
 
-        inputs = params, x_adv, batch["clip"], batch["label"], outputs, clean, jnp.float32(epsilon)
+        inputs = params, x_adv, x, y, outputs, clean, jnp.float32(epsilon)
         scores, more_seconds = self.timed("score", program, *inputs)
         return scores, seconds + more_seconds
 
@@ -117,11 +120,12 @@ class Programs:
         `x_adv` may come from an attack on another model.
         """
 
-        def program(params, x_adv, clip, label, epsilon):
+        def program(params, x_adv, x, y, epsilon):
             threat = ThreatModel(self.norm, epsilon)
-            return verify(self.model, self.metric, threat, params, x_adv, to_pixels(clip), label)
+            return verify(self.model, self.metric, threat, params, x_adv, x, y)
 
-        inputs = params, x_adv, batch["clip"], batch["label"], jnp.float32(epsilon)
+        x, y, _ = inputs_of(batch)
+        inputs = params, x_adv, x, y, jnp.float32(epsilon)
         return self.timed("verify", program, *inputs)
 
     def _outputs(self, params: Any, x: jax.Array, label: Any) -> tuple[Outputs, float]:
@@ -176,7 +180,7 @@ def on_device(*groups: Mapping[str, tuple[Model, Any]]) -> tuple[dict[str, tuple
     What several of them share stays shared.
     """
     once = {id(params): params for group in groups for _, params in group.values()}
-    put = {place: jax.device_put(params) for place, params in once.items()}
+    put = {place: jax.device_put(check_params(params)) for place, params in once.items()}
     return tuple(
         {name: (model, put[id(params)]) for name, (model, params) in group.items()}
         for group in groups
@@ -190,8 +194,12 @@ def attack_keys(seed: jax.Array | int, name: str, index: jax.Array) -> jax.Array
     return example_keys(key, index)
 
 
-def _inputs(batch: dict[str, Any]) -> tuple:
-    return batch["clip"], batch["label"], batch["index"]
+def inputs_of(batch: dict[str, Any]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Pixels, labels and indices, each of one dtype: no batch of another is compiled for anew."""
+    label, index = (jnp.asarray(batch[name]) for name in ("label", "index"))
+    if jnp.issubdtype(label.dtype, jnp.integer):
+        label = label.astype(jnp.int32)
+    return to_pixels(batch["clip"]), label, index.astype(jnp.int32)
 
 
 def as_numbers(settings: AttackSettings) -> AttackSettings:

@@ -8,6 +8,8 @@ import numpy as np
 from jaxmoe.attacks.objectives import FEWEST_CLASSES
 from jaxmoe.threat import format_epsilon
 
+_MOST_SHOWN = 10  # classes of a note
+_FEW_LABELS = 10
 WORST_CASE = "worst-case"
 CLEAN = "clean"
 
@@ -133,6 +135,28 @@ def notes_on_losses(attacks: Iterable[str], classes: int) -> list[str]:
         f"{' and '.join(ratios)}: {classes} classes are too few for the difference-of-logits "
         "ratio; the margin takes its place"
     ]
+
+
+def count_labels(label: np.ndarray, classes: int) -> np.ndarray:
+    """Returns how many labels are of each class, [K]; void positions, below 0, do not count."""
+    label = np.asarray(label)
+    return np.bincount(label[label >= 0].ravel(), minlength=classes)
+
+
+def notes_on_labels(counts: np.ndarray) -> list[str]:
+    """What a report has to say of labels that leave classes of the model out.
+
+    Nobody expects all classes among fewer labels than classes, or than ten.
+
+    Args:
+      counts: labels of each class, [K].
+    """
+    classes, absent = len(counts), np.flatnonzero(counts == 0)
+    if not absent.size or counts.sum() < max(classes, _FEW_LABELS):
+        return []
+    shown = ", ".join(map(str, absent[:_MOST_SHOWN])) + (", …" if absent.size > _MOST_SHOWN else "")
+    from_1 = "; classes are numbered from 0" if absent[0] == 0 else ""
+    return [f"labels: {absent.size} of {classes} classes never occur ({shown}){from_1}"]
 
 
 def row_line(row: Row) -> str:

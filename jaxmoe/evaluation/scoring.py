@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoe.attacks.attack import Model, checked_logits, scored_apply
+from jaxmoe.attacks.compiled import logits_of
+from jaxmoe.attacks.edge import to_pixels
 from jaxmoe.attacks.objectives import margin
 from jaxmoe.attacks.perturb import is_finite
 from jaxmoe.evaluation import metrics
@@ -65,18 +67,10 @@ class Verdict(NamedTuple):
     confusion: Int[Array, "batch classes classes"] | None
 
 
-def to_pixels(clip: Array) -> Float[Array, "batch ..."]:
-    """Pixels in [0, 1] from uint8 grey levels; floats are pixels already."""
-    if clip.dtype == jnp.uint8:
-        return clip.astype(jnp.float32) / 255
-    return clip
-
-
 def count_classes(model: Model, params: Any, batch: dict[str, Any]) -> int:
     """K, the last axis of the logits."""
     clip = jax.ShapeDtypeStruct(batch["clip"].shape, batch["clip"].dtype)
-    apply = scored_apply(model)
-    return jax.eval_shape(lambda p, clip: apply(p, to_pixels(clip)), params, clip).shape[-1]
+    return logits_of(model, params, jax.eval_shape(to_pixels, clip)).shape[-1]
 
 
 def run_model(model: Model, metric: Metric, params: Any, x: Array, y: Array) -> Outputs:

@@ -163,8 +163,9 @@ def _plan(standing: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
     for start in range(0, full, size):
         yield standing[start : start + size], size
     rest, smaller = standing[full:], max(size // SMALLER, 1)
-    # What is compiled already serves for a rest that fills more than a quarter.
-    if len(rest) > (smaller if full else size - smaller):
+    # What is compiled already serves for a rest that fills more than a quarter. Of a single batch
+    # that is half full, three smaller ones save less than a program more costs.
+    if len(rest) > (smaller if full else size // 2):
         smaller = size
     for start in range(0, len(rest), smaller):
         yield rest[start : start + smaller], smaller

@@ -17,9 +17,10 @@ import numpy as np
 from jaxmoe.attacks import build_attack, canonical_name
 from jaxmoe.attacks.attack import Model
 from jaxmoe.attacks.cascade import CASCADES
+from jaxmoe.attacks.edge import check_params
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.evaluation.examples import Examples
-from jaxmoe.evaluation.guards import check_labels_of
+from jaxmoe.evaluation.guards import as_epsilons, check_arguments
 from jaxmoe.evaluation.journal import Journal, fingerprint
 from jaxmoe.evaluation.masking import CHECKS, masking_checks
 from jaxmoe.evaluation.metrics import accuracy
@@ -31,6 +32,8 @@ from jaxmoe.evaluation.rows import (
     Check,
     Row,
     SuiteResult,
+    count_labels,
+    notes_on_labels,
     notes_on_losses,
     robust,
 )
@@ -100,19 +103,9 @@ def evaluate_suite(
       NonFiniteError: the model's own outputs were not.
       ThreatViolation: an attack returned a clip outside the threat model.
     """
-    if isinstance(attacks, str):
-        raise ValueError(f"attacks: {attacks!r} is one name; expected a list")
-    if isinstance(epsilons, int | float):
-        raise ValueError(f"epsilons: {epsilons} is one number; expected a list")
-    if not callable(batches_factory):
-        raise ValueError(
-            f"batches_factory: {type(batches_factory).__name__}; expected a function that makes a "
-            "pass, such as `lambda: batches`"
-        )
+    check_arguments(attacks, batches_factory)
     attacks = _canonical_names(attacks)
-    epsilons = tuple(dict.fromkeys(float(epsilon) for epsilon in epsilons))
-    if not epsilons:
-        raise ValueError("epsilons: none given; expected at least one ε ≥ 0")
+    epsilons = as_epsilons(epsilons)
     gradients = tuple(dict.fromkeys(gradients or (settings.gradient,)))
     for epsilon, mode in itertools.product(epsilons, gradients):
         threat, own = ThreatModel(norm, epsilon), dataclasses.replace(settings, gradient=mode)
@@ -120,9 +113,10 @@ def evaluate_suite(
             for part in parts_of(name):
                 build_attack(part, mixture, threat, own)
     programs = (programs or Programs(mixture, norm, metric)).check(mixture, norm, metric)
-    params = jax.device_put(params)  # once, and not in every call of every program
+    params = jax.device_put(check_params(params))  # once, and not in every call of every program
     run = Passes(programs, params, batches_factory, settings, gradients, seed, progress)
-    clean = run.clean(1 + len(attacks) * len(epsilons), probe_batches if checks else 0)
+    parts = [part for name in attacks for part in parts_of(name)]
+    clean = run.clean(1 + len(attacks) * len(epsilons), probe_batches if checks else 0, parts)
     run.examples = examples and pathlib.Path(examples)
     entries = {
         (name, epsilon): run.entries(name, epsilon, clean)
@@ -132,9 +126,10 @@ def evaluate_suite(
         own = fingerprint(programs, params, clean.digest)
         run.journal = Journal(journal, own, clean.logits)
     run.say = say or run.say
-    parts = [part for name in attacks for part in parts_of(name)]
-    check_labels_of(parts, {"label": clean.label})
-    notes = notes_on_losses(parts, clean.logits[0].shape[-1])
+    classes = clean.logits[0].shape[-1]
+    notes = notes_on_losses(parts, classes)
+    if clean.margin is not None:
+        notes += notes_on_labels(count_labels(clean.label, classes))
     for line in notes:
         run.say(line)
     if note := run.journal.note({*itertools.chain(*entries.values())}):

@@ -24,10 +24,12 @@ from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.universal import Delta, universal_attack
 from jaxmoe.evaluation.guards import (
     DIFFERENT_PASS,
+    as_epsilons,
+    check_arguments,
     check_attack,
     check_batch,
     check_clean,
-    check_labels_of,
+    check_fits,
     check_same_pass,
 )
 from jaxmoe.evaluation.journal import (
@@ -39,9 +41,9 @@ from jaxmoe.evaluation.journal import (
 )
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.passes import BatchesFactory, Progress
-from jaxmoe.evaluation.programs import Programs, on_device
-from jaxmoe.evaluation.rows import CLEAN, robust
-from jaxmoe.evaluation.scoring import Metric, to_pixels
+from jaxmoe.evaluation.programs import Programs, inputs_of, on_device
+from jaxmoe.evaluation.rows import CLEAN, count_labels, notes_on_labels, robust
+from jaxmoe.evaluation.scoring import Metric
 from jaxmoe.evaluation.summary import (
     iou_of,
     join_confusion,
@@ -90,6 +92,7 @@ class TransferResult(NamedTuple):
     correct: dict[tuple[str, str, str, float], np.ndarray]  # [N] by source, target, attack, ε
     clean: dict[str, np.ndarray]  # [N] by target
     index: np.ndarray  # shape=(N,), the clips' own numbers
+    notes: tuple[str, ...] = ()  # what else a reader of the figures has to know
 
     def row(self, source: str, target: str, attack: str, epsilon: float) -> TransferRow:
         """The row of a source, a target, an attack and an ε.
@@ -156,13 +159,13 @@ def transfer_matrix(
       NonFiniteError: a target's outputs were not.
       ThreatViolation: an attack returned a clip outside the threat model.
     """
+    check_arguments(attacks, batches_factory)
     attacks = tuple(dict.fromkeys(transfer_name(name) for name in attacks))
-    epsilons = tuple(dict.fromkeys(float(epsilon) for epsilon in epsilons))
+    epsilons = as_epsilons(epsilons)
     for field, given in (
         ("sources", sources),
         ("targets", targets),
         ("attacks", attacks),
-        ("epsilons", epsilons),
     ):
         if not given:
             raise ValueError(f"{field}: none given; expected at least one")
@@ -174,6 +177,9 @@ def transfer_matrix(
     programs = {model: Programs(model, norm, metric) for model in models}
     run = _Run(programs, targets, batches_factory, settings, seed, epochs, progress)
     clean = run.clean(attacks, 1 + len(sources) * len(attacks) * len(epsilons))
+    notes = notes_on_labels(clean.counts) if metric is accuracy else []
+    for line in notes:
+        (say or (lambda line: None))(line)
     if journal is not None:
         run.journal = Journal(journal, f"{code_digest()} {clean.digest} {norm} {metric!r}")
         for name, (model, params) in {**sources, **targets}.items():
@@ -200,6 +206,7 @@ def transfer_matrix(
         {key: score.correct for key, score in scores.items()},
         {target: score.correct for target, score in clean.scores.items()},
         clean.index,
+        tuple(notes),
     )
 
 
@@ -226,6 +233,7 @@ class _Clean:
     batch_indices: list[np.ndarray]  # padding included
     logits: dict[str, list[np.ndarray]]  # of each batch, by target
     digest: str  # of the clips
+    counts: np.ndarray | int  # labels of each class, where they are classes
 
 
 @dataclasses.dataclass
@@ -249,16 +257,20 @@ class _Run:
     def clean(self, attacks: Sequence[str], passes: int) -> _Clean:
         """Scores the clean clips; `passes` is how many there will be with this one."""
         scores, valid, indices = self._nothing_yet(), [], []
-        logits, digest = {target: [] for target in self.targets}, hashlib.sha256()
+        logits, counts = {target: [] for target in self.targets}, 0
+        digest = hashlib.sha256()
         for batch in self.batches():
             self._report(CLEAN)
             check_batch(batch)
-            check_labels_of(attacks, batch)
             for target, (model, params) in self.targets.items():
                 outputs = to_host(self.programs[model].clean(params, batch)[0])
-                check_clean(outputs, batch, self.programs[model].metric, f"{CLEAN} on {target}")
+                metric = self.programs[model].metric
+                check_clean(outputs, batch, metric, f"{CLEAN} on {target}")
                 scores[target].append(Score(outputs.correct, outputs.confusion))
                 logits[target].append(outputs.logits)
+            check_fits(attacks, batch)
+            if metric is accuracy:
+                counts += count_labels(batch["label"][batch["valid"]], outputs.logits.shape[-1])
             digest.update(batch_digest(batch))
             valid.append(np.asarray(batch["valid"]))
             indices.append(np.asarray(batch["index"]))
@@ -268,7 +280,7 @@ class _Run:
         self.total = passes * len(indices)
         joined = {target: _join(parts, valid) for target, parts in scores.items()}
         index, self.classes = join_valid(indices, valid), outputs.logits.shape[-1]
-        return _Clean(joined, index, indices, logits, digest.hexdigest())
+        return _Clean(joined, index, indices, logits, digest.hexdigest(), counts)
 
     def attack(
         self,
@@ -379,11 +391,11 @@ class _Run:
 
 
 def _add(programs: Programs, delta: Delta, batch: dict, epsilon: float) -> Any:
-    def program(delta, clip, label, epsilon):
-        attack = universal_attack(delta, ThreatModel(programs.norm, epsilon))
-        return attack(None, None, to_pixels(clip), label)
+    def program(delta, x, y, epsilon):
+        return universal_attack(delta, ThreatModel(programs.norm, epsilon))(None, None, x, y)
 
-    inputs = delta, batch["clip"], batch["label"], jnp.float32(epsilon)
+    x, y, _ = inputs_of(batch)
+    inputs = delta, x, y, jnp.float32(epsilon)
     return programs.timed("universal", program, *inputs)[0]
 
 

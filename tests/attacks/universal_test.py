@@ -218,7 +218,7 @@ def test_a_grid_of_epsilons_compiles_once():
         for alpha in (0.1, 0.25):
             threat, settings = ThreatModel("linf", epsilon), AttackSettings(alpha=alpha)
             fit(model=counted, threat=threat, settings=settings, epochs=2)
-    assert len(traces) == 1
+    assert len(traces) == 2  # one for the shape of the logits
 
 
 @pytest.mark.parametrize("limit", [None, K])
@@ -249,8 +249,11 @@ def test_impossible_requests_are_one_line():
         ({"epochs": 0}, "epochs: 0"),
         ({"data": batches(valid=np.zeros(6, bool))}, "no valid clip"),
         ({"data": lambda: []}, "no valid clip"),
-        ({"data": batches((X * 255).astype(np.uint8))}, "uint8; expected pixels as floats"),
-        ({"num_classes": 2}, "labels 0 to 2; expected 0 to 1"),
+        ({"data": batches((X * 255).astype(np.int32))}, "pixels of int32; expected uint8, or fl"),
+        ({"data": batches(X * 255)}, "expected floats in .0, 1., such as x / 255"),
+        ({"data": batches(y=np.eye(3, dtype=int)[Y])}, "look one-hot"),
+        ({"data": batches(y=Y + 1)}, "label: 1 to 3 .* look numbered from 1"),
+        ({"num_classes": 2}, "label: 0 to 2 on a model of 2 classes; expected 0 to 1"),
         ({"threat": every}, "threat.epsilon: shape"),
         ({"threat": frames}, "threat.frames: shape"),
     ):
@@ -259,3 +262,15 @@ def test_impossible_requests_are_one_line():
     dense = universal_step(classify, ThreatModel("linf", EPSILON))
     with pytest.raises(ValueError, match="names no class"):
         dense(jnp.zeros((K, *SHAPE[1:])), WEIGHTS, X, np.zeros((6, 4), np.int32), np.ones(6, bool))
+
+
+def test_grey_levels_and_half_precision_are_the_pixels_that_they_stand_for():
+    levels = np.round(X * 255).astype(np.uint8)
+    plain = fit(batches((levels / np.float32(255)).astype(np.float32)))
+    np.testing.assert_allclose(fit(batches(levels)), plain, atol=1e-7)
+    half = X.astype(np.float16)
+    np.testing.assert_array_equal(fit(batches(half)), fit(batches(half.astype(np.float32))))
+    threat = ThreatModel("linf", EPSILON)
+    moved = apply_universal(plain, threat, half, Y)
+    assert moved.dtype == np.float32
+    assert np.abs(np.asarray(moved) - half.astype(np.float32)).max() <= EPSILON + 1e-7

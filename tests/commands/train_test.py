@@ -3,6 +3,7 @@
 import shutil
 
 import jax
+import numpy as np
 import pytest
 
 from jaxmoe.cli import main
@@ -159,3 +160,22 @@ def test_training_says_when_it_begins_anew_in_a_folder_that_was_used(
     shutil.rmtree(trained / "checkpoints" / "latest")
     assert main(["train", "config.py"]) == 0
     assert "run has no latest checkpoint: it is trained from the start" in capsys.readouterr().out
+
+
+def test_train_says_which_classes_have_no_examples(folder, capsys, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), np.uint8)
+    labels = np.array([0, 2, 0, 2, 0, 2, 0, 2])
+    classes = np.array(["cat", "dog", "owl"])
+    parts = {
+        "x_train": pixels[:8],
+        "y_train": labels,
+        "x_test": pixels[8:],
+        "y_test": labels[:2] * 0,
+    }
+    np.savez(folder / "pictures.npz", classes=classes, **parts)
+    monkeypatch.setattr("jaxmoe.run.train", lambda experiment, progress: None)
+    assert run("train config.py --data.name npz --data.directory pictures.npz") == 0
+    said = capsys.readouterr()
+    lines = [line for line in (said.out + said.err).splitlines() if "has none of" in line]
+    assert "train has none of: dog (1 of 3 classes)" in lines
+    assert "test has none of: dog, owl (2 of 3 classes)" in lines

@@ -1,11 +1,14 @@
 """Attack, train and judge mixture-of-experts models, part by part, in JAX.
 
 Rooms, from the ground up: `threat`, `models`, `mixture`, `attacks`, `training`, `data`, `parallel`,
-`evaluation`, `reporting`, `run`. Each is imported when first touched.
+`evaluation`, `reporting`, `run`. Each is imported when first touched. Import jaxmoe before JAX
+computes: on CPUs it sets a flag that some numbers need (`compiler_flags`).
 """
 
 import importlib
 from types import ModuleType
+
+from jaxmoe.compiler_flags import ask_for_right_numbers
 
 __version__ = "0.1.0"
 
@@ -24,6 +27,9 @@ _ROOMS = (
 )
 
 __all__ = [*_ROOMS, "__version__"]
+
+
+ask_for_right_numbers()
 
 
 def __getattr__(name: str) -> ModuleType:

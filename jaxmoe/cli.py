@@ -7,7 +7,6 @@ help answers at once.
 
 import difflib
 import importlib
-import importlib.metadata
 import io
 import logging
 import os
@@ -59,7 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"no command {command!r}; did you mean {nearest}?")
     if argv is None:
         _ask_for_huge_pages()
-        _ask_for_wide_matmuls()
     for stream in (sys.stdout, sys.stderr):
         # A file's name may hold what the terminal cannot show.
         if isinstance(stream, io.TextIOWrapper):
@@ -153,20 +151,6 @@ def _ask_for_huge_pages() -> None:
         os.execv(sys.executable, sys.orig_argv)
     except (OSError, TypeError, ValueError):  # no such python, or more arguments than it takes
         del os.environ["GLIBC_TUNABLES"]  # slower, and right all the same
-
-
-def _ask_for_wide_matmuls() -> None:
-    """Lets jaxlib 0.10 compute matmuls with all that the CPU has, as later ones do by themselves.
-
-    Without it XLA stays at AVX2 there: PGD on a 3D ResNet of width 32 takes a third longer.
-    """
-    flags = os.environ.get("XLA_FLAGS", "")
-    names_a_file = bool(flags) and not flags.lstrip().startswith("-")
-    if names_a_file or "ynn_fusion" in flags:
-        return
-    if importlib.metadata.version("jaxlib").startswith("0.10."):
-        wide = "--xla_cpu_experimental_ynn_fusion_type=individual_dot"
-        os.environ["XLA_FLAGS"] = f"{flags} {wide}".strip()
 
 
 def _remember_programs() -> None:

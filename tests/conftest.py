@@ -25,6 +25,8 @@ if "XLA_FLAGS" not in os.environ:
 
 import jax
 
+import jaxmoe  # noqa: F401  # adds a flag of its own, before JAX computes
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

@@ -1,7 +1,6 @@
 """What holds for every command: help, bad input in one line, settings of the process."""
 
 import errno
-import importlib.metadata
 import os
 import subprocess
 import sys
@@ -108,25 +107,6 @@ def test_what_a_machine_has_too_little_of_is_one_line(
     assert main(["train", "config.py"]) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"jaxmoe: {said}")
-
-
-def test_a_command_asks_for_wide_matmuls_and_keeps_the_users_flags():
-    script = """
-import os, sys
-from jaxmoe.cli import main
-sys.argv[1:] = ["data", "--help"]
-main()
-import jax
-jax.numpy.ones(3)
-print(os.environ["XLA_FLAGS"])
-"""
-    given = os.environ | {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=given, capture_output=True, text=True, check=True
-    )
-    flags = done.stdout.splitlines()[-1].split()
-    assert "--xla_cpu_multi_thread_eigen=false" in flags
-    assert len(flags) == (2 if importlib.metadata.version("jaxlib").startswith("0.10.") else 1)
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,8 @@ class ListedBuilder(ClipBuilder, skip_registration=True):
             try:
                 for clip in clips:
                     waiting.append(pool.submit(self._read, clip.source))
-                    # One result waits per busy thread: memory does not grow with the dataset.
-                    if len(waiting) > 2 * threads:
+                    # Films are large: no more of them than threads are read or wait to be stored.
+                    if len(waiting) >= threads:
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()

@@ -1,5 +1,6 @@
 """Films in a data set: at an uneven rate their clips are spread evenly in time."""
 
+import os
 import pickle
 import tracemalloc
 
@@ -70,6 +71,21 @@ def test_times_travel_to_other_processes(uneven):
         assert (times is not None) == record.uneven == ("even" not in record.path)
         if times is not None:
             assert times[-1] == 6_800_000
+
+
+def test_no_more_films_wait_than_there_are_threads(tmp_path, monkeypatch):
+    for number in range(12):
+        file = tmp_path / "films" / "a" / f"{number}.avi"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    builder = VideoFolder(directory=tmp_path / "films", resolution=16)
+    started = []
+    monkeypatch.setattr(builder, "read_file", lambda file, size: started.append(file))
+    clips = [clip for clips in builder._plan.values() for clip in clips]
+    for number, _ in enumerate(builder.render(clips), start=1):
+        assert len(started) < number + 2
+    assert len(started) == 12
 
 
 def test_a_long_film_is_never_whole_in_memory(tmp_path, write_video):

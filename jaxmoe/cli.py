@@ -115,10 +115,8 @@ def _of_system(error: OSError) -> str:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """Whether memory, of the host or a device, was too small."""
-    words = str(error)
-    return (
-        isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in words or "Out of memory" in words
-    )
+    tells = ("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY", "Out of memory")
+    return isinstance(error, MemoryError) or any(tell in str(error) for tell in tells)
 
 
 def _less_memory(command: str) -> str:

@@ -112,10 +112,7 @@ def train(
     phases = RECIPES[experiment.training.recipe](mixture, threat, recipe_options(experiment))
     adversarial = any(phase.attack is not None for phase in phases)
     judge = make_validate(mixture, threat, experiment.attack, parallel, adversarial=adversarial)
-    # A device holds the training state already: it judges no more clips at once than it trains on.
-    here = len(parallel.devices)
-    share = min(batch_size // parallel.count, -(-len(dataset.validation) // here))
-    validation = evaluation_loader(dataset.validation, experiment.data, here * share)
+    validation = _validation_batches(experiment, dataset, parallel)
     with hold_for_training(run), contextlib.closing(iter(loader)) as batches:
         if not is_finished(run):
             write_description(run, experiment, dataset)
@@ -201,6 +198,18 @@ def recipe_options(experiment: Experiment) -> RecipeOptions:
         expert_attack=experiment.training.expert_attack,
         upper_moves=experiment.training.upper_moves,
     )
+
+
+def _validation_batches(
+    experiment: Experiment, dataset: data.Dataset, parallel: Parallel
+) -> data.Loader:
+    """The validation clips, as many at once for each device as it trains on, or fewer.
+
+    It holds the training state meanwhile.
+    """
+    here, clips = len(parallel.devices), dataset.validation
+    share = min(experiment.training.batch_size // parallel.count, -(-len(clips) // here))
+    return evaluation_loader(clips, experiment.data, here * share)
 
 
 def _stages(experiment: Experiment) -> tuple[Stage, ...]:

@@ -34,6 +34,13 @@ class _Iterator(grain.DatasetIterator):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return next(self._parent)
+        except RuntimeError as error:
+            if f"exit code -{signal.SIGKILL:d}" in str(error):
+                raise MemoryError(
+                    "the system ended a worker process, as it does where memory is short; fewer "
+                    "data.workers take less"
+                ) from error
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

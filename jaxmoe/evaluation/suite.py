@@ -73,7 +73,9 @@ def evaluate_suite(
       batches_factory: makes one pass of dicts with `clip` (uint8 grey levels, or floats in [0, 1],
         `[B, T, H, W, C]`), `label` `[B]`, or `[B, …]` with one for each position of a dense task
         and void ones below 0, `index` `[B]` (the clip's own number ≥ 0) and `valid`
-        `[B]` (False for padding). Called once for each row.
+        `[B]` (False for padding). Called once for each attack and ε, and once for all cascades
+        where what stands fits the memory; beyond it a pass that has `at(positions)`, as the
+        commands' loader, is read by its batches' positions.
       attacks: names of `attacks.ATTACKS` or `attacks.CASCADES`.
       epsilons: radii in pixel units, 8/255 for 8 grey levels.
       settings: numbers of all attacks. Steps and restarts are as given; one-step attacks take one.

@@ -21,6 +21,7 @@ from jaxmoe.attacks.randomized import SCORING, Randomized, draw
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.updates import steepest_step, temporal_momentum
 from jaxmoe.mixture import Mixture, with_gradient
+from jaxmoe.models import fast_convolutions
 from jaxmoe.threat import ThreatModel
 
 Params = Any
@@ -60,14 +61,19 @@ def as_apply(model: Model, settings: AttackSettings) -> Apply:
             f"attack.gradient: {settings.gradient!r} needs a Mixture; expected 'hard', the one "
             f"gradient that {model!r} has"
         )
-    return _checked(draw(model, 0) if isinstance(model, Randomized) else model)
+    return _checked(_plain(model, 0))
 
 
 def scored_apply(model: Model) -> Apply:
     """`(params, x) -> logits` that scores are made of: hard routing, noise no attack has seen."""
     if isinstance(model, Mixture):
         return _checked(model.apply)
-    return _checked(draw(model, SCORING) if isinstance(model, Randomized) else model)
+    return _checked(_plain(model, SCORING))
+
+
+def _plain(model: Randomized | Apply, number: int) -> Apply:
+    """A classifier that is no mixture, fast in loops on CPU; of a randomized one a draw."""
+    return draw(model, number) if isinstance(model, Randomized) else fast_convolutions(model)
 
 
 def _checked(apply: Apply) -> Apply:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt32
 
+from jaxmoe.models import fast_convolutions
 from jaxmoe.threat import example_keys
 
 SCORING = 2**31 - 1  # the draw that scores are made with: no attack has seen it
@@ -33,11 +34,13 @@ class Randomized(NamedTuple):
 def draw(model: Randomized, number: Array | int) -> Callable[[Any, Array], Array]:
     """`(params, x [B, …]) -> [B, K]`: the look called `number` at each input."""
 
+    look = fast_convolutions(model.apply)
+
     def apply(params, x):
         key = jax.random.fold_in(jax.random.key(model.seed), number)
 
         def one(key, x):
-            return model.apply(params, x[None], key)[0]
+            return look(params, x[None], key)[0]
 
         return jax.vmap(one)(example_keys(key, fingerprint(x)), x)
 

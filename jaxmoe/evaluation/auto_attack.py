@@ -95,6 +95,7 @@ def auto_attack(
 
     Args:
       model: `(params, x [B, …]) -> [B, K]`, a mixture, or a `Randomized` classifier.
+        Convolutions of a plain function are made fast on CPU (`models.fast_convolutions`).
       params: its params.
       x: `[N, …]`, uint8 grey levels or floats in [0, 1]; Square takes images or clips, channels
         last.

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxmoe.mixture.dispatch import PlainExpert, dispatch
 from jaxmoe.mixture.routing import COMBINES, Combine, choose
+from jaxmoe.models.fast_convolutions import fast_convolutions
 
 Params = Any
 Clips = Float[Array, "batch ..."]
@@ -114,6 +115,8 @@ def from_functions(
         raise ValueError(f"mixture.combine: {combine!r} is not one of {', '.join(COMBINES)}")
     if block_size is not None and block_size < 1:
         raise ValueError(f"mixture.block_size: {block_size} is not at least 1")
+
+    router, expert = fast_convolutions(router), fast_convolutions(expert)
 
     def route(params, x):
         return _as_logits(router(_part(params, "router"), x), x, num_experts)

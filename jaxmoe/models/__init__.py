@@ -6,6 +6,7 @@ Clips are `[B, T, H, W, C]` floats in [0, 1], images `[B, H, W, C]`.
 
 from jaxmoe.models.conv import Conv, conv
 from jaxmoe.models.deeplab import DeepLabV3Plus
+from jaxmoe.models.fast_convolutions import fast_convolutions, native_convolutions
 from jaxmoe.models.frrn import FRRN
 from jaxmoe.models.gates import ClasswiseGate, SimpleGate
 from jaxmoe.models.norm import FrozenBatchNorm, GroupNorm, Normalize
@@ -37,6 +38,8 @@ __all__ = [
     "build_expert",
     "build_router",
     "conv",
+    "fast_convolutions",
     "max_pool",
+    "native_convolutions",
     "resize",
 ]

@@ -58,7 +58,7 @@ def conv(
     window = make_window(x, kernel, strides, padding, dilation)
     # Gradients are traced later, where another precision may hold.
     form = _Form(window, jax.config.jax_default_matmul_precision)
-    return checkpoint_name(_conv(x, kernel, form), CONV_OUTPUT)
+    return checkpoint_name(jaxmoe_conv(x, kernel, form), CONV_OUTPUT)
 
 
 class _Form(NamedTuple):
@@ -69,12 +69,13 @@ class _Form(NamedTuple):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv(x: Array, kernel: Array, form: _Form) -> Array:
+def jaxmoe_conv(x: Array, kernel: Array, form: _Form) -> Array:
+    """`conv` with its options resolved; `fast_convolutions` knows it by this name."""
     return _by_platform(conv_taps, conv_native, form)(x, kernel)
 
 
 def _conv_forward(x: Array, kernel: Array, form: _Form) -> tuple[Array, tuple[Array, Array]]:
-    return _conv(x, kernel, form), (x, kernel)
+    return jaxmoe_conv(x, kernel, form), (x, kernel)
 
 
 def _conv_backward(form: _Form, residuals: tuple, gradient: Array) -> tuple[Array, Array]:
@@ -85,7 +86,7 @@ def _conv_backward(form: _Form, residuals: tuple, gradient: Array) -> tuple[Arra
     return input_gradient(x, kernel, gradient), kernel_gradient(x, kernel, gradient)
 
 
-_conv.defvjp(_conv_forward, _conv_backward)
+jaxmoe_conv.defvjp(_conv_forward, _conv_backward)
 
 
 def _native_input_gradient(x: Array, kernel: Array, gradient: Array, window: Window) -> Array:

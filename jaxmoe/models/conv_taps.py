@@ -32,10 +32,21 @@ from jaxmoe.models.conv_window import (
 _SMALL_FRAME, _MANY_CHANNELS = 64, 64
 
 
-def conv_taps(x: Array, kernel: Array, window: Window) -> Array:
-    """The convolution of `x [B, *S, C]` with `kernel [*K, C, O]`."""
+def conv_taps(
+    x: Array, kernel: Array, window: Window, inflation: Sequence[int] | None = None
+) -> Array:
+    """The convolution of `x [B, *S, C]` with `kernel [*K, C, O]`.
+
+    Args:
+      x: its input.
+      kernel: its kernel.
+      window: strides, padding and dilation; negative padding crops.
+      inflation: on each spatial axis, `x` is first spread out by `inflation - 1` zeros between
+        neighbours.
+    """
     x3, kernel, window3 = as_3d(x, kernel, window)
-    y = _convolve(x3, kernel, window3, inflation=(1, 1, 1))
+    ones = (1,) * (5 - x.ndim)
+    y = _convolve(x3, kernel, window3, (*ones, *(inflation or (1,) * (x.ndim - 2))))
     return y.reshape(x.shape[0], *y.shape[6 - x.ndim :]).astype(x.dtype)
 
 

@@ -149,7 +149,7 @@ def train(
         order, losses = rng.permutation(len(images.x_train)), []
         for batch in order[: batches * BATCH].reshape(batches, BATCH):
             key, own = jax.random.split(key)
-            x = _augment(rng, images.x_train[batch])
+            x = augment(rng, images.x_train[batch])
             params, state, loss = step(params, state, own, x, images.y_train[batch])
             losses.append(loss)
         say(f"{name}: epoch {epoch + 1} of {epochs}, loss {np.mean(jax.device_get(losses)):.3f}")
@@ -232,7 +232,7 @@ def to_torch(images: Any) -> Any:
     return torch.tensor(np.ascontiguousarray(np.moveaxis(np.asarray(images), -1, 1)))
 
 
-def _augment(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+def augment(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
     """Flips, and shifts by up to four pixels."""
     padded = np.pad(x, ((0, 0), (4, 4), (4, 4), (0, 0)), mode="reflect")
     top, left = rng.integers(0, 9, (2, len(x)))

@@ -220,3 +220,35 @@ def test_the_smooth_network_is_the_same_in_pytorch(launch_on_path):
     with torch.no_grad():
         theirs = attacks.torch_network(weights)(attacks.to_torch(x)).numpy()
     np.testing.assert_allclose(attacks.smooth_network(weights, x), theirs, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def networks(launch_on_path):
+    return importlib.import_module("user_networks")
+
+
+def test_users_libraries_have_the_same_logits(networks, subjects):
+    x, params = coloured(subjects, 2)[0], networks.init("resnet2b", 0)
+    logits = [networks.apply("resnet2b", library, params, x) for library in networks.LIBRARIES]
+    assert np.ptp(logits[0]) > 0.1
+    for others in logits[1:]:
+        np.testing.assert_allclose(others, logits[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet2b"])
+def test_users_networks_are_the_same_in_pytorch(networks, subjects, name):
+    torch = pytest.importorskip("torch", reason="torch is not installed: no twin to compare with")
+    x, params = coloured(subjects, 2)[0], networks.init(name, 0)
+    with torch.no_grad():
+        theirs = networks.torch_twin(name, params)(subjects.to_torch(x)).numpy()
+    ours = jax.jit(networks.apply, static_argnums=(0, 1))(name, "lax", params, x)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_users_convolutions_are_a_row_of_two_sides(launch_on_path):
+    command = importlib.import_module("user_convolutions")
+    own = {"robust": np.array([True, False]), "seconds": 3.0, "again": 1.0}
+    theirs = {"robust": np.array([True, True]), "seconds": 4.0}
+    row = command.row("resnet20", "linen", 8 / 255, own, theirs)
+    assert row[2:] == ["8", "2", "50.0", "100.0", "50.0", "3.0", "1.0", "4.0", "0.75", "0.25"]
+    assert command.table([row]).count("\n") == 2

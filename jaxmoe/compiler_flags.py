@@ -1,9 +1,9 @@
 """A flag without which XLA computes some models wrongly on CPUs; set when jaxmoe is imported.
 
-jaxlib 0.10 to 0.12 may compute a convolution whose kernel is one number everywhere, followed by a
-mean or a maximum, from memory that nobody wrote: 0.083 for 2.071, or infinity, in plain JAX under
-`jit`. It comes of fusing the reduction with the convolution. The flag leaves matmuls alone to that
-library, which are faster by it, and everything else to XLA.
+jaxlib 0.10 to 0.12 may compute a mean or a maximum of a convolution whose kernel is one number
+everywhere from memory that nobody wrote: 0.083 for 2.071, or infinity, in plain JAX under `jit`. It
+comes of the reductions that XLA hands to YNNPACK. With the flag that library is handed matmuls
+alone, which are faster by it.
 """
 
 import importlib.metadata

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxmoe.models.conv import CONV_OUTPUT
+from jaxmoe.models.convolution import convolution_p
 
 Params = Any
 PlainExpert = Callable[[Params, Array], Array]
@@ -26,7 +27,10 @@ PlainExpert = Callable[[Params, Array], Array]
 # activation costs more to write and read than to compute (a third of an input gradient's time on
 # CPU, and half its memory), and S copies of an expert would be larger than all M experts.
 _KEEP_PRODUCTS = jax.checkpoint_policies.save_from_both_policies(
-    jax.checkpoint_policies.dots_saveable,
+    jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_saveable,
+        lambda primitive, *_, **__: primitive is convolution_p,
+    ),
     jax.checkpoint_policies.save_only_these_names(CONV_OUTPUT),
 )
 

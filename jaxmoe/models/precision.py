@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-PRODUCTS = ("dot_general", "conv_general_dilated")  # what accelerators multiply in fewer bits
+# What accelerators multiply in fewer bits; the last stands for convolutions that users wrote.
+PRODUCTS = ("dot_general", "conv_general_dilated", "convolution")
 _BFLOAT16, _TENSORFLOAT32 = 2.0**-8, 2.0**-11  # the largest relative rounding errors
 
 

@@ -14,6 +14,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from jaxmoe import attacks, mixture
+from jaxmoe.evaluation.full_precision import at_full_precision
 from jaxmoe.models import ResNet, conv, fast_convolutions, native_convolutions
 from jaxmoe.threat import ThreatModel
 
@@ -265,15 +266,35 @@ def test_native_convolutions_is_the_way_to_say_no():
     assert fast_convolutions(native := native_convolutions(model)) is native
 
 
-def test_randomized_models_and_mixtures_have_fast_convolutions():
+def test_randomized_models_have_fast_convolutions():
     model, params = plain()
     noisy = attacks.Randomized(lambda p, x, key: model(p, x + jax.random.normal(key, x.shape)))
     assert labels(compiled_pgd(noisy, params)) == FAST
-    experts = {"router": jnp.ones((3, 2)), "experts": mixture.stack_experts([params, params])}
-    pair = mixture.from_functions(
-        lambda p, x: jnp.mean(x, (1, 2)) @ p, model, num_experts=2, block_size=2
-    )
-    assert labels(compiled_pgd(pair, experts)) == FAST
+
+
+def test_mixtures_have_fast_convolutions_and_keep_their_results_for_the_backward_pass():
+    model, params = plain()
+    params = {"router": jnp.ones((3, 2)), "experts": mixture.stack_experts([params, params])}
+
+    def convolutions(expert):
+        pair = mixture.from_functions(
+            lambda p, x: jnp.mean(x, (1, 2)) @ p, expert, num_experts=2, block_size=2
+        )
+        gradient = jax.make_jaxpr(jax.grad(lambda x: jnp.sum(pair.apply(params, x))))
+        names = re.findall(r"(conv_general_dilated|convolution)\[", str(gradient(CLIPS)))
+        return len(names), set(names)
+
+    count, native = convolutions(native_convolutions(model))
+    assert native == {"conv_general_dilated"}
+    assert convolutions(model) == (count, {"convolution"})
+
+
+def test_certificates_see_the_precision_of_users_convolutions():
+    exact = at_full_precision(fast_convolutions(lambda x: convolve(x, KERNEL)))
+    np.testing.assert_allclose(exact(X), convolve(X, KERNEL), rtol=1e-5)
+    rounded = fast_convolutions(lambda x: convolve(x, KERNEL, precision=lax.Precision.DEFAULT))
+    with pytest.raises(ValueError, match="the model multiplies with precision"):
+        at_full_precision(rounded)(X)
 
 
 def test_gpu_and_tpu_compile_what_they_did():

@@ -257,6 +257,7 @@ def _evaluate(trained, programs, progress):
         norm=config.threat.norm,
         seed=config.evaluation.seed,
         progress=progress.evaluation,
+        say=progress.say,
         programs=own,
         probe_batches=0,
     )

@@ -4,12 +4,16 @@ import pathlib
 import re
 from unittest import mock
 
+import pytest
+
 from jaxmoe.attacks import ATTACKS
 from jaxmoe.training import RecipeOptions
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 
 
+# Their params are drawn at random: they guess, and are told so.
+@pytest.mark.filterwarnings("ignore::jaxmoe.evaluation.EvaluationWarning")
 def test_the_examples_run():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     names: dict = {}

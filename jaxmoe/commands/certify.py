@@ -208,11 +208,12 @@ class _Certification:
                 options.seed,
                 tell,
                 words,
+                checks=False,  # PGD beside it checks the same model on the same examples
             )
             return curve, model
         subject = self.subject()
         curve = lipschitz_curve(
-            subject, trained.params, self.batches(), self.radii, options.norm, tell
+            subject, trained.params, self.batches(), self.radii, options.norm, tell, checks=False
         )
         return curve, subject.model
 
@@ -276,13 +277,14 @@ class _Certification:
             norm=self.options.norm,
             seed=self.options.seed,
             progress=self.progress.evaluation,
+            say=self.progress.say,
             probe_batches=0,
         )
         left = tuple(
             result.row("pgd" if radius else "clean", radius).robust_accuracy
             for radius in self.radii
         )
-        return UnderAttack(left, steps, verdict_line(result.checks))
+        return UnderAttack(left, steps, verdict_line((*result.checks, *result.model_checks)))
 
     def batches(self):
         """One pass over the examples asked for."""

@@ -14,7 +14,7 @@ from jaxmoe.reporting.tables import print_attacks, print_checks, print_flops
 
 if TYPE_CHECKING:
     from jaxmoe.commands.evaluate import Plan
-    from jaxmoe.evaluation import SuiteResult
+    from jaxmoe.evaluation import Check, SuiteResult
     from jaxmoe.reporting.progress import BarProgress, PlainProgress
     from jaxmoe.run import Trained
 
@@ -82,7 +82,7 @@ class EvaluationReport:
             self._draw(result)
             print_attacks(self._with_notes(result))
         self._write(result, finished=True, flops=flops)
-        print_checks(result.checks)
+        print_checks(_all_checks(result))
         if flops is not None:
             print_flops(flops)
         print(f"written to {self._folder}: {', '.join(self.files)}")
@@ -112,7 +112,7 @@ class EvaluationReport:
         written = write_results(
             result.rows,
             self._folder,
-            checks=result.checks,
+            checks=_all_checks(result),
             flops=flops,
             notes=notes,
             head=() if other is None else other.notes,
@@ -127,7 +127,7 @@ class EvaluationReport:
             "checkpoint": plan.checkpoint,
             "dual_alpha": plan.dual_alpha,
             "training_finished": self._trained.finished,
-            "checks": [check._asdict() for check in result.checks],
+            "checks": [check._asdict() for check in _all_checks(result)],
             "gflops": flops and flops._asdict(),
             "compilations": result.compilations,
         }
@@ -144,6 +144,10 @@ class EvaluationReport:
                 plot_margins(result.margins, result.label, classes, margins, title, self._plan.norm)
             )
         self.files |= dict.fromkeys(file.name for file in drawn)
+
+
+def _all_checks(result: "SuiteResult") -> "tuple[Check, ...]":
+    return *result.checks, *result.model_checks
 
 
 def _holds_finished(folder: pathlib.Path) -> bool:

@@ -138,6 +138,7 @@ def _run_and_write(
         "clean_accuracy": result.clean_accuracy,
         "compilations": result.compilations,
         "points_at_once": result.chunks,
+        "checks": [check._asdict() for check in result.model_checks],
         "rows": rows,
     }
     write_text(output / "sweep.json", json.dumps(record, indent=1) + "\n")

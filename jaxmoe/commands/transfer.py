@@ -220,6 +220,7 @@ def _check_alike(
 
 def _run_and_write(runs: dict[str, Subject], output: pathlib.Path, plan: Plan) -> None:
     from jaxmoe.evaluation import NonFiniteError, ThreatViolation, transfer_matrix
+    from jaxmoe.evaluation.transfer_result import flags_of_targets
     from jaxmoe.evaluation.universal import UNIVERSAL
     from jaxmoe.experiment import evaluation_loader
     from jaxmoe.reporting import plot_transfer, print_transfer, write_transfer
@@ -261,7 +262,8 @@ def _run_and_write(runs: dict[str, Subject], output: pathlib.Path, plan: Plan) -
         rows, other = result.rows, first.other
         if other is not None:
             rows = tuple(row._replace(test_set=other.digest) for row in rows)
-        files = write_transfer(rows, output, () if other is None else other.notes)
+        notes = (*(() if other is None else other.notes), *flags_of_targets(result.model_checks))
+        files = write_transfer(rows, output, notes)
         files.append(plot_transfer(rows, output / "transfer.png"))
         (output / JOURNAL).unlink()
         print_transfer(rows)

@@ -16,7 +16,9 @@ from jaxmoe.evaluation.metrics import (
 from jaxmoe.evaluation.programs import Programs
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, StageRow, SuiteResult
 from jaxmoe.evaluation.suite import evaluate_suite
-from jaxmoe.evaluation.transfer import ALL_OTHERS, TransferResult, TransferRow, transfer_matrix
+from jaxmoe.evaluation.transfer import transfer_matrix
+from jaxmoe.evaluation.transfer_result import ALL_OTHERS, TransferResult, TransferRow
+from jaxmoe.evaluation.verdict import EvaluationWarning
 
 __all__ = [
     "ALL_OTHERS",
@@ -24,6 +26,7 @@ __all__ = [
     "WORST_CASE",
     "AutoAttackResult",
     "Check",
+    "EvaluationWarning",
     "Grid",
     "GridResult",
     "GridRow",

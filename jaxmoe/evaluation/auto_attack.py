@@ -25,6 +25,7 @@ from jaxmoe.evaluation.guards import (
 )
 from jaxmoe.evaluation.journal import Journal
 from jaxmoe.evaluation.metrics import accuracy
+from jaxmoe.evaluation.model_checks import ModelChecks
 from jaxmoe.evaluation.programs import Programs
 from jaxmoe.evaluation.row_checks import cascade_checks
 from jaxmoe.evaluation.rows import (
@@ -37,7 +38,8 @@ from jaxmoe.evaluation.rows import (
     stage_line,
 )
 from jaxmoe.evaluation.standing import StandingClips
-from jaxmoe.evaluation.verdict import verdict_line
+from jaxmoe.evaluation.summary import to_host
+from jaxmoe.evaluation.verdict import flags_in_short, tell_of_masking, tell_of_model
 from jaxmoe.threat import Norm, ThreatModel, check_number
 
 Version = Literal["standard", "plus", "rand"]
@@ -57,6 +59,7 @@ class AutoAttackResult(NamedTuple):
     clean: np.ndarray  # bool [N]: right when clean
     checks: tuple[Check, ...]  # signs of masked gradients, as far as these attacks show them
     notes: tuple[str, ...] = ()  # what else a reader of the figures has to know
+    model_checks: tuple[Check, ...] = ()  # of the model itself, without an attack
 
     @property
     def robust_accuracy(self) -> float:
@@ -69,10 +72,11 @@ class AutoAttackResult(NamedTuple):
         return float(np.mean(self.clean))
 
     def __repr__(self) -> str:
-        """The figures without the arrays."""
+        """The figures without the arrays, and what the checks flag."""
         return (
             f"AutoAttackResult(robust_accuracy={self.robust_accuracy:.4f}, "
-            f"clean_accuracy={self.clean_accuracy:.4f}, n={len(self.robust)})"
+            f"clean_accuracy={self.clean_accuracy:.4f}, n={len(self.robust)}, "
+            f"{flags_in_short((*self.checks, *self.model_checks))})"
         )
 
 
@@ -110,8 +114,8 @@ def auto_attack(
         robust does not depend on it, but an attack stops where all of a batch is wrong, so the
         gradients taken and what is found first do.
       programs: `Programs(model, norm)`, to compile once for several calls.
-      say: given a line after each attack, and where something looks like masked gradients
-        (`evaluate_suite` has more checks).
+      say: given a line after each attack, and for each sign that figures are not what they seem
+        (`evaluate_suite` has more checks); these are warnings (`EvaluationWarning`) without it.
 
     Raises:
       ValueError: lengths that differ, pixels outside [0, 1], labels of no class, an unknown
@@ -148,14 +152,16 @@ def auto_attack(
             place = np.minimum(index, len(x) - 1)
             yield {"clip": x[place], "label": y[place], "index": place, "valid": index < len(x)}
 
+    def look(batch):
+        return to_host(programs.clean(params, batch)[0])
+
     def right(batch):
-        outputs = jax.device_get(programs.clean(params, batch)[0])
+        outputs = look(batch)
         check_finite_outputs(outputs.finite, batch, CLEAN, 0.0)
-        logits = outputs.logits[batch["valid"]]
-        sums.append((logits.min(axis=-1) >= 0) & np.isclose(logits.sum(axis=-1), 1, atol=1e-4))
+        model_checks.add(batch, outputs)
         return outputs.correct[batch["valid"]]
 
-    sums = []
+    model_checks = ModelChecks(model, params, look)
     clean = np.concatenate([right(batch) for batch in batches()])
     x_adv = np.array(to_pixels(x))
 
@@ -173,8 +179,8 @@ def auto_attack(
     notes += notes_on_labels(count_labels(y, logits[-1]))
     for line in notes:
         tell(line)
-    if np.concatenate(sums).all():
-        tell("outputs look like probabilities; attacks need the logits before the softmax")
+    of_model = model_checks.found()
+    tell_of_model(of_model, say)
     tell(f"{cascade.title}: clean {np.mean(clean):.2%} of {len(x)}")
     cascading = Cascading(
         programs,
@@ -190,10 +196,9 @@ def auto_attack(
     )
     found = cascading.run(name, cascade, float(epsilon), clean)
     checks = cascade_checks(found, clean, norm)
-    if any(check.verdict == "flag" for check in checks):
-        tell(verdict_line(checks))
-    stages = tuple(found.stages)
-    return AutoAttackResult(found.correct > 0, x_adv, stages, clean > 0, checks, tuple(notes))
+    tell_of_masking(checks, say)
+    left = found.correct > 0, x_adv, tuple(found.stages), clean > 0
+    return AutoAttackResult(*left, checks, tuple(notes), of_model)
 
 
 def _find(version: Version | Sequence[str]) -> tuple[str, Cascade]:

@@ -21,9 +21,13 @@ from jaxmoe.evaluation.certificates import (
     mixture_radius,
     top_1_radius,
 )
+from jaxmoe.evaluation.consistency import consistency_check
 from jaxmoe.evaluation.full_precision import at_full_precision
 from jaxmoe.evaluation.guards import NonFiniteError, check_batch
 from jaxmoe.evaluation.lipschitz_bounds import Differences
+from jaxmoe.evaluation.model_checks import guessing_check
+from jaxmoe.evaluation.programs import Programs
+from jaxmoe.evaluation.rows import Check
 from jaxmoe.evaluation.scoring import to_pixels
 from jaxmoe.evaluation.smoothing import (
     ABSTAINED,
@@ -33,6 +37,8 @@ from jaxmoe.evaluation.smoothing import (
     largest_radius,
     smoothed_radius,
 )
+from jaxmoe.evaluation.summary import to_host
+from jaxmoe.evaluation.verdict import flags_in_short, tell_of_model
 from jaxmoe.mixture import Mixture, single_expert
 from jaxmoe.threat import example_keys
 
@@ -62,6 +68,19 @@ class CertifiedCurve(NamedTuple):
     # Of smoothing, with the seed of its noise and the largest radius that its samples can certify.
     settings: dict[str, float]
     examples: CertifiedExamples
+    model_checks: tuple[Check, ...] = ()
+
+    def __repr__(self) -> str:
+        """The curve without the examples, and what the checks flag."""
+        curve = ", ".join(
+            f"{share:.1%} at {radius:.4g}"
+            for radius, share in zip(self.radii, self.certified_accuracy, strict=True)
+        )
+        return (
+            f"CertifiedCurve({self.method} of {self.classifier}, {self.norm}: {curve}; "
+            f"n = {self.n}, median radius {self.median_radius:.3g}; "
+            f"{flags_in_short(self.model_checks)})"
+        )
 
 
 class Certifiable(NamedTuple):
@@ -174,6 +193,8 @@ def lipschitz_curve(
     radii: Sequence[float],
     norm: str,
     progress: Callable[[], None] = lambda: None,
+    checks: bool = True,
+    say: Callable[[str], None] | None = None,
 ) -> CertifiedCurve:
     """Certified accuracy at each radius, by Lipschitz constants of `norm`.
 
@@ -184,8 +205,12 @@ def lipschitz_curve(
       radii: in pixel units.
       norm: "linf" or "l2".
       progress: called after each batch.
+      checks: whether the model itself is checked too.
+      say: given a line for each sign that the model is not what it seems; these are warnings
+        (`EvaluationWarning`) without it.
 
     Raises:
+      ValueError: a model that computes in half precision.
       NonFiniteError: an output of the mixture was not finite.
     """
     certify = jax.jit(lambda params, clip: subject.certify(params, to_pixels(clip)))
@@ -194,7 +219,12 @@ def lipschitz_curve(
     def of_batch(batch):
         return jax.device_get(certify(params, batch["clip"]))
 
-    return _curve("lipschitz", subject.words, of_batch, batches, radii, norm, {}, progress)
+    of_model = _OfModel(subject.model, params, wanted=checks)
+    curve = _curve(
+        "lipschitz", subject.words, of_batch, batches, radii, norm, {}, progress, of_model
+    )
+    tell_of_model(curve.model_checks, say)
+    return curve
 
 
 def smoothing_curve(
@@ -206,6 +236,8 @@ def smoothing_curve(
     seed: int = 0,
     progress: Callable[[], None] = lambda: None,
     words: str = "the classifier",
+    checks: bool = True,
+    say: Callable[[str], None] | None = None,
 ) -> CertifiedCurve:
     """Certified ℓ2 accuracy of the smoothed `model`.
 
@@ -218,6 +250,8 @@ def smoothing_curve(
       seed: of the noise, which depends on it and the example's index alone.
       progress: called after each batch.
       words: what the model is called.
+      checks: as for `lipschitz_curve`.
+      say: as there.
     """
     check_smoothing(smoothing)
     params = jax.device_put(check_params(params))  # once, and not at every batch
@@ -241,7 +275,39 @@ def smoothing_curve(
 
     words = f"{words} under noise of σ = {smoothing.sigma:g}, by majority"
     settings = {**smoothing._asdict(), "seed": seed, "largest_radius": largest_radius(smoothing)}
-    return _curve("smoothing", words, of_batch, batches, radii, "l2", settings, progress)
+    of_model = _OfModel(model, params, wanted=checks)
+    curve = _curve("smoothing", words, of_batch, batches, radii, "l2", settings, progress, of_model)
+    tell_of_model(curve.model_checks, say)
+    return curve
+
+
+class _OfModel:
+    """The checks of a model that is certified, or none where they are not wanted."""
+
+    def __init__(self, model: Model, params: Any, *, wanted: bool):
+        self._model, self._params, self._wanted = model, params, wanted
+        self._programs = Programs(model, "l2")
+        self._classes = 0
+        self._consistent: Check | None = None
+
+    def add(self, batch: Any) -> None:
+        """Takes a batch; the first with an example is looked at."""
+        if self._wanted and self._consistent is None and np.any(batch["valid"]):
+            outputs = self._look(batch)
+            self._classes = outputs.logits.shape[-1]
+            self._consistent = consistency_check(
+                self._model, self._params, self._look, batch, outputs
+            )
+
+    def found(self, prediction: np.ndarray, label: np.ndarray) -> tuple[Check, ...]:
+        """Returns the checks, with those of the predictions of all examples."""
+        if self._consistent is None:
+            return ()
+        right = (prediction == label).astype(float)
+        return self._consistent, guessing_check(right, label, self._classes, prediction)
+
+    def _look(self, batch):
+        return to_host(self._programs.clean(self._params, batch)[0])
 
 
 def _curve(
@@ -253,6 +319,7 @@ def _curve(
     norm: str,
     settings: dict[str, float],
     progress: Callable[[], None],
+    of_model: _OfModel,
 ) -> CertifiedCurve:
     predictions, found, labels, indices = [], [], [], []
     for batch in batches:
@@ -263,6 +330,7 @@ def _curve(
                 f"label: {label.dtype} of shape {list(label.shape)}; expected one label for each "
                 f"example, integers of shape [{len(valid)}]"
             )
+        of_model.add(batch)
         certificate = of_batch(batch)
         predictions.append(np.asarray(certificate.prediction)[valid])
         found.append(np.asarray(certificate.radius)[valid])
@@ -288,6 +356,7 @@ def _curve(
         len(label),
         settings,
         CertifiedExamples(np.concatenate(indices), label, *certificate),
+        of_model.found(certificate.prediction, label),
     )
 
 

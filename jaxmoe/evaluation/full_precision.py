@@ -43,8 +43,25 @@ def check_dtypes(name: str, tree: Any) -> None:
         _check_dtype(name, jnp.result_type(leaf))
 
 
+def computes_in_half(function: Callable[..., Any], *args: Any) -> bool:
+    """Returns whether any number inside has fewer than 32 bits."""
+    program = jax.make_jaxpr(function)(*args).jaxpr
+    return any(_is_half(dtype) for inner in programs_of(program) for dtype in _dtypes(inner))
+
+
+def _is_half(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+
+
+def _dtypes(program: core.Jaxpr) -> list[Any]:
+    """Of all that a program reads and makes."""
+    made = [out for equation in program.eqns for out in equation.outvars]
+    variables = [*program.invars, *program.constvars, *made]
+    return [getattr(variable.aval, "dtype", jnp.int32) for variable in variables]
+
+
 def _check_dtype(name: str, dtype: Any) -> None:
-    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
+    if _is_half(dtype):
         raise ValueError(
             f"{name}: {jnp.dtype(dtype).name} rounds outputs, which no constant bounds; expected "
             "float32 or wider (smoothing takes any)"
@@ -53,9 +70,8 @@ def _check_dtype(name: str, dtype: Any) -> None:
 
 def _check(jaxpr: core.Jaxpr) -> None:
     for inner in programs_of(jaxpr):
-        made = [out for equation in inner.eqns for out in equation.outvars]
-        for variable in [*inner.constvars, *made]:
-            _check_dtype("certificate", getattr(variable.aval, "dtype", jnp.int32))
+        for dtype in _dtypes(inner):
+            _check_dtype("certificate", dtype)
         for equation in inner.eqns:
             asked = equation.params.get("precision")
             if equation.primitive.name in PRODUCTS and asked not in (_HIGHEST, (_HIGHEST,) * 2):

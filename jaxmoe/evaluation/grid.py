@@ -36,10 +36,12 @@ from jaxmoe.evaluation.guards import (
 )
 from jaxmoe.evaluation.journal import Journal, batch_digest, entry, fingerprint
 from jaxmoe.evaluation.metrics import accuracy
+from jaxmoe.evaluation.model_checks import ModelChecks
 from jaxmoe.evaluation.programs import Programs, as_numbers, attack_keys, inputs_of
-from jaxmoe.evaluation.rows import CLEAN, count_labels, notes_on_labels, robust
-from jaxmoe.evaluation.scoring import Metric, verify
+from jaxmoe.evaluation.rows import CLEAN, Check, count_labels, notes_on_labels, robust
+from jaxmoe.evaluation.scoring import Metric, Outputs, verify
 from jaxmoe.evaluation.summary import mean, to_host
+from jaxmoe.evaluation.verdict import flags_in_short, tell_of_model
 from jaxmoe.threat import Norm, ThreatModel
 
 Batch = dict[str, np.ndarray]
@@ -111,6 +113,19 @@ class GridResult(NamedTuple):
     compilations: dict[str, int]  # of each attack
     chunks: dict[str, int]  # points that an attack runs at once
     notes: tuple[str, ...] = ()  # what else a reader of the figures has to know
+    model_checks: tuple[Check, ...] = ()
+
+    def __repr__(self) -> str:
+        """The curves without the arrays, and what the checks flag."""
+        curves = "; ".join(
+            f"{name} "
+            + ", ".join(f"{robust:.1%} at ε = {epsilon:.4g}" for epsilon, robust in curve)
+            for name, curve in self.curves().items()
+        )
+        return (
+            f"GridResult(clean {self.clean_accuracy:.1%} of {self.rows[0].n}; {curves}; "
+            f"{flags_in_short(self.model_checks)})"
+        )
 
     def curves(self) -> dict[str, list[tuple[float, float]]]:
         """For each attack `(ε, robust accuracy)` of its strongest setting there."""
@@ -159,7 +174,8 @@ def sweep_grid(
       programs: of an earlier call.
       journal: as for `evaluate_suite`.
       progress: called after every batch with (done, total, what).
-      say: given a line on what the journal held.
+      say: given a line on what the journal held, and for each sign that the figures are not what
+        they seem; these are warnings (`EvaluationWarning`) without it.
 
     Raises:
       ValueError: an unknown attack, a cascade, or no valid clip.
@@ -174,6 +190,7 @@ def sweep_grid(
     params = jax.device_put(check_params(params))  # once, and not in every call of every program
     sweep = _Sweep(programs, params, grid, settings, seed, memory, {})
     clean = sweep.clean(batches_factory(), names)
+    tell_of_model(clean.checks, say)
     batches = len(clean.indices)
     if not sum(map(len, clean.correct)):
         raise ValueError("batches: no valid clip")
@@ -217,6 +234,7 @@ def sweep_grid(
         compilations,
         dict(sweep.chunks),
         tuple(labels),
+        clean.checks,
     )
 
 
@@ -228,6 +246,7 @@ class _Clean(NamedTuple):
     indices: list[np.ndarray]  # padding included
     digest: str
     counts: np.ndarray | int  # labels of each class, where they are classes
+    checks: tuple[Check, ...]  # of the model itself
 
 
 class _Sweep(NamedTuple):
@@ -245,18 +264,23 @@ class _Sweep(NamedTuple):
         """Runs the clips without an attack, before those that are named."""
         correct, logits, indices, digest = [], [], [], hashlib.sha256()
         counts = 0
+        of_model = ModelChecks(self.programs.model, self.params, self._look, self.programs.metric)
         for batch in batches:
             check_batch(batch)
-            outputs = to_host(self.programs.clean(self.params, batch)[0])
+            outputs = self._look(batch)
             check_clean(outputs, batch, self.programs.metric, CLEAN)
             check_fits(attacks, batch)
+            of_model.add(batch, outputs)
             correct.append(outputs.correct[batch["valid"]])
             logits.append(outputs.logits)
             indices.append(np.asarray(batch["index"]))
             digest.update(batch_digest(batch))
             if self.programs.metric is accuracy:
                 counts += count_labels(batch["label"][batch["valid"]], logits[0].shape[-1])
-        return _Clean(correct, logits, indices, digest.hexdigest(), counts)
+        return _Clean(correct, logits, indices, digest.hexdigest(), counts, of_model.found())
+
+    def _look(self, batch: Batch) -> Outputs:
+        return to_host(self.programs.clean(self.params, batch)[0])
 
     def attack(
         self, name: str, number: int, batch: Batch, journal: Journal

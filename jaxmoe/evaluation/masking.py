@@ -18,6 +18,7 @@ from jaxmoe.attacks import ATTACKS, AttackSettings, cross_entropy
 from jaxmoe.attacks.attack import scored_apply
 from jaxmoe.attacks.perturb import is_finite, is_zero, numbered_keys
 from jaxmoe.attacks.randomized import Randomized
+from jaxmoe.evaluation.part import describe_part
 from jaxmoe.evaluation.programs import Programs, attack_keys
 from jaxmoe.evaluation.row_checks import (
     SLACK,
@@ -87,8 +88,11 @@ def masking_checks(
         programs, params, batches, settings, seed, tell
     )
     done, total = itertools.count(), len(probes) * len(batches)
+    whole = len(correct[CLEAN, 0.0])
+    part = "" if len(places) == whole else f" Clips: {describe_part(len(places), whole)}."
     for what, probe in probes.items():
-        checks.append(probe(lambda what=what: progress(next(done), total, f"{CHECKS}: {what}")))
+        check = probe(lambda what=what: progress(next(done), total, f"{CHECKS}: {what}"))
+        checks.append(check._replace(sentence=check.sentence + part))
     return tuple(checks)
 
 

@@ -27,9 +27,10 @@ from jaxmoe.evaluation.guards import (
     check_same_pass,
 )
 from jaxmoe.evaluation.journal import Journal, batch_digest, entry
+from jaxmoe.evaluation.model_checks import ModelChecks
 from jaxmoe.evaluation.probes import Probes
 from jaxmoe.evaluation.programs import OUTPUTS, Programs
-from jaxmoe.evaluation.rows import CLEAN, Row, StageRow, robust, stage_line
+from jaxmoe.evaluation.rows import CLEAN, Check, Row, StageRow, robust, stage_line
 from jaxmoe.evaluation.scoring import Outputs, Scores
 from jaxmoe.evaluation.standing import StandingClips
 from jaxmoe.evaluation.summary import (
@@ -74,6 +75,7 @@ class Clean:
     logits: list[np.ndarray]
     confusion: np.ndarray | None  # [N, K, K], where every position has a label
     margin: np.ndarray | None  # [N]
+    checks: tuple[Check, ...]  # of the model itself
 
 
 @dataclasses.dataclass
@@ -96,14 +98,24 @@ class Passes:
     total: int = 0
     clips: StandingClips | None = None  # of all cascades: what one has read serves the next
 
-    def clean(self, passes: int, probe_batches: int, attacks: Sequence[str] = ()) -> Clean:
+    def clean(
+        self,
+        passes: int,
+        probe_batches: int,
+        attacks: Sequence[str] = (),
+        *,
+        checks: bool = True,
+    ) -> Clean:
         """Runs the clean clips; `passes` is how many there will be with this one.
+
+        `checks` says whether the model itself is checked.
 
         Raises:
           ValueError: no valid clip, or clips that are not for one of `attacks`.
         """
         outputs, logits, batches, probes = [], [], [], Probes(probe_batches)
         seconds, kept_bytes, digest = 0.0, 0, hashlib.sha256()
+        of_model = ModelChecks(self.programs.model, self.params, self._look, self.programs.metric)
         compiled = _seconds_of(self.programs, OUTPUTS)
         self.begin(CLEAN)
         for batch in self.batches():
@@ -112,6 +124,8 @@ class Passes:
             seen, large = to_host(result), (result.logits, result.experts)
             check_clean(seen, batch, self.programs.metric, CLEAN)
             check_fits(attacks, batch)
+            if checks:
+                of_model.add(batch, seen)
             logits.append(seen.logits)
             kept_bytes += sum(leaf.nbytes for leaf in jax.tree.leaves(large))
             if kept_bytes > _KEEP_BELOW:
@@ -164,7 +178,11 @@ class Passes:
             logits,
             confusion,
             join_or_none([output.margin for output in outputs], valid),
+            of_model.found(),
         )
+
+    def _look(self, batch: dict) -> Outputs:
+        return to_host(self.programs.clean(self.params, batch)[0])
 
     def attack(
         self, name: str, epsilon: float, clean: Clean

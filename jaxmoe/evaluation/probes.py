@@ -32,16 +32,17 @@ class Probes:
 
     def add(self, batch: dict[str, np.ndarray]) -> None:
         """Takes the next batch of the pass."""
+        batch = {name: np.asarray(values) for name, values in batch.items()}
         self._size = self._size or len(batch["valid"])
         seen = sum(self._totals.values())
         valid = np.flatnonzero(batch["valid"])
-        labels = np.asarray(batch["label"])[valid]
+        labels = batch["label"][valid]
         labels = np.zeros(len(valid), int) if labels.ndim > 1 else labels.astype(int)
         for label, number in totals_of(labels).items():
             self._totals[label] = self._totals.get(label, 0) + number
         luck = self._draw.random(len(valid))
         for number, (label, own, place) in enumerate(zip(labels, luck, valid, strict=True)):
-            fields = {name: np.asarray(values)[place] for name, values in batch.items()}
+            fields = {name: values[place] for name, values in batch.items()}
             self._kept.append(_Clip(int(label), float(own), seen + number, fields))
         # Copies, so that no batch stays in memory for one of its clips.
         self._kept = [

@@ -108,6 +108,22 @@ class SuiteResult(NamedTuple):
     # How far the label's logit is above the largest other one, [N] by attack and ε as `correct`;
     # without cascades, and none where labels are no classes.
     margins: dict[tuple[str, float], np.ndarray] | None = None
+    model_checks: tuple[Check, ...] = ()  # of the model itself, without an attack
+
+    def __repr__(self) -> str:
+        """The clean row and the worst cases, and what the checks flag."""
+        from jaxmoe.evaluation.verdict import flags_in_short
+
+        figures = [f"{CLEAN} {self.rows[0].robust_accuracy:.1%}"]
+        for row in self.rows:
+            if row.attack == WORST_CASE:
+                radius = format_epsilon(row.epsilon, row.norm)
+                figures.append(f"{WORST_CASE} at ε = {radius} {row.robust_accuracy:.1%}")
+        attacks = len({row.attack for row in self.rows} - {CLEAN, WORST_CASE})
+        return (
+            f"SuiteResult({', '.join(figures)}; n = {len(self.index)}, attacks: {attacks}, "
+            f"{flags_in_short((*self.checks, *self.model_checks))})"
+        )
 
     def row(self, attack: str, epsilon: float = 0.0) -> Row:
         """The row of an attack at an ε.

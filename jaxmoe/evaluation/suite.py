@@ -39,6 +39,7 @@ from jaxmoe.evaluation.rows import (
 )
 from jaxmoe.evaluation.scoring import Metric
 from jaxmoe.evaluation.summary import iou_of, mean
+from jaxmoe.evaluation.verdict import tell_of_masking, tell_of_model
 from jaxmoe.mixture import GradientMode
 from jaxmoe.threat import Norm, ThreatModel
 
@@ -85,7 +86,8 @@ def evaluate_suite(
       seed: of the random starts, which depend on it, the attack and the clip's index alone.
       metric: `(logits, labels) -> [B]`, 1 for right and 0 for wrong.
       progress: called after every batch.
-      say: given a line after each attack of a cascade, and on what the journal held.
+      say: given a line after each attack of a cascade, on what the journal held, and for each sign
+        that figures are not what they seem; these are warnings (`EvaluationWarning`) without it.
       programs: compiled programs of an earlier suite of this model, to use again.
       probe_batches: how many batches of clips, drawn by class, the checks' own attacks see (noise,
         PGD at ε = 1, the router's gradient); 0 leaves these checks out.
@@ -118,7 +120,9 @@ def evaluate_suite(
     params = jax.device_put(check_params(params))  # once, and not in every call of every program
     run = Passes(programs, params, batches_factory, settings, gradients, seed, progress)
     parts = [part for name in attacks for part in parts_of(name)]
-    clean = run.clean(1 + len(attacks) * len(epsilons), probe_batches if checks else 0, parts)
+    passes = 1 + len(attacks) * len(epsilons)
+    clean = run.clean(passes, probe_batches if checks else 0, parts, checks=checks)
+    tell_of_model(clean.checks, say)
     run.examples = examples and pathlib.Path(examples)
     entries = {
         (name, epsilon): run.entries(name, epsilon, clean)
@@ -139,19 +143,20 @@ def evaluate_suite(
     rows, correct = [clean.row], {(CLEAN, 0.0): clean.correct}
     confusion = {(CLEAN, 0.0): clean.confusion}
 
-    def found(checks: tuple[Check, ...] = ()) -> SuiteResult:
+    def found(masking: tuple[Check, ...] = ()) -> SuiteResult:
         return SuiteResult(
             tuple(rows),
             dict(correct),
             clean.index,
             clean.label,
-            checks,
+            masking,
             dict(programs.compilations),
             dict(programs.compile_seconds),
             tuple(run.stages),
             tuple(notes),
             None if clean.confusion is None else dict(confusion),
             None if clean.margin is None else {(CLEAN, 0.0): clean.margin, **run.margins},
+            clean.checks,
         )
 
     keep = keep or (lambda result: None)
@@ -173,7 +178,9 @@ def evaluate_suite(
     run.begin(CHECKS)
     own = programs, params, clean.probes, rows, correct, settings, seed, run.stages
     tell = progress or (lambda done, total, what: None)
-    return found(masking_checks(*own, tell, clean.probed))
+    masking = masking_checks(*own, tell, clean.probed)
+    tell_of_masking(masking, say)
+    return found(masking)
 
 
 def _worst_case(rows: list[Row], correct: dict, confusion: dict, epsilon: float) -> Row:

@@ -22,6 +22,7 @@ from jaxmoe.attacks import build_attack, canonical_name, find_attack
 from jaxmoe.attacks.attack import Model
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.universal import Delta, universal_attack
+from jaxmoe.evaluation.consistency import Look
 from jaxmoe.evaluation.guards import (
     DIFFERENT_PASS,
     as_epsilons,
@@ -40,9 +41,10 @@ from jaxmoe.evaluation.journal import (
     fingerprint,
 )
 from jaxmoe.evaluation.metrics import accuracy
+from jaxmoe.evaluation.model_checks import ModelChecks
 from jaxmoe.evaluation.passes import BatchesFactory, Progress
 from jaxmoe.evaluation.programs import Programs, inputs_of, on_device
-from jaxmoe.evaluation.rows import CLEAN, count_labels, notes_on_labels, robust
+from jaxmoe.evaluation.rows import CLEAN, Check, count_labels, notes_on_labels, robust
 from jaxmoe.evaluation.scoring import Metric
 from jaxmoe.evaluation.summary import (
     iou_of,
@@ -51,31 +53,18 @@ from jaxmoe.evaluation.summary import (
     mean,
     to_host,
 )
+from jaxmoe.evaluation.transfer_result import (
+    ALL_OTHERS,
+    TransferResult,
+    TransferRow,
+    flags_of_targets,
+)
 from jaxmoe.evaluation.universal import UNIVERSAL, fit_named
+from jaxmoe.evaluation.verdict import tell
 from jaxmoe.threat import Norm, ThreatModel, format_epsilon
 
-ALL_OTHERS = "all others"
 Models = Mapping[str, tuple[Model, Any]]
 """Models with their params, by name."""
-
-
-class TransferRow(NamedTuple):
-    """One attack at one ε, made on `source` and scored on `target`, over the `n` valid clips."""
-
-    source: str  # or "all others": right under the clips of every source but the target itself
-    target: str
-    attack: str
-    epsilon: float  # in pixel units
-    norm: str
-    robust_accuracy: float  # 0–1; right when clean, on the target, and right under the attack
-    accuracy_under_attack: float  # 0–1; right under the attack
-    clean_accuracy: float  # 0–1; of the target
-    n: int  # clips
-    seed: int
-    # 0–1, where every pixel has a label; of all others, of each image the clip that left the least
-    mean_iou: float | None = None  # under the attack
-    clean_iou: float | None = None  # of the target
-    test_set: str | None = None  # the digest of other clips than the runs' own test split
 
 
 class Score(NamedTuple):
@@ -83,28 +72,6 @@ class Score(NamedTuple):
 
     correct: np.ndarray  # [N]
     confusion: np.ndarray | None  # [N, K, K]
-
-
-class TransferResult(NamedTuple):
-    """All that a transfer matrix found; arrays are in the order of `index`."""
-
-    rows: tuple[TransferRow, ...]
-    correct: dict[tuple[str, str, str, float], np.ndarray]  # [N] by source, target, attack, ε
-    clean: dict[str, np.ndarray]  # [N] by target
-    index: np.ndarray  # shape=(N,), the clips' own numbers
-    notes: tuple[str, ...] = ()  # what else a reader of the figures has to know
-
-    def row(self, source: str, target: str, attack: str, epsilon: float) -> TransferRow:
-        """The row of a source, a target, an attack and an ε.
-
-        Raises:
-          KeyError: there is none.
-        """
-        wanted = source, target, attack, epsilon
-        for row in self.rows:
-            if row[:4] == wanted:
-                return row
-        raise KeyError(f"no row of {wanted}")
 
 
 def transfer_matrix(
@@ -145,7 +112,8 @@ def transfer_matrix(
       metric: `(logits, labels) -> [B]`, 1 for right and 0 for wrong.
       journal: as for `evaluate_suite`.
       progress: called before and after every batch.
-      say: given a line on what the journal held.
+      say: given a line on what the journal held, and for each sign that a target's figures are not
+        what they seem; these are warnings (`EvaluationWarning`) without it.
 
     Returns:
       For each attack and ε, the rows of each source and, where a target has a source other than
@@ -180,6 +148,7 @@ def transfer_matrix(
     notes = notes_on_labels(clean.counts) if metric is accuracy else []
     for line in notes:
         (say or (lambda line: None))(line)
+    tell(flags_of_targets(clean.checks), say)
     if journal is not None:
         run.journal = Journal(journal, f"{code_digest()} {clean.digest} {norm} {metric!r}")
         for name, (model, params) in {**sources, **targets}.items():
@@ -207,6 +176,7 @@ def transfer_matrix(
         {target: score.correct for target, score in clean.scores.items()},
         clean.index,
         tuple(notes),
+        clean.checks,
     )
 
 
@@ -234,6 +204,7 @@ class _Clean:
     logits: dict[str, list[np.ndarray]]  # of each batch, by target
     digest: str  # of the clips
     counts: np.ndarray | int  # labels of each class, where they are classes
+    checks: dict[str, tuple[Check, ...]]  # of each target itself
 
 
 @dataclasses.dataclass
@@ -259,13 +230,20 @@ class _Run:
         scores, valid, indices = self._nothing_yet(), [], []
         logits, counts = {target: [] for target in self.targets}, 0
         digest = hashlib.sha256()
+        of_model = {
+            target: ModelChecks(
+                model, params, self._look(model, params), self.programs[model].metric
+            )
+            for target, (model, params) in self.targets.items()
+        }
         for batch in self.batches():
             self._report(CLEAN)
             check_batch(batch)
             for target, (model, params) in self.targets.items():
-                outputs = to_host(self.programs[model].clean(params, batch)[0])
                 metric = self.programs[model].metric
+                outputs = self._look(model, params)(batch)
                 check_clean(outputs, batch, metric, f"{CLEAN} on {target}")
+                of_model[target].add(batch, outputs)
                 scores[target].append(Score(outputs.correct, outputs.confusion))
                 logits[target].append(outputs.logits)
             check_fits(attacks, batch)
@@ -280,7 +258,11 @@ class _Run:
         self.total = passes * len(indices)
         joined = {target: _join(parts, valid) for target, parts in scores.items()}
         index, self.classes = join_valid(indices, valid), outputs.logits.shape[-1]
-        return _Clean(joined, index, indices, logits, digest.hexdigest(), counts)
+        checks = {target: found.found() for target, found in of_model.items()}
+        return _Clean(joined, index, indices, logits, digest.hexdigest(), counts, checks)
+
+    def _look(self, model: Model, params: Any) -> Look:
+        return lambda batch: to_host(self.programs[model].clean(params, batch)[0])
 
     def attack(
         self,

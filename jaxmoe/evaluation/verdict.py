@@ -29,6 +29,15 @@ def verdict_line(checks: Sequence[Check]) -> str:
     return " ".join([line, *sentences_of_flags(checks, "model")])
 
 
+def flags_in_short(checks: Sequence[Check]) -> str:
+    """Returns the names of the flags, for a `repr`; how many checks ran where there are none."""
+    flags = [check.name for check in checks if check.verdict == "flag"]
+    if flags:
+        return f"flagged: {', '.join(flags)}"
+    ran = sum(check.verdict != "not run" for check in checks)
+    return f"no flag in {'1 check' if ran == 1 else f'{ran} checks'}"
+
+
 def sentences_of_flags(checks: Sequence[Check], kind: str) -> list[str]:
     """Returns what the flagged checks of a kind say."""
     return [check.sentence for check in checks if (check.kind, check.verdict) == (kind, "flag")]

@@ -70,7 +70,7 @@ def print_suite(
       file: where to; None is standard output. A file that is no terminal gets plain ASCII.
     """
     print_attacks(result, file)
-    print_checks(result.checks, file)
+    print_checks((*result.checks, *result.model_checks), file)
     if flops is not None:
         print_flops(flops, file)
 
@@ -122,11 +122,11 @@ def _print_stages(sheet: "_Sheet", stages: Sequence[StageRow], norm: str) -> Non
 
 
 def print_checks(checks: Sequence[Check], file: TextIO | None = None) -> None:
-    """Prints the checks of masked gradients, and what they say together."""
+    """Prints the checks, and what they say together."""
     sheet = _Sheet(file or sys.stdout)
     rows = [[check.verdict, check.name, _number(check.value), check.sentence] for check in checks]
     if rows:
-        titles = ["verdict", "check of masked gradients", "value", "meaning"]
+        titles = ["verdict", "check", "value", "meaning"]
         sheet.table("", titles, rows, bold=lambda row: row[0] == "flag")
     sheet.line(verdict_line(checks))
 

@@ -20,6 +20,8 @@ def test_sweep_runs_a_grid_of_epsilons_on_the_test_clips_and_of_numbers_on_valid
     assert main(sweep) == 0
     found = json.loads((trained / "sweep" / "sweep.json").read_text())
     assert (found["split"], found["compilations"]) == ("test", {"fgsm": 1, "pgd": 1})
+    names = {check["name"] for check in found["checks"]}
+    assert names == {"same answer in any batch", "outputs are logits", "better than a guess"}
     setting = [(row["attack"], row["epsilon"]) for row in found["rows"]]
     assert setting == [("fgsm", 0), ("fgsm", 0.5), ("pgd", 0), ("pgd", 0.5)]
     assert found["rows"][0]["robust_accuracy"] == found["clean_accuracy"]

@@ -21,6 +21,9 @@ from jaxmoe.evaluation.journal import Journal
 from jaxmoe.evaluation.standing import StandingClips
 from jaxmoe.threat import ThreatModel
 
+# Planted models guess and mask on purpose; `model_checks_test` looks at what is told of them.
+pytestmark = pytest.mark.filterwarnings("ignore::jaxmoe.evaluation.EvaluationWarning")
+
 EPSILON = 4 / 255
 SETTINGS = AttackSettings(steps=4, queries=4)
 PARAMS = jnp.float32(10.0)

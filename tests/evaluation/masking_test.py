@@ -14,6 +14,9 @@ from jaxmoe.evaluation.masking import router_gradient_check
 from jaxmoe.evaluation.row_checks import epsilon_check, loss_check
 from jaxmoe.evaluation.verdict import verdict_line
 
+# Planted models guess and mask on purpose; `model_checks_test` looks at what is told of them.
+pytestmark = pytest.mark.filterwarnings("ignore::jaxmoe.evaluation.EvaluationWarning")
+
 CLIPS = planted.clips((NEAR, FAR), (FAR, NEAR), (FAR, FAR), (FAR, 100), (30, 100))
 FACTORY = planted.batches(CLIPS, [0, 0, 0, 1, 0])
 
@@ -159,6 +162,21 @@ def test_a_quantiser_is_flagged_by_its_gradients_and_by_epsilon_1():
     found = verdicts(quantised, jnp.float32(10.0), attacks=["pgd"])
     assert found["zero gradients"] == "flag"
     assert found["nothing survives unbounded ε"] == "flag"
+
+
+def test_clips_for_the_checks_are_drawn_from_a_split_that_is_sorted_by_class():
+    """Only the last class has no gradient: the first two batches knew nothing of it."""
+
+    def model(scale, x):
+        v = planted.means(x)[:, 1] - 0.5
+        return planted.two_sides(scale * jnp.where(v < 0, -0.5, v))
+
+    clips = planted.clips(*[(0, FAR)] * 6, *[(0, 0)] * 6)
+    factory = planted.batches(clips, [0] * 6 + [1] * 6, batch_size=2)
+    result = evaluate_suite(model, jnp.float32(10.0), factory, attacks=["fgsm"], epsilons=[0.01])
+    (check,) = (one for one in result.checks if one.name == "nothing survives unbounded ε")
+    assert (check.verdict, check.value) == ("flag", 0.5)
+    assert check.sentence.endswith("Clips: 4 of 12, drawn by class, seed 0.")
 
 
 def test_noise_that_beats_the_attacks_is_flagged():

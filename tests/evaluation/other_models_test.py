@@ -13,6 +13,9 @@ from jaxmoe.evaluation import Programs, auto_attack
 from jaxmoe.mixture import from_functions
 from jaxmoe.threat import ThreatModel
 
+# Planted models guess and mask on purpose; `model_checks_test` looks at what is told of them.
+pytestmark = pytest.mark.filterwarnings("ignore::jaxmoe.evaluation.EvaluationWarning")
+
 KEY = jax.random.key(0)
 KERNEL = jax.random.normal(KEY, (48, 5))
 X = jax.random.uniform(jax.random.key(1), (6, 4, 4, 3))

@@ -18,6 +18,9 @@ from jaxmoe.evaluation import (
     evaluate_suite,
 )
 
+# Planted models guess and mask on purpose; `model_checks_test` looks at what is told of them.
+pytestmark = pytest.mark.filterwarnings("ignore::jaxmoe.evaluation.EvaluationWarning")
+
 EPSILON = 4 / 255
 SETTINGS = AttackSettings(steps=6)
 # Route breakable twice, class breakable, neither, wrong when clean.
@@ -272,6 +275,7 @@ def test_every_row_is_kept_as_it_ends_and_all_before_the_checks_begin():
     names = [[row.attack for row in result.rows] for result in kept]
     assert names == [["clean"], ["clean", "fgsm"], ["clean", "fgsm", "worst-case"]]
     assert not any(result.checks for result in kept)
+    assert all(result.model_checks for result in kept)
     np.testing.assert_array_equal(kept[-1].correct["fgsm", EPSILON], [1, 1, 0, 1, 0])
     assert [entry for entry in told if "gradients: " in entry[2]] == [
         (0, 2, "checks for masked gradients: random noise"),

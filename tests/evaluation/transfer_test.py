@@ -21,6 +21,9 @@ from jaxmoe.evaluation import (
     transfer_matrix,
 )
 
+# Planted models guess and mask on purpose; `model_checks_test` looks at what is told of them.
+pytestmark = pytest.mark.filterwarnings("ignore::jaxmoe.evaluation.EvaluationWarning")
+
 EPSILON = 4 / 255
 SETTINGS = AttackSettings(steps=6)
 SCALE = jnp.float32(10.0)

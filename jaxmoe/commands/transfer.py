@@ -262,7 +262,8 @@ def _run_and_write(runs: dict[str, Subject], output: pathlib.Path, plan: Plan) -
         rows, other = result.rows, first.other
         if other is not None:
             rows = tuple(row._replace(test_set=other.digest) for row in rows)
-        notes = (*(() if other is None else other.notes), *flags_of_targets(result.model_checks))
+        flags = [line.removesuffix(".") for line in flags_of_targets(result.model_checks)]
+        notes = (*(() if other is None else other.notes), *flags)
         files = write_transfer(rows, output, notes)
         files.append(plot_transfer(rows, output / "transfer.png"))
         (output / JOURNAL).unlink()

@@ -31,7 +31,7 @@ def test_transfer_writes_what_it_says(pair, folder, capsys):
     assert "clean (no attack)" in output.out
     # Fresh params guess: it is said, and stands above the tables.
     for text in (output.out, (folder / "transfer" / "transfer.md").read_text()):
-        assert "other/run: Clean accuracy is" in text
+        assert "ther/run: Clean accuracy is" in text
 
 
 def test_transfer_learns_from_training_clips_and_judges_by_test_clips(pair, monkeypatch, capsys):

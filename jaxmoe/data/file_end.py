@@ -19,11 +19,14 @@ class FileEnd(enum.Enum):
 
 # Some writers of AVI count the 8 bytes of the first header twice.
 _RIFF_SLACK = 8
+_SECTOR = 512
 _TRANSPORT_PACKETS = ((188, 0), (192, 4))  # length and place of the sync byte: TS, M2TS
 
 
 def file_end(file: pathlib.Path) -> FileEnd:
     """Returns how a file ends: AVI, MP4, MOV, MKV, WebM, FLV, Ogg, GIF, WMV and MPEG say so.
+
+    One that ends in zeros may lack what should be there: a container of the right size is no proof.
 
     Raises:
       OSError: the file cannot be read.
@@ -34,9 +37,11 @@ def file_end(file: pathlib.Path) -> FileEnd:
         for fits, end_of in _CONTAINERS:
             if fits(start):
                 try:
-                    return end_of(stream, size)
+                    found = end_of(stream, size)
                 except EOFError:
                     return FileEnd.EARLY
+                zeros = found is FileEnd.WHOLE and _ends_in_zeros(stream, size)
+                return FileEnd.UNKNOWN if zeros else found
     return FileEnd.UNKNOWN
 
 
@@ -46,6 +51,11 @@ def _at(stream: BinaryIO, position: int, count: int) -> bytes:
     if len(data) < count:
         raise EOFError
     return data
+
+
+def _ends_in_zeros(stream: BinaryIO, size: int) -> bool:
+    """Whether a file's room was taken before it was filled, and its last sector was not."""
+    return not any(_at(stream, max(0, size - _SECTOR), min(_SECTOR, size)))
 
 
 def _number(data: bytes, order: str = "big") -> int:
@@ -131,7 +141,8 @@ def _ogg(stream: BinaryIO, size: int) -> FileEnd:
     while position < size and not (last and size - position < 27):
         head = _at(stream, position, 27)
         if head[:4] != b"OggS":
-            return FileEnd.UNKNOWN
+            zeros = not last and _ends_in_zeros(stream, size)
+            return FileEnd.EARLY if zeros else FileEnd.UNKNOWN
         last = bool(head[5] & 4)
         position += 27 + head[26] + sum(_at(stream, position + 27, head[26]))
     if position > size:
@@ -150,6 +161,8 @@ def _gif(stream: BinaryIO, size: int) -> FileEnd:
                 position += 11 + _colours(_at(stream, position + 9, 1)[0])
             case b"\x3b":
                 return FileEnd.WHOLE
+            case b"\0" if _ends_in_zeros(stream, size):
+                return FileEnd.EARLY
             case _:
                 return FileEnd.UNKNOWN
         while length := _at(stream, position, 1)[0]:

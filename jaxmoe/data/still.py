@@ -9,7 +9,7 @@ import contextlib
 import pathlib
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Shaped, UInt8
@@ -140,7 +140,9 @@ def _opened(file: pathlib.Path) -> Iterator[tuple[Image.Image, _Header]]:
         raise UnusableClipError("no such file")
     try:
         # Not by its name: Pillow maps such a TIFF file, and then mixes up the rows of turned ones.
-        with file.open("rb") as stream, Image.open(stream) as image:
+        with file.open("rb") as stream:
+            _check_sums(stream)
+            image = Image.open(stream)
             _check_single(image)
             yield image, _header(image)
     except UnusableClipError:
@@ -151,6 +153,14 @@ def _opened(file: pathlib.Path) -> Iterator[tuple[Image.Image, _Header]]:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnusableClipError(f"cannot be decoded: {reason}") from error
+
+
+def _check_sums(stream: BinaryIO) -> None:
+    """Refuses a PNG file whose checksums do not hold: decoded, it may be black from there on."""
+    image = Image.open(stream)
+    if image.format == "PNG":
+        image.verify()
+    stream.seek(0)
 
 
 def _check_single(image: Image.Image) -> None:

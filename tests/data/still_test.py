@@ -244,3 +244,11 @@ def test_a_turned_image_beside_a_raw_map_in_a_data_set(tmp_path):
     shown = example["frames"][np.array([0])][0]
     assert shown.shape == (12, 8, 3)
     np.testing.assert_array_equal(shown[..., 0], 40 * example["label"])
+
+
+def test_a_png_file_that_was_written_in_part_is_refused(tmp_path):
+    file = save(tmp_path / "a.png", Image.fromarray(noise(8, 12, 3)).resize((300, 200)))
+    content = file.read_bytes()
+    read_image(file, 8)
+    file.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    assert refused(read_image, file, 8).startswith("cannot be decoded: ")

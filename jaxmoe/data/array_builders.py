@@ -195,7 +195,12 @@ def _class_names(
                 "class numbers from 0, or `classes` with a name for each"
             )
         return [str(number) for number in range(highest + 1)]
-    text = np.char.decode(given, "utf-8") if given.dtype.kind == "S" else given
+    try:
+        text = np.char.decode(given, "utf-8") if given.dtype.kind == "S" else given
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"data.directory: classes of {path} are no text in UTF-8: {error}"
+        ) from None
     names = [str(name) for name in text.ravel()]
     if given.ndim != 1 or len(set(names)) < len(names):
         raise ValueError(f"data.directory: classes of {path} are not a list of different names")

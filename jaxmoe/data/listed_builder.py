@@ -168,7 +168,9 @@ def _identity(file: ListedFile) -> list:
             identity.append(os.path.relpath(part, file.file.parent))
         try:
             status = part.stat()
-            identity += [status.st_size, status.st_mtime_ns]
+            # Leave to read it is part of neither size nor time.
+            known = [status.st_size, status.st_mtime_ns] if os.access(part, os.R_OK) else None
         except OSError:
-            identity += [None, None]
+            known = None
+        identity += known or [None, None]
     return identity

@@ -22,7 +22,8 @@ def read_manifest(
     Other columns say what else is known of a file, to take subsets by. The text is UTF-8, or
     UTF-16 with a byte order mark, as spreadsheets write it. Fields are separated by that one of
     comma, semicolon, tab and bar by which the first line has the columns. A split may have any name
-    of `listing.SPLIT_NAMES`. In a path without a file, backslashes are slashes.
+    of `listing.SPLIT_NAMES`. In a path without a file, backslashes are slashes. Empty rows, and
+    empty columns at the end, say nothing.
 
     Args:
       file: the CSV file.
@@ -48,11 +49,13 @@ def read_manifest(
     if not lines:
         raise ValueError(f"data.manifest: {file} is empty; its first line is {','.join(needed)}")
     _, header = lines[0]
+    while header and not header[-1]:
+        header.pop()
     _check_header(header, needed, file)
     files = [
         _file(header, line, needed, where, directory)
         for number, line in lines[1:]
-        if line
+        if any(line)
         for where in [f"data.manifest: {file}, line {number}"]
     ]
     return make_listing(files, None, f"data.manifest: {file}", trains=trains)
@@ -85,9 +88,9 @@ def _check_header(header: list[str], needed: tuple[str, ...], file: pathlib.Path
 def _file(
     header: list[str], line: list[str], needed: tuple[str, ...], where: str, root: pathlib.Path
 ) -> ListedFile:
-    if len(line) != len(header):
+    if len(line) < len(header) or any(line[len(header) :]):
         raise ValueError(f"{where}: needs {len(header)} fields, {','.join(header)}")
-    row = dict(zip(header, line, strict=True))
+    row = dict(zip(header, line, strict=False))
     for column in needed:
         if not row[column]:
             raise ValueError(f"{where}: {column} is empty")

@@ -71,5 +71,7 @@ def prepare(builder: ClipBuilder) -> pathlib.Path:
                 # Half a data set is of no use, and its room may be what the next try needs.
                 for left_over in folder.parent.glob("incomplete.*"):
                     shutil.rmtree(left_over, ignore_errors=True)
-                raise disk_error(error, folder.parent) or error from error
+                if (full := disk_error(error, folder.parent)) is not None:
+                    raise full from error
+                raise
     return folder

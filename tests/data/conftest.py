@@ -35,3 +35,16 @@ def write_video() -> WriteVideo:
         return file
 
     return write
+
+
+@pytest.fixture
+def folder(tmp_path, write_video):
+    """Two classes, three splits, file names that people really have."""
+    root = tmp_path / "my videos!"
+    for label in ("hug [a]", "kick+"):
+        for name in ("a b.avi", "(c)!.mp4", "é 日本.mkv", "d#%.webm"):
+            codec = "libvpx" if name.endswith("webm") else "mpeg4"
+            write_video(root / "train" / label / name, frames=6, codec=codec)
+        write_video(root / "validation" / label / "v.avi", frames=7)
+        write_video(root / "test" / label / "t.avi", frames=8)
+    return root

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -18,19 +17,6 @@ from jaxmoe.data import describe, load_dataset
 from jaxmoe.data.holdout import hold_out
 from jaxmoe.data.official_splits import hmdb51_source, ucf101_source
 from jaxmoe.data.source import ClipRecord
-
-
-@pytest.fixture
-def folder(tmp_path, write_video):
-    """Two classes, three splits, file names that people really have."""
-    root = tmp_path / "my videos!"
-    for label in ("hug [a]", "kick+"):
-        for name in ("a b.avi", "(c)!.mp4", "é 日本.mkv", "d#%.webm"):
-            codec = "libvpx" if name.endswith("webm") else "mpeg4"
-            write_video(root / "train" / label / name, frames=6, codec=codec)
-        write_video(root / "validation" / label / "v.avi", frames=7)
-        write_video(root / "test" / label / "t.avi", frames=8)
-    return root
 
 
 def _load(folder, **kwargs):
@@ -355,41 +341,3 @@ def test_importing_the_package_does_not_import_the_heavy_libraries():
 def test_rendered_data_has_32_pixels_where_none_are_asked_for(name):
     fields = {"train_clips": 10, "validation_clips": 10, "test_clips": 10, "frames": 2}
     assert load_dataset(name, **fields).train.smallest == (32, 32)
-
-
-def test_a_full_disk_is_a_line_with_the_folder_and_leaves_no_half_data_set(folder, monkeypatch):
-    import tensorflow_datasets as tfds
-
-    def full(builder, download_dir):
-        (download_dir / "incomplete.ABC").mkdir(parents=True)
-        raise RuntimeError("Failed to finalize writing: write() failed: No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(tfds.core.DatasetBuilder, "download_and_prepare", full)
-        with pytest.raises(OSError, match="No space left on device") as raised:
-            _load(folder, frames=4)
-    cache = pathlib.Path(raised.value.filename)
-    assert cache.is_dir()
-    assert list(cache.iterdir()) == []
-    assert _load(folder, frames=4).folder.parent == cache
-
-
-@pytest.mark.parametrize("lost", ["dataset_info.json", "features.json", "*train*", "sizes.json"])
-def test_prepared_records_that_were_copied_in_part_are_prepared_anew(folder, lost):
-    whole = _load(folder, frames=4)
-    frames = whole.train[0]["frames"][np.arange(4)]
-    (file,) = whole.folder.glob(lost)
-    size = file.stat().st_size
-    for damage in (lambda: os.truncate(file, size // 2), file.unlink):
-        damage()
-        again = _load(folder, frames=4)
-        np.testing.assert_array_equal(again.train[0]["frames"][np.arange(4)], frames)
-        assert again.counts == whole.counts
-        assert lost == "sizes.json" or file.stat().st_size == size
-
-
-def test_a_cache_that_may_only_be_read_is_read(folder, monkeypatch):
-    whole = _load(folder, frames=4)
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    monkeypatch.setattr("fcntl.flock", None)
-    assert _load(folder, frames=4).counts == whole.counts

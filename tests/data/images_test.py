@@ -157,6 +157,7 @@ def test_splits_of_other_images_are_other_splits(arrays):
         ({"y_test": np.full(8, 7)}, r"label '7' of test/000000-\w{8} has no"),
         ({"classes": np.array(["a", "b", "a", "c"])}, r"not a list of different names"),
         ({"classes": np.array("abcd")}, r"not a list of different names"),
+        ({"classes": np.array([b"a", b"b", b"\xe9", b"d"])}, r"classes of .* are no text in UTF-8"),
         ({"x_val": noise(4, 8, 8, 3)}, r"has no y_val"),
         ({"labels_test": np.arange(8), "y_test": None}, r"has no y_test"),
         ({"x_test": None}, r"has no x_test"),

@@ -48,6 +48,28 @@ def test_a_folder_beside_those_of_splits_is_named(tmp_path):
         list_class_folders(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["eval", "dev", "holdout"])
+def test_a_split_of_another_name_is_no_class(tmp_path, name):
+    _touch(tmp_path, "train/run/a.avi", "train/hop/b.avi", f"{name}/run/c.avi")
+    with pytest.raises(ValueError, match=rf"data\.directory: .* a folder '{name}' beside"):
+        list_class_folders(tmp_path)
+
+
+def test_splits_one_folder_deeper_are_no_class(tmp_path):
+    _touch(tmp_path, "data/train/run/a.avi", "data/test/run/b.avi", "README")
+    with pytest.raises(ValueError, match=r"data\.directory: .*one folder.* expected .*/data$"):
+        list_class_folders(tmp_path)
+
+
+def test_files_of_a_split_without_classes_are_not_lost_in_silence(tmp_path):
+    _touch(tmp_path, "train/run/a.avi", "train/hop/b.avi")
+    (tmp_path / "test").mkdir()
+    assert list_class_folders(tmp_path).splits == ("train",)
+    _touch(tmp_path, "test/c.avi")
+    with pytest.raises(ValueError, match=r"test has files and no class folder, such as c\.avi"):
+        list_class_folders(tmp_path)
+
+
 def test_a_class_name_that_is_no_text_is_one_line(tmp_path):
     folder = os.fsencode(tmp_path) + b"/caf\xe9"
     os.mkdir(folder)
@@ -57,7 +79,7 @@ def test_a_class_name_that_is_no_text_is_one_line(tmp_path):
 
 
 def test_a_class_may_be_called_train(tmp_path):
-    _touch(tmp_path, "train/a.avi", "car/b.avi")
+    _touch(tmp_path, "train/a.avi", "car/b.avi", "train/cargo/c.avi", "car/small/d.avi")
     assert list_class_folders(tmp_path).classes == ("car", "train")
 
 
@@ -122,6 +144,12 @@ def test_a_manifest_in_another_encoding_is_one_line(tmp_path):
         _manifest(tmp_path, "path,label,split\né.avi,x,train\n", "latin-1")
 
 
+@pytest.mark.parametrize("text", ["path,label,split\na\0,x,train\n", "p\0a\0t\0h\0,\0"])
+def test_a_manifest_with_bytes_of_zero_is_one_line(tmp_path, text):
+    with pytest.raises(ValueError, match=r"^data\.manifest: .* no text in UTF-8: it has bytes of"):
+        _manifest(tmp_path, text)
+
+
 def test_a_missing_manifest_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"data\.manifest: no such file: .*other\.csv"):
         read_manifest(tmp_path / "other.csv", tmp_path)
@@ -153,6 +181,13 @@ def test_a_manifest_of_a_spreadsheet_has_its_separator_and_encoding(tmp_path, se
     for first in ("", f"sep={separator}\r\n"):
         (found,) = _manifest(tmp_path, first + text, encoding).files
         assert (found.path, found.label, found.split) == ("é, ;|\u2028\tb.avi", "xyz", "train")
+
+
+def test_empty_rows_and_columns_of_a_spreadsheet_say_nothing(tmp_path):
+    text = "path,label,split,,\na,x,train,,\n,,,,\nb,x,train\n,,,,,,\n"
+    assert [file.path for file in _manifest(tmp_path, text).files] == ["a", "b"]
+    with pytest.raises(ValueError, match=r"line 2: needs 3 fields"):
+        _manifest(tmp_path, "path,label,split,,\na,x,train,,y\n")
 
 
 def test_a_missing_column_is_named_whatever_separates_the_others(tmp_path):

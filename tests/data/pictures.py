@@ -1,9 +1,9 @@
-"""Prints what becomes of pictures and label maps of each kind, as a markdown table.
+"""Pictures and label maps of each kind in each format, and the table of what becomes of them.
 
-python launch/pictures.py
-
-Each cell is a file that is made here, in memory, and read as a user's would be: `right` has the
-pixels, or the class numbers, that were put in; `refused` is left out by name; `WRONG` must not be.
+`python tests/data/pictures.py` prints the table of `jaxmoe/data/README.md`; `pictures_test.py`
+checks it. Each cell is a file that is made here, in memory, and read as a user's would be: `right`
+has the pixels, or the class numbers, that were put in; `refused` is left out by name; `WRONG` must
+not be.
 """
 
 import io

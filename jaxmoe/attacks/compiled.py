@@ -1,12 +1,13 @@
 """What runs an attack that a person calls: at the edge, and outside of `jit` as one program.
 
 A program is traced and compiled at the first call and serves for every ε and every number of the
-settings. It refers to its model weakly: it goes when the model does.
+settings. It refers to its model weakly: without the model it goes when one is looked for next.
 """
 
 import dataclasses
 import functools
 import inspect
+import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -159,14 +160,15 @@ def program(function: Callable, *subjects: Any, static_argnums: tuple[int, ...] 
         hash(key)
     except TypeError:
         return jax.jit(functools.partial(function, *subjects), static_argnums=static_argnums)
-    for dead in [key for key in _PROGRAMS if not _lives(key)]:
-        del _PROGRAMS[dead]
-    if key not in _PROGRAMS:
-        _PROGRAMS[key] = jax.jit(_of_weak(key), static_argnums=static_argnums)
-        if len(_PROGRAMS) > MOST_PROGRAMS:
-            _PROGRAMS.popitem(last=False)
-    _PROGRAMS.move_to_end(key)
-    return _PROGRAMS[key]
+    with _LOCK:
+        for dead in [key for key in _PROGRAMS if not _lives(key)]:
+            del _PROGRAMS[dead]
+        if key not in _PROGRAMS:
+            _PROGRAMS[key] = jax.jit(_of_weak(key), static_argnums=static_argnums)
+            if len(_PROGRAMS) > MOST_PROGRAMS:
+                _PROGRAMS.popitem(last=False)
+        _PROGRAMS.move_to_end(key)
+        return _PROGRAMS[key]
 
 
 def _of_weak(key: tuple) -> Callable:
@@ -180,6 +182,7 @@ def _of_weak(key: tuple) -> Callable:
 
 
 _PROGRAMS: OrderedDict[tuple, Callable] = OrderedDict()
+_LOCK = threading.RLock()  # several threads may attack; what a thread lets go may come back here
 
 
 class _Weak:

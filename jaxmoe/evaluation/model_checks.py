@@ -102,7 +102,9 @@ def guessing_check(
     if guess == 1 or not (dense or exceeds(n, n, guess)):
         return Check(name, right - guess, "not run", f"{stated}: too few to tell.", "model")
     near = low <= guess if dense else not exceeds(float(np.sum(correct)), n, guess)
-    barely = margin is not None and margin < _TINY and right - guess < _NEAR * (1 - guess)
+    # Of many classes, several times what a guess has right is no guess.
+    close = right < min(guess + _NEAR * (1 - guess), 2 * guess)
+    barely = margin is not None and margin < _TINY and close
     if not (near or barely):
         return Check(name, right - guess, "pass", f"{stated}.", "model")
     if prediction is not None:
@@ -110,7 +112,8 @@ def guessing_check(
         stated += f"; {chosen:.1%} of the predictions are of one class"
     if margin is not None:
         stated += f"; the median margin of the first logit is {margin:.2g}"
-    sentence = f"{stated}: not to be told from a guess, whose robustness is worth nothing."
+    said = "not to be told from" if near else "hardly more than"
+    sentence = f"{stated}: {said} a guess, whose robustness is worth nothing."
     return Check(name, right - guess, "flag", sentence, "model")
 
 

@@ -70,7 +70,9 @@ def _convolve(
         max((n + sum(pad) - (k - 1) * d - 1) // s + 1, 0)
         for n, k, s, pad, d in zip(spread, taps, *window, strict=True)
     )
-    if groups > 1 or 0 in sizes:
+    # The ways below place outputs by a stride or by an inflation, not by both of one axis.
+    both = any(s > 1 and f > 1 for s, f in zip(window.strides, inflation, strict=True))
+    if groups > 1 or 0 in sizes or both:
         return _in_this_layout(x, kernel, window, inflation, groups)
     if math.prod(sizes) < math.prod(taps) and math.prod(sizes) <= _MOST_POSITIONS:
         return _position_by_position(x, kernel, window, inflation, sizes)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import gc
+import sys
+import threading
 import weakref
 
 import jax
@@ -116,3 +118,27 @@ def test_no_more_programs_are_kept_than_the_last_few(monkeypatch):
         assert compiled.program(pgd, model) is compiled.program(pgd, model)
     assert len(compiled._PROGRAMS) == 2
     assert compiled.program(pgd, models[3]) is not compiled.program(pgd, models[2])
+
+
+def test_threads_that_attack_models_of_their_own_leave_one_another_alone():
+    errors = []
+
+    def look_for_many():
+        try:
+            for _ in range(200):
+                model, _ = counted()
+                compiled.program(compiled.run_here, model)
+        except Exception as error:
+            errors.append(error)
+
+    often = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that no thread has a look to itself
+    try:
+        threads = [threading.Thread(target=look_for_many) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(often)
+    assert not errors

@@ -63,6 +63,10 @@ CASES = {
         (X, KERNEL),
         {"lhs_dilation": (2, 3), "strides": (3, 2), "padding": ((-1, 2), (2, -3))},
     ),
+    "a small image, spread out and strided alike": (
+        (X[:, :2, :2], KERNEL),
+        {"lhs_dilation": (2, 2), "strides": (2, 2), "padding": ((3, 3), (3, 3))},
+    ),
     "grouped": ((X[..., :2], KERNEL[:, :, :1]), {"feature_group_count": 2, "strides": (2, 2)}),
     "depthwise": ((X, draw(3, 3, 1, 6)), {"feature_group_count": 3}),
     "batch groups": ((X, KERNEL), {"batch_group_count": 2}),

@@ -49,6 +49,7 @@ class Cascading(NamedTuple):
       say: is told of every stage that is done.
       begin: is told of a stage that begins, and of how many clips stand.
       classes: K, where it is known.
+      mark: of the files that `keep` makes with the results.
     """
 
     programs: Programs
@@ -62,6 +63,7 @@ class Cascading(NamedTuple):
     say: Callable[[StageRow], None] = lambda row: None
     begin: Callable[[str, int], None] = lambda attack, left: None
     classes: int | None = None
+    mark: str | None = None
 
     def run(
         self,
@@ -130,8 +132,7 @@ class Cascading(NamedTuple):
         ]
 
     def _entry(self, name, attack, epsilon, settings, attempt) -> str:
-        kept = self.keep is not None  # files of the clips are made with the result
-        return entry(attack, settings, name, epsilon, attempt, self.seed, kept)
+        return entry(attack, settings, name, epsilon, attempt, self.seed, self.mark)
 
     def _attempts(self, stage: Stage) -> Iterator[AttackSettings]:
         """The settings of a stage's attempts: every target, start and gradient is one."""

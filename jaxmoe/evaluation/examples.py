@@ -1,7 +1,10 @@
 """Adversarial clips as files, for those who ask for them."""
 
+import hashlib
 import os
 import pathlib
+import uuid
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,16 +15,37 @@ class Examples:
     """Writes what an attack returned, `FOLDER/ATTACK-EPSILON/NUMBER.npz` for each batch.
 
     A file holds the valid clips: `x_adv` (pixels, float32), `label`, `index` and `correct` (1 where
-    the model is right on `x_adv`). A cascade has a file for each batch of each attempt.
+    the model is right on `x_adv`). A cascade has a file for each batch of each attempt. The folder
+    has a mark of the evaluation that made its files: only its results need not be made again.
     """
 
     def __init__(self, folder: str | os.PathLike, attack: str, epsilon: float, norm: Norm):
         self.folder = pathlib.Path(folder) / f"{attack}-{norm}-{epsilon:.6g}"
 
-    def clear(self) -> None:
-        """Removes the files of an evaluation before."""
-        for file in self.folder.glob("*.npz"):
+    @property
+    def mark(self) -> str:
+        """What marks the evaluation that made the files; empty where there was none."""
+        return self._mark.read_text(encoding="utf-8") if self._mark.is_file() else ""
+
+    def begin(self, plan: Sequence[str], *, goes_on: bool) -> None:
+        """Removes the files of other evaluations, and marks the folder as this one's.
+
+        Args:
+          plan: names of all results of this evaluation.
+          goes_on: whether there are results under this mark.
+        """
+        own = hashlib.sha256(repr(plan).encode()).hexdigest()[:16]
+        files = list(self.folder.glob("*.npz"))
+        if goes_on and files and self.mark.startswith(own):
+            return
+        for file in files:
             file.unlink()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._mark.write_text(f"{own} {uuid.uuid4().hex}", encoding="utf-8")
+
+    @property
+    def _mark(self) -> pathlib.Path:
+        return self.folder / ".made-by"
 
     def __call__(
         self, name: str, batch: dict[str, np.ndarray], x_adv: np.ndarray, correct: np.ndarray

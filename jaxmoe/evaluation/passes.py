@@ -294,8 +294,8 @@ class Passes:
         return self._cascading(name, epsilon, clean).entries(name, CASCADES[name], epsilon)
 
     def _entry(self, name: str, epsilon: float) -> str:
-        modes, kept = self._modes(name), self.examples is not None
-        return entry(name, self.settings, epsilon, modes, self.seed, kept)
+        modes, made = self._modes(name), self._mark(name, epsilon)
+        return entry(name, self.settings, epsilon, modes, self.seed, made)
 
     def _cascading(self, name: str, epsilon: float, clean: Clean) -> Cascading:
         def say(row: StageRow) -> None:
@@ -316,7 +316,18 @@ class Passes:
             say,
             lambda attack, left: self.begin(f"{self._what(name, epsilon)}: {attack} on {left}"),
             clean.logits[0].shape[-1],
+            self._mark(name, epsilon),
         )
+
+    def keep_examples(self, name: str, epsilon: float, plan: list[str], clean: Clean) -> None:
+        """Begins the folder of an attack's clips, or goes on; `plan` is `entries` without it."""
+        goes_on = any(map(self.journal.holds, self.entries(name, epsilon, clean)))
+        self._keep(name, epsilon).begin(plan, goes_on=goes_on)
+
+    def _mark(self, name: str, epsilon: float) -> str | None:
+        """What marks the files that are made with the results; None where there are none."""
+        keep = self._keep(name, epsilon)
+        return keep and keep.mark
 
     def _keep(self, name: str, epsilon: float) -> Examples | None:
         return self.examples and Examples(self.examples, name, epsilon, self.programs.norm)

@@ -19,7 +19,6 @@ from jaxmoe.attacks.attack import Model
 from jaxmoe.attacks.cascade import CASCADES
 from jaxmoe.attacks.edge import check_params
 from jaxmoe.attacks.settings import AttackSettings
-from jaxmoe.evaluation.examples import Examples
 from jaxmoe.evaluation.guards import as_epsilons, check_arguments
 from jaxmoe.evaluation.journal import Journal, fingerprint
 from jaxmoe.evaluation.masking import CHECKS, masking_checks
@@ -123,14 +122,16 @@ def evaluate_suite(
     passes = 1 + len(attacks) * len(epsilons)
     clean = run.clean(passes, probe_batches if checks else 0, parts, checks=checks)
     tell_of_model(clean.checks, say)
-    run.examples = examples and pathlib.Path(examples)
-    entries = {
-        (name, epsilon): run.entries(name, epsilon, clean)
-        for name, epsilon in itertools.product(attacks, epsilons)
-    }
     if journal is not None:
         own = fingerprint(programs, params, clean.digest)
         run.journal = Journal(journal, own, clean.logits)
+    wanted = list(itertools.product(attacks, epsilons))
+    entries = {key: run.entries(*key, clean) for key in wanted}
+    if examples:
+        run.examples = pathlib.Path(examples)
+        for key, plan in entries.items():
+            run.keep_examples(*key, plan, clean)
+        entries = {key: run.entries(*key, clean) for key in wanted}
     run.say = say or run.say
     classes = clean.logits[0].shape[-1]
     notes = notes_on_losses(parts, classes)
@@ -161,11 +162,7 @@ def evaluate_suite(
 
     keep = keep or (lambda result: None)
     keep(found())
-    if run.examples:
-        for (name, epsilon), own in entries.items():
-            if not any(map(run.journal.holds, own)):
-                Examples(run.examples, name, epsilon, norm).clear()
-    for name, epsilon in itertools.product(attacks, epsilons):
+    for name, epsilon in wanted:
         attack = run.cascade if name in CASCADES else run.attack
         row, correct[name, epsilon], confusion[name, epsilon] = attack(name, epsilon, clean)
         rows.append(row)

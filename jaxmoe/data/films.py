@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from jaxmoe.data.source import ClipRecord
 
 _NAMES = (
-    # v_Archery_g08_c01; of UCF11 v_biking_08_01
-    re.compile(r"(v_.+?_g?\d{2,})_c?\d{2,}(?!\d)"),
+    # v_Archery_g08_c01
+    re.compile(r"(v_.+?_g\d{2,})_c\d{2,}(?!\d)"),
+    # Of UCF11 v_biking_08_01; v_2021_05_03 is a date.
+    re.compile(r"(v_[A-Za-z]+(?:_[A-Za-z]+)*_\d{2})_\d{2}(?!\d)"),
     # April_09_brush_hair_u_nm_np1_ba_goo_0: film, class, body, camera, people, side, quality, clip
     re.compile(r"(.+)_[fhlu]_(?:cm|nm)_np\d+_(?:fr|ba|le|ri)_(?:goo|med|bad)_\d+(?!\d)"),
 )

@@ -8,7 +8,7 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 
@@ -57,9 +57,7 @@ def write_description(run: pathlib.Path, experiment: Experiment, dataset: data.D
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "devices": [device.device_kind for device in jax.devices()],
     }
-    before = []
-    if (run / "run.json").is_file():
-        before = read_json(run / "run.json").get("processes", [])
+    before = _description(run)["processes"]
     description = {
         "seed": experiment.run.seed,
         "processes": [*before, process],  # more than one where the run was stopped
@@ -102,10 +100,9 @@ def check_same_splits(
     Raises:
       ValueError: it holds a run with other clips or labels in one of them.
     """
-    path = run / "run.json"
-    if not path.is_file():
+    if not (run / "run.json").is_file():
         return
-    recorded = read_json(path).get("splits", {})
+    recorded = _description(run)["splits"]
     for split, digest in describe_splits(dataset).items():
         if split in splits and recorded.get(split) != digest:
             raise ValueError(f"{field}: {run} holds a run with other {split} clips; {advice}")
@@ -113,10 +110,22 @@ def check_same_splits(
 
 def recorded_classes(run: pathlib.Path) -> tuple[str, ...]:
     """The names of a run's classes in the order of their numbers; none where it does not say."""
+    return tuple(_description(run)["classes"])
+
+
+def _description(run: pathlib.Path) -> dict[str, Any]:
+    """What a run's `run.json` says that others rely on, if it says anything."""
     path = run / "run.json"
-    if not path.is_file():
-        return ()
-    return tuple(read_json(path).get("classes", ()))
+    described = read_json(path) if path.is_file() else {}
+    expected = {"processes": [], "classes": [], "splits": {}}
+    for name, nothing in expected.items():
+        value = described.get(name, nothing)
+        if not isinstance(value, type(nothing)):
+            raise ValueError(
+                f"{run}: its run.json is damaged: {name} is {value!r}; expected a "
+                f"{type(nothing).__name__}"
+            )
+    return {**expected, **described}
 
 
 State = Literal["finished", "training", "stopped"]

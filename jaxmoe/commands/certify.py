@@ -113,9 +113,18 @@ def run(arguments: list[str]) -> None:
         except (NonFiniteError, ThreatViolation) as error:
             raise RunFailedError(str(error)) from None
     looked_at = describe_part(len(certification.test), len(trained.dataset.test))
-    details = {"examples": looked_at, "seed": options.seed}
-    details["training_finished"] = trained.finished
-    details["checkpoint"] = checkpoint
+    details = {"examples": looked_at, "seed": options.seed, "checkpoint": checkpoint}
+    details |= _describe(trained, part, note)
+    with hold_output(output):
+        files = write_curves(curves, attacked, output, details)
+    print(f"test examples: {looked_at}")
+    print_curves(curves, attacked)
+    print(f"written to {output}: {', '.join(file.name for file in files)}")
+
+
+def _describe(trained: "Trained", part: str | None, crop: str | None) -> dict[str, Any]:
+    """What a reader of a certificate has to know of the run and its clips."""
+    details: dict[str, Any] = {"training_finished": trained.finished}
     if part is not None:
         details["part"] = part
     elif trained.experiment.mixture.alpha is not None:
@@ -123,13 +132,9 @@ def run(arguments: list[str]) -> None:
     if trained.other is not None:
         details["test set"] = "; ".join(trained.other.notes)
         details["test set digest"] = trained.other.digest
-    if note is not None:
-        details["crop"] = note.removeprefix("evaluated is ")
-    with hold_output(output):
-        files = write_curves(curves, attacked, output, details)
-    print(f"test examples: {looked_at}")
-    print_curves(curves, attacked)
-    print(f"written to {output}: {', '.join(file.name for file in files)}")
+    if crop is not None:
+        details["crop"] = crop.removeprefix("evaluated is ")
+    return details
 
 
 def _make_parser(smoothing) -> Parser:

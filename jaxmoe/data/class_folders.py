@@ -1,9 +1,13 @@
 """Lists files that lie in one folder per class, with or without a folder per split above them."""
 
 import pathlib
+import re
 
 from jaxmoe.data.listing import SPLIT_NAMES, ListedFile, Listing, make_listing
 from jaxmoe.data.walking import files_below, folders_in
+
+# Folders that may be splits, such as `test_set` and `train2017`.
+_SPLIT_LIKE = re.compile(rf"({'|'.join(SPLIT_NAMES)})(?![a-z])", re.IGNORECASE)
 
 
 def list_class_folders(root: pathlib.Path, *, trains: bool = True) -> Listing:
@@ -24,14 +28,14 @@ def list_class_folders(root: pathlib.Path, *, trains: bool = True) -> Listing:
 
     Raises:
       ValueError: a class has no file, or none in training; a folder that is no split lies beside
-        splits, or a split has files and no class; the splits lie one folder deeper.
+        splits, or a split has files and no class; splits have other names, or lie one deeper.
     """
     folders = folders_in(root)
     splits = {folder: SPLIT_NAMES.get(folder.name.lower()) for folder in folders}
     named = set(splits.values()) - {None}
     odd = [folder.name for folder, split in splits.items() if split is None]
     _check_not_above(root, folders)
-    if "train" in named and odd and (len(named) > 1 or _has_classes_of_train(splits)):
+    if "train" in named and len(named) > 1 and odd:
         raise ValueError(
             f"data.directory: {root} has a folder {odd[0]!r} beside those of splits; accepted are "
             f"class folders alone, or {', '.join(SPLIT_NAMES)} with class folders in them"
@@ -40,6 +44,7 @@ def list_class_folders(root: pathlib.Path, *, trains: bool = True) -> Listing:
         _check_have_classes(folders)
         labelled = [(split, folder) for top, split in splits.items() for folder in folders_in(top)]
     else:
+        _check_are_no_splits(root, folders)
         labelled = [("train", folder) for folder in folders]
     found = {folder: files_below(folder) for _, folder in labelled}
     if not any(found.values()):
@@ -70,12 +75,18 @@ def _check_not_above(root: pathlib.Path, folders: list[pathlib.Path]) -> None:
         )
 
 
-def _has_classes_of_train(splits: dict[pathlib.Path, str | None]) -> bool:
-    """Whether a folder that is no split, such as `eval`, has folders named as those of train."""
-    names = {split: set() for split in splits.values()}
-    for folder, split in splits.items():
-        names[split] |= {inner.name for inner in folders_in(folder)}
-    return bool(names["train"] & names[None])
+def _check_are_no_splits(root: pathlib.Path, folders: list[pathlib.Path]) -> None:
+    """Refuses `train` and `eval`, or `training_set` and `test_set`, each with the same classes."""
+    named = [folder.name for folder in folders if _SPLIT_LIKE.match(folder.name)]
+    if not named or len(folders) < 2:
+        return
+    # A class may have a folder for each clip, and number them.
+    inner = [{f.name for f in folders_in(folder) if not f.name.isdigit()} for folder in folders]
+    if set.intersection(*inner):
+        raise ValueError(
+            f"data.directory: {root} has the folders {', '.join(f.name for f in folders)} with "
+            "the same folders in each, as splits have; expected train, validation and test"
+        )
 
 
 def _check_have_classes(folders: list[pathlib.Path]) -> None:

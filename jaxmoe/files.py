@@ -61,6 +61,18 @@ def read_json(path: pathlib.Path, kind: type[dict] | type[list] = dict) -> Any:
     return found
 
 
+def expand_home(path: str | os.PathLike, field: str) -> pathlib.Path:
+    """Returns a path in which `~` and `~NAME` are the folders that they stand for.
+
+    Raises:
+      ValueError: nobody has that home; a line that begins with `field`.
+    """
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{field}: {path} begins with the home folder of nobody here") from None
+
+
 def disk_error(error: BaseException | None, path: str | os.PathLike) -> OSError | None:
     """What the disk said, as an OSError with a path; None where an error is of something else.
 

@@ -70,11 +70,7 @@ def run(arguments: list[str]) -> None:
         Smoothing(options.sigma, options.selection, options.samples, options.failure)
     )
     radii = sorted(set(options.radii or _RADII[options.norm]))
-    counts = {
-        "examples": options.examples,
-        "steps": options.steps,
-        "batch_size": options.batch_size,
-    }
+    counts = {name: getattr(options, name) for name in ("examples", "steps", "batch_size")}
     given = {name: count for name, count in counts.items() if count is not None}
     check_attack_options(radii, options.norm, options.seed, "--radii", **given)
     methods = options.method or (METHODS if options.norm == "l2" else ("lipschitz",))

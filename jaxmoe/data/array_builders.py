@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from jaxmoe.data.clip_builder import ClipBuilder, PlannedClip, Progress, UnusableClipError
 from jaxmoe.data.listing import SPLITS
 from jaxmoe.data.prepare import cache_folder, fingerprint
+from jaxmoe.files import expand_home
 
 # Of labels without names; a higher one is no class number where there are fewer images.
 _CLASSES_AT_MOST = 1000
@@ -88,7 +89,7 @@ def read_npz(file: str | os.PathLike | None, *, trains: bool = True, **fields) -
     """
     if not file:
         raise ValueError("data.directory: not given; it names the .npz file")
-    path = pathlib.Path(file).expanduser()
+    path = expand_home(file, "data.directory")
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"data.directory: {path} {found}; expected an .npz file")

@@ -23,6 +23,7 @@ from jaxtyping import Int, UInt8
 
 from jaxmoe.data.array_builders import ImageArrays
 from jaxmoe.data.prepare import cache_folder
+from jaxmoe.files import expand_home
 
 CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -58,7 +59,7 @@ def read_cifar10(
     Raises:
       ValueError, FileNotFoundError: one line that names the field.
     """
-    path = pathlib.Path(directory).expanduser() if directory else _download(cache)
+    path = expand_home(directory, "data.directory") if directory else _download(cache)
     if not path.exists():
         raise FileNotFoundError(f"data.directory: {path} does not exist; {_EXPECTED}")
     splits, digest = {}, hashlib.sha256()

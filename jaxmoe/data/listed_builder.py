@@ -20,6 +20,7 @@ from jaxmoe.data.clip_builder import (
 from jaxmoe.data.listing import ListedFile, Listing, require_directory
 from jaxmoe.data.manifest import read_manifest
 from jaxmoe.data.prepare import cache_folder, fingerprint
+from jaxmoe.files import expand_home
 
 
 class ListedBuilder(ClipBuilder, skip_registration=True):
@@ -153,7 +154,7 @@ def list_folder(
 def find_manifest(root: pathlib.Path, manifest: str | os.PathLike | None) -> pathlib.Path | None:
     """The manifest that is named, relative to here or else to `root`; else `root`'s, if any."""
     if manifest:
-        chosen = pathlib.Path(manifest).expanduser()
+        chosen = expand_home(manifest, "data.manifest")
         beside = root / chosen
         return beside if not chosen.is_file() and beside.is_file() else chosen
     own = root / "manifest.csv"

@@ -7,6 +7,8 @@ import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from jaxmoe.files import expand_home
+
 SPLITS = ("train", "validation", "test")
 
 # What people call them: folders, and in a manifest.
@@ -126,7 +128,7 @@ def require_directory(directory: str | pathlib.Path | None) -> pathlib.Path:
     """
     if directory is None or str(directory) == "":
         raise ValueError("data.directory: not given; it names the folder that holds the data")
-    path = pathlib.Path(directory).expanduser()
+    path = expand_home(directory, "data.directory")
     if not path.is_dir():
         raise FileNotFoundError(f"data.directory: no such directory: {directory}")
     return path.resolve()

@@ -341,3 +341,14 @@ def test_importing_the_package_does_not_import_the_heavy_libraries():
 def test_rendered_data_has_32_pixels_where_none_are_asked_for(name):
     fields = {"train_clips": 10, "validation_clips": 10, "test_clips": 10, "frames": 2}
     assert load_dataset(name, **fields).train.smallest == (32, 32)
+
+
+@pytest.mark.parametrize("name", ["video_folder", "segmentation_folder", "npz", "cifar10"])
+def test_the_home_of_nobody_is_one_line(name):
+    with pytest.raises(ValueError, match=r"^data\.directory: ~nobody-here/data begins with"):
+        load_dataset(name, directory="~nobody-here/data")
+
+
+def test_a_manifest_in_the_home_of_nobody_is_one_line(folder):
+    with pytest.raises(ValueError, match=r"^data\.manifest: ~nobody-here/m\.csv begins with"):
+        _load(folder, manifest="~nobody-here/m.csv")

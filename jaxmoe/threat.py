@@ -94,6 +94,8 @@ class ThreatModel:
         beyond = jnp.abs(moved - clean) > limit
         moved = moved.astype(x.dtype)
         moved = jnp.where(beyond, jnp.nextafter(moved, x), moved)
+        if x.dtype != delta.dtype:  # `reduce_precision` makes float16's subnormal numbers 0
+            moved = jnp.where(jnp.abs(moved.astype(delta.dtype) - clean) > limit, x, moved)
         # A pixel that was outside the box when clean stays as it is: the adversary did not do that.
         low, high = jnp.minimum(x, self.bounds[0]), jnp.maximum(x, self.bounds[1])
         return jnp.clip(moved, low, high)

@@ -113,6 +113,14 @@ def test_no_rounding_leaves_the_ball(norm, dtype, grey, epsilon, change, flat):
     assert threat.size(allowed, x) <= threat.epsilon
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_numbers_too_small_for_a_half_precision_stay_in_the_ball(norm):
+    x = jnp.full((1, 2, 3, 1), 5e-5, jnp.float16)
+    threat = ThreatModel(norm, 1e-6)
+    projected = threat.project(x + jnp.float16(1), x)
+    assert length(norm, projected, x).max() <= 1e-6
+
+
 def test_the_length_of_ten_million_equal_numbers():
     x = jnp.full((1, 64, 224, 224, 3), 0.1)
     want = np.float32(0.1) * np.sqrt(float(x.size))

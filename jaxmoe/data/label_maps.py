@@ -97,7 +97,8 @@ def _upright(
     fitting = [candidate for candidate in candidates if _fits(candidate.shape, shape)]
     if not fitting:
         raise UnusableClipError(
-            f"is {stored.shape[1]} × {stored.shape[0]}, its image, upright, {shape[1]} × {shape[0]}"
+            f"is {stored.shape[1]} × {stored.shape[0]}; expected the shape of its image, which is "
+            f"{shape[1]} × {shape[0]}, upright and resized"
         )
     if len(fitting) > 1:
         raise UnusableClipError(

@@ -203,7 +203,7 @@ def test_a_map_that_cannot_be_used_is_named_and_skipped(tmp_path):
     assert "no label map" in said["missing"]
     assert "no pixel of a known class" in said["void"]
     assert "expected class numbers" in said["colours"]
-    assert "12 × 12" in said["shape"]
+    assert "12 × 12; expected the shape of its image, which is 12 × 8, upright" in said["shape"]
     assert "cannot be decoded" in said["broken"]
 
 

@@ -123,12 +123,14 @@ def require_directory(directory: str | pathlib.Path | None) -> pathlib.Path:
     """Returns the data directory as an absolute path.
 
     Raises:
-      ValueError: it is not given.
+      ValueError: it is not given, or a file.
       FileNotFoundError: there is no such directory.
     """
     if directory is None or str(directory) == "":
         raise ValueError("data.directory: not given; it names the folder that holds the data")
     path = expand_home(directory, "data.directory")
+    if path.is_file():
+        raise ValueError(f"data.directory: {directory} is a file; expected a folder with the data")
     if not path.is_dir():
         raise FileNotFoundError(f"data.directory: no such directory: {directory}")
     return path.resolve()

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from jaxmoe.data.class_folders import list_class_folders
+from jaxmoe.data.listing import require_directory
 from jaxmoe.data.manifest import read_manifest
 
 
@@ -218,3 +219,9 @@ def test_a_path_with_backslashes_is_one_of_another_system(tmp_path):
     (tmp_path / "maps.csv").write_text("path,label_map,split\nrun\\a.avi,maps\\a.png,train\n")
     (only,) = read_manifest(tmp_path / "maps.csv", tmp_path, label_maps=True).files
     assert only.label_map == tmp_path / "maps" / "a.png"
+
+
+def test_a_file_is_no_directory_of_data(tmp_path):
+    _touch(tmp_path, "data.zip")
+    with pytest.raises(ValueError, match=r"^data\.directory: .*data\.zip is a file; expected a"):
+        require_directory(tmp_path / "data.zip")

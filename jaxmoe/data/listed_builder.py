@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import errno
 import os
 import pathlib
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ from jaxmoe.data.listing import ListedFile, Listing, require_directory
 from jaxmoe.data.manifest import read_manifest
 from jaxmoe.data.prepare import cache_folder, fingerprint
 from jaxmoe.files import expand_home
+
+# A moment later the same file may be read.
+_PASSES = (errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT)
 
 
 class ListedBuilder(ClipBuilder, skip_registration=True):
@@ -99,10 +103,9 @@ class ListedBuilder(ClipBuilder, skip_registration=True):
     def _read(self, listed: ListedFile) -> np.ndarray | EncodedClip | Dense | UnusableClipError:
         try:
             return self.read(listed)
-        except UnusableClipError as error:
-            return error
-        except OSError as error:
-            return UnusableClipError(str(error))
+        except (UnusableClipError, OSError) as error:
+            _raise_if_it_passes(error, listed.file)
+            return error if isinstance(error, UnusableClipError) else UnusableClipError(str(error))
 
 
 class FolderBuilder(ListedBuilder, skip_registration=True):
@@ -159,6 +162,15 @@ def find_manifest(root: pathlib.Path, manifest: str | os.PathLike | None) -> pat
         return beside if not chosen.is_file() and beside.is_file() else chosen
     own = root / "manifest.csv"
     return own if own.is_file() else None
+
+
+def _raise_if_it_passes(error: BaseException | None, file: pathlib.Path) -> None:
+    """Raises what is no fault of a file: left out for it, it would be left out for good."""
+    while error is not None:
+        code = getattr(error, "errno", None)
+        if code in _PASSES:
+            raise OSError(code, os.strerror(code), str(file)) from None
+        error = error.__cause__
 
 
 def _identity(file: ListedFile) -> list:

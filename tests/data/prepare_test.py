@@ -1,5 +1,6 @@
 """Prepared records: whole or made anew, and what is said where a disk or a right is missing."""
 
+import errno
 import os
 import pathlib
 
@@ -75,3 +76,15 @@ def test_an_error_that_is_no_disks_is_raised_as_it_is(folder, monkeypatch):
     with pytest.raises(RuntimeError, match="something else") as raised:
         _load(folder)
     assert raised.value.__cause__ is None
+
+
+def test_a_clip_is_not_left_out_for_good_for_what_passes(folder, monkeypatch):
+    def refuse(file, *arguments):
+        raise OSError(errno.EMFILE, "Too many open files", str(file))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("jaxmoe.data.decode.file_end", refuse)
+        with pytest.raises(OSError, match="Too many open files") as raised:
+            _load(folder)
+    assert raised.value.filename.startswith(str(folder))
+    assert not _load(folder).skipped

@@ -5,6 +5,7 @@ import difflib
 import os
 import pathlib
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from jaxmoe.files import expand_home
@@ -72,6 +73,8 @@ def make_listing(
 ) -> Listing:
     """Sorts the files by path and checks that training covers every label.
 
+    Labels that Unicode holds for the same text are one class.
+
     Args:
       files: the listed files, in any order.
       classes: class names in their official order, or None for the sorted labels, which are sorted
@@ -85,7 +88,7 @@ def make_listing(
     Raises:
       ValueError: no file, none for training, a path twice, or a label without training files.
     """
-    ordered = tuple(sorted(files, key=lambda file: file.path))
+    ordered = tuple(sorted(map(_with_composed_label, files), key=lambda file: file.path))
     if not ordered:
         raise ValueError(f"{field}: lists no file")
     seen: dict[str, str] = {}
@@ -109,7 +112,16 @@ def make_listing(
                 f"{field}: label {video.label!r} of {video.path} ({video.split}) has no file "
                 f"in train{nearest(video.label, trained)}"
             )
-    return Listing(tuple(classes) if classes else _in_order(trained), ordered)
+    return Listing(tuple(map(_composed, classes or ())) or _in_order(trained), ordered)
+
+
+def _with_composed_label(file: ListedFile) -> ListedFile:
+    return dataclasses.replace(file, label=_composed(file.label))
+
+
+def _composed(label: str) -> str:
+    """A label with one code point for an accented letter: macOS writes two in names of folders."""
+    return unicodedata.normalize("NFC", label)
 
 
 def _in_order(labels: set[str]) -> tuple[str, ...]:

@@ -43,6 +43,14 @@ def test_split_folders_in_other_spellings(tmp_path):
     }
 
 
+def test_a_name_that_is_the_same_text_is_one_class(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    _touch(tmp_path, f"train/{composed}/a.avi", f"test/{decomposed}/b.avi", "train/hop/c.avi")
+    listing = list_class_folders(tmp_path)
+    assert listing.classes == (composed, "hop")
+    assert {file.label for file in listing.files} == {composed, "hop"}
+
+
 def test_a_folder_beside_those_of_splits_is_named(tmp_path):
     _touch(tmp_path, "train/run/a.avi", "test/run/c.avi", "annotations/a.txt")
     with pytest.raises(ValueError, match=r"data\.directory: .* a folder 'annotations' beside"):

@@ -22,8 +22,10 @@ from jaxmoe.evaluation.rows import Check
 from jaxmoe.evaluation.scoring import Outputs, to_pixels
 
 NAME = "same answer in any batch"
-# Of the largest output: what sums in another order change, in float32 and in half precision.
+# What sums in another order change, of the outputs' range in float32 and of the largest in half
+# precision. Whatever all outputs share says nothing, but is rounded too: hence the least range.
 _ROUNDING, _HALF_ROUNDING = 1e-3, 0.02
+_LEAST_RANGE = 0.01  # of the largest output
 
 Look = Callable[[dict[str, np.ndarray]], Outputs]
 """Outputs of a batch by `summary.to_host`; it has `clip`, `label`, `index` and `valid`."""
@@ -46,26 +48,28 @@ def consistency_check(
         return Check(NAME, None, "not run", sentence, "model")
     taken, kept, places = _rearranged(batch)
     before = _of_clips(outputs, kept)
-    difference = _largest_difference(before, _of_clips(look(taken), places))
+    after = _of_clips(look(taken), places)
+    difference = _largest_difference(before, after)
     if difference <= _ROUNDING or (
-        difference <= _HALF_ROUNDING and _rounds_more(model, params, batch["clip"])
+        _largest_difference(before, after, of=_largest) <= _HALF_ROUNDING
+        and _rounds_more(model, params, batch["clip"])
     ):
         sentence = (
             f"{len(kept)} clips have the same outputs at other places and beside other clips, "
-            f"within {difference:.1e} of the largest."
+            f"within {difference:.1e} of the outputs' range."
         )
         return Check(NAME, difference, "pass", sentence, "model")
     again = _largest_difference(before, _of_clips(look(batch), kept))
     if again > _ROUNDING:
         sentence = (
-            f"Two looks at the same batch differ, by {again:.1%} of the largest output: the model "
+            f"Two looks at the same batch differ, by {again:.1%} of the outputs' range: the model "
             "is random or keeps a state, so its figures are one draw (attacks.Randomized takes a "
             "model with noise)."
         )
     else:
         sentence = (
             f"A clip's outputs depend on its place in the batch or on the other clips: {len(kept)} "
-            f"clips in another order and company differ by {difference:.1%} of the largest output "
+            f"clips in another order and company differ by {difference:.1%} of the outputs' range "
             "(batch statistics of training mode, noise of one fixed key, experts with a capacity); "
             f"figures are of batches of {len(batch['valid'])} in this order alone."
         )
@@ -109,8 +113,20 @@ def _of_clips(outputs: Outputs, places: np.ndarray) -> dict[str, np.ndarray]:
     return {name: values[places] for name, values in found.items() if values is not None}
 
 
-def _largest_difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
-    """Of any part's outputs, as a share of its largest; inf where one is not finite.
+def _largest(values: np.ndarray) -> float:
+    return float(np.abs(values).max())
+
+
+def _range(values: np.ndarray) -> float:
+    return max(float(np.ptp(values)), _LEAST_RANGE * _largest(values))
+
+
+def _largest_difference(
+    one: dict[str, np.ndarray],
+    other: dict[str, np.ndarray],
+    of: Callable[[np.ndarray], float] = _range,
+) -> float:
+    """The largest of any part's outputs, as a share of what `of` says; inf where one is not finite.
 
     A clip between two experts may be sent to either by rounding: there routers are compared alone.
     """
@@ -121,9 +137,8 @@ def _largest_difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray]
             routes = [np.argsort(-outputs["router"], axis=-1) for outputs in (one, other)]
             same = np.all(routes[0] == routes[1], axis=tuple(range(1, routes[0].ndim)))
             apart = np.where(same, apart, 0.0)
-        largest = np.abs(values).max()
-        worst = float(apart.max())
-        differences.append(worst / float(largest) if worst and largest else worst)
+        whole, worst = of(values), float(apart.max())
+        differences.append(worst / whole if worst and whole else worst)
     worst = max(differences)
     return worst if np.isfinite(worst) else np.inf
 

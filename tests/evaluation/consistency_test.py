@@ -149,6 +149,13 @@ def test_a_clip_between_two_experts_may_be_sent_to_either():
     assert check(plain, planted.PARAMS, batch_of(clips))[0].verdict == "flag"
 
 
+def test_what_all_outputs_share_hides_nothing():
+    shifted = lambda params, x: statistics(params, x) + 1e4  # noqa: E731
+    honest = lambda params, x: linear(params, x) + 1e4  # noqa: E731
+    assert check(shifted)[0].verdict == "flag"
+    assert check(honest)[0].verdict == "pass"
+
+
 def test_a_randomized_model_is_declared_random():
     model = Randomized(lambda params, x, key: linear(params, x))
     found = consistency_check(model, None, None, batch_of(X), None)

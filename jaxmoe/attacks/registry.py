@@ -202,7 +202,8 @@ def build_attack(
 
     It takes `x` as floats in `threat.bounds`, of any width, or as uint8 grey levels, `y` as
     integers, and `key` as a typed key, one for each example, a legacy key or a seed. `x_adv` has 32
-    bits or more. Outside of `jit` it is compiled once for each model, whatever ε and the numbers.
+    bits or more. Outside of `jit` it is compiled once for each model, whatever ε and the numbers:
+    what a model closes over, or an object keeps, is read then. What may change belongs in `params`.
 
     Raises:
       ValueError: no such attack, or an attack on a mixture's part and a model that is no mixture;

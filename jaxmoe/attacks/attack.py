@@ -73,12 +73,14 @@ def scored_apply(model: Model) -> Apply:
 
 def _plain(model: Randomized | Apply, number: int) -> Apply:
     """A classifier that is no mixture, fast in loops on CPU; of a randomized one a draw."""
-    return draw(model, number) if isinstance(model, Randomized) else fast_convolutions(model)
+    if isinstance(model, Randomized):
+        return draw(model, number)
+    _check_signature(model)
+    return fast_convolutions(model)
 
 
 def _checked(apply: Apply) -> Apply:
     """The same with logits that are checked where they are traced, and as wide as the pixels."""
-    _check_signature(apply)
 
     def checked(params, x):
         try:

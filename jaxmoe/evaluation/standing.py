@@ -1,12 +1,14 @@
 """The clips that still stand, read as seldom as memory allows.
 
-Batches have one of two sizes, so that nothing is compiled for what happens to be left.
+Batches have one of a few sizes, each a quarter of the one before, so that little is compiled for
+what happens to be left.
 Axes: N = valid clips, B = batch.
 """
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import jax
 import numpy as np
 
 from jaxmoe.evaluation.guards import DIFFERENT_PASS, check_same_pass
@@ -14,7 +16,10 @@ from jaxmoe.evaluation.guards import DIFFERENT_PASS, check_same_pass
 Batch = dict[str, np.ndarray]
 Read = Callable[[], Batch]
 
-SMALLER = 4  # the smaller batches hold so many times fewer clips
+SMALLER = 4  # a smaller batch holds so many times fewer clips
+# On a CPU so many clips at once cost no less a clip than more would, and an attack ends for a batch
+# where all of it is broken: the fewer wait for the last one, the better.
+ENOUGH_ON_CPU = 32
 # Bytes of standing clips that stay in memory, as they come: clips of uint8 take a byte a value.
 HELD_BELOW = 1 << 29
 
@@ -49,7 +54,7 @@ class StandingClips:
         if valid is not None:
             self._starts = np.cumsum([0, *(int(np.sum(mask)) for mask in valid)])
         self._held_below = HELD_BELOW if held_below is None else held_below
-        self._size = None if valid is None else len(valid[0])
+        self._size = None if valid is None else _bulk(len(valid[0]))
         self._held: tuple[np.ndarray, Batch] | None = None
 
     def first(self) -> Batch:
@@ -64,12 +69,14 @@ class StandingClips:
 
         Yields:
           The places in `correct` of a batch's valid clips, its size, and a function that reads it.
-          The size is that of the pass or a quarter of it; what is missing is filled up with its
-          first clip, which is not valid. Batches are read in order, each at most once.
+          The size is that of the pass (on a CPU a quarter of it, or 32 if that is more), or a
+          quarter of that for a rest, or of that again where a few clips are all that stand. What
+          is missing is filled up with its first clip, which is not valid. Batches are read in
+          order, each at most once.
         """
         standing = np.flatnonzero(correct > 0)
         if self._size is None:
-            self._size = len(self.first()["valid"])
+            self._size = _bulk(len(self.first()["valid"]))
         take: list[Callable[[np.ndarray], Batch]] = []
         for places, size in _plan(standing, self._size):
 
@@ -157,6 +164,13 @@ class _Stream:
         return _rows(self._waiting, np.isin(self._places, places, assume_unique=True))
 
 
+def _bulk(size: int) -> int:
+    """How many clips a batch holds while many stand, of `size` in a pass."""
+    if jax.default_backend() != "cpu":
+        return size
+    return max(size // SMALLER, min(size, ENOUGH_ON_CPU))
+
+
 def _plan(standing: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
     """Places of what stands batch by batch, and the batch's size."""
     full = len(standing) // size * size
@@ -167,6 +181,9 @@ def _plan(standing: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
     # that is half full, three smaller ones save less than a program more costs.
     if len(rest) > (smaller if full else size // 2):
         smaller = size
+    # A few clips alone would be a few of many that are looked at, thousands of times.
+    while not full and smaller > 1 and len(rest) <= smaller // SMALLER:
+        smaller //= SMALLER
     for start in range(0, len(rest), smaller):
         yield rest[start : start + smaller], smaller
 

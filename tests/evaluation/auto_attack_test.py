@@ -9,6 +9,9 @@ import pytest
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.evaluation import Programs, auto_attack
 
+# Labels that a model does not predict are no better than a guess, and it is said.
+pytestmark = pytest.mark.filterwarnings("ignore::jaxmoe.evaluation.EvaluationWarning")
+
 SETTINGS = AttackSettings(steps=2, queries=3)
 X = np.random.default_rng(0).random((16, 2, 3), np.float32)
 WEIGHTS = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)

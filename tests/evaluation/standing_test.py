@@ -41,7 +41,7 @@ def stands(*places):
 @pytest.mark.parametrize("by_position", [False, True])
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("batch_size", [4, 5, 16])
-def test_batches_of_what_stands_have_two_sizes_and_every_clip_once(
+def test_batches_of_what_stands_have_few_sizes_and_every_clip_once(
     batch_size, known, by_position, held_below
 ):
     clips = Pass(batch_size, by_position).standing(held_below, known)
@@ -59,7 +59,17 @@ def test_batches_of_what_stands_have_two_sizes_and_every_clip_once(
             np.testing.assert_array_equal(batch["index"][valid], places)
             seen += places.tolist()
         assert seen == np.flatnonzero(correct).tolist()
-        assert sizes <= {batch_size, max(batch_size // 4, 1)}
+        assert sizes <= {batch_size, max(batch_size // 4, 1), max(batch_size // 16, 1)}
+        assert len(sizes) <= 2
+
+
+def test_a_few_clips_are_not_looked_at_as_many():
+    def sizes(standing, batch=128):
+        batches = Pass(batch, True).standing(1 << 20).batches(stands(*range(standing)))
+        return [size for _, size, _ in batches]
+
+    assert [sizes(standing) for standing in (1, 2, 3, 8, 9)] == [[2], [2], [8], [8], [8, 8]]
+    assert sizes(11, batch=16) == [16]  # half of it, and no more than a CPU takes well at once
 
 
 def run(clips, *places):

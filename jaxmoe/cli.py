@@ -105,7 +105,7 @@ def _fail(message: str, code: int = 2) -> int:
 
 
 def _of_system(error: OSError) -> str:
-    """What the system said, where, and what to do if a disk is full."""
+    """Returns what the system said, where, and what to do if a disk is full."""
     if error.errno is None or error.strerror is None:  # one of ours, in words
         return str(error)
     where = "" if error.filename is None else f"{error.filename}: "
@@ -114,7 +114,7 @@ def _of_system(error: OSError) -> str:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory, of the host or a device, was too small."""
+    """Returns whether memory, of the host or a device, was too small."""
     tells = ("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY", "Out of memory")
     return isinstance(error, MemoryError) or any(tell in str(error) for tell in tells)
 

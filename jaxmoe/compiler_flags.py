@@ -45,7 +45,7 @@ def _is_affected() -> bool:
 
 
 def _computes_on_cpus_already() -> bool:
-    """Whether JAX has made its CPU backend, which reads the flags once."""
+    """Returns whether JAX has made its CPU backend, which reads the flags once."""
     bridge = sys.modules.get("jax._src.xla_bridge")
     started = getattr(bridge, "backends_are_initialized", lambda: False)()
     return started and sys.modules["jax"].default_backend() == "cpu"

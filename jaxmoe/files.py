@@ -155,7 +155,7 @@ def hold(folder: pathlib.Path, name: str, field: str, doing: str) -> Iterator[No
 
 
 def is_held(folder: pathlib.Path, name: str) -> bool:
-    """Whether a process holds the folder under this name now; it may be read-only here."""
+    """Returns whether a process holds the folder under this name now; it may be read-only here."""
     try:
         with _lock_file(folder, name).open(encoding="utf-8") as stream:
             return not _lock(stream, fcntl.LOCK_SH)
@@ -181,7 +181,7 @@ def _is_at(stream: IO[str], file: pathlib.Path) -> bool:
 
 
 def _lock(stream: IO[str], kind: int) -> bool:
-    """Whether the file is locked now, or its file system has no locks."""
+    """Returns whether the file is locked now, or its file system has no locks."""
     for seconds in _TRIES_AFTER:
         time.sleep(seconds)
         try:

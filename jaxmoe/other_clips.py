@@ -113,7 +113,7 @@ def _open_own(
 
 
 def _are_the_same(own: data.Dataset, found: data.Dataset) -> bool:
-    """Whether two data sets have the same test clips, whatever their files are called."""
+    """Returns whether two data sets have the same test clips, whatever their files are called."""
     if own.folder == found.folder:
         return own.test.records == found.test.records
     if describe_splits(own)["test"] != describe_splits(found)["test"]:

@@ -78,7 +78,7 @@ def check_types(config: Any) -> None:
 
 
 def _is_of(kind: Any, value: Any) -> bool:
-    """Whether a value is one of a kind that `_members` gives."""
+    """Returns whether a value is one of a kind that `_members` gives."""
     items = typing.get_args(kind)
     if typing.get_origin(kind) is Literal:
         return any(value == item and type(value) is type(item) for item in items)

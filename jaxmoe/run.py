@@ -58,7 +58,7 @@ class Trained(NamedTuple):
 
     @property
     def finished(self) -> bool:
-        """Whether it was trained to its end."""
+        """Returns whether it was trained to its end."""
         return self.state == "finished"
 
 

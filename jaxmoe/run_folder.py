@@ -114,7 +114,7 @@ def recorded_classes(run: pathlib.Path) -> tuple[str, ...]:
 
 
 def _description(run: pathlib.Path) -> dict[str, Any]:
-    """What a run's `run.json` says that others rely on, if it says anything."""
+    """Returns what a run's `run.json` says that others rely on, if it says anything."""
     path = run / "run.json"
     described = read_json(path) if path.is_file() else {}
     expected = {"processes": [], "classes": [], "splits": {}}

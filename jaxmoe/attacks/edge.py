@@ -20,7 +20,7 @@ _ROUNDING = 1e-5  # of resized pictures beyond the bounds
 
 
 def is_traced(*trees: Any) -> bool:
-    """Whether any leaf stands for a value that is not known yet, as under `jit`."""
+    """Returns whether any leaf stands for a value that is not known yet, as under `jit`."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
@@ -216,5 +216,5 @@ def check_epsilon(threat: ThreatModel, batch: int | None = None) -> None:
 
 
 def is_visible(values: Any) -> bool:
-    """Whether values can be looked at: known, and on this machine."""
+    """Returns whether values can be looked at: known, and on this machine."""
     return not is_traced(values) and getattr(values, "is_fully_addressable", True)

@@ -71,7 +71,7 @@ class NamedAttack(NamedTuple):
         return whole and not (self.black_box or self.one_step or self.partial)
 
     def idles(self, model: Model) -> bool:
-        """Whether it can change nothing: a router of one expert has no choice to make."""
+        """Returns whether it can change nothing: a router of one expert has no choice to make."""
         alone = isinstance(model, Mixture) and model.num_experts == 1
         return alone and self.component == "router"
 

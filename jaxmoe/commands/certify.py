@@ -119,7 +119,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _describe(trained: "Trained", part: str | None, crop: str | None) -> dict[str, Any]:
-    """What a reader of a certificate has to know of the run and its clips."""
+    """Returns what a reader of a certificate has to know of the run and its clips."""
     details: dict[str, Any] = {"training_finished": trained.finished}
     if part is not None:
         details["part"] = part

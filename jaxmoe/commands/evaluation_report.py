@@ -151,7 +151,7 @@ def _all_checks(result: "SuiteResult") -> "tuple[Check, ...]":
 
 
 def _holds_finished(folder: pathlib.Path) -> bool:
-    """Whether a folder has results of an evaluation whose attacks all ran."""
+    """Returns whether a folder has results of an evaluation whose attacks all ran."""
     if not (folder / JSON).is_file():
         return False
     try:

@@ -134,7 +134,7 @@ def _splits_of(
 
 
 def _fault_of(images: np.ndarray) -> str | None:
-    """What is wrong with an array of images, and what would mend it."""
+    """Returns what is wrong with an array of images, and what would mend it."""
     shape = f"is {images.dtype}{list(images.shape)}"
     if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[-1] not in (1, 3):
         return f"{shape}, channels first; expected them last: x.transpose(0, 2, 3, 1)"
@@ -149,7 +149,7 @@ def _fault_of(images: np.ndarray) -> str | None:
 
 
 def _fault_of_labels(labels: np.ndarray, count: int) -> str | None:
-    """What is wrong with an array of `count` labels, and what would mend it."""
+    """Returns what is wrong with an array of `count` labels, and what would mend it."""
     shape = f"is {labels.dtype}{list(labels.shape)}"
     expected = f"expected integers of shape [{count}]"
     if labels.shape == (count, 1):

@@ -54,7 +54,7 @@ def _at(stream: BinaryIO, position: int, count: int) -> bytes:
 
 
 def _ends_in_zeros(stream: BinaryIO, size: int) -> bool:
-    """Whether a file's room was taken before it was filled, and its last sector was not."""
+    """Returns whether a file's room was taken before it was filled, and its last sector was not."""
     return not any(_at(stream, max(0, size - _SECTOR), min(_SECTOR, size)))
 
 

@@ -40,7 +40,7 @@ def _line_of(namespace: dict) -> int | None:
 
 
 def _is_guarded(source: bytes, line: int) -> bool:
-    """Whether a line of a module is in the body of a comparison of `__name__`."""
+    """Returns whether a line of a module is in the body of a comparison of `__name__`."""
     try:
         statements = ast.parse(source).body
     except (SyntaxError, ValueError):  # a script of another kind, such as a zipped one

@@ -76,7 +76,7 @@ def files_below(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _leads_back(path: pathlib.Path) -> bool:
-    """Whether a path is a link to a folder that it lies in."""
+    """Returns whether a path is a link to a folder that it lies in."""
     if not path.is_symlink():
         return False
     target = os.path.realpath(path)

@@ -144,7 +144,7 @@ def _largest_difference(
 
 
 def _rounds_more(model: Model, params: Any, clip: np.ndarray) -> bool:
-    """Whether the model computes in less than float32, or on what multiplies in less."""
+    """Returns whether the model computes in less than float32, or on what multiplies in less."""
     if jax.default_backend() != "cpu":
         return True
     clip = jax.ShapeDtypeStruct(np.shape(clip), jnp.result_type(clip))

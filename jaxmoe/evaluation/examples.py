@@ -24,7 +24,7 @@ class Examples:
 
     @property
     def mark(self) -> str:
-        """What marks the evaluation that made the files; empty where there was none."""
+        """Returns what marks the evaluation that made the files; empty where there was none."""
         return self._mark.read_text(encoding="utf-8") if self._mark.is_file() else ""
 
     def begin(self, plan: Sequence[str], *, goes_on: bool) -> None:

@@ -55,7 +55,7 @@ class Journal:
         self.found = len(self._results)
 
     def holds(self, first: Hashable) -> bool:
-        """Whether there is a result whose key begins with this."""
+        """Returns whether there is a result whose key begins with this."""
         return any(key[0] == first for key in self._results)
 
     def note(self, wanted: Container[Hashable]) -> str:

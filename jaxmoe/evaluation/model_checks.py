@@ -78,7 +78,7 @@ def guessing_check(
     prediction: np.ndarray | None = None,
     margin: float | None = None,
 ) -> Check:
-    """Whether clean accuracy is more than a guess has, or one class for all clips.
+    """Returns whether clean accuracy is more than a guess has, or one class for all clips.
 
     What hardly depends on the input is hard to attack, and robust for nothing.
 

@@ -24,7 +24,7 @@ SLACK = 0.01
 
 
 def cascade_checks(found: CascadeResult, clean: np.ndarray, norm: str) -> tuple[Check, ...]:
-    """What a cascade by itself shows, of clips that are right when `clean` says so."""
+    """Returns what a cascade by itself shows, of clips that are right when `clean` says so."""
     name = found.stages[0].cascade
     n = len(clean)
     zero = [] if found.zero_gradient is None else [(found.zero_gradient, name, n)]
@@ -99,7 +99,7 @@ def epsilon_check(rows: Sequence[Row], correct: Correct | None = None) -> Check:
 
 
 def _is_significant(less: Row, more: Row, correct: Correct | None) -> bool:
-    """Whether more clips survived the larger ball alone than would by chance."""
+    """Returns whether more clips survived the larger ball alone than would by chance."""
     if correct is None:
         return outweighs(round((more.robust_accuracy - less.robust_accuracy) * less.n), 0)
     clean = correct[CLEAN, 0.0]
@@ -113,7 +113,7 @@ def searches_ball(name: str) -> bool:
 
 
 def sees_whole(name: str) -> bool:
-    """Whether an attack, or one of a cascade, follows gradients of the whole model."""
+    """Returns whether an attack, or one of a cascade, follows gradients of the whole model."""
     named = [ATTACKS[part] for part in _parts_of(name)]
     return any(one.component in ("model", "joint") and not one.black_box for one in named)
 

@@ -160,7 +160,7 @@ def count_labels(label: np.ndarray, classes: int) -> np.ndarray:
 
 
 def notes_on_labels(counts: np.ndarray) -> list[str]:
-    """What a report has to say of labels that leave classes of the model out.
+    """Returns what a report has to say of labels that leave classes of the model out.
 
     Nobody expects all classes among fewer labels than classes, or than ten.
 

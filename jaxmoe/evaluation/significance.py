@@ -4,7 +4,7 @@ LEVEL = 0.05  # how often a check may say by chance what is not so
 
 
 def exceeds(count: float, n: int, share: float) -> bool:
-    """Whether `count` of `n` examples are too many for a probability of `share` each.
+    """Returns whether `count` of `n` examples are too many for a probability of `share` each.
 
     One example of several is no evidence.
 
@@ -20,7 +20,7 @@ def exceeds(count: float, n: int, share: float) -> bool:
 
 
 def outweighs(more: int, less: int) -> bool:
-    """Whether `more` changes one way and `less` the other are no coin's: the sign test."""
+    """Returns whether `more` changes one way and `less` the other are no coin's: the sign test."""
     return exceeds(more, more + less, 0.5)
 
 

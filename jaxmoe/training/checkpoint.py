@@ -42,7 +42,7 @@ class Checkpoints:
         self._folder = self.run / "checkpoints"
 
     def has(self, which: str) -> bool:
-        """Whether a checkpoint of `which`, "latest" or "best", was finished."""
+        """Returns whether a checkpoint of `which`, "latest" or "best", was finished."""
         return self._step(which) is not None
 
     def save(self, which: str, step: int, state: Any, position: dict[str, Any]) -> None:
@@ -125,7 +125,7 @@ class Checkpoints:
         return None
 
     def _damaged(self, which: str, step: int, error: Exception) -> DamagedCheckpointError:
-        """What is wrong, and what is left to the user."""
+        """Returns what is wrong, and what is left to the user."""
         why = " ".join(str(error).split())
         why = why if len(why) <= _LONGEST_REASON else f"{why[:_LONGEST_REASON]}…"
         other = "best" if which == "latest" else "latest"

@@ -38,6 +38,7 @@ from sides import (
     Bench,
     Cell,
     agreement,
+    check_files,
     compare,
     official,
     ours,
@@ -102,13 +103,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for name in ("images", "rand_images", "attack_images", "batch_size"):
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')}: {getattr(options, name)} is not at least 1")
-    if not (options.official / "autoattack" / "autoattack.py").is_file():
-        parser.error(
-            f"--official: {options.official} has no autoattack/autoattack.py; expected a copy of "
-            "github.com/fra31/auto-attack"
-        )
-    if not options.data.is_file():
-        parser.error(f"--data: {options.data} is no file; expected cifar10_lossless_partial.npz")
+    check_files(parser, options)
     if not chosen_cells(options.only):
         parser.error(
             f"--only: no cell has {' or '.join(options.only)} in its name; names are such as "

@@ -52,6 +52,17 @@ class Bench(NamedTuple):
     say: Callable[[str], None]
 
 
+def check_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Ends with one line where the official code or the images are not where `options` say."""
+    if not (options.official / "autoattack" / "autoattack.py").is_file():
+        parser.error(
+            f"--official: {options.official} has no autoattack/autoattack.py; expected a copy of "
+            "github.com/fra31/auto-attack"
+        )
+    if not options.data.is_file():
+        parser.error(f"--data: {options.data} is no file; expected cifar10_lossless_partial.npz")
+
+
 def ours(cell: Cell, bench: Bench, x: np.ndarray, y: np.ndarray) -> Side:
     """Our AutoAttack, or one attack of it."""
     model, alone = subjects.plain_apply(), cell.kind in ATTACKS

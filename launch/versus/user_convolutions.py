@@ -25,6 +25,7 @@ if __name__ == "__main__":  # before JAX and PyTorch count the cores
 import cifar_subject as subjects
 import numpy as np
 import user_networks
+from sides import check_files
 
 from jaxmoe import evaluation
 from jaxmoe.evaluation.programs import Programs
@@ -94,13 +95,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--epsilon", type=float, default=8, help="in grey levels")
     parser.add_argument("--native", action="store_true", help="keep XLA's own convolutions")
     options = parser.parse_args(arguments)
-    if not (options.official / "autoattack" / "autoattack.py").is_file():
-        parser.error(
-            f"--official: {options.official} has no autoattack/autoattack.py; expected a copy of "
-            "github.com/fra31/auto-attack"
-        )
-    if not options.data.is_file():
-        parser.error(f"--data: {options.data} is no file; expected cifar10_lossless_partial.npz")
+    check_files(parser, options)
     for name in ("images", "batch_size"):
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')}: {getattr(options, name)} is not at least 1")

@@ -101,13 +101,13 @@ def smoothed_radius(
       Classes, `ABSTAINED` where p ≤ ½, and radii, 0 there. Each is wrong with probability at most
       `smoothing.failure` over the noise.
     """
-    from scipy import stats
+    from scipy import special
 
     chosen = np.argmax(selection, axis=-1)
     hits = np.take_along_axis(np.asarray(votes), chosen[:, None], axis=-1)[:, 0]
     lower = lower_confidence_bound(hits, smoothing.samples, smoothing.failure)
     certain = lower > 0.5
-    radius = np.where(certain, smoothing.sigma * stats.norm.ppf(np.where(certain, lower, 0.5)), 0.0)
+    radius = np.where(certain, smoothing.sigma * special.ndtri(np.where(certain, lower, 0.5)), 0.0)
     return np.where(certain, chosen, ABSTAINED), radius
 
 
@@ -121,8 +121,8 @@ def lower_confidence_bound(
     hits: Int[np.ndarray, "..."], samples: int, failure: float
 ) -> Float[np.ndarray, "..."]:
     """Clopper & Pearson 1934, one-sided: below the probability of a hit but for `failure`."""
-    from scipy import stats
+    from scipy import special
 
     hits = np.asarray(hits)
-    bound = stats.beta.ppf(failure, np.maximum(hits, 1), samples - hits + 1)
+    bound = special.betaincinv(np.maximum(hits, 1), samples - hits + 1, failure)
     return np.where(hits > 0, bound, 0.0)

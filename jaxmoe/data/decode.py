@@ -161,8 +161,8 @@ class _Film:
             return
         own = self._ends.get(self._stream.index, 0.0)
         shown = own if self._of_stream else max(self._ends.values(), default=0.0)
-        # With a proof, a header is taken at its word, to a frame or two.
-        slack = 1 + 2 / frames if proved else 1 / _LEAST_SHARE
+        # With a proof, a header is taken at its word, to a frame: some count one more.
+        slack = 1 + 1.5 / frames if proved else 1 / _LEAST_SHARE
         if shown * slack < promise:
             raise UnreadableVideoError(
                 f"cut off: {shown:.2f} of {promise:.2f} seconds can be decoded"

@@ -24,7 +24,7 @@ _TRANSPORT_PACKETS = ((188, 0), (192, 4))  # length and place of the sync byte: 
 
 
 def file_end(file: pathlib.Path) -> FileEnd:
-    """Returns how a file ends: AVI, MP4, MOV, MKV, WebM, FLV, Ogg, GIF, WMV and MPEG say so.
+    """Returns how a file ends: AVI, MP4, MOV, MKV, WebM, FLV, Ogg, GIF, PNG, WMV and MPEG do.
 
     One that ends in zeros may lack what should be there: a container of the right size is no proof.
 
@@ -171,6 +171,17 @@ def _gif(stream: BinaryIO, size: int) -> FileEnd:
     return FileEnd.EARLY if position > size else FileEnd.UNKNOWN
 
 
+def _chunks(stream: BinaryIO, size: int) -> FileEnd:
+    """PNG and APNG: a signature, then chunks up to the one that ends every picture."""
+    position = 8
+    while position < size:
+        head = _at(stream, position, 8)
+        position += 12 + _number(head[:4])
+        if head[4:] == b"IEND":
+            return _ends_at(position, size)
+    return FileEnd.EARLY
+
+
 def _colours(flags: int) -> int:
     """Bytes of the colour table that the flags announce."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
@@ -221,6 +232,7 @@ _CONTAINERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO, int], File
     (lambda start: start[:3] == b"FLV", _flash),
     (lambda start: start[:4] == b"OggS", _ogg),
     (lambda start: start[:3] == b"GIF", _gif),
+    (lambda start: start[:8] == b"\x89PNG\r\n\x1a\n", _chunks),
     (lambda start: start[:4] == b"\x30\x26\xb2\x75", _objects),
     (lambda start: start[:4] == b"\0\0\1\xba", _program),
     (lambda start: any(_synchronous(start, *packet) for packet in _TRANSPORT_PACKETS), _transport),

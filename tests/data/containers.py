@@ -119,7 +119,7 @@ def make_films(container: Container, condition: str, folder: pathlib.Path) -> li
     plain = Film(file)
     match condition:
         case "cut":
-            return _cut(container, folder)
+            return cut(container, folder)
         case "edit list":
             whole = folder / f"uncut.{container.name}"
             _write(container, whole)
@@ -152,14 +152,17 @@ def make_films(container: Container, condition: str, folder: pathlib.Path) -> li
     return [plain]
 
 
-def _cut(container: Container, folder: pathlib.Path) -> list[Film]:
+def cut(
+    container: Container, folder: pathlib.Path, percents: Sequence[int] = (30, 60, 80)
+) -> list[Film]:
+    """A film without its end: files of so many percent of its bytes."""
     whole = folder / f"whole.{container.name}"
     # An MP4 that has its index in front would play up to the cut.
     boxes = container.format in ("mp4", "mov")
     _write(container, whole, options={"movflags": "faststart"} if boxes else None)
     data = whole.read_bytes()
     films = []
-    for percent in (30, 60, 80):
+    for percent in percents:
         file = folder / f"{percent}.{container.name}"
         length = len(data) * percent // 100
         # Whole packets of a transport stream are a whole one.

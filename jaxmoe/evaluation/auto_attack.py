@@ -185,7 +185,7 @@ def auto_attack(
     cascading = Cascading(
         programs,
         params,
-        StandingClips(batches),
+        StandingClips(batches, compiled=programs.batch_sizes),
         settings,
         seed,
         (settings.gradient,),

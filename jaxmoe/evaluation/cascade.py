@@ -91,13 +91,14 @@ class Cascading(NamedTuple):
             attacked, gradients, seconds = _standing(correct), 0, 0.0
             compiled = self._compile_seconds(stage)
             self.begin(stage.attack, attacked)
+            most = self.clips.begin(stage.attack, attacked)
             for settings in self._attempts(stage):
                 if not _standing(correct):
                     break
                 attempt += 1  # over all stages: no two attempts have the same starts
                 own = self._entry(name, stage.attack, epsilon, settings, attempt)
                 tried = self._attempt(
-                    own, attempt, stage.attack, settings, epsilon, correct, confusion
+                    own, attempt, stage.attack, settings, epsilon, correct, confusion, most
                 )
                 gradients += tried.gradients
                 seconds += tried.seconds
@@ -153,10 +154,12 @@ class Cascading(NamedTuple):
             return self.classes
         return count_classes(self.programs.model, self.params, self.clips.first())
 
-    def _attempt(self, own, number, attack, settings, epsilon, correct, confusion) -> "_Tried":
+    def _attempt(
+        self, own, number, attack, settings, epsilon, correct, confusion, most
+    ) -> "_Tried":
         """Runs one attempt on what stands; puts what it leaves into `correct`, `confusion`."""
         total = _Tried(0, 0.0, 0.0)
-        for place, (places, size, read) in enumerate(self.clips.batches(correct)):
+        for place, (places, size, read) in enumerate(self.clips.batches(correct, most)):
 
             def compute(read=read, place=place):
                 name = f"{number}-{place}"

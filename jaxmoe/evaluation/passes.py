@@ -303,7 +303,12 @@ class Passes:
             self.say(stage_line(row, self.programs.norm))
 
         if self.clips is None:
-            self.clips = StandingClips(self.batches, clean.batch_indices, clean.batch_valid)
+            self.clips = StandingClips(
+                self.batches,
+                clean.batch_indices,
+                clean.batch_valid,
+                compiled=self.programs.batch_sizes,
+            )
         return Cascading(
             self.programs,
             self.params,

@@ -42,6 +42,7 @@ class Programs:
       traces: how often each program was traced, by its name; an attack's is the attack's.
       compilations: how often each was compiled.
       compile_seconds: how long tracing and compiling each took in all.
+      batch_sizes: of each attack, the sizes of the batches that it was compiled for.
     """
 
     def __init__(self, model: Model, norm: Norm = "linf", metric: Metric = accuracy):
@@ -51,6 +52,7 @@ class Programs:
         self.traces: dict[str, int] = {}
         self.compilations: dict[str, int] = {}
         self.compile_seconds: dict[str, float] = {}
+        self.batch_sizes: dict[str, set[int]] = {}
         self._compiled: dict[Any, Callable] = {}
 
     def check(self, model: Model, norm: Norm, metric: Metric) -> "Programs":
@@ -88,6 +90,7 @@ class Programs:
             attack = build_attack(name, self.model, ThreatModel(self.norm, epsilon), settings)
             return attack(keys, params, x, y)
 
+        self.batch_sizes.setdefault(name, set()).add(len(batch["valid"]))
         return self.timed(
             name,
             program,

@@ -1,12 +1,13 @@
 """The clips that still stand, read as seldom as memory allows.
 
 Batches have one of a few sizes, each a quarter of the one before, so that little is compiled for
-what happens to be left.
+what happens to be left. On a CPU, where an empty place costs as much as a clip, the first of an
+attack that begins with few is as many as there are.
 Axes: N = valid clips, B = batch.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -37,6 +38,7 @@ class StandingClips:
         indices: Sequence[np.ndarray] | None = None,
         valid: Sequence[np.ndarray] | None = None,
         held_below: int | None = None,
+        compiled: Mapping[str, Iterable[int]] | None = None,
     ):
         """Begins with nothing read.
 
@@ -47,6 +49,7 @@ class StandingClips:
             against them.
           valid: of each batch, bool [B], if it is known.
           held_below: bytes that may be held; None is `HELD_BELOW`.
+          compiled: sizes of batches for which attacks are compiled already.
         """
         self._factory = factory
         self._indices = indices
@@ -56,29 +59,50 @@ class StandingClips:
         self._held_below = HELD_BELOW if held_below is None else held_below
         self._size = None if valid is None else _bulk(len(valid[0]))
         self._held: tuple[np.ndarray, Batch] | None = None
+        # Sizes that an attack has had. What is compiled meanwhile does not count: a suite that goes
+        # on by its journal compiles less, and has to have the same batches.
+        self._begun = {attack: set(sizes) for attack, sizes in (compiled or {}).items()}
+
+    def begin(self, attack: str, standing: int) -> int:
+        """The largest batch of an attack, at one ε, that begins with so many clips.
+
+        What it was compiled for serves again where at least half of it is full.
+        """
+        if self._size is None:
+            self._size = _bulk(len(self.first()["valid"]))
+        if jax.default_backend() != "cpu" or not 0 < standing < self._size:
+            return self._size
+        begun = self._begun.setdefault(attack, set())
+        fits = [size for size in begun if standing <= size <= 2 * standing]
+        begun.add(size := min(fits, default=standing))
+        return size
 
     def first(self) -> Batch:
         """The first batch of a pass."""
         return next(iter(self._factory()))
 
-    def batches(self, correct: np.ndarray) -> Iterator[tuple[np.ndarray, int, Read]]:
+    def batches(
+        self, correct: np.ndarray, most: int | None = None
+    ) -> Iterator[tuple[np.ndarray, int, Read]]:
         """The clips that stand, in full batches and a few smaller ones, all else left out.
 
         Args:
           correct: of a pass's valid clips, [N]; a clip stands above 0.
+          most: clips of the largest batch, by `begin`; None is that of an attack on all.
 
         Yields:
           The places in `correct` of a batch's valid clips, its size, and a function that reads it.
-          The size is that of the pass (on a CPU a quarter of it, or 32 if that is more), or a
-          quarter of that for a rest, or of that again where a few clips are all that stand. What
-          is missing is filled up with its first clip, which is not valid. Batches are read in
-          order, each at most once.
+          The size is `most` (of all: that of the pass; on a CPU a quarter of it, or 32 if that is
+          more), or a quarter of that for a rest, or of that again where a few clips are all that
+          stand. What is missing is filled up with its first clip, which is not valid. Batches are
+          read in order, each at most once.
         """
         standing = np.flatnonzero(correct > 0)
         if self._size is None:
             self._size = _bulk(len(self.first()["valid"]))
+        most = self._size if most is None else most
         take: list[Callable[[np.ndarray], Batch]] = []
-        for places, size in _plan(standing, self._size):
+        for places, size in _plan(standing, most):
 
             def read(places=places, size=size):
                 if not take:  # what a journal has need not be read

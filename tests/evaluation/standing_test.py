@@ -72,6 +72,24 @@ def test_a_few_clips_are_not_looked_at_as_many():
     assert sizes(11, batch=16) == [16]  # half of it, and no more than a CPU takes well at once
 
 
+def test_an_attack_that_begins_with_few_has_a_batch_of_as_many(monkeypatch):
+    clips = Pass(128, True).standing(1 << 20)
+    assert clips.begin("pgd", 95) == 32
+    assert clips.begin("pgd", 11) == 11
+    assert [size for _, size, _ in clips.batches(stands(*range(11)), 11)] == [11]
+    # While fewer and fewer stand, little more is compiled.
+    assert [size for _, size, _ in clips.batches(stands(*range(6)), 11)] == [11]
+    assert [size for _, size, _ in clips.batches(stands(*range(2)), 11)] == [2]
+    # What is there serves where half of it is full: at another ε, or after another suite.
+    assert clips.begin("pgd", 6) == 11
+    assert clips.begin("pgd", 5) == 5
+    assert clips.begin("square", 6) == 6
+    again = StandingClips(lambda: Pass(128, True), compiled={"pgd": {8}})
+    assert [again.begin("pgd", count) for count in (5, 3)] == [8, 3]
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    assert Pass(128, True).standing(1 << 20).begin("pgd", 11) == 128
+
+
 def run(clips, *places):
     for *_, read in clips.batches(stands(*places)):
         read()

@@ -148,7 +148,7 @@ class Climb(NamedTuple):
 class _Loop(NamedTuple):
     """The loop of `maximize`."""
 
-    number: Array  # shape=(), steps taken
+    number: Array  # shape=(), looks taken: one at the start, and one after each step
     state: Climb
     trace: Float[Array, "looks batch"]
     zeros: Float[Array, " batch"]  # gradients that were zero everywhere
@@ -189,13 +189,19 @@ def maximize(
         return gradient, loss, right, (loss, is_zero(gradient), finite)
 
     def step(state: Climb, number):
-        first, window, checkpoint = (jnp.asarray(values)[number] for values in plan)
+        # The look at the start is the loop's first: a gradient outside would be compiled twice.
+        opening = number == 0
+        first, window, checkpoint = (
+            jnp.asarray(values)[jnp.maximum(number - 1, 0)] for values in plan
+        )
+        checkpoint &= ~opening
         length = spread(state.step_size, x)
         ahead = state.x_adv + length * steepest_direction(threat.norm, state.gradient)
         ahead = threat.project(ahead, x)
         share = jnp.where(first, 1.0, NEW_SHARE).astype(x.dtype)
         inertia = (1 - share) * (state.x_adv - state.previous)
         x_adv = threat.project(state.x_adv + share * (ahead - state.x_adv) + inertia, x)
+        x_adv = jnp.where(opening, state.x_adv, x_adv)
         gradient, loss, right, seen = value_and_gradient(x_adv)
         better = loss > state.best_loss
         more_wrong = ~right & (~state.failed | (loss > state.wrong_loss))
@@ -203,14 +209,15 @@ def maximize(
             x_adv=x_adv,
             previous=state.x_adv,
             gradient=gradient,
-            loss=loss,
+            # The first rise is counted from 0, as the authors' code does.
+            loss=jnp.where(opening, 0.0, loss),
             best=where_example(better, x_adv, state.best),
             best_gradient=where_example(better, gradient, state.best_gradient),
             best_loss=jnp.maximum(loss, state.best_loss),
             wrong=where_example(more_wrong, x_adv, state.wrong),
             wrong_loss=jnp.where(more_wrong, loss, state.wrong_loss),
             failed=state.failed | ~right,
-            rises=state.rises + (loss > state.loss).astype(x.dtype),
+            rises=state.rises + (~opening & (loss > state.loss)).astype(x.dtype),
         )
         halve = state.rises <= RISES * window.astype(x.dtype)
         halve |= ~state.halved & (state.best_before >= state.best_loss)
@@ -221,7 +228,7 @@ def maximize(
                 x_adv=where_example(halve, state.best, state.x_adv),
                 gradient=where_example(halve, state.best_gradient, state.gradient),
                 rises=jnp.where(checkpoint, 0, state.rises),
-                best_before=jnp.where(checkpoint, state.best_loss, state.best_before),
+                best_before=jnp.where(opening | checkpoint, state.best_loss, state.best_before),
                 halved=jnp.where(checkpoint, halve, state.halved),
             ),
             seen,
@@ -229,47 +236,44 @@ def maximize(
 
     plan = schedule(steps)
     start = threat.surface_start(keys, x)
-    gradient, loss, right, seen = value_and_gradient(start)
-    batch = x.shape[0]
+    batch, loss_dtype = x.shape[0], jax.eval_shape(look, start)[0].dtype
     none, everyone = jnp.zeros(batch, x.dtype), jnp.ones(batch, bool)
+    unseen = jnp.full(batch, -jnp.inf, loss_dtype)
     state = Climb(
         x_adv=start,
         previous=start,
-        gradient=gradient,
-        # The first rise is counted from 0, as the authors' code does.
-        loss=jnp.zeros_like(loss),
+        gradient=jnp.zeros_like(start),
+        loss=jnp.zeros(batch, loss_dtype),
         step_size=jnp.broadcast_to(jnp.asarray(FIRST_STEP * threat.epsilon, x.dtype), (batch,)),
         best=start,
-        best_gradient=gradient,
-        best_loss=loss,
+        best_gradient=jnp.zeros_like(start),
+        best_loss=unseen,
         wrong=start,
-        wrong_loss=loss,
-        failed=~right,
+        wrong_loss=unseen,
+        failed=~everyone,
         rises=none,
-        best_before=loss,
+        best_before=unseen,
         halved=everyone,
     )
 
     def unfinished(loop: _Loop):
-        going = loop.number < steps
+        going = loop.number <= steps
         return going & ~jnp.all(loop.state.failed) if until_wrong else going
 
     def once(loop: _Loop):
         state, (loss, zero, finite) = step(loop.state, loop.number)
-        number = loop.number + 1
         return _Loop(
-            number,
+            loop.number + 1,
             state,
-            loop.trace.at[number].set(loss),
+            loop.trace.at[loop.number].set(loss),
             loop.zeros + zero.astype(x.dtype),
             loop.finite & finite,
         )
 
-    loss, zero, finite = seen
-    trace = jnp.zeros((steps + 1, batch), loss.dtype).at[0].set(loss)
-    first = _Loop(jnp.asarray(0), state, trace, zero.astype(x.dtype), finite)
-    end = jax.lax.while_loop(unfinished, once, first)
-    state, taken = end.state, end.number + 1
+    trace = jnp.zeros((steps + 1, batch), loss_dtype)
+    nothing_seen = _Loop(jnp.asarray(0), state, trace, none, everyone)
+    end = jax.lax.while_loop(unfinished, once, nothing_seen)
+    state, taken = end.state, end.number
     looked = jnp.arange(steps + 1) < taken
     result = AttackResult(
         where_example(state.failed, state.wrong, state.best),

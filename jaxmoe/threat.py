@@ -226,7 +226,9 @@ def check_number(name: str, value: object) -> None:
     Raises:
       ValueError: one line with the name and the value.
     """
-    if isinstance(value, str | bytes | list | tuple | set | dict):
+    if isinstance(value, str | bytes):
+        raise ValueError(f"{name}: {value!r} is text; expected a number, such as the float 8 / 255")
+    if isinstance(value, list | tuple | set | dict):
         raise ValueError(f"{name}: {value!r} is not a number, such as 8/255, nor an array of them")
 
 

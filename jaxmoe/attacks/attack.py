@@ -14,7 +14,7 @@ import optax
 from flax.errors import TraceContextError
 from jaxtyping import Array, Float, Int, Key
 
-from jaxmoe.attacks.edge import widest
+from jaxmoe.attacks.edge import channels_last, widest
 from jaxmoe.attacks.expectation import expectation
 from jaxmoe.attacks.perturb import AttackResult, Objective
 from jaxmoe.attacks.randomized import SCORING, Randomized, draw
@@ -91,8 +91,13 @@ def _checked(apply: Apply) -> Apply:
                 f"{str(error).partition(chr(10))[0]}); expected a pure function of jax.numpy, "
                 "without NumPy, float(), if or state that depends on params or pixels"
             ) from error
-        except TypeError as error:
-            if "dtype" not in str(error):
+        except Exception as error:
+            if hint := channels_last(x.shape):
+                raise ValueError(
+                    f"model: cannot take inputs of shape {list(x.shape)}, which look "
+                    f"channels-first; expected {hint} ({type(error).__name__})"
+                ) from error
+            if not isinstance(error, TypeError) or "dtype" not in str(error):
                 raise
             raise ValueError(
                 f"model: {str(error).partition(chr(10))[0]} It is given pixels of {x.dtype}; "

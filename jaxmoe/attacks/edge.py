@@ -159,6 +159,12 @@ def check_axes(name: str, shape: tuple[int, ...], *, picture: bool, temporal: bo
     )
 
 
+def channels_last(shape: tuple[int, ...]) -> str:
+    """Code that turns inputs that look channels-first; empty where they do not."""
+    order = _order_of_axes(shape)
+    return "" if order == tuple(range(len(shape))) else f"x.transpose{order}"
+
+
 def _order_of_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The order that puts channels last, of shapes that look as if they were not there."""
     as_it_is = tuple(range(len(shape)))

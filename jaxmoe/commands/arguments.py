@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib.util
 import pathlib
+import re
 import sys
 from typing import Any, NoReturn
 
@@ -41,7 +42,15 @@ class Parser(argparse.ArgumentParser):
 
         Where an option takes several values, commas and spaces stand between them alike.
         """
-        found, unknown = self.parse_known_args(self._apart(arguments))
+        separate = self._apart(arguments)
+        for place, argument in enumerate(separate):
+            # argparse takes -1/255 for an option that nobody knows. No option takes less than 0.
+            if re.match(r"-\.?\d", argument):
+                name = next(
+                    (o for o in reversed(separate[:place]) if o.startswith("--")), "argument"
+                )
+                raise ValueError(f"{name}: {argument} is below 0; expected numbers of at least 0")
+        found, unknown = self.parse_known_args(separate)
         for argument in unknown:
             name = argument.partition("=")[0]
             known = [o for o in self._option_string_actions if o[:2] == "--" and o != "--help"]

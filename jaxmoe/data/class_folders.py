@@ -4,7 +4,7 @@ import pathlib
 import re
 
 from jaxmoe.data.listing import SPLIT_NAMES, ListedFile, Listing, make_listing
-from jaxmoe.data.walking import files_below, folders_in
+from jaxmoe.data.walking import check_links, files_below, folders_in
 
 # Folders that may be splits, such as `test_set` and `train2017`.
 _SPLIT_LIKE = re.compile(rf"({'|'.join(SPLIT_NAMES)})(?![a-z])", re.IGNORECASE)
@@ -27,9 +27,11 @@ def list_class_folders(root: pathlib.Path, *, trains: bool = True) -> Listing:
       A `Listing`; a file that turns out to be unusable is reported when it is opened.
 
     Raises:
-      ValueError: a class has no file, or none in training; a folder that is no split lies beside
-        splits, or a split has files and no class; splits have other names, or lie one deeper.
+      ValueError: a class has no file, or none in training; a link to nothing may be a class; a
+        folder that is no split lies beside splits, or a split has files and no class; splits have
+        other names, or lie one deeper.
     """
+    check_links(root)
     folders = folders_in(root)
     splits = {folder: SPLIT_NAMES.get(folder.name.lower()) for folder in folders}
     named = set(splits.values()) - {None}
@@ -41,6 +43,8 @@ def list_class_folders(root: pathlib.Path, *, trains: bool = True) -> Listing:
             f"class folders alone, or {', '.join(SPLIT_NAMES)} with class folders in them"
         )
     if ("train" in named or (named and not trains)) and not odd:
+        for folder in folders:
+            check_links(folder)
         _check_have_classes(folders)
         labelled = [(split, folder) for top, split in splits.items() for folder in folders_in(top)]
     else:

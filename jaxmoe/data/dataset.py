@@ -155,6 +155,11 @@ def load_dataset(
     folders = ("video_folder", "image_folder", "segmentation_folder")
     if manifest and name not in folders:
         raise ValueError(f"data.manifest: {manifest}; only {' and '.join(folders)} take one")
+    if directory is not None and name in RENDERED_DATASETS:
+        raise ValueError(
+            f"data.directory: {directory}, but data.name = {name} is rendered and reads no files; "
+            "expected none, or a data.name such as video_folder"
+        )
     from jaxmoe.data import image_builders, segmentation_builders, video_builders
     from jaxmoe.data.array_builders import read_npz
     from jaxmoe.data.cifar10 import read_cifar10

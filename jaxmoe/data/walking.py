@@ -39,6 +39,21 @@ def folders_in(folder: pathlib.Path) -> list[pathlib.Path]:
     return [path for path in paths if path.is_dir() and not _leads_back(path)]
 
 
+def check_links(folder: pathlib.Path) -> None:
+    """Refuses a link to nothing in a folder of folders: it may have been one of them.
+
+    Raises:
+      ValueError: there is one, or the folder cannot be read.
+    """
+    for entry in _entries(folder):
+        path = folder / entry.name
+        if path.is_symlink() and not path.exists():
+            raise ValueError(
+                f"data.directory: {path} is a link to {os.readlink(path)}, which is not there; "
+                "expected a folder, or no such link"
+            )
+
+
 def files_below(folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the files anywhere below a folder, sorted by path.
 

@@ -240,3 +240,16 @@ def test_channels_first_is_refused_where_an_attack_reads_the_axes(
 def test_square_refuses_channels_first_before_it_looks():
     with pytest.raises(ValueError, match=r"square: inputs of shape .* look channels-first"):
         build_attack("square", linear, ThreatModel())(KEY, WEIGHTS, np.zeros((2, 3, 8, 8)), Y[:2])
+
+
+def test_a_model_that_cannot_take_channels_first_says_so_and_not_its_own_words():
+    weights = jnp.ones((3, 4))
+
+    def model(params, x):
+        return jnp.mean(x, axis=(1, 2)) @ params
+
+    x = np.full((5, 3, 8, 8), 0.5, np.float32)
+    attack = build_attack("pgd", model, ThreatModel("linf", 0.1), AttackSettings(steps=1))
+    with pytest.raises(ValueError, match=r"\[5, 3, 8, 8\], which look channels-first; exp"):
+        attack(jax.random.key(0), weights, x, np.zeros(5, int))
+    attack(jax.random.key(0), weights, x.transpose(0, 2, 3, 1), np.zeros(5, int))

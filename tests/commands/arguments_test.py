@@ -1,8 +1,11 @@
 """Options that several commands share."""
 
+import re
+
 import pytest
 
 from jaxmoe.commands.arguments import RunFailedError
+from jaxmoe.data import load_dataset
 from tests.commands.tiny import run
 
 
@@ -22,3 +25,15 @@ def test_every_command_that_judges_a_run_takes_other_clips(command, monkeypatch)
     options = " ".join(f"--data.{name} {value}" for name, value in fields.items())
     assert run(f"{command} {options}") == run(command) == 1
     assert asked == [fields, {}]
+
+
+@pytest.mark.parametrize("given", ["--epsilons -1/255", "--epsilons=-1/255", "--epsilons 0 -.5"])
+@pytest.mark.usefixtures("described")
+def test_a_number_below_0_is_named(given, capsys):
+    assert run(f"evaluate run {given}") == 2
+    assert re.search(r"--epsilons: -\S+ is below 0; expected", capsys.readouterr().err)
+
+
+def test_clips_that_are_rendered_have_no_directory(tmp_path):
+    with pytest.raises(ValueError, match=r"data\.directory: gone, but data\.name = synthetic_act"):
+        load_dataset("synthetic_actions", cache=tmp_path, directory="gone")

@@ -273,8 +273,16 @@ def test_a_file_name_that_is_no_unicode(tmp_path, write_video):
         (ValueError, r"data\.short: 'drop'; accepted are pad, skip", {"short": "drop"}),
         (ValueError, r"data\.seed: -1", {"seed": -1}),
         (ValueError, r"data\.validation_fraction: 1", {"validation_fraction": 1}),
-        (ValueError, r"data\.train_clips: 0", {"name": "synthetic_actions", "train_clips": 0}),
-        (ValueError, r"data\.resolution: 4", {"name": "synthetic_actions", "resolution": 4}),
+        (
+            ValueError,
+            r"data\.train_clips: 0",
+            {"name": "synthetic_actions", "directory": None, "train_clips": 0},
+        ),
+        (
+            ValueError,
+            r"data\.resolution: 4",
+            {"name": "synthetic_actions", "directory": None, "resolution": 4},
+        ),
         (FileNotFoundError, r"data\.directory: .*trainlist01", {"name": "ucf101"}),
     ],
 )

@@ -94,6 +94,16 @@ def test_one_file_under_two_classes_is_refused(tmp_path):
         list_class_folders(tmp_path)
 
 
+@pytest.mark.parametrize("place", ["punch", "train/punch"])
+def test_a_link_to_nothing_where_a_class_may_be_is_refused(tmp_path, place):
+    root = tmp_path / "data"
+    classes = ("train/wave", "train/hop", "test/wave") if "/" in place else ("wave", "hop")
+    touch(root, *(f"{name}/a.jpg" for name in classes))
+    link(root / place, tmp_path / "gone")
+    with pytest.raises(ValueError, match=r"data\.directory: .*punch is a link to .*gone, which is"):
+        list_class_folders(root)
+
+
 def test_a_link_to_nothing_is_not_lost_in_silence(tmp_path):
     touch(tmp_path, "wave/a.avi")
     link(tmp_path / "wave" / "gone.avi", tmp_path / "nowhere.avi")

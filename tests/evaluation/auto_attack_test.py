@@ -75,7 +75,7 @@ def test_classes_that_never_occur_are_said_and_kept():
         ({"y": Y + 1}, "on a model of 4 classes; expected 0 to 3 (these look numbered from 1)"),
         ({"y": np.full(16, 2**32)}, "label: 4294967296 to 4294967296 on a model"),
         ({"x": X * 255}, "such as x / 255"),
-        ({"epsilon": "8/255"}, "epsilon: '8/255' is not a number"),
+        ({"epsilon": "8/255"}, "epsilon: '8/255' is text; expected a number"),
         ({"epsilon": [0.1]}, "epsilon: [0.1] is not a number"),
         ({"params": {"w": object()}}, "params: a leaf of type object; expected arrays"),
     ],

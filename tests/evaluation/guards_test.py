@@ -48,7 +48,7 @@ def with_(**changes):
         ({"attacks": "fgsm"}, "attacks: 'fgsm' is one name; expected a list"),
         ({"epsilons": 0.1}, "epsilons: 0.1 is one number; expected a list"),
         ({"epsilons": "8/255"}, "epsilons: '8/255' is text; expected a list"),
-        ({"epsilons": ["8/255"]}, "epsilons: '8/255' is not a number"),
+        ({"epsilons": ["8/255"]}, "epsilons: '8/255' is text"),
         ({"epsilons": []}, "epsilons: none given"),
         ({"factory": [1]}, "batches_factory: list; expected a function that makes a pass"),
         ({"factory": with_(label=np.eye(2, dtype=int))}, "look one-hot"),

@@ -92,13 +92,15 @@ class Cascading(NamedTuple):
             compiled = self._compile_seconds(stage)
             self.begin(stage.attack, attacked)
             most = self.clips.begin(stage.attack, attacked)
-            for settings in self._attempts(stage):
+            attempts = list(self._attempts(stage))
+            looks = sum(ATTACKS[stage.attack].steps(settings) for settings in attempts)
+            for settings in attempts:
                 if not _standing(correct):
                     break
                 attempt += 1  # over all stages: no two attempts have the same starts
                 own = self._entry(name, stage.attack, epsilon, settings, attempt)
                 tried = self._attempt(
-                    own, attempt, stage.attack, settings, epsilon, correct, confusion, most
+                    own, attempt, stage.attack, settings, epsilon, correct, confusion, most, looks
                 )
                 gradients += tried.gradients
                 seconds += tried.seconds
@@ -155,11 +157,11 @@ class Cascading(NamedTuple):
         return count_classes(self.programs.model, self.params, self.clips.first())
 
     def _attempt(
-        self, own, number, attack, settings, epsilon, correct, confusion, most
+        self, own, number, attack, settings, epsilon, correct, confusion, most, looks
     ) -> "_Tried":
         """Runs one attempt on what stands; puts what it leaves into `correct`, `confusion`."""
         total = _Tried(0, 0.0, 0.0)
-        for place, (places, size, read) in enumerate(self.clips.batches(correct, most)):
+        for place, (places, size, read) in enumerate(self.clips.batches(correct, most, looks)):
 
             def compute(read=read, place=place):
                 name = f"{number}-{place}"

@@ -18,6 +18,9 @@ Batch = dict[str, np.ndarray]
 Read = Callable[[], Batch]
 
 SMALLER = 4  # a smaller batch holds so many times fewer clips
+# So often a batch is looked at, in all attempts of an attack, before a smaller one for a rest saves
+# more than its compilation costs: a second against a hundredth.
+LOOKS_WORTH_A_PROGRAM = 500
 # On a CPU so many clips at once cost no less a clip than more would, and an attack ends for a batch
 # where all of it is broken: the fewer wait for the last one, the better.
 ENOUGH_ON_CPU = 32
@@ -82,13 +85,15 @@ class StandingClips:
         return next(iter(self._factory()))
 
     def batches(
-        self, correct: np.ndarray, most: int | None = None
+        self, correct: np.ndarray, most: int | None = None, looks: float = np.inf
     ) -> Iterator[tuple[np.ndarray, int, Read]]:
         """The clips that stand, in full batches and a few smaller ones, all else left out.
 
         Args:
           correct: of a pass's valid clips, [N]; a clip stands above 0.
           most: clips of the largest batch, by `begin`; None is that of an attack on all.
+          looks: how often the attack looks at a batch, in all attempts: few are not worth a
+            smaller size for a rest.
 
         Yields:
           The places in `correct` of a batch's valid clips, its size, and a function that reads it.
@@ -102,7 +107,7 @@ class StandingClips:
             self._size = _bulk(len(self.first()["valid"]))
         most = self._size if most is None else most
         take: list[Callable[[np.ndarray], Batch]] = []
-        for places, size in _plan(standing, most):
+        for places, size in _plan(standing, most, looks):
 
             def read(places=places, size=size):
                 if not take:  # what a journal has need not be read
@@ -195,7 +200,7 @@ def _bulk(size: int) -> int:
     return max(size // SMALLER, min(size, ENOUGH_ON_CPU))
 
 
-def _plan(standing: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
+def _plan(standing: np.ndarray, size: int, looks: float) -> Iterator[tuple[np.ndarray, int]]:
     """Places of what stands batch by batch, and the batch's size."""
     full = len(standing) // size * size
     for start in range(0, full, size):
@@ -203,7 +208,7 @@ def _plan(standing: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
     rest, smaller = standing[full:], max(size // SMALLER, 1)
     # What is compiled already serves for a rest that fills more than a quarter. Of a single batch
     # that is half full, three smaller ones save less than a program more costs.
-    if len(rest) > (smaller if full else size // 2):
+    if len(rest) > (smaller if full else size // 2) or (full and looks < LOOKS_WORTH_A_PROGRAM):
         smaller = size
     # A few clips alone would be a few of many that are looked at, thousands of times.
     while not full and smaller > 1 and len(rest) <= smaller // SMALLER:

@@ -72,6 +72,13 @@ def test_a_few_clips_are_not_looked_at_as_many():
     assert sizes(11, batch=16) == [16]  # half of it, and no more than a CPU takes well at once
 
 
+def test_a_few_looks_are_not_worth_a_program_for_a_rest():
+    clips = Pass(4, True).standing(1 << 20)
+    every = np.ones(N)
+    assert [size for _, size, _ in clips.batches(every[:9], 4, looks=900)] == [4, 4, 1]
+    assert [size for _, size, _ in clips.batches(every[:9], 4, looks=100)] == [4, 4, 4]
+
+
 def test_an_attack_that_begins_with_few_has_a_batch_of_as_many(monkeypatch):
     clips = Pass(128, True).standing(1 << 20)
     assert clips.begin("pgd", 95) == 32

@@ -23,6 +23,7 @@ DatasetName = Literal[
     *("synthetic_scenes", "segmentation_folder", "camvid", "cityscapes", "a2d2"),
 ]
 RouterName = Literal["conv", "linear", "pooled", "simple_gate", "classwise_gate"]
+Specialize = Literal["clusters", "likelihood", "own", "expert_choice"]
 GATES = ("simple_gate", "classwise_gate")
 SEGMENTERS = ("deeplab", "frrn")
 
@@ -51,6 +52,7 @@ class DataConfig:
     train_clips: int = 1000  # of synthetic data
     validation_clips: int = 100  # of synthetic data
     test_clips: int = 200  # of synthetic data
+    domains: int = 1  # of synthetic actions and shapes: tints in which they mean other classes
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -101,6 +103,7 @@ class MixtureConfig:
     balance: Balance = "switch"  # which balance loss
     balance_weight: float = 0.5  # of the balance loss; J-TLAT wants above 1
     router_noise: float = 0.0  # standard deviation, when experts are chosen in training; 1 / M, say
+    spread_left: float = 1.0  # share of balance_weight and router_noise left at a stage's end
     head: Literal["none", "conv"] = "none"  # after the weighted experts: with a gate alone
     alpha: float | None = None  # α of a dual model, (1 − α) standard + α robust; None: no dual
 
@@ -136,6 +139,8 @@ class TrainingConfig:
     initialize_standard_from: str | None = None  # of a dual model: the standard mixture's run
     shared_epochs: int = 0  # before all else, clean: one expert alone on all clips, then M copies
     shared_noise: float = 0.0  # relative size of the noise that tells the copies apart
+    specialize: Specialize = "clusters"  # how clips get an expert
+    specialize_epochs: int = 0  # after these, clean: experts part, and the router learns which
     dense_epochs: int = 0  # after these, clean: every expert on every clip, before routing hardens
     standard_epochs: int = 0  # before an adversarial recipe, clean: the mixture
     epsilon_warmup: float = 0.3  # share of the recipe's steps in which ε and λ rise from 0
@@ -210,6 +215,8 @@ def validate(experiment: Experiment) -> Experiment:
         ("training.epsilon_warmup", e.training.epsilon_warmup),
     ):
         _check(0 <= value < 1, field, value, "at least 0 and below 1")
+    left = e.mixture.spread_left
+    _check(0 <= left <= 1, "mixture.spread_left", left, "from 0 to 1")
     _check(
         e.mixture.top_k <= e.mixture.experts,
         "mixture.top_k",
@@ -373,7 +380,7 @@ _NOT_NEGATIVE = {
     "mixture": ("balance_weight", "router_noise"),
     "optimizer": ("weight_decay", "gradient_clip"),
     "training": (
-        *("shared_epochs", "shared_noise", "dense_epochs", "standard_epochs"),
+        *("shared_epochs", "shared_noise", "dense_epochs", "specialize_epochs", "standard_epochs"),
         *("lam", "beta"),
     ),
     "data": ("workers", "seed", "padding"),

@@ -260,6 +260,7 @@ def _evaluate(trained, programs, progress):
         say=progress.say,
         programs=own,
         probe_batches=0,
+        columns=trained.dataset.columns(trained.dataset.test),
     )
 
 

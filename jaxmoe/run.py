@@ -35,6 +35,7 @@ from jaxmoe.training import (
     Checkpoints,
     LoopOptions,
     Progress,
+    Recipe,
     RecipeOptions,
     Stage,
     copy_expert,
@@ -43,6 +44,14 @@ from jaxmoe.training import (
     make_validate,
     restore_params,
     shared_expert,
+)
+from jaxmoe.training.clusters import appearance, find_centres
+from jaxmoe.training.recipes.specialists import (
+    by_cluster,
+    by_likelihood,
+    by_own_choice,
+    expert_choice,
+    specialists,
 )
 
 
@@ -107,7 +116,7 @@ def train(
     )
     mixture = build_mixture(experiment, len(dataset.classes))
     threat = build_threat(experiment)
-    stages = _stages(experiment)
+    stages = _stages(experiment, dataset)
     params = _initial_params(experiment, mixture, dataset)
     phases = RECIPES[experiment.training.recipe](mixture, threat, recipe_options(experiment))
     adversarial = any(phase.attack is not None for phase in phases)
@@ -192,6 +201,7 @@ def recipe_options(experiment: Experiment) -> RecipeOptions:
         balance=experiment.mixture.balance,
         balance_weight=experiment.mixture.balance_weight,
         router_noise=experiment.mixture.router_noise,
+        spread_left=experiment.mixture.spread_left,
         weak_experts=experiment.training.weak_experts,
         global_attack=experiment.training.global_attack,
         beta=experiment.training.beta,
@@ -212,8 +222,10 @@ def _validation_batches(
     return evaluation_loader(clips, experiment.data, here * share)
 
 
-def _stages(experiment: Experiment) -> tuple[Stage, ...]:
-    """Shared expert, dense mixture, clean mixture, recipe: all but the last only where wanted."""
+def _stages(experiment: Experiment, dataset: data.Dataset) -> tuple[Stage, ...]:
+    """Shared expert, dense mixture, specialists, clean mixture, recipe: the last, and what else is
+    wanted.
+    """
     t = experiment.training
     recipe = Stage(
         t.recipe,
@@ -227,6 +239,9 @@ def _stages(experiment: Experiment) -> tuple[Stage, ...]:
         return (recipe,)
     if t.standard_epochs and t.recipe != "standard":
         stages.insert(0, Stage("standard", RECIPES["standard"], t.standard_epochs, selects=False))
+    if t.specialize_epochs:
+        apart = _specialists(experiment, dataset)
+        stages.insert(0, Stage("specialists", apart, t.specialize_epochs, selects=False))
     if t.dense_epochs:
         stages.insert(0, Stage("dense", dense, t.dense_epochs, selects=False))
     if t.shared_epochs:
@@ -234,6 +249,20 @@ def _stages(experiment: Experiment) -> tuple[Stage, ...]:
         shared = Stage("shared expert", shared_expert, t.shared_epochs, validates=False)
         stages.insert(0, shared)
     return tuple(stages)
+
+
+def _specialists(experiment: Experiment, dataset: data.Dataset) -> Recipe:
+    """How experts part."""
+    match experiment.training.specialize:
+        case "expert_choice":
+            return expert_choice
+        case "own":
+            return specialists(by_own_choice)
+        case "likelihood":
+            return specialists(by_likelihood)
+    batches = evaluation_loader(dataset.train, experiment.data, experiment.evaluation.batch_size)
+    centres = find_centres(batches, experiment.mixture.experts, experiment.run.seed)
+    return specialists(by_cluster(centres, appearance))
 
 
 def _initial_params(experiment: Experiment, mixture: Mixture, dataset: data.Dataset) -> Any:

@@ -219,6 +219,7 @@ def _run_and_write(
                 examples=output / "examples" if save else None,
                 checks=checks,
                 keep=report.keep,
+                columns=trained.dataset.columns(trained.dataset.test),
             )
             progress.evaluation(1, 1, "GFLOPs of the mixture")
             flops = _count_flops(trained, plan.batch_size)

@@ -115,6 +115,7 @@ class EvaluationReport:
             checks=_all_checks(result),
             flops=flops,
             notes=notes,
+            specialization=result.specialization,
             head=() if other is None else other.notes,
         )
         details = {
@@ -128,6 +129,7 @@ class EvaluationReport:
             "dual_alpha": plan.dual_alpha,
             "training_finished": self._trained.finished,
             "checks": [check._asdict() for check in _all_checks(result)],
+            "specialization": result.specialization and result.specialization.as_json(),
             "gflops": flops and flops._asdict(),
             "compilations": result.compilations,
         }

@@ -25,6 +25,7 @@ IMAGE_DATASETS = (
 DATASETS = VIDEO_DATASETS + IMAGE_DATASETS
 ARRAY_DATASETS = ("npz", "cifar10")  # whose images have a size of their own
 RENDERED_DATASETS = ("synthetic_actions", "synthetic_shapes", "synthetic_scenes")
+DOMAIN_DATASETS = ("synthetic_actions", "synthetic_shapes")
 
 # Shorter side of the stored frames where the caller names none.
 _RESOLUTIONS = {
@@ -59,6 +60,7 @@ class Dataset:
       held_out: the splits that the data does not have and were held out of train.
       folder: where the prepared records lie.
       notes: what else a reader of results must know, a line each.
+      rows: by a clip's path what else is known of it, such as its row of a manifest.
     """
 
     name: str
@@ -71,6 +73,13 @@ class Dataset:
     held_out: tuple[str, ...]
     folder: pathlib.Path
     notes: tuple[str, ...] = ()
+    rows: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict, repr=False)
+
+    def columns(self, source: ClipSource) -> dict[str, dict[int, str]]:
+        """What else is known of a split's clips: by column, and by a clip's index."""
+        known = {record.index: self.rows.get(record.path, {}) for record in source.records}
+        names = dict.fromkeys(name for row in known.values() for name in row)
+        return {name: {index: row.get(name, "") for index, row in known.items()} for name in names}
 
     @property
     def splits(self) -> dict[str, ClipSource]:
@@ -102,6 +111,7 @@ def load_dataset(
     train_clips: int = 1000,
     validation_clips: int = 200,
     test_clips: int = 300,
+    domains: int = 1,
     trains: bool = True,
 ) -> Dataset:
     """Loads a dataset; the first time its files are decoded, resized and stored in the cache.
@@ -136,6 +146,8 @@ def load_dataset(
       train_clips: of rendered datasets: clips or images for training.
       validation_clips: of rendered datasets.
       test_clips: of rendered datasets.
+      domains: of `synthetic_actions` and `synthetic_shapes`: tints, in each of which a motion or a
+        shape means another class, at most 10; the column `domain` tells them.
       trains: False for clips to judge by alone: there need be none to train on, and `test` is the
         test split, or all there is where the data has one split under another name.
 
@@ -160,6 +172,8 @@ def load_dataset(
             f"data.directory: {directory}, but data.name = {name} is rendered and reads no files; "
             "expected none, or a data.name such as video_folder"
         )
+    if domains != 1 and name not in DOMAIN_DATASETS:
+        raise ValueError(f"data.domains: {domains}; only {' and '.join(DOMAIN_DATASETS)} have them")
     from jaxmoe.data import image_builders, segmentation_builders, video_builders
     from jaxmoe.data.array_builders import read_npz
     from jaxmoe.data.cifar10 import read_cifar10
@@ -184,9 +198,9 @@ def load_dataset(
     }
     match name:
         case "synthetic_actions":
-            builder = SyntheticActions(frames=frames, **rendered)
+            builder = SyntheticActions(frames=frames, domains=domains, **rendered)
         case "synthetic_shapes":
-            builder = SyntheticShapes(**rendered)
+            builder = SyntheticShapes(domains=domains, **rendered)
         case "synthetic_scenes":
             builder = SyntheticScenes(**rendered)
         case "video_folder":
@@ -217,12 +231,13 @@ def load_dataset(
     folder = prepare(builder)
     fractions = (test_fraction, validation_fraction) if trains else None
     dataset = _open(name, folder, needed, short, seed, fractions)
+    dataset = dataclasses.replace(dataset, rows=builder.columns)
     if name in ARRAY_DATASETS and asked not in (None, min(dataset.test.smallest)):
         raise ValueError(
             f"data.resolution: {asked}; {name} is not resized, its images have "
             f"{min(dataset.test.smallest)} pixels: leave it out"
         )
-    return dataset if subset is None else _take_subset(dataset, subset, builder.columns)
+    return dataset if subset is None else _take_subset(dataset, subset)
 
 
 def _check(short: str, frames: int, seed: int, validation: float, test: float) -> None:
@@ -324,21 +339,19 @@ def _to_judge(splits: Mapping[str, tuple[ClipRecord, ...]]) -> tuple[ClipRecord,
     return splits["test"] if "test" in splits else next(iter(splits.values()))
 
 
-def _take_subset(
-    dataset: Dataset, subset: str, columns: Mapping[str, Mapping[str, str]]
-) -> Dataset:
+def _take_subset(dataset: Dataset, subset: str) -> Dataset:
     """The data set with a part of its training split."""
     name, _, wanted = subset.partition("=")
     if not (name and wanted):
         raise ValueError(f"data.subset: {subset!r}; expected column=value or column=value,value")
-    known = dict.fromkeys(column for row in columns.values() for column in row)
+    known = dict.fromkeys(column for row in dataset.rows.values() for column in row)
     if name not in known:
         raise ValueError(
             f"data.subset: no column {name!r} in {dataset.name}; accepted are "
             f"{', '.join(known) or 'none, it has no columns'}{nearest(name, known)}"
         )
     train = dataset.train
-    values = [columns[record.path].get(name, "") for record in train.records]
+    values = [dataset.rows[record.path].get(name, "") for record in train.records]
     for value in wanted.split(","):
         if value not in values:
             found = sorted(set(values))

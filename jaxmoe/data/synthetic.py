@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxmoe.data.actions import CLASSES, render_actions
 from jaxmoe.data.clip_builder import ClipBuilder, Dense, PlannedClip, Progress
+from jaxmoe.data.domains import COLUMN, check_domains, label_in, tinted
 from jaxmoe.data.listing import SPLITS
 from jaxmoe.data.prepare import cache_folder, fingerprint
 from jaxmoe.data.shapes import SHAPES, render_shapes
@@ -22,10 +23,10 @@ PLACES = {
 
 
 class _Synthetic(ClipBuilder, skip_registration=True):
-    """Rendered clips. Their kinds, the classes as a rule, go round in turn.
+    """Rendered clips. Their kinds, the classes as a rule, go round in turn, then the domains.
 
-    A clip depends on (seed, split, its number in the split, `sizes`): asking for more clips of one
-    split changes no other clip.
+    A clip depends on (seed, split, its number in the split, `sizes`, `domains`): asking for more
+    clips of one split changes no other clip.
     """
 
     def __init__(
@@ -38,9 +39,11 @@ class _Synthetic(ClipBuilder, skip_registration=True):
         validation: int,
         test: int,
         seed: int,
+        domains: int = 1,
         cache: str | os.PathLike | None = None,
         progress: Progress | None = None,
     ):
+        check_domains(domains, kinds)
         counts = dict(zip(SPLITS, (train, validation, test), strict=True))
         for split, count in counts.items():
             if count < 1:
@@ -48,14 +51,18 @@ class _Synthetic(ClipBuilder, skip_registration=True):
         if seed < 0:
             raise ValueError(f"data.seed: {seed}; a seed is at least 0")
         self._sizes = sizes
+        self._domains = domains
+        # Of one domain there is nothing to tell, and records of before stay good.
+        named = {} if domains == 1 else {"domains": domains}
         plan: dict[str, list[PlannedClip]] = {}
         index = 0
         for number, (split, count) in enumerate(counts.items()):
             plan[split] = []
             for i in range(count):
                 key = (seed, number, i)
-                label = -1 if self.DENSE else i % kinds
-                clip = PlannedClip(index, f"{split}/{seed}-{i}", label, (i % kinds, key))
+                shown, domain = i % kinds, i // kinds % domains
+                label = -1 if self.DENSE else label_in(domain, shown, kinds)
+                clip = PlannedClip(index, f"{split}/{seed}-{i}", label, (shown, domain, key))
                 plan[split].append(clip)
                 index += 1
         super().__init__(
@@ -63,12 +70,18 @@ class _Synthetic(ClipBuilder, skip_registration=True):
             classes=classes,
             codec="raw",
             fingerprint=fingerprint(
-                builder=self.name, version=str(self.VERSION), **sizes, counts=counts, seed=seed
+                builder=self.name,
+                version=str(self.VERSION),
+                **sizes,
+                **named,
+                counts=counts,
+                seed=seed,
             ),
             data_dir=cache_folder(cache),
             progress=progress,
             columns={
                 clip.path: self.describe(clip.source[0])
+                | {name: str(clip.source[1]) for name in ([COLUMN] if domains > 1 else [])}
                 for clips in plan.values()
                 for clip in clips
             },
@@ -89,23 +102,36 @@ class _Synthetic(ClipBuilder, skip_registration=True):
         """Renders the clips in order, some at a time."""
         for start in range(0, len(clips), _RENDERED_AT_ONCE):
             part = clips[start : start + _RENDERED_AT_ONCE]
-            kinds, keys = zip(*(clip.source for clip in part), strict=True)
-            yield from self.draw(np.array(kinds), list(keys))
+            kinds, domains, keys = zip(*(clip.source for clip in part), strict=True)
+            drawn = self.draw(np.array(kinds), list(keys))
+            if self._domains == 1:
+                yield from drawn
+                continue
+            for clip, domain in zip(drawn, domains, strict=True):
+                yield tinted(clip, domain, self._domains)
+
+
+def _meanings(shown: tuple[str, ...], *, domains: int = 1, **fields) -> tuple[str, ...]:
+    """Names of the classes: what is shown, or numbers where its meaning depends on the domain."""
+    del fields
+    return shown if domains == 1 else tuple(f"meaning_{i}" for i in range(len(shown)))
 
 
 class SyntheticActions(_Synthetic, skip_registration=True):
     """Ten motions of a textured blob over a moving background (`jaxmoe.data.actions`).
 
     Args of the constructor: `frames` per clip; `size`, height and width in pixels; `train`,
-    `validation`, `test`, clips per split, at least 1 each; `seed`; `cache`, the folder for
-    prepared data; `progress(done, total)`. Raises `ValueError` naming the field.
+    `validation`, `test`, clips per split, at least 1 each; `seed`; `domains`, in each of which a
+    motion has another meaning (`jaxmoe.data.domains`); `cache`, the folder for prepared data;
+    `progress(done, total)`. Raises `ValueError` naming the field.
     """
 
     name = "synthetic_actions"
 
     def __init__(self, *, frames: int, size: int, **fields):
         render_actions(np.zeros(0, np.int64), [], frames, size)  # checks frames and size
-        super().__init__(CLASSES, {"frames": frames, "size": size}, len(CLASSES), **fields)
+        classes = _meanings(CLASSES, **fields)
+        super().__init__(classes, {"frames": frames, "size": size}, len(CLASSES), **fields)
 
     def draw(self, kinds: np.ndarray, keys: list[tuple[int, ...]]) -> Iterable[np.ndarray]:
         """Clips that show each class's motion."""
@@ -122,7 +148,7 @@ class SyntheticShapes(_Synthetic, skip_registration=True):
 
     def __init__(self, *, size: int, **fields):
         render_shapes(np.zeros((0, 1), np.int64), [], size)  # checks size
-        super().__init__(SHAPES, {"size": size}, len(SHAPES), **fields)
+        super().__init__(_meanings(SHAPES, **fields), {"size": size}, len(SHAPES), **fields)
 
     def draw(self, kinds: np.ndarray, keys: list[tuple[int, ...]]) -> Iterable[np.ndarray]:
         """Images of each class's shape, as clips of one frame."""

@@ -15,6 +15,8 @@ from jaxmoe.evaluation.metrics import (
 )
 from jaxmoe.evaluation.programs import Programs
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, StageRow, SuiteResult
+from jaxmoe.evaluation.significance import Estimate
+from jaxmoe.evaluation.specialization import Specialization, specialization_sentence
 from jaxmoe.evaluation.suite import evaluate_suite
 from jaxmoe.evaluation.transfer import transfer_matrix
 from jaxmoe.evaluation.transfer_result import ALL_OTHERS, TransferResult, TransferRow
@@ -26,6 +28,7 @@ __all__ = [
     "WORST_CASE",
     "AutoAttackResult",
     "Check",
+    "Estimate",
     "EvaluationWarning",
     "Grid",
     "GridResult",
@@ -36,6 +39,7 @@ __all__ = [
     "NonFiniteGradient",
     "Programs",
     "Row",
+    "Specialization",
     "StageRow",
     "SuiteResult",
     "ThreatViolation",
@@ -52,6 +56,7 @@ __all__ = [
     "model_lipschitz",
     "routing_entropy",
     "routing_iou",
+    "specialization_sentence",
     "sweep_grid",
     "transfer_matrix",
 ]

@@ -36,6 +36,7 @@ from jaxmoe.evaluation.standing import StandingClips
 from jaxmoe.evaluation.summary import (
     iou_of,
     join_confusion,
+    join_last,
     join_or_none,
     join_valid,
     mean,
@@ -44,7 +45,7 @@ from jaxmoe.evaluation.summary import (
     summarize_routing,
     to_host,
 )
-from jaxmoe.mixture import GradientMode, Mixture
+from jaxmoe.mixture import GradientMode, Mixture, PartScores
 from jaxmoe.threat import format_epsilon
 
 # Bytes of clean outputs that stay on the device; beyond it they are computed anew for each attack.
@@ -76,6 +77,7 @@ class Clean:
     confusion: np.ndarray | None  # [N, K, K], where every position has a label
     margin: np.ndarray | None  # [N]
     checks: tuple[Check, ...]  # of the model itself
+    parts: PartScores | None  # of a mixture of several experts, [.., N]
 
 
 @dataclasses.dataclass
@@ -114,8 +116,10 @@ class Passes:
           ValueError: no valid clip, or clips that are not for one of `attacks`.
         """
         outputs, logits, batches, probes = [], [], [], Probes(probe_batches)
+        model, parts = self.programs.model, []
+        routes = isinstance(model, Mixture) and model.num_experts > 1
         seconds, kept_bytes, digest = 0.0, 0, hashlib.sha256()
-        of_model = ModelChecks(self.programs.model, self.params, self._look, self.programs.metric)
+        of_model = ModelChecks(model, self.params, self._look, self.programs.metric)
         compiled = _seconds_of(self.programs, OUTPUTS)
         self.begin(CLEAN)
         for batch in self.batches():
@@ -126,6 +130,8 @@ class Passes:
             check_fits(attacks, batch)
             if checks:
                 of_model.add(batch, seen)
+            if routes:
+                parts.append(jax.device_get(self.programs.parts(self.params, batch, result)[0]))
             logits.append(seen.logits)
             kept_bytes += sum(leaf.nbytes for leaf in jax.tree.leaves(large))
             if kept_bytes > _KEEP_BELOW:
@@ -179,6 +185,7 @@ class Passes:
             confusion,
             join_or_none([output.margin for output in outputs], valid),
             of_model.found(),
+            join_last(parts, valid) if routes else None,
         )
 
     def _look(self, batch: dict) -> Outputs:

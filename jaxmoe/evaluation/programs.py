@@ -27,6 +27,7 @@ from jaxmoe.evaluation.scoring import (
     score,
     verify,
 )
+from jaxmoe.mixture import PartScores, score_parts
 from jaxmoe.threat import Norm, ThreatModel, example_keys
 
 OUTPUTS = "outputs"  # the program that runs the model, on clean and on adversarial clips
@@ -114,6 +115,16 @@ class Programs:
         inputs = params, x_adv, x, y, outputs, clean, jnp.float32(epsilon)
         scores, more_seconds = self.timed("score", program, *inputs)
         return scores, seconds + more_seconds
+
+    def parts(self, params: Any, batch: dict[str, Any], clean: Outputs) -> tuple[PartScores, float]:
+        """What a mixture's parts do by themselves with a clean batch, and the seconds it took."""
+
+        def program(params, x, y, clean):
+            outputs = clean.router, clean.experts
+            return score_parts(self.model, self.metric, params, x, y, *outputs)
+
+        x, y, _ = inputs_of(batch)
+        return self.timed("parts", program, params, x, y, clean)
 
     def verify(
         self, params: Any, batch: dict[str, Any], x_adv: jax.Array, epsilon: float

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxmoe.attacks.objectives import FEWEST_CLASSES
+from jaxmoe.evaluation.specialization import Specialization
 from jaxmoe.threat import format_epsilon
 
 _MOST_SHOWN = 10  # classes of a note
@@ -61,6 +62,16 @@ class Row(NamedTuple):
     # The worst case takes of each image the attack that leaves the fewest pixels right.
     mean_iou: float | None = None
     test_set: str | None = None  # the digest of other clips than the run's own test split
+    # Of the clean row alone: what a mixture's experts can do by themselves, and what its router
+    # decides (`evaluation.specialization`, with intervals in `SuiteResult.specialization`).
+    expert_accuracy: list[float] | None = None  # [M], each expert alone on all clips, 0–1
+    trust_accuracy: list[float] | None = None  # [M], the expert of each rank of trust, most first
+    random_route_accuracy: float | None = None  # 0–1
+    oracle_accuracy: float | None = None  # 0–1; some expert is right
+    routing_gain: float | None = None  # accuracy less that of a random route
+    mixture_gain: float | None = None  # accuracy less that of the best single expert
+    expert_agreement: float | None = None  # two experts predict the same, mean over pairs, 0–1
+    route_class_information: float | None = None  # of first choice and class, nats
 
 
 class StageRow(NamedTuple):
@@ -109,6 +120,7 @@ class SuiteResult(NamedTuple):
     # without cascades, and none where labels are no classes.
     margins: dict[tuple[str, float], np.ndarray] | None = None
     model_checks: tuple[Check, ...] = ()  # of the model itself, without an attack
+    specialization: Specialization | None = None  # of a mixture of several experts
 
     def __repr__(self) -> str:
         """The clean row and the worst cases, and what the checks flag."""

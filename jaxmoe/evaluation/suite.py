@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -37,6 +37,7 @@ from jaxmoe.evaluation.rows import (
     robust,
 )
 from jaxmoe.evaluation.scoring import Metric
+from jaxmoe.evaluation.specialization import row_fields, specialization
 from jaxmoe.evaluation.summary import iou_of, mean
 from jaxmoe.evaluation.verdict import tell_of_masking, tell_of_model
 from jaxmoe.mixture import GradientMode
@@ -63,6 +64,7 @@ def evaluate_suite(
     examples: str | os.PathLike | None = None,
     checks: bool = True,
     keep: Callable[[SuiteResult], None] | None = None,
+    columns: Mapping[str, Mapping[int, str]] | None = None,
 ) -> SuiteResult:
     """Runs the clean clips, each attack at each ε, and checks for masked gradients.
 
@@ -98,6 +100,8 @@ def evaluate_suite(
       checks: whether to check for masked gradients; without, the result has no checks.
       keep: given all that was found so far whenever a row is done, without checks; the last time,
         with the worst cases, before the checks begin.
+      columns: what else is known of each clip, by name and by the clip's index: a mixture's routes
+        are compared with it (`specialization`).
 
     Raises:
       ValueError: an unknown attack, an ε that is negative, no valid clip, batches that differ from
@@ -141,7 +145,12 @@ def evaluate_suite(
         run.say(line)
     if note := run.journal.note({*itertools.chain(*entries.values())}):
         run.say(note)
-    rows, correct = [clean.row], {(CLEAN, 0.0): clean.correct}
+    measured = None
+    if clean.parts is not None:
+        known = {name: [of[int(i)] for i in clean.index] for name, of in (columns or {}).items()}
+        measured = specialization(clean.parts, clean.correct, clean.label, known)
+    rows = [clean.row._replace(**row_fields(measured))]
+    correct = {(CLEAN, 0.0): clean.correct}
     confusion = {(CLEAN, 0.0): clean.confusion}
 
     def found(masking: tuple[Check, ...] = ()) -> SuiteResult:
@@ -158,6 +167,7 @@ def evaluate_suite(
             None if clean.confusion is None else dict(confusion),
             None if clean.margin is None else {(CLEAN, 0.0): clean.margin, **run.margins},
             clean.checks,
+            measured,
         )
 
     keep = keep or (lambda result: None)

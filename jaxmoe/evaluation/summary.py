@@ -86,6 +86,15 @@ def join_valid(parts: list[np.ndarray], valid: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([part[mask] for part, mask in zip(parts, valid, strict=True)])
 
 
+def join_last(parts: list[Any], valid: list[np.ndarray]) -> Any:
+    """`join_valid` of trees whose leaves have the clips as their last axis, [..., N]."""
+
+    def join(*leaves):
+        return np.concatenate([leaf[..., v] for leaf, v in zip(leaves, valid, strict=True)], -1)
+
+    return jax.tree.map(join, *parts)
+
+
 def mean(values: np.ndarray) -> float:
     """The mean over all entries, summed in float64: 4 of 21 is 4 / 21."""
     return float(np.mean(values, dtype=np.float64))

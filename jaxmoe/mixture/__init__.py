@@ -1,5 +1,6 @@
 """Mixtures: how one is built, how clips are routed and dispatched, how its gradient is seen."""
 
+from jaxmoe.mixture.assignment import assign_evenly
 from jaxmoe.mixture.dispatch import dispatch
 from jaxmoe.mixture.dual import dual_mixture, robust_part, with_alpha
 from jaxmoe.mixture.gated import component, ensemble, from_gate, single_expert
@@ -23,6 +24,7 @@ from jaxmoe.mixture.mixture import (
     with_route,
     with_router_noise,
 )
+from jaxmoe.mixture.parts import PartScores, fixed_routes, score_parts
 from jaxmoe.mixture.routing import (
     BALANCES,
     COMBINES,
@@ -44,9 +46,11 @@ __all__ = [
     "GradientMode",
     "Head",
     "Mixture",
+    "PartScores",
     "Routing",
     "apply_dense",
     "apply_soft",
+    "assign_evenly",
     "balance_loss",
     "choose",
     "combine_experts",
@@ -57,6 +61,7 @@ __all__ = [
     "dual_mixture",
     "ensemble",
     "expert_load",
+    "fixed_routes",
     "from_functions",
     "from_gate",
     "from_modules",
@@ -66,6 +71,7 @@ __all__ = [
     "routers",
     "run_parts",
     "run_routed",
+    "score_parts",
     "single_expert",
     "stack_experts",
     "with_alpha",

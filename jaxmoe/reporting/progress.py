@@ -184,7 +184,21 @@ def show_epoch(losses: Mapping[str, float], validation: "Validation") -> str:
         f"validation: accuracy {validation.accuracy:.1%}, "
         f"{'' if robust is None else f'robust {robust:.1%}, '}"
         f"busiest expert {validation.largest_load:.0%} of the clips"
+        f"{_show_gains(validation)}"
     )
+
+
+def _show_gains(validation: "Validation") -> str:
+    """What the router gains, and whether there is a mixture at all; nothing of one expert."""
+    if validation.routing_gain is None:
+        return ""
+    from jaxmoe.mixture.parts import COLLAPSED, NOTHING  # takes a while, and help does not need it
+
+    routing, mixture = 100 * validation.routing_gain, 100 * validation.mixture_gain
+    gains = f", {routing:+.1f} points on a random route, {mixture:+.1f} on the best expert alone"
+    if validation.largest_load >= COLLAPSED:
+        return f"{gains}: collapsed onto one expert"
+    return f"{gains}: the router decides nothing" if routing < 100 * NOTHING else gains
 
 
 def show_seconds(seconds: float) -> str:

@@ -14,9 +14,10 @@ from typing import Any
 
 from jaxmoe.evaluation.flops import MixtureFlops
 from jaxmoe.evaluation.rows import Check, Row
+from jaxmoe.evaluation.specialization import Specialization, specialization_sentence
 from jaxmoe.evaluation.verdict import verdict_line
 from jaxmoe.files import read_json, write_text
-from jaxmoe.reporting.tables import main_table
+from jaxmoe.reporting.tables import main_table, specialization_table
 
 JSON, CSV, MARKDOWN = "results.json", "results.csv", "results.md"
 
@@ -29,6 +30,7 @@ def write_results(
     flops: MixtureFlops | None = None,
     notes: Sequence[str] = (),
     head: Sequence[str] = (),
+    specialization: Specialization | None = None,
 ) -> list[pathlib.Path]:
     """Writes the three files into `folder`, which is made if need be.
 
@@ -40,6 +42,7 @@ def write_results(
       flops: of `mixture_flops`, for `results.md`.
       notes: of a suite, for `results.md`.
       head: lines above the table of `results.md`.
+      specialization: of a suite, for `results.md`.
 
     Returns:
       The files' paths.
@@ -50,7 +53,7 @@ def write_results(
     contents = {
         JSON: json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         CSV: as_csv(records, Row._fields),
-        MARKDOWN: results_markdown(rows, checks, flops, notes, head),
+        MARKDOWN: results_markdown(rows, checks, flops, notes, head, specialization),
     }
     for name, text in contents.items():
         write_text(folder / name, text)
@@ -74,6 +77,7 @@ def results_markdown(
     flops: MixtureFlops | None = None,
     notes: Sequence[str] = (),
     head: Sequence[str] = (),
+    specialization: Specialization | None = None,
 ) -> str:
     """The main table of a terminal in Markdown; behind it notes, checks and GFLOPs, if given."""
     lines = [part for line in head for part in (f"{line[:1].upper()}{line[1:]}.", "")]
@@ -82,6 +86,9 @@ def results_markdown(
         lines += ["", f"n = {rows[0].n} clips, seed {rows[0].seed}, norm {rows[0].norm}."]
     for note in notes:
         lines += ["", f"{note}."]
+    if specialization is not None:
+        lines += ["", *markdown_table(*specialization_table(specialization))]
+        lines += ["", specialization_sentence(specialization)]
     if checks:
         lines += ["", *markdown_table(["verdict", "check", "meaning"], [_check(c) for c in checks])]
     if checks is not None:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from jaxmoe.evaluation.flops import MixtureFlops
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, StageRow, SuiteResult
+from jaxmoe.evaluation.specialization import Specialization, specialization_sentence
 from jaxmoe.evaluation.verdict import verdict_line
 from jaxmoe.threat import format_epsilon
 
@@ -87,6 +88,8 @@ def print_attacks(result: SuiteResult, file: TextIO | None = None) -> None:
     _print_stages(sheet, result.stages, first.norm)
     for note in result.notes:
         sheet.line(note)
+    if result.specialization is not None:
+        _print_specialization(sheet, result.specialization)
     _print_load(sheet, result.rows)
     _print_lipschitz(sheet, result.rows)
 
@@ -129,6 +132,37 @@ def print_checks(checks: Sequence[Check], file: TextIO | None = None) -> None:
         titles = ["verdict", "check", "value", "meaning"]
         sheet.table("", titles, rows, bold=lambda row: row[0] == "flag")
     sheet.line(verdict_line(checks))
+
+
+def specialization_table(found: Specialization) -> tuple[list[str], list[list[str]]]:
+    """The titles and the cells of the table of what experts can do and a router decides."""
+    ranks = len(found.by_trust)
+    shares = [
+        ("the mixture", found.mixture),
+        *((f"expert {i} alone", expert) for i, expert in enumerate(found.experts)),
+        ("a random route", found.random_route),
+        *((f"trusted as {i + 1} of {ranks}", rank) for i, rank in enumerate(found.by_trust)),
+        ("any expert right", found.oracle),
+        *((f"perfect route by {name}", route) for name, route in found.perfect_route.items()),
+        ("routing gain", found.routing_gain),
+        ("mixture gain", found.mixture_gain),
+    ]
+    rows = [
+        [name, _percent(e.value), f"{_percent(e.low)} to {_percent(e.high)}"] for name, e in shares
+    ]
+    rows.append(["two experts agree", _percent(found.agreement), ""])
+    information = dict(found.column_information)
+    if found.class_information is not None:
+        information = {"class": found.class_information, **information}
+    for name, nats in information.items():
+        interval = f"{nats.low:.3f} to {nats.high:.3f}"
+        rows.append([f"information of route and {name}, nats", f"{nats.value:.3f}", interval])
+    return ["clean clips", "%", "95 % interval"], rows
+
+
+def _print_specialization(sheet: "_Sheet", found: Specialization) -> None:
+    sheet.table("What the experts can do and the router decides", *specialization_table(found))
+    sheet.line(specialization_sentence(found))
 
 
 def _print_load(sheet: "_Sheet", rows: Sequence[Row]) -> None:

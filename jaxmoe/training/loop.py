@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxmoe.mixture import Mixture
 from jaxmoe.parallel import AXIS, Parallel
@@ -178,6 +179,9 @@ def fit(
                     epsilon_schedule(threat.epsilon, steps, stage.epsilon_warmup),
                     lam_share=epsilon_schedule(1.0, steps, stage.epsilon_warmup)
                     if stage.epsilon_warmup
+                    else None,
+                    spread=optax.linear_schedule(1.0, recipe_options.spread_left, steps)
+                    if recipe_options.spread_left < 1
                     else None,
                     axis_name=AXIS,
                     only_phase=only_phase,

@@ -61,6 +61,7 @@ class RecipeOptions(NamedTuple):
     balance: Balance = "switch"
     balance_weight: float = 0.0  # in every phase that moves a router; J-TLAT collapses without
     router_noise: float = 0.0  # standard deviation; of `apply` in losses, not in attacks
+    spread_left: float = 1.0  # share of these two at the end of a stage, to which they fall
     weak_experts: int = 2  # of J-TLAT's second phase
     global_attack: str = "j-tlga"  # of J-TLAT's third phase
     beta: float = 6.0  # β of the Kullback-Leibler terms of RT-ER, JTDMoE and TRADES

@@ -61,6 +61,7 @@ def make_train_step(
     epsilon: Schedule,
     *,
     lam_share: Schedule | None = None,
+    spread: Schedule | None = None,
     axis_name: str | None = None,
     only_phase: int | None = None,
 ) -> TrainStep:
@@ -76,6 +77,7 @@ def make_train_step(
       epsilon: step → ε.
       lam_share: step → share of λ, in losses and in their attacks; None is all of it. L_Lip is a
         quotient of two small numbers while ε is small: its weight rises with ε.
+      spread: step → share of the balance weight and of the router's noise; None is all of them.
       axis_name: of the devices, to average over; None for one device.
       only_phase: run this phase alone (J-TLAT's `schedule="epoch"`); None runs all, in order.
 
@@ -89,6 +91,7 @@ def make_train_step(
             threat.norm, jnp.asarray(epsilon(state.step), jnp.float32), threat.bounds, threat.frames
         )
         options_now = _with_lam(options, lam_share, state.step)
+        share = jnp.float32(1) if spread is None else jnp.asarray(spread(state.step), jnp.float32)
         phases = recipe(mixture, threat_now, options_now)
         chosen = range(len(phases)) if only_phase is None else (only_phase,)
         rate = jnp.asarray(learning_rate(state.step), jnp.float32)
@@ -96,7 +99,7 @@ def make_train_step(
         if options.router_noise:
             keys = example_keys(jax.random.fold_in(key, len(phases)), batch.index)
             draw = jax.vmap(lambda k: jax.random.normal(k, (mixture.num_experts,)))
-            noisy_mixture = with_router_noise(mixture, options.router_noise * draw(keys))
+            noisy_mixture = with_router_noise(mixture, options.router_noise * share * draw(keys))
             # In losses alone: an attack sees the router as it will be used.
             noisy_phases = recipe(noisy_mixture, threat_now, options_now)
             losses = [phase.loss for phase in noisy_phases]
@@ -108,12 +111,12 @@ def make_train_step(
         for i in chosen:
             keys = example_keys(jax.random.fold_in(key, i), batch.index)
             params, optimizer_states, found, phase_metrics = _run_phase(
-                phases[i], params, optimizer_states, keys, x, y, found, rate
+                phases[i], params, optimizer_states, keys, x, y, found, rate, share
             )
             metrics |= phase_metrics
         return TrainState(state.step + 1, params, optimizer_states), _mean(metrics, axis_name)
 
-    def _run_phase(phase: Phase, params, optimizer_states, keys, x, y, previous, rate):
+    def _run_phase(phase: Phase, params, optimizer_states, keys, x, y, previous, rate, share):
         found = Found(x)
         if phase.attack is not None:
             found = jax.lax.stop_gradient(phase.attack(keys, params, x, y, previous))
@@ -125,7 +128,7 @@ def make_train_step(
             for part, route in routers(mixture):
                 if options.balance_weight and part in phase.moves:
                     balance = balance_loss(route(everything, x), options.balance, axis_name)
-                    total = total + options.balance_weight * balance
+                    total = total + options.balance_weight * share * balance
             return total, loss
 
         head = {"head"} & set(params) if phase.moves >= PARTS else set()
@@ -138,6 +141,12 @@ def make_train_step(
                 gradient[part], optimizer_states[part], params[part]
             )
             new_params[part] = _apply(params[part], updates, rate)
+            if part == "experts" and mixture.num_experts > 1:
+                new_params[part], new_states[part] = _keep_idle(
+                    gradient[part],
+                    (new_params[part], new_states[part]),
+                    (params[part], optimizer_states[part]),
+                )
         metrics = {
             f"{phase.name}/loss": loss,
             f"{phase.name}/gradient_norm": optax.tree.norm(gradient),
@@ -176,6 +185,24 @@ def _apply(params: Params, updates: Any, rate: Array) -> Params:
         return param if is_frozen(path) else param - rate.astype(param.dtype) * update
 
     return jax.tree_util.tree_map_with_path(move, params, updates)
+
+
+def _keep_idle(gradient: Params, new: Any, old: Any) -> Any:
+    """`new`, but `old` of every expert without a gradient: no example of the batch reached it.
+
+    Momentum and weight decay would move it all the same, further the longer it waits. What has no
+    axis of experts, such as a count of steps, is new.
+    """
+    leaves = jax.tree.leaves(gradient)
+    moved = [jnp.any(leaf != 0, axis=tuple(range(1, leaf.ndim))) for leaf in leaves]
+    moved = jnp.any(jnp.stack(moved), axis=0)
+
+    def pick(after, before):
+        if after.shape[:1] != moved.shape:
+            return after
+        return jnp.where(moved.reshape(-1, *[1] * (after.ndim - 1)), after, before)
+
+    return jax.tree.map(pick, new, old)
 
 
 def _mean(tree: Any, axis_name: str | None) -> Any:

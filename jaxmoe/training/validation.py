@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmoe.attacks import AttackSettings, cross_entropy, mean_over_labelled, pgd
-from jaxmoe.mixture import Mixture, routers
+from jaxmoe.mixture import Mixture, routers, run_parts, score_parts
 from jaxmoe.parallel import Parallel
 from jaxmoe.threat import ThreatModel, example_keys
 from jaxmoe.training.step import Batch, to_float
@@ -27,6 +27,9 @@ class Validation(NamedTuple):
     loss: float  # clean cross-entropy where there is no attack, else the adversarial one
     # Share of the clips at the busiest expert: 1 is collapse. Of a dual model the larger one.
     largest_load: float
+    # Accuracy less that of a random route, and less that of the best single expert; None of one.
+    routing_gain: float | None = None
+    mixture_gain: float | None = None
 
 
 def make_validate(
@@ -47,7 +50,7 @@ def make_validate(
 
     def judge(params, batch: Batch, key):
         x, label = to_float(batch.clip), batch.label
-        logits = mixture.apply(params, x)
+        logits, parts = _run(mixture, params, x, label)
         right = jnp.argmax(logits, axis=-1) == label
         result_logits, robust, finite = logits, jnp.zeros_like(right), jnp.ones(len(x), bool)
         if adversarial:
@@ -58,19 +61,20 @@ def make_validate(
         losses = cross_entropy(result_logits, label)
         right, robust = (mean_over_labelled(hits * 1.0, label) for hits in (right, robust))
         loads = [_first_choices(route(params, x)) for _, route in routers(mixture)]
-        return (right, robust, losses, finite & jnp.isfinite(losses)), loads
+        return (right, robust, losses, finite & jnp.isfinite(losses)), (loads, parts)
 
     mapped = parallel.map(judge)
 
     def validate(params, batches) -> Validation:
-        figures, loads = [], []
+        figures, loads, parts = [], [], []
         for batch in batches:
             clips = parallel.shard(Batch(batch["clip"], batch["label"], batch["index"]))
             found = parallel.join(mapped(params, clips, jax.random.key(0)))
             # Summed here, in double precision: how clips fall into batches does not matter.
             own, routed = jax.tree.map(lambda leaf, v=batch["valid"]: leaf[v].astype(float), found)
             figures.append(np.stack(own))
-            loads.append(routed)
+            loads.append(routed[0])
+            parts.append(routed[1])
         right, robust, loss, finite = np.concatenate(figures, axis=1)
         if not finite.all():
             # A gradient that is not finite is no attack survived.
@@ -80,9 +84,30 @@ def make_validate(
             )
         largest = max(np.concatenate(load).mean(axis=0).max() for load in zip(*loads, strict=True))
         robust_accuracy = float(robust.mean()) if adversarial else None
-        return Validation(float(right.mean()), robust_accuracy, float(loss.mean()), float(largest))
+        gains = [
+            float(right.mean() - np.concatenate(part).mean(axis=0).max())
+            for part in zip(*parts, strict=True)
+        ]
+        figures = float(right.mean()), robust_accuracy, float(loss.mean()), float(largest)
+        return Validation(*figures, *gains)
 
     return validate
+
+
+def _run(mixture: Mixture, params: Any, x: Array, label: Array) -> tuple[Array, tuple]:
+    """Logits; and right by a random route, [B, 1], and by each expert alone, [B, M].
+
+    The latter only where there is something to route.
+    """
+    if mixture.num_experts == 1:
+        return mixture.apply(params, x), ()
+    logits, router, experts = run_parts(mixture, params, x)
+    scores = score_parts(mixture, _right, params, x, label, router, experts)
+    return logits, (jnp.mean(scores.routes, axis=0)[:, None], scores.experts.T)
+
+
+def _right(logits: Array, label: Array) -> Array:
+    return mean_over_labelled((jnp.argmax(logits, axis=-1) == label).astype(jnp.float32), label)
 
 
 def _first_choices(

@@ -5,6 +5,13 @@ from jaxmoe.training.recipes.adversarial import at_m, global_phase, inner_attack
 from jaxmoe.training.recipes.gate import gate
 from jaxmoe.training.recipes.j_tlat import j_tlat, router_phase, weak_experts_phase
 from jaxmoe.training.recipes.robust_experts import jtdmoe, rt_er
+from jaxmoe.training.recipes.specialists import (
+    by_cluster,
+    by_likelihood,
+    by_own_choice,
+    expert_choice,
+    specialists,
+)
 from jaxmoe.training.recipes.standard import dense, shared_expert, standard
 
 RECIPES: dict[str, Recipe] = {
@@ -24,7 +31,11 @@ __all__ = [
     "RECIPES",
     "TEMPORAL_RECIPES",
     "at_m",
+    "by_cluster",
+    "by_likelihood",
+    "by_own_choice",
     "dense",
+    "expert_choice",
     "gate",
     "global_phase",
     "inner_attack",
@@ -33,6 +44,7 @@ __all__ = [
     "router_phase",
     "rt_er",
     "shared_expert",
+    "specialists",
     "standard",
     "tlat",
     "trades",

@@ -1,0 +1,108 @@
+"""Domains: appearance tells the domain, the domain the meaning, and no frame the class."""
+
+import numpy as np
+import pytest
+
+from jaxmoe.data import load_dataset
+from jaxmoe.data.actions import CLASSES
+from jaxmoe.data.domains import label_in, tint, tinted
+
+FIELDS = {"validation_clips": 10, "test_clips": 10, "resolution": 16}
+
+
+def frames_of(source, frame=0):
+    return np.stack([example["frames"][np.array([frame])][0] for example in source])
+
+
+def domains_of(dataset, source):
+    column = dataset.columns(source)["domain"]
+    return np.array([int(column[record.index]) for record in source.records])
+
+
+@pytest.fixture(scope="module")
+def actions():
+    return load_dataset("synthetic_actions", frames=8, train_clips=1200, domains=4, **FIELDS)
+
+
+def test_every_domain_gives_every_motion_a_meaning_of_its_own():
+    for shown in range(10):
+        assert len({label_in(domain, shown, 10) for domain in range(10)}) == 10
+    for domain in range(10):
+        assert {label_in(domain, shown, 10) for shown in range(10)} == set(range(10))
+
+
+def test_domains_and_classes_are_balanced_and_independent(actions):
+    domains = domains_of(actions, actions.train)
+    table = np.zeros((4, 10), int)
+    np.add.at(table, (domains, actions.train.labels), 1)
+    assert (table == 30).all()
+    assert actions.classes == tuple(f"meaning_{i}" for i in range(10))
+
+
+def test_one_domain_is_the_set_as_it_was():
+    sizes = {"frames": 4, "train_clips": 20, **FIELDS}
+    plain, one = (load_dataset("synthetic_actions", **sizes, **d) for d in ({}, {"domains": 1}))
+    assert plain.folder == one.folder
+    assert one.classes == CLASSES
+    assert one.columns(one.train) == {}
+    two = load_dataset("synthetic_actions", **sizes, domains=2)
+    # The clips of domain 0 show what they showed, tinted; their labels are their own.
+    np.testing.assert_array_equal(
+        frames_of(two.train)[:10], [tinted(f, 0, 2) for f in frames_of(one.train)[:10]]
+    )
+    assert two.train.labels[:10].tolist() == one.train.labels[:10].tolist()
+    assert two.train.labels[10:].tolist() == [(label + 3) % 10 for label in range(10)]
+
+
+def test_the_colour_of_one_frame_tells_the_domain(actions):
+    colour = frames_of(actions.train).reshape(1200, -1, 3).mean(1)
+    share = colour / colour.sum(1, keepdims=True)
+    expected = tint(4) / tint(4).sum(1, keepdims=True)
+    nearest = np.square(share[:, None] - expected).sum(-1).argmin(1)
+    assert (nearest == domains_of(actions, actions.train)).mean() > 0.95
+
+
+@pytest.mark.parametrize("frame", [0, 7])
+def test_one_frame_does_not_tell_the_class_within_a_domain(actions, frame):
+    """Ridge regression on pixels and their squares: at chance in each domain."""
+    images = frames_of(actions.train, frame).reshape(1200, -1) / 255 - 0.3
+    features = np.concatenate([images, np.abs(images), np.square(images)], axis=1)
+    domains, labels = domains_of(actions, actions.train), actions.train.labels
+    right = []
+    for domain in range(4):
+        mine = np.flatnonzero(domains == domain)
+        train, test = mine[:200], mine[200:]
+        targets = np.eye(10)[labels[train]] - 0.1
+        gram = features[train] @ features[train].T + 20 * np.eye(200)
+        weights = features[train].T @ np.linalg.solve(gram, targets)
+        right.append(np.argmax(features[test] @ weights, axis=1) == labels[test])
+    # 400 clips: chance is 0.1, four standard deviations above it 0.16.
+    assert np.mean(right) < 0.16
+
+
+def test_a_domain_can_be_trained_on_alone(actions):
+    part = load_dataset(
+        "synthetic_actions", frames=8, train_clips=1200, domains=4, subset="domain=2", **FIELDS
+    )
+    assert len(part.train) == 300
+    assert set(domains_of(part, part.train)) == {2}
+    assert len(part.test) == 10
+
+
+def test_shapes_have_domains_too():
+    shapes = load_dataset("synthetic_shapes", train_clips=40, domains=2, **FIELDS)
+    assert np.bincount(domains_of(shapes, shapes.train)).tolist() == [20, 20]
+    assert shapes.train[10]["label"] == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "synthetic_actions", "domains": 11}, r"data\.domains: 11; expected 1 to 10"),
+        ({"name": "synthetic_shapes", "domains": 0}, r"data\.domains: 0; expected 1 to 10"),
+        ({"name": "synthetic_scenes", "domains": 2}, r"data\.domains: 2; only synthetic_actions"),
+    ],
+)
+def test_other_numbers_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        load_dataset(frames=4, train_clips=10, **FIELDS, **fields)

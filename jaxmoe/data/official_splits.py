@@ -6,8 +6,9 @@ HMDB-51: https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-dat
 """
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from jaxmoe.data.action_groups import HMDB51_GROUPS, UCF101_GROUPS, group_column
 from jaxmoe.data.listing import ListedFile, Listing, make_listing
 from jaxmoe.data.text import read_text
 from jaxmoe.data.walking import files_below, left_behind
@@ -50,7 +51,7 @@ def list_ucf101(directory: pathlib.Path, split: int) -> Listing:
             label, _, video = path.rpartition("/")
             if label not in classes:
                 raise ValueError(f"data.directory: {name} has class {label!r}, not in {names[0]}")
-            videos.append(_listed(directory, files, label, video, part))
+            videos.append(_listed(directory, files, label, video, part, UCF101_GROUPS))
     return _checked(directory, videos, classes)
 
 
@@ -84,7 +85,8 @@ def list_hmdb51(directory: pathlib.Path, split: int) -> Listing:
             if flag not in ("0", "1", "2") or not name:
                 raise ValueError(f"data.directory: {file}: {line!r} is not `name.avi 0|1|2`")
             if flag in _HMDB_SPLITS:
-                videos.append(_listed(directory, files, label, name.strip(), _HMDB_SPLITS[flag]))
+                place = label, name.strip(), _HMDB_SPLITS[flag]
+                videos.append(_listed(directory, files, *place, HMDB51_GROUPS))
     return _checked(directory, videos, classes)
 
 
@@ -146,12 +148,14 @@ def _listed(
     label: str,
     name: str,
     split: str,
+    groups: Mapping[str, str],
 ) -> ListedFile:
     found = files.get(name, [])
     # Extracting twice leaves copies; the one in the folder of its class is the real one.
     in_class = [file for file in found if file.parent.name == label]
     file = (in_class or found or [directory / label / name])[0]
-    return ListedFile(f"{label}/{name}", file, label, split)
+    columns = group_column(label, groups)
+    return ListedFile(f"{label}/{name}", file, label, split, columns=columns)
 
 
 def _checked(directory: pathlib.Path, videos: list[ListedFile], classes: list[str]) -> Listing:

@@ -1,0 +1,53 @@
+"""Rendered motions in four domains, in each of which a motion means another class.
+
+jaxmoe train configs/video/domains.py
+
+Thin experts on a task that is too much for one of them: there is something to specialise in.
+`launch/specialists.py` compares ways to get there.
+"""
+
+from jaxmoe.attacks import AttackSettings
+from jaxmoe.config import (
+    DataConfig,
+    EvaluationConfig,
+    Experiment,
+    ExpertConfig,
+    MixtureConfig,
+    OptimizerConfig,
+    RunConfig,
+    ThreatConfig,
+    TrainingConfig,
+)
+
+
+def config() -> Experiment:
+    return Experiment(
+        data=DataConfig(
+            name="synthetic_actions",
+            domains=4,
+            frames=8,
+            size=24,
+            train_clips=2048,
+            validation_clips=160,
+            test_clips=480,
+        ),
+        expert=ExpertConfig(width=4, stage_sizes=(1, 1, 1), stem="small", stem_strides=(1, 2, 2)),
+        mixture=MixtureConfig(experts=4, top_k=1, balance_weight=0.1),
+        threat=ThreatConfig(epsilon=4 / 255),
+        attack=AttackSettings(steps=3, alpha=0.5, temporal_alpha=1.0),
+        optimizer=OptimizerConfig(learning_rate=5e-3),
+        training=TrainingConfig(
+            recipe="standard",
+            specialize="clusters",
+            specialize_epochs=36,
+            epochs=4,
+            batch_size=32,
+        ),
+        evaluation=EvaluationConfig(
+            attacks=("pgd", "tlga-r", "j-tlga"),
+            epsilons=(4 / 255, 8 / 255),
+            batch_size=96,
+            checkpoint="latest",
+        ),
+        run=RunConfig(directory="runs/domains", evaluate_every=10, log_every=20),
+    )

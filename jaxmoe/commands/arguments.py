@@ -44,12 +44,12 @@ class Parser(argparse.ArgumentParser):
         """
         separate = self._apart(arguments)
         for place, argument in enumerate(separate):
-            # argparse takes -1/255 for an option that nobody knows. No option takes less than 0.
-            if re.match(r"-\.?\d", argument):
+            # argparse knows -1 for a number, but takes -1/255 for an option.
+            if re.match(r"-[\d.]+/", argument):
                 name = next(
                     (o for o in reversed(separate[:place]) if o.startswith("--")), "argument"
                 )
-                raise ValueError(f"{name}: {argument} is below 0; expected numbers of at least 0")
+                raise ValueError(f"{name}: {argument} is below 0; expected numbers ≥ 0")
         found, unknown = self.parse_known_args(separate)
         for argument in unknown:
             name = argument.partition("=")[0]

@@ -27,7 +27,9 @@ def test_every_command_that_judges_a_run_takes_other_clips(command, monkeypatch)
     assert asked == [fields, {}]
 
 
-@pytest.mark.parametrize("given", ["--epsilons -1/255", "--epsilons=-1/255", "--epsilons 0 -.5"])
+@pytest.mark.parametrize(
+    "given", ["--epsilons -1/255", "--epsilons=-1/255", "--epsilons 0 -.5/255"]
+)
 @pytest.mark.usefixtures("described")
 def test_a_number_below_0_is_named(given, capsys):
     assert run(f"evaluate run {given}") == 2

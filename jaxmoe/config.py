@@ -139,8 +139,8 @@ class TrainingConfig:
     initialize_standard_from: str | None = None  # of a dual model: the standard mixture's run
     shared_epochs: int = 0  # before all else, clean: one expert alone on all clips, then M copies
     shared_noise: float = 0.0  # relative size of the noise that tells the copies apart
-    specialize: Specialize = "clusters"  # how clips get an expert
-    specialize_epochs: int = 0  # after these, clean: experts part, and the router learns which
+    specialize: Specialize = "clusters"  # how a clip gets the expert that learns from it
+    specialize_epochs: int = 0  # then, clean: experts part, and the router learns which
     dense_epochs: int = 0  # after these, clean: every expert on every clip, before routing hardens
     standard_epochs: int = 0  # before an adversarial recipe, clean: the mixture
     epsilon_warmup: float = 0.3  # share of the recipe's steps in which ε and λ rise from 0
@@ -335,6 +335,8 @@ def _check_gate(e: Experiment) -> None:
         _check(mixture.alpha is None, "mixture.alpha", mixture.alpha, "none with a gate")
         noise = mixture.router_noise
         _check(noise == 0, "mixture.router_noise", noise, "0 with a gate: all experts are chosen")
+        apart = e.training.specialize_epochs
+        _check(apart == 0, "training.specialize_epochs", apart, "0 with a gate: it reads experts")
     gates = " or ".join(GATES)
     _check(gated or mixture.head == "none", "mixture.head", mixture.head, f"none without {gates}")
     fits = gated or e.training.recipe != "gate"

@@ -45,7 +45,7 @@ from jaxmoe.training import (
     restore_params,
     shared_expert,
 )
-from jaxmoe.training.clusters import appearance, find_centres
+from jaxmoe.training.clusters import appearance, draw_records, find_centres
 from jaxmoe.training.recipes.specialists import (
     by_cluster,
     by_likelihood,
@@ -223,8 +223,9 @@ def _validation_batches(
 
 
 def _stages(experiment: Experiment, dataset: data.Dataset) -> tuple[Stage, ...]:
-    """Shared expert, dense mixture, specialists, clean mixture, recipe: the last, and what else is
-    wanted.
+    """Returns shared expert, dense mixture, specialists, clean mixture, recipe.
+
+    The recipe is always there, the others where they are wanted.
     """
     t = experiment.training
     recipe = Stage(
@@ -252,7 +253,7 @@ def _stages(experiment: Experiment, dataset: data.Dataset) -> tuple[Stage, ...]:
 
 
 def _specialists(experiment: Experiment, dataset: data.Dataset) -> Recipe:
-    """How experts part."""
+    """Returns the recipe by which experts part."""
     match experiment.training.specialize:
         case "expert_choice":
             return expert_choice
@@ -260,7 +261,8 @@ def _specialists(experiment: Experiment, dataset: data.Dataset) -> Recipe:
             return specialists(by_own_choice)
         case "likelihood":
             return specialists(by_likelihood)
-    batches = evaluation_loader(dataset.train, experiment.data, experiment.evaluation.batch_size)
+    clips = dataset.train.take(draw_records(dataset.train.records, experiment.run.seed))
+    batches = evaluation_loader(clips, experiment.data, experiment.evaluation.batch_size)
     centres = find_centres(batches, experiment.mixture.experts, experiment.run.seed)
     return specialists(by_cluster(centres, appearance))
 

@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def folder(runs: pathlib.Path, way: str, seed: int) -> pathlib.Path:
-    """Where a run lies."""
+    """Returns where a run lies."""
     return runs / f"{way.replace(' ', '_')}_{seed}"
 
 

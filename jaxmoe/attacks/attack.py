@@ -95,7 +95,8 @@ def _checked(apply: Apply) -> Apply:
             if hint := channels_last(x.shape):
                 raise ValueError(
                     f"model: cannot take inputs of shape {list(x.shape)}, which look "
-                    f"channels-first; expected {hint} ({type(error).__name__})"
+                    f"channels-first; expected {hint} ({type(error).__name__}: "
+                    f"{str(error).partition(chr(10))[0]})"
                 ) from error
             if not isinstance(error, TypeError) or "dtype" not in str(error):
                 raise

@@ -160,7 +160,7 @@ def check_axes(name: str, shape: tuple[int, ...], *, picture: bool, temporal: bo
 
 
 def channels_last(shape: tuple[int, ...]) -> str:
-    """Code that turns inputs that look channels-first; empty where they do not."""
+    """Returns code that turns inputs that look channels-first; empty where they do not."""
     order = _order_of_axes(shape)
     return "" if order == tuple(range(len(shape))) else f"x.transpose{order}"
 

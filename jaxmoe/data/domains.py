@@ -1,8 +1,8 @@
 """Domains of the rendered sets: appearance tells the domain, and the domain what a motion means.
 
 A network that is to be right in all of them has to learn a table of its own for each: there is
-something to specialise in. In a domain the label is told by what it was told by before, so a single
-frame of a clip still says nothing of it.
+something to specialise in. Within a domain the motion alone tells the label, as without domains, so
+a single frame of a clip still says nothing of it.
 """
 
 import numpy as np
@@ -29,14 +29,12 @@ def check_domains(domains: int, classes: int) -> None:
 def label_in(
     domain: Int[np.ndarray, " N"] | int, shown: Int[np.ndarray, " N"] | int, classes: int
 ) -> Int[np.ndarray, " N"] | int:
-    """What class `shown` means in a domain: a number of a class, in domain 0 its own."""
+    """Returns the class that `shown` means in a domain, in domain 0 itself."""
     return (shown + _SHIFT * domain) % classes
 
 
 def tint(domains: int) -> Float[np.ndarray, "domains 3"]:
-    """The factor of each colour channel in each domain, from `_DARKEST` to 1; of one domain, 1."""
-    if domains == 1:
-        return np.ones((1, 3), np.float32)
+    """Returns the factor of each colour channel in each domain, from `_DARKEST` to 1."""
     hue = np.arange(domains)[:, None] / domains - np.arange(3) / 3
     return (_DARKEST + (1 - _DARKEST) * (0.5 + 0.5 * np.cos(2 * np.pi * hue))).astype(np.float32)
 
@@ -44,7 +42,7 @@ def tint(domains: int) -> Float[np.ndarray, "domains 3"]:
 def tinted(
     frames: UInt8[np.ndarray, "... 3"], domain: int, domains: int
 ) -> UInt8[np.ndarray, "... 3"]:
-    """Frames as they look in a domain."""
+    """Returns frames as they look in a domain: of a single one, as they are."""
     if domains == 1:
         return frames
     return np.rint(frames * tint(domains)[domain]).astype(np.uint8)

@@ -52,7 +52,7 @@ class _Synthetic(ClipBuilder, skip_registration=True):
             raise ValueError(f"data.seed: {seed}; a seed is at least 0")
         self._sizes = sizes
         self._domains = domains
-        # Of one domain there is nothing to tell, and records of before stay good.
+        # A single domain is not named: what was prepared before there were any stays valid.
         named = {} if domains == 1 else {"domains": domains}
         plan: dict[str, list[PlannedClip]] = {}
         index = 0
@@ -80,17 +80,16 @@ class _Synthetic(ClipBuilder, skip_registration=True):
             data_dir=cache_folder(cache),
             progress=progress,
             columns={
-                clip.path: self.describe(clip.source[0])
-                | {name: str(clip.source[1]) for name in ([COLUMN] if domains > 1 else [])}
+                clip.path: self.describe(*clip.source[:2])
                 for clips in plan.values()
                 for clip in clips
             },
         )
 
-    def describe(self, kind: int) -> dict[str, str]:
-        """Columns of a clip of this kind."""
+    def describe(self, kind: int, domain: int) -> dict[str, str]:
+        """Columns of a clip of this kind and domain."""
         del kind
-        return {}
+        return {} if self._domains == 1 else {COLUMN: str(domain)}
 
     def draw(
         self, kinds: np.ndarray, keys: list[tuple[int, ...]]
@@ -104,9 +103,6 @@ class _Synthetic(ClipBuilder, skip_registration=True):
             part = clips[start : start + _RENDERED_AT_ONCE]
             kinds, domains, keys = zip(*(clip.source for clip in part), strict=True)
             drawn = self.draw(np.array(kinds), list(keys))
-            if self._domains == 1:
-                yield from drawn
-                continue
             for clip, domain in zip(drawn, domains, strict=True):
                 yield tinted(clip, domain, self._domains)
 
@@ -170,8 +166,9 @@ class SyntheticScenes(_Synthetic, skip_registration=True):
         render_shapes(np.zeros((0, 1), np.int64), [], size)  # checks size
         super().__init__(("ground", *SHAPES), {"size": size}, len(PLACES), **fields)
 
-    def describe(self, kind: int) -> dict[str, str]:
+    def describe(self, kind: int, domain: int) -> dict[str, str]:
         """Where the scene is."""
+        del domain
         return {"place": tuple(PLACES)[kind]}
 
     def draw(self, kinds: np.ndarray, keys: list[tuple[int, ...]]) -> Iterable[Dense]:

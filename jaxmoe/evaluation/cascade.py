@@ -4,6 +4,7 @@ Axes: N = valid clips, B = batch.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -91,16 +92,19 @@ class Cascading(NamedTuple):
             attacked, gradients, seconds = _standing(correct), 0, 0.0
             compiled = self._compile_seconds(stage)
             self.begin(stage.attack, attacked)
-            most = self.clips.begin(stage.attack, attacked)
             attempts = list(self._attempts(stage))
-            looks = sum(ATTACKS[stage.attack].steps(settings) for settings in attempts)
+            batches = functools.partial(
+                self.clips.batches,
+                most=self.clips.begin(stage.attack, attacked),
+                looks=sum(ATTACKS[stage.attack].steps(settings) for settings in attempts),
+            )
             for settings in attempts:
                 if not _standing(correct):
                     break
                 attempt += 1  # over all stages: no two attempts have the same starts
                 own = self._entry(name, stage.attack, epsilon, settings, attempt)
                 tried = self._attempt(
-                    own, attempt, stage.attack, settings, epsilon, correct, confusion, most, looks
+                    own, attempt, stage.attack, settings, epsilon, correct, confusion, batches
                 )
                 gradients += tried.gradients
                 seconds += tried.seconds
@@ -157,11 +161,11 @@ class Cascading(NamedTuple):
         return count_classes(self.programs.model, self.params, self.clips.first())
 
     def _attempt(
-        self, own, number, attack, settings, epsilon, correct, confusion, most, looks
+        self, own, number, attack, settings, epsilon, correct, confusion, batches
     ) -> "_Tried":
         """Runs one attempt on what stands; puts what it leaves into `correct`, `confusion`."""
         total = _Tried(0, 0.0, 0.0)
-        for place, (places, size, read) in enumerate(self.clips.batches(correct, most, looks)):
+        for place, (places, size, read) in enumerate(batches(correct)):
 
             def compute(read=read, place=place):
                 name = f"{number}-{place}"

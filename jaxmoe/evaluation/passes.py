@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmoe.attacks import ATTACKS, AttackResult
+from jaxmoe.attacks import ATTACKS
 from jaxmoe.attacks.cascade import CASCADES
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.evaluation.cascade import Cascading
@@ -31,8 +31,9 @@ from jaxmoe.evaluation.model_checks import ModelChecks
 from jaxmoe.evaluation.probes import Probes
 from jaxmoe.evaluation.programs import OUTPUTS, Programs
 from jaxmoe.evaluation.rows import CLEAN, Check, Row, StageRow, robust, stage_line
-from jaxmoe.evaluation.scoring import Outputs, Scores
+from jaxmoe.evaluation.scoring import Outputs
 from jaxmoe.evaluation.standing import StandingClips
+from jaxmoe.evaluation.strongest import pick, strongest
 from jaxmoe.evaluation.summary import (
     iou_of,
     join_confusion,
@@ -131,7 +132,7 @@ class Passes:
             if checks:
                 of_model.add(batch, seen)
             if routes:
-                parts.append(jax.device_get(self.programs.parts(self.params, batch, result)[0]))
+                parts.append(jax.device_get(self.programs.parts(self.params, batch, result)))
             logits.append(seen.logits)
             kept_bytes += sum(leaf.nbytes for leaf in jax.tree.leaves(large))
             if kept_bytes > _KEEP_BELOW:
@@ -367,10 +368,10 @@ class Passes:
             check_attack(result, score, batch, name, epsilon)
             tried.append((result, score))
             clips += [np.asarray(x_adv)] if self.examples else []
-        winner, result, score = _strongest(tried)
+        winner, result, score = strongest(tried)
         if self.examples:
             keep = self._keep(name, epsilon)
-            keep(str(position), batch, _pick(clips, winner), score.correct)
+            keep(str(position), batch, pick(clips, winner), score.correct)
         return result, score, seconds
 
     def begin(self, what: str) -> None:
@@ -390,35 +391,6 @@ def _mean_count(counts: list[np.ndarray], valid: list[np.ndarray]) -> float:
     """The mean over valid clips of a count that every batch has one of."""
     clips = [mask.sum() for mask in valid]
     return float(np.average([float(count) for count in counts], weights=clips))
-
-
-def _strongest(
-    tries: list[tuple[AttackResult, Scores]],
-) -> tuple[np.ndarray, AttackResult, Scores]:
-    """Clip by clip the try that did most harm, [B], and its scores; the traces of all tries."""
-    results, scores = zip(*tries, strict=True)
-    correct = np.stack([score.correct for score in scores])
-    loss = np.stack([result.loss for result in results])
-    winner = np.lexsort((-loss, correct), axis=0)[0]  # least correct, then the greatest loss
-    score = jax.tree.map(lambda *leaves: _pick(leaves, winner), *scores)
-    if score.isolated_router is not None:  # in these forms another try may do more harm
-        score = score._replace(
-            isolated_router=np.min([one.isolated_router for one in scores], axis=0),
-            isolated_experts=np.min([one.isolated_experts for one in scores], axis=0),
-        )
-    result = results[0]._replace(
-        loss=_pick(loss, winner),
-        loss_trace=np.concatenate([result.loss_trace for result in results]),
-        gradients=np.sum([result.gradients for result in results]),
-        zero_gradient=np.mean([result.zero_gradient for result in results], axis=0),
-        finite=np.all([result.finite for result in results], axis=0),
-    )
-    return winner, result, score
-
-
-def _pick(tries: Sequence[np.ndarray], winner: np.ndarray) -> np.ndarray:
-    """Clip by clip the entry of the try called `winner`, [B, …]."""
-    return np.stack(tries)[winner, np.arange(len(winner))]
 
 
 def parts_of(name: str) -> list[str]:

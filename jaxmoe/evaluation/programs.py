@@ -116,15 +116,15 @@ class Programs:
         scores, more_seconds = self.timed("score", program, *inputs)
         return scores, seconds + more_seconds
 
-    def parts(self, params: Any, batch: dict[str, Any], clean: Outputs) -> tuple[PartScores, float]:
-        """What a mixture's parts do by themselves with a clean batch, and the seconds it took."""
+    def parts(self, params: Any, batch: dict[str, Any], clean: Outputs) -> PartScores:
+        """Scores each part of a mixture by itself, on a clean batch and its outputs."""
 
         def program(params, x, y, clean):
             outputs = clean.router, clean.experts
             return score_parts(self.model, self.metric, params, x, y, *outputs)
 
         x, y, _ = inputs_of(batch)
-        return self.timed("parts", program, params, x, y, clean)
+        return self.timed("parts", program, params, x, y, clean)[0]
 
     def verify(
         self, params: Any, batch: dict[str, Any], x_adv: jax.Array, epsilon: float

@@ -62,8 +62,8 @@ class Row(NamedTuple):
     # The worst case takes of each image the attack that leaves the fewest pixels right.
     mean_iou: float | None = None
     test_set: str | None = None  # the digest of other clips than the run's own test split
-    # Of the clean row alone: what a mixture's experts can do by themselves, and what its router
-    # decides (`evaluation.specialization`, with intervals in `SuiteResult.specialization`).
+    # The clean row of a mixture alone has these: how good its experts are by themselves, and how
+    # much its router decides. `SuiteResult.specialization` has them with intervals.
     expert_accuracy: list[float] | None = None  # [M], each expert alone on all clips, 0–1
     trust_accuracy: list[float] | None = None  # [M], the expert of each rank of trust, most first
     random_route_accuracy: float | None = None  # 0–1

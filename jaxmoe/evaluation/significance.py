@@ -1,4 +1,4 @@
-"""What a count of examples can tell apart from chance: exact tests, and intervals."""
+"""Exact tests and intervals: which figures so few examples can tell apart from chance."""
 
 from typing import NamedTuple
 
@@ -46,7 +46,7 @@ def interval(count: float, n: int) -> tuple[float, float]:
 
 
 def estimate_mean(values: np.ndarray) -> Estimate:
-    """The mean of values from 0 to 1, [N], N ≥ 1.
+    """Returns the mean of values from 0 to 1, [N], N ≥ 1.
 
     The interval is Clopper's and Pearson's where all values are 0 or 1, else the normal one with
     two values of 0 and two of 1 added (Agresti and Coull 1998).
@@ -60,7 +60,7 @@ def estimate_mean(values: np.ndarray) -> Estimate:
 
 
 def estimate_difference(first: np.ndarray, second: np.ndarray) -> Estimate:
-    """The mean of `first − second`, values from 0 to 1 of the same N clips each, N ≥ 1.
+    """Returns the mean of `first − second`, values from 0 to 1 of the same N clips each, N ≥ 1.
 
     The interval is the normal one of the pairs, half a pair of each kind added (Agresti and Min
     2005): pairs that never differ are no proof that none would.

@@ -7,7 +7,7 @@ routing gain; and a mixture that collapsed onto one expert, beside others that a
 Axes: N = valid clips, M = experts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -53,10 +53,11 @@ class Specialization(NamedTuple):
 
     @property
     def kind(self) -> Kind:
-        """What the mixture is, by these figures.
+        """Returns the kind of mixture that these figures show.
 
-        Collapsed: one expert takes nearly all clips. Copies: a random route costs nothing that so
-        many clips could show, or next to nothing. Else specialists.
+        It has collapsed where one expert takes nearly all clips. Its experts are copies where a
+        random route costs next to nothing, or nothing that so many clips could show. Else they are
+        specialists.
         """
         if max(self.load) >= COLLAPSED:
             return "collapsed"
@@ -64,7 +65,7 @@ class Specialization(NamedTuple):
         return "copies" if nothing else "specialists"
 
     def as_json(self) -> dict[str, Any]:
-        """What JSON holds of it, with `best_single`, `kind` and the sentence."""
+        """Returns all of it as JSON holds it, with `best_single`, `kind` and the sentence."""
         record = jax.tree.map(
             lambda leaf: leaf._asdict() if isinstance(leaf, Estimate) else leaf,
             self._asdict(),
@@ -80,13 +81,14 @@ def specialization(
     label: np.ndarray,
     columns: Mapping[str, Sequence[str]] | None = None,
 ) -> Specialization:
-    """The figures of a mixture of at least two experts.
+    """Returns the figures of a mixture of at least two experts.
 
     Args:
-      parts: of all valid clips, by `mixture.score_parts`.
-      correct: of the mixture itself.
-      label: of each clip, [N]; of dense labels [N, …].
-      columns: what else is known of each clip, [N] for each name.
+      parts: the scores of all valid clips, by `mixture.score_parts`.
+      correct: 1 where the mixture itself is right.
+      label: the clips' labels, [N]; dense ones [N, …].
+      columns: by name, other labels of the clips, [N]. One that has hardly more than a clip for
+        each value is left out.
     """
     experts, trust = np.asarray(parts.experts), np.asarray(parts.trust)
     route = trust[0]
@@ -113,7 +115,7 @@ def specialization(
 
 
 def row_fields(found: Specialization | None) -> dict[str, Any]:
-    """The fields of a suite's clean row; none of a model without several experts."""
+    """Returns the fields of a suite's clean row; none for a model without several experts."""
     if found is None:
         return {}
     information = found.class_information
@@ -129,14 +131,36 @@ def row_fields(found: Specialization | None) -> dict[str, Any]:
     }
 
 
+def columns_of(
+    index: Iterable[int], columns: Mapping[str, Mapping[int, str]] | None
+) -> dict[str, list[str]]:
+    """Returns columns in the order of the clips with these numbers.
+
+    Raises:
+      ValueError: a column lacks a clip.
+    """
+    index, found = [int(i) for i in index], {}
+    for name, values in (columns or {}).items():
+        for i in index:
+            if i not in values:
+                raise ValueError(
+                    f"columns: {name!r} has no value for clip {i}; expected one for each"
+                )
+        found[name] = [values[i] for i in index]
+    return found
+
+
 def _groups(column: np.ndarray) -> bool:
-    """Whether a column sorts the clips into groups, and does not name each by itself."""
+    """Returns whether a column sorts the clips into groups, and does not name each by itself."""
     values = len(np.unique(column))
     return 2 <= values <= max(len(column) // _FEWEST_OF_A_GROUP, 2)
 
 
 def _routed_by(column: np.ndarray, experts: np.ndarray) -> np.ndarray:
-    """Right where clips of each value go to the expert that is best on them, [N]."""
+    """Returns 1 where a clip's value has an expert that is right on it, [N].
+
+    All clips of a value go to the expert that is best on them.
+    """
     right = np.zeros(experts.shape[1])
     for value in np.unique(column):
         mine = column == value
@@ -145,7 +169,7 @@ def _routed_by(column: np.ndarray, experts: np.ndarray) -> np.ndarray:
 
 
 def mutual_information(first: np.ndarray, second: np.ndarray) -> Estimate:
-    """I of two labellings of the same clips, [N] each, in nats.
+    """Returns the mutual information of two labellings of the same clips, [N] each, in nats.
 
     The Miller–Madow bias `(R − 1)(C − 1) / 2n` is taken off, R and C being the values that occur;
     around 0 the figure may be negative. The interval is the delta method's.
@@ -165,7 +189,7 @@ def mutual_information(first: np.ndarray, second: np.ndarray) -> Estimate:
 
 
 def specialization_sentence(found: Specialization) -> str:
-    """What the figures say in words, for whoever reads a claim about this mixture's router."""
+    """Puts the figures into words that stand beside every claim about this mixture's router."""
     gain, best = found.routing_gain, found.mixture_gain
     cost = f"a random route costs {_points(gain)}"
     single = f"the best expert alone is {_better(best)}"
@@ -187,6 +211,8 @@ def _points(gain: Estimate) -> str:
 
 def _better(gain: Estimate) -> str:
     points = abs(100 * gain.value)
+    if points < 0.05:
+        return "as good"
     return f"{points:.1f} points {'worse' if gain.value > 0 else 'better'}"
 
 

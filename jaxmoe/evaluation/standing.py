@@ -18,8 +18,8 @@ Batch = dict[str, np.ndarray]
 Read = Callable[[], Batch]
 
 SMALLER = 4  # a smaller batch holds so many times fewer clips
-# So often a batch is looked at, in all attempts of an attack, before a smaller one for a rest saves
-# more than its compilation costs: a second against a hundredth.
+# A program takes seconds to compile, and a smaller batch saves hundredths at each look. So a rest
+# has a smaller batch only where an attack looks at it this often, in all its attempts.
 LOOKS_WORTH_A_PROGRAM = 500
 # On a CPU so many clips at once cost no less a clip than more would, and an attack ends for a batch
 # where all of it is broken: the fewer wait for the last one, the better.
@@ -62,14 +62,14 @@ class StandingClips:
         self._held_below = HELD_BELOW if held_below is None else held_below
         self._size = None if valid is None else _bulk(len(valid[0]))
         self._held: tuple[np.ndarray, Batch] | None = None
-        # Sizes that an attack has had. What is compiled meanwhile does not count: a suite that goes
-        # on by its journal compiles less, and has to have the same batches.
+        # Sizes that each attack has had. Those that others compile meanwhile do not count: a suite
+        # that goes on by its journal compiles less, and has to have the same batches.
         self._begun = {attack: set(sizes) for attack, sizes in (compiled or {}).items()}
 
     def begin(self, attack: str, standing: int) -> int:
-        """The largest batch of an attack, at one ε, that begins with so many clips.
+        """Returns the largest batch of an attack, at one ε, that begins with so many clips.
 
-        What it was compiled for serves again where at least half of it is full.
+        A size that the attack had before serves again where at least half of it is full.
         """
         if self._size is None:
             self._size = _bulk(len(self.first()["valid"]))

@@ -37,7 +37,7 @@ from jaxmoe.evaluation.rows import (
     robust,
 )
 from jaxmoe.evaluation.scoring import Metric
-from jaxmoe.evaluation.specialization import row_fields, specialization
+from jaxmoe.evaluation.specialization import columns_of, row_fields, specialization
 from jaxmoe.evaluation.summary import iou_of, mean
 from jaxmoe.evaluation.verdict import tell_of_masking, tell_of_model
 from jaxmoe.mixture import GradientMode
@@ -100,8 +100,8 @@ def evaluate_suite(
       checks: whether to check for masked gradients; without, the result has no checks.
       keep: given all that was found so far whenever a row is done, without checks; the last time,
         with the worst cases, before the checks begin.
-      columns: what else is known of each clip, by name and by the clip's index: a mixture's routes
-        are compared with it (`specialization`).
+      columns: other labels of the clips, by name and by a clip's index; a mixture's routes are
+        compared with them (`specialization`).
 
     Raises:
       ValueError: an unknown attack, an ε that is negative, no valid clip, batches that differ from
@@ -147,7 +147,7 @@ def evaluate_suite(
         run.say(note)
     measured = None
     if clean.parts is not None:
-        known = {name: [of[int(i)] for i in clean.index] for name, of in (columns or {}).items()}
+        known = columns_of(clean.index, columns)
         measured = specialization(clean.parts, clean.correct, clean.label, known)
     rows = [clean.row._replace(**row_fields(measured))]
     correct = {(CLEAN, 0.0): clean.correct}

@@ -1,4 +1,4 @@
-"""What the parts of a mixture do by themselves: each expert alone, and routes that see no clip.
+"""Scores of a mixture's parts by themselves: of each expert, and of routes that see no clip.
 
 Axes: B = batch, M = experts, k = chosen experts, S = sets of k experts, K = classes.
 """
@@ -15,9 +15,8 @@ from jaxmoe.mixture.mixture import Clips, Mixture, Params, combine_experts
 from jaxmoe.mixture.routing import mean_over_classes
 
 MOST_ROUTES = 16  # sets of k experts that stand for all of them
-# What is called a mixture of copies, and a collapsed one.
-NOTHING = 0.02  # a gain on a random route below it, however sure it is
-COLLAPSED = 0.95  # share of the clips at one expert from which on the others do not count
+NOTHING = 0.02  # below this gain on a random route, however sure it is, experts count as copies
+COLLAPSED = 0.95  # from this share of the clips at one expert on, a mixture counts as collapsed
 
 Judge = Callable[[Array, Array], Float[Array, " batch"]]
 """`(logits [B, …, K], labels [B, …]) -> [B]`, 1 for right and 0 for wrong."""
@@ -33,10 +32,10 @@ class PartScores(NamedTuple):
 
 
 def fixed_routes(num_experts: int, top_k: int) -> Float[np.ndarray, "routes experts"]:
-    """Router logits of routes that do not look at the clip, [S, M]: their mean is a random route.
+    """Returns router logits of routes that see no clip, [S, M]: their mean is a random route.
 
-    One for each set of k experts, or `MOST_ROUTES` drawn ones of them; of a dense mixture equal
-    weights, since there every expert is chosen anyway.
+    There is one for each set of k experts, or for `MOST_ROUTES` drawn ones. A dense mixture, which
+    chooses every expert anyway, has one with equal weights.
     """
     if top_k == num_experts:
         return np.zeros((1, num_experts), np.float32)

@@ -189,7 +189,7 @@ def show_epoch(losses: Mapping[str, float], validation: "Validation") -> str:
 
 
 def _show_gains(validation: "Validation") -> str:
-    """What the router gains, and whether there is a mixture at all; nothing of one expert."""
+    """Says how much the router gains and whether there is a mixture; empty for one expert."""
     if validation.routing_gain is None:
         return ""
     from jaxmoe.mixture.parts import COLLAPSED, NOTHING  # takes a while, and help does not need it

@@ -135,7 +135,7 @@ def print_checks(checks: Sequence[Check], file: TextIO | None = None) -> None:
 
 
 def specialization_table(found: Specialization) -> tuple[list[str], list[list[str]]]:
-    """The titles and the cells of the table of what experts can do and a router decides."""
+    """Returns titles and cells of the table of experts by themselves and of the router."""
     ranks = len(found.by_trust)
     shares = [
         ("the mixture", found.mixture),
@@ -156,8 +156,8 @@ def specialization_table(found: Specialization) -> tuple[list[str], list[list[st
         information = {"class": found.class_information, **information}
     for name, nats in information.items():
         interval = f"{nats.low:.3f} to {nats.high:.3f}"
-        rows.append([f"information of route and {name}, nats", f"{nats.value:.3f}", interval])
-    return ["clean clips", "%", "95 % interval"], rows
+        rows.append([f"nats that route and {name} share", f"{nats.value:.3f}", interval])
+    return ["clean clips", "%, or nats", "95 % interval"], rows
 
 
 def _print_specialization(sheet: "_Sheet", found: Specialization) -> None:

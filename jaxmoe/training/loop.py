@@ -180,9 +180,7 @@ def fit(
                     lam_share=epsilon_schedule(1.0, steps, stage.epsilon_warmup)
                     if stage.epsilon_warmup
                     else None,
-                    spread=optax.linear_schedule(1.0, recipe_options.spread_left, steps)
-                    if recipe_options.spread_left < 1
-                    else None,
+                    spread=optax.linear_schedule(1.0, recipe_options.spread_left, steps),
                     axis_name=AXIS,
                     only_phase=only_phase,
                 ),

@@ -98,11 +98,9 @@ def make_train_step(
         key = jax.random.fold_in(key, state.step)
         if options.router_noise:
             keys = example_keys(jax.random.fold_in(key, len(phases)), batch.index)
-            draw = jax.vmap(lambda k: jax.random.normal(k, (mixture.num_experts,)))
-            noisy_mixture = with_router_noise(mixture, options.router_noise * share * draw(keys))
+            noisy = _with_noise(mixture, options.router_noise * share, keys)
             # In losses alone: an attack sees the router as it will be used.
-            noisy_phases = recipe(noisy_mixture, threat_now, options_now)
-            losses = [phase.loss for phase in noisy_phases]
+            losses = [phase.loss for phase in recipe(noisy, threat_now, options_now)]
             phases = [p._replace(loss=loss) for p, loss in zip(phases, losses, strict=True)]
 
         params, optimizer_states = state.params, dict(state.optimizer)
@@ -141,8 +139,9 @@ def make_train_step(
                 gradient[part], optimizer_states[part], params[part]
             )
             new_params[part] = _apply(params[part], updates, rate)
-            if part == "experts" and mixture.num_experts > 1:
+            if mixture.num_experts > 1:
                 new_params[part], new_states[part] = _keep_idle(
+                    part,
                     gradient[part],
                     (new_params[part], new_states[part]),
                     (params[part], optimizer_states[part]),
@@ -155,6 +154,12 @@ def make_train_step(
         return new_params, new_states, found, metrics
 
     return step
+
+
+def _with_noise(mixture: Mixture, scale: Array, keys: Key[Array, " batch"]) -> Mixture:
+    """The mixture whose router's logits have noise of this standard deviation, for one batch."""
+    draw = jax.vmap(lambda key: jax.random.normal(key, (mixture.num_experts,)))
+    return with_router_noise(mixture, scale * draw(keys))
 
 
 def _with_lam(options: RecipeOptions, share: Schedule | None, step: Array) -> RecipeOptions:
@@ -187,22 +192,32 @@ def _apply(params: Params, updates: Any, rate: Array) -> Params:
     return jax.tree_util.tree_map_with_path(move, params, updates)
 
 
-def _keep_idle(gradient: Params, new: Any, old: Any) -> Any:
-    """`new`, but `old` of every expert without a gradient: no example of the batch reached it.
+def _keep_idle(part: str, gradient: Params, new: Any, old: Any) -> Any:
+    """Returns `new`, but `old` of every expert that no example of the batch reached.
 
-    Momentum and weight decay would move it all the same, further the longer it waits. What has no
-    axis of experts, such as a count of steps, is new.
+    Such an expert has no gradient. Momentum and weight decay would move it all the same, further
+    the longer it waits. The part `"standard"` of a dual model has experts of its own.
     """
-    leaves = jax.tree.leaves(gradient)
-    moved = [jnp.any(leaf != 0, axis=tuple(range(1, leaf.ndim))) for leaf in leaves]
-    moved = jnp.any(jnp.stack(moved), axis=0)
 
-    def pick(after, before):
-        if after.shape[:1] != moved.shape:
+    def is_of_experts(path, leaf) -> bool:
+        inside = part == "standard" and any(getattr(e, "key", None) == "experts" for e in path)
+        return (part == "experts" or inside) and leaf.ndim > 0  # a count of steps has no axis
+
+    leaves = [
+        jnp.any(leaf != 0, axis=tuple(range(1, leaf.ndim)))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
+        if is_of_experts(path, leaf)
+    ]
+    if not leaves:
+        return new
+    moved = jnp.any(jnp.stack(leaves), axis=0)
+
+    def pick(path, after, before):
+        if not is_of_experts(path, after):
             return after
         return jnp.where(moved.reshape(-1, *[1] * (after.ndim - 1)), after, before)
 
-    return jax.tree.map(pick, new, old)
+    return jax.tree_util.tree_map_with_path(pick, new, old)
 
 
 def _mean(tree: Any, axis_name: str | None) -> Any:

@@ -200,3 +200,13 @@ def test_it_stops_where_every_example_is_wrong_and_not_before(epsilon):
     np.testing.assert_array_equal(
         early.loss_trace[taken:], np.tile(early.loss, (STEPS + 1 - taken, 1))
     )
+
+
+def test_its_program_holds_the_gradient_once():
+    def model(params, x):
+        return jnp.sin(x.reshape(len(x), -1) @ params)
+
+    attack = build_attack("apgd-ce", model, ThreatModel("linf", 0.1), AttackSettings(steps=20))
+    x, params = np.full((2, 4, 4, 3), 0.5, np.float32), np.ones((48, 4), np.float32)
+    program = jax.jit(attack).lower(jax.random.key(0), params, x, np.zeros(2, int)).as_text()
+    assert program.count("stablehlo.cosine") == 1, "the derivative of the sine"

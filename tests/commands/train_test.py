@@ -1,5 +1,6 @@
 """`jaxmoe train`: what it refuses, and what it does without validation."""
 
+import json
 import shutil
 
 import jax
@@ -8,6 +9,7 @@ import pytest
 
 from jaxmoe.cli import main
 from jaxmoe.run_folder import hold_for_training
+from jaxmoe.training import step as step_module
 from tests.commands.tiny import CONFIG, refused, run
 
 
@@ -21,9 +23,40 @@ def test_validation_is_left_out_on_request(folder, capsys, every):
     assert len(said) == looks == every
 
 
+def test_experts_part_on_domains_and_their_evaluation_says_what_the_router_decides(
+    folder, capsys, monkeypatch
+):
+    spreads = []
+
+    def make_train_step(*args, spread, **fields):
+        spreads.append([float(spread(step)) for step in (0, 2, 4)])
+        return step_module.make_train_step(*args, spread=spread, **fields)
+
+    monkeypatch.setattr("jaxmoe.training.loop.make_train_step", make_train_step)
+    fields = "--data.domains 2 --data.train-clips 40 --data.test-clips 40 --run.directory apart"
+    fields += " --training.recipe standard --training.specialize-epochs 1"
+    with jax.numpy_dtype_promotion("standard"):  # of optax's schedules
+        assert run(f"train config.py {fields} --mixture.spread-left 0.5") == 0
+    assert spreads == [[1.0, 0.75, 0.5]] * 2, "in each stage by itself"
+    said = capsys.readouterr().out
+    assert "specialists: 4 steps" in said
+    assert "on a random route" in said
+    assert run("evaluate apart --attacks fgsm --no-checks") == 0
+    found = json.loads((folder / "apart" / "evaluation.json").read_text())["specialization"]
+    assert list(found["perfect_route"]) == list(found["column_information"]) == ["domain"]
+    row = json.loads((folder / "apart" / "results.json").read_text())[0]
+    assert row["routing_gain"] == found["routing_gain"]["value"]
+    for text in (capsys.readouterr().out, (folder / "apart" / "results.md").read_text()):
+        assert found["sentence"] in text
+        assert "perfect route by domain" in text
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
+        ("--mixture.spread-left 2", ["mixture.spread_left", "2", "from 0 to 1"]),
+        ("--training.specialize kmeans", ["training.specialize", "kmeans", "clusters"]),
+        ("--data.domains 11", ["data.domains", "11", "1 to 10"]),
         ("--optimizer.lerning-rate 1", ["optimizer.lerning-rate", "--optimizer.learning-rate"]),
         ("--optimizer.learning-rate much", ["optimizer.learning_rate", "much", "a number"]),
         ("--threat.epsilon -0.1", ["threat.epsilon", "-0.1", "≥ 0"]),

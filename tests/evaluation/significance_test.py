@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from jaxmoe.evaluation.significance import exceeds, interval, outweighs
+from jaxmoe.evaluation.significance import (
+    estimate_difference,
+    estimate_mean,
+    exceeds,
+    interval,
+    outweighs,
+)
 
 
 def tail(count, n, share):
@@ -34,3 +40,19 @@ def test_an_interval_holds_what_it_should():
     assert interval(0, 10)[0] == 0
     assert interval(10, 10)[1] == 1
     np.testing.assert_allclose(interval(0, 10)[1], 1 - 0.025**0.1)
+
+
+def test_a_mean_of_hits_has_the_exact_interval_and_one_of_shares_the_normal_one():
+    hits = np.repeat([0.0, 1.0], [18, 22])
+    assert estimate_mean(hits) == (0.55, *interval(22, 40))
+    shares = np.array([0.2, 0.4, 0.9])
+    padded = np.array([*shares, 0, 0, 1, 1])
+    half = 1.96 * padded.std() / 7**0.5
+    expected = (0.5, padded.mean() - half, padded.mean() + half)
+    np.testing.assert_allclose(estimate_mean(shares), expected)
+
+
+def test_pairs_that_never_differ_leave_room_for_some_that_would():
+    value, low, high = estimate_difference(np.ones(30), np.ones(30))
+    assert value == 0
+    assert -0.1 < low < 0 < high < 0.1

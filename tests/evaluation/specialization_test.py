@@ -9,7 +9,7 @@ import pytest
 from planted import FAR, MIXTURE, PARAMS, batches, clips
 
 from jaxmoe.evaluation import evaluate_suite, specialization_sentence
-from jaxmoe.evaluation.specialization import mutual_information, specialization
+from jaxmoe.evaluation.specialization import columns_of, mutual_information, specialization
 from jaxmoe.mixture import PartScores
 
 N, M = 240, 3
@@ -147,6 +147,19 @@ def test_a_suite_measures_a_mixture_and_compares_routes_with_columns():
     assert result.rows[0].expert_accuracy == [0.5, 0.5]
     assert result.rows[0].routing_gain == found.routing_gain.value
     assert found.agreement == 0.0
+
+
+def test_a_column_that_lacks_a_clip_is_one_line():
+    with pytest.raises(ValueError, match="columns: 'side' has no value for clip 7; expected one"):
+        columns_of([3, 7], {"side": {3: "left"}})
+
+
+def test_experts_that_are_as_good_are_called_so():
+    right = np.ones(50)
+    trust = np.stack([np.arange(50) % 2, 1 - np.arange(50) % 2])
+    parts = PartScores(np.ones((2, 50)), np.ones((2, 50)), trust, right)
+    found = specialization(parts, right, np.arange(50) % 2)
+    assert "the best expert alone is as good" in specialization_sentence(found)
 
 
 def test_a_model_without_a_router_has_no_such_figures():

@@ -2,6 +2,8 @@
 
 import io
 
+import pytest
+
 from jaxmoe.training.validation import Validation
 
 
@@ -23,6 +25,27 @@ def test_piped_progress_is_one_line_an_epoch():
         now[0] += 0.5
         progress.step(None)
     assert len(stream.getvalue().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("load", "gains", "said"),
+    [
+        (
+            0.4,
+            (0.25, 0.1),
+            "clips, +25.0 points on a random route, +10.0 on the best expert alone",
+        ),
+        (0.4, (0.01, -0.02), "-2.0 on the best expert alone: the router decides nothing"),
+        (0.97, (0.5, 0.0), "collapsed onto one expert"),
+        (1.0, (None, None), "100% of the clips"),
+    ],
+)
+def test_an_epoch_says_what_the_router_decides(load, gains, said):
+    from jaxmoe.reporting.progress import show_epoch
+
+    line = show_epoch({}, Validation(0.5, None, 1.0, load, *gains))
+    assert said in line
+    assert ("points" in line) == (gains[0] is not None)
 
 
 def test_bars_survive_names_with_brackets():

@@ -7,10 +7,10 @@ import optax
 import pytest
 
 from jaxmoe.attacks import cross_entropy
-from jaxmoe.mixture import from_functions
+from jaxmoe.mixture import assign_evenly, dual_mixture, from_functions
 from jaxmoe.threat import ThreatModel
-from jaxmoe.training import RecipeOptions, adamw, init_state, make_train_step, to_float
-from jaxmoe.training.clusters import appearance, find_centres
+from jaxmoe.training import Phase, RecipeOptions, adamw, init_state, make_train_step, to_float
+from jaxmoe.training.clusters import MOST, appearance, draw_records, find_centres
 from jaxmoe.training.recipes.specialists import (
     by_cluster,
     by_likelihood,
@@ -18,6 +18,7 @@ from jaxmoe.training.recipes.specialists import (
     expert_choice,
     specialists,
 )
+from jaxmoe.training.recipes.standard import standard
 from tests.training.conftest import EXPERTS, tiny_batch
 
 BATCH, OPTIONS = tiny_batch(8), RecipeOptions()
@@ -62,10 +63,11 @@ def test_even_assignments_are_even_and_by_what_they_say(mixture, params):
         assert np.bincount(chosen, minlength=EXPERTS).tolist() == [2] * EXPERTS
     prior = np.log(np.exp(router) / np.exp(router).sum(1, keepdims=True))
     loss = np.stack([cross_entropy(logits, Y) for logits in experts], axis=1)
-    # Nobody gains by changing places with another alone: greedy, but of each pair no worse.
-    score = prior - loss
-    assert score[np.arange(8), likely].sum() > np.median(score, axis=1).sum()
-    assert prior[np.arange(8), own].sum() > np.median(prior, axis=1).sum()
+    np.testing.assert_array_equal(likely, assign_evenly(jnp.asarray(prior - loss)))
+    np.testing.assert_array_equal(own, assign_evenly(jnp.asarray(prior)))
+    # Each part of the score counts: without either the assignment is another.
+    for other in (prior, -loss):
+        assert (np.asarray(likely) != np.asarray(assign_evenly(jnp.asarray(other)))).any()
 
 
 def test_the_loss_is_that_of_the_assigned_expert_and_the_router_learns_it(mixture, params):
@@ -130,16 +132,50 @@ def test_an_expert_that_no_example_reaches_stays_as_it_is_to_the_bit(mixture):
         assert any((before != after).any() for before, after in moved)
 
 
-def test_balance_and_noise_fall_with_their_share(mixture, params):
-    def after(weight, noise, **fields):
-        options = RecipeOptions(balance_weight=weight, router_noise=noise)
-        step, optimizer = stepper(mixture, RECIPES["own"], options, **fields)
+def test_the_standard_mixtures_idle_experts_stay_too(mixture):
+    """Of a dual model trained on F_S alone, whose router sends all clips to one expert."""
+    dual = dual_mixture(mixture, mixture, 0.5)
+    params = dual.init(jax.random.key(3), None)
+    # Logits grow with the clip's brightness for expert 0 alone.
+    router = np.zeros_like(params["standard"]["router"]["w"])
+    router[:, 0] = 1.0
+    params = {**params, "standard": {**params["standard"], "router": {"w": jnp.asarray(router)}}}
+
+    def recipe(mixture, threat, options):
+        def loss(params, x, y, found):
+            return cross_entropy(mixture.apply(params, x), y)
+
+        return (Phase("dual", None, loss, frozenset({"standard"})),)
+
+    step, optimizer = stepper(dual, recipe)
+    state, _ = step(init_state(params, optimizer), BATCH, jax.random.key(0))
+    for name, leaf in params["standard"]["experts"].items():
+        after = state.params["standard"]["experts"][name]
+        np.testing.assert_array_equal(after[1:], leaf[1:])
+        assert (np.asarray(after[0]) != np.asarray(leaf[0])).any()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "balance", "noise"), [(RECIPES["own"], 1.0, 0.0), (standard, 0.0, 0.4)]
+)
+def test_balance_and_noise_fall_with_their_share(mixture, params, recipe, balance, noise):
+    def after(part, **fields):
+        options = RecipeOptions(balance_weight=part * balance, router_noise=part * noise)
+        step, optimizer = stepper(mixture, recipe, options, **fields)
         return step(init_state(params, optimizer), BATCH, jax.random.key(1))[0].params
 
-    half = after(0.5, 0.2)
-    falling = after(1.0, 0.4, spread=lambda step: 0.5)
-    for got, want in zip(*map(jax.tree.leaves, (falling, half)), strict=True):
+    falling = after(1.0, spread=lambda step: 0.5)
+    for got, want in zip(*map(jax.tree.leaves, (falling, after(0.5))), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
+
+
+def test_clips_that_stand_for_all_are_of_all_classes():
+    records = [(label, i) for label in range(10) for i in range(MOST)]
+    drawn = draw_records(records, seed=0)
+    assert len(drawn) == MOST
+    assert drawn == sorted(set(drawn)) == draw_records(records, seed=0)
+    assert np.bincount([label for label, _ in drawn], minlength=10).min() > MOST / 20
+    assert draw_records(records[:7], seed=0) == records[:7]
 
 
 def test_clusters_find_what_colour_tells_and_are_the_same_every_time():

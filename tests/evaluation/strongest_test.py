@@ -3,8 +3,8 @@
 import numpy as np
 
 from jaxmoe.attacks import AttackResult
-from jaxmoe.evaluation.passes import _strongest
 from jaxmoe.evaluation.scoring import Scores
+from jaxmoe.evaluation.strongest import strongest
 
 
 def attempt(loss, correct, isolated):
@@ -17,7 +17,7 @@ def attempt(loss, correct, isolated):
 
 
 def test_a_clip_keeps_the_try_that_broke_it_and_each_form_its_own_worst():
-    winner, result, score = _strongest(
+    winner, result, score = strongest(
         [
             attempt([1.0, 2.0, 1.0], [1, 0, 1], [0, 1, 1]),
             attempt([3.0, 3.0, 0.0], [0, 1, 1], [1, 1, 0]),

@@ -147,6 +147,8 @@ class TrainingConfig:
     schedule: Literal["minibatch", "epoch"] = "minibatch"  # J-TLAT: all phases on each, or in turn
     global_attack: Literal["j-tlga", "tla-m"] = "j-tlga"  # J-TLAT's third phase
     weak_experts: int = 2  # J-TLAT's second phase
+    route_weight: float = 0.0  # of CE(r(x'), the clean route): where an attack moves a router
+    attacked_route: Literal["own", "clean"] = "own"  # whether x' teaches its own expert, or x's
     lam: float = 1e-4  # λ in the losses that are minimised
     beta: float = 6.0  # β of RT-ER, JTDMoE and TRADES
     expert_attack: Literal["own", "shared"] = "own"  # RT-ER, JTDMoE: what attacks an expert
@@ -383,7 +385,7 @@ _NOT_NEGATIVE = {
     "optimizer": ("weight_decay", "gradient_clip"),
     "training": (
         *("shared_epochs", "shared_noise", "dense_epochs", "specialize_epochs", "standard_epochs"),
-        *("lam", "beta"),
+        *("lam", "beta", "route_weight"),
     ),
     "data": ("workers", "seed", "padding"),
     "evaluation": ("alpha", "temporal_alpha", "seed"),

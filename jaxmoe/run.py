@@ -202,6 +202,8 @@ def recipe_options(experiment: Experiment) -> RecipeOptions:
         balance_weight=experiment.mixture.balance_weight,
         router_noise=experiment.mixture.router_noise,
         spread_left=experiment.mixture.spread_left,
+        route_weight=experiment.training.route_weight,
+        attacked_route=experiment.training.attacked_route,
         weak_experts=experiment.training.weak_experts,
         global_attack=experiment.training.global_attack,
         beta=experiment.training.beta,

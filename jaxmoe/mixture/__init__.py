@@ -8,6 +8,7 @@ from jaxmoe.mixture.gradient_modes import GRADIENT_MODES, GradientMode, with_gra
 from jaxmoe.mixture.mixture import (
     Head,
     Mixture,
+    Router,
     apply_dense,
     apply_soft,
     combine_experts,
@@ -16,13 +17,14 @@ from jaxmoe.mixture.mixture import (
     from_functions,
     from_modules,
     no_head,
+    noisy_route,
     routers,
     run_parts,
     run_routed,
     stack_experts,
     with_head,
     with_route,
-    with_router_noise,
+    with_training_route,
 )
 from jaxmoe.mixture.parts import PartScores, fixed_routes, score_parts
 from jaxmoe.mixture.routing import (
@@ -47,6 +49,7 @@ __all__ = [
     "Head",
     "Mixture",
     "PartScores",
+    "Router",
     "Routing",
     "apply_dense",
     "apply_soft",
@@ -67,6 +70,7 @@ __all__ = [
     "from_modules",
     "mean_over_classes",
     "no_head",
+    "noisy_route",
     "robust_part",
     "routers",
     "run_parts",
@@ -78,5 +82,5 @@ __all__ = [
     "with_gradient",
     "with_head",
     "with_route",
-    "with_router_noise",
+    "with_training_route",
 ]

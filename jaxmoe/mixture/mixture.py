@@ -252,25 +252,32 @@ def with_head(mixture: Mixture, head: Head) -> Mixture:
     return with_route(mixture._replace(head=head), mixture.route)
 
 
-def with_router_noise(mixture: Mixture, noise: Float[Array, "batch experts"]) -> Mixture:
-    """The mixture whose `apply` chooses experts by router logits with `noise`: noisy top-k.
+def with_training_route(mixture: Mixture, route: Router) -> Mixture:
+    """The mixture whose `apply` chooses experts by another route, for training alone.
 
-    For training. `route` stays as it is, so that a router's own losses keep their labels.
+    `route` itself stays as it is, so that a router's own losses keep their labels.
+    """
+    return mixture._replace(apply=with_route(mixture, route).apply)
+
+
+def noisy_route(route: Router, noise: Float[Array, "batch experts"]) -> Router:
+    """The route with noise on its logits: noisy top-k.
+
     Shazeer et al. 2017, section 2.1, https://arxiv.org/abs/1701.06538, with noise of a fixed scale
     as in Riquelme et al. 2021, section 2.2, https://arxiv.org/abs/2106.05974.
 
     Args:
-      mixture: the mixture.
-      noise: one number for each clip of the batch and expert, in units of logits. `apply` then
-        takes that batch alone, whole and in its order.
+      route: the route.
+      noise: one number for each clip of the batch and expert, in units of logits. The result takes
+        that batch alone, whole and in its order.
     """
 
     def noisy(params, x):
-        logits = mixture.route(params, x)
+        logits = route(params, x)
         chex.assert_equal_shape((logits, noise))
         return logits + noise.astype(logits.dtype)
 
-    return mixture._replace(apply=with_route(mixture, noisy).apply)
+    return noisy
 
 
 def routers(mixture: Mixture) -> list[tuple[str, Router]]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 Combine = Literal["softmax", "renormalized", "none"]
 COMBINES: tuple[str, ...] = get_args(Combine)
 
-Balance = Literal["switch", "importance"]
+Balance = Literal["switch", "importance", "load", "v-moe"]
 BALANCES: tuple[str, ...] = get_args(Balance)
 
 
@@ -61,17 +61,26 @@ def mean_over_classes(
 
 
 def balance_loss(
-    logits: Float[Array, "batch experts"], kind: Balance, axis_name: str | None = None
+    logits: Float[Array, "batch experts"],
+    kind: Balance,
+    axis_name: str | None = None,
+    *,
+    top_k: int = 1,
 ) -> Float[Array, ""]:
     """How unevenly a batch is spread over the experts; least when the load is even.
 
+    `"switch"` is M · Σ_i f_i P_i, f_i the share of clips whose first choice is i and P_i the mean
+    router weight, 1 when even (Fedus et al. 2022, eq. 4, https://arxiv.org/abs/2101.03961). The
+    others are squared coefficients of variation, 0 when even (Riquelme et al. 2021, appendix A,
+    https://arxiv.org/abs/2106.05974): `"importance"` of the summed router weights, `"load"` of the
+    expected number of clips that choose an expert under noise of standard deviation 1 / M, and
+    `"v-moe"` the mean of the two.
+
     Args:
       logits: router logits.
-      kind: `"switch"` is M · Σ_i f_i P_i, f_i the share of clips whose first choice is i and P_i
-        the mean router weight, 1 when even (Fedus et al. 2022, eq. 4, https://arxiv.org/abs/2101.03961);
-        `"importance"` is the squared coefficient of variation of the summed router weights, 0 when
-        even (Riquelme et al. 2021, appendix A, https://arxiv.org/abs/2106.05974).
+      kind: which.
       axis_name: of the devices over which the batch is spread, if it is.
+      top_k: experts a clip, for `"load"`.
 
     Raises:
       ValueError: an unknown kind.
@@ -79,14 +88,41 @@ def balance_loss(
     if kind not in BALANCES:
         raise ValueError(f"balance: {kind!r} is not one of {', '.join(BALANCES)}")
     logits = logits.reshape(-1, logits.shape[-1])  # a gate may weigh every class by itself
-    weights = jax.nn.softmax(logits, axis=-1)
-    importance = jnp.mean(weights, axis=0)
+    importance = jnp.mean(jax.nn.softmax(logits, axis=-1), axis=0)
     load = jax.lax.stop_gradient(expert_load(logits))
+    expected = _expected_load(logits, top_k)
     if axis_name is not None:
-        importance, load = jax.lax.pmean((importance, load), axis_name)
-    if kind == "importance":
-        return jnp.var(importance) / jnp.square(jnp.mean(importance))
-    return logits.shape[-1] * jnp.sum(load * importance)
+        importance, load, expected = jax.lax.pmean((importance, load, expected), axis_name)
+    match kind:
+        case "switch":
+            return logits.shape[-1] * jnp.sum(load * importance)
+        case "importance":
+            return _squared_variation(importance)
+        case "load":
+            return _squared_variation(expected)
+        case "v-moe":
+            return (_squared_variation(importance) + _squared_variation(expected)) / 2
+
+
+def _squared_variation(values: Float[Array, " experts"]) -> Float[Array, ""]:
+    return jnp.var(values) / jnp.square(jnp.mean(values))
+
+
+def _expected_load(
+    logits: Float[Array, "batch experts"], top_k: int
+) -> Float[Array, " experts"]:
+    """Mean probability that new noise on its logit alone puts an expert among the top k.
+
+    The threshold is the k-th largest of the other logits (Shazeer et al. 2017, eq. 9); the original
+    takes logits with noise there too.
+    """
+    experts = logits.shape[-1]
+    if top_k == experts:
+        return jnp.ones(experts, logits.dtype)
+    largest = jax.lax.top_k(logits, top_k + 1)[0]
+    kth, following = largest[:, -2:-1], largest[:, -1:]
+    threshold = jnp.where(logits >= kth, following, kth)
+    return jnp.mean(jax.scipy.special.ndtr((logits - threshold) * experts), axis=0)
 
 
 def expert_load(logits: Float[Array, "batch experts"]) -> Float[Array, " experts"]:

@@ -12,7 +12,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key, UInt8
 
-from jaxmoe.mixture import Mixture, balance_loss, routers, with_router_noise
+from jaxmoe.attacks import cross_entropy
+from jaxmoe.mixture import (
+    Mixture,
+    Router,
+    balance_loss,
+    mean_over_classes,
+    noisy_route,
+    routers,
+    with_training_route,
+)
 from jaxmoe.threat import ThreatModel, example_keys
 from jaxmoe.training.optimizer import Schedule
 from jaxmoe.training.phase import PARTS, Found, Params, Phase, Recipe, RecipeOptions
@@ -96,11 +105,11 @@ def make_train_step(
         chosen = range(len(phases)) if only_phase is None else (only_phase,)
         rate = jnp.asarray(learning_rate(state.step), jnp.float32)
         key = jax.random.fold_in(key, state.step)
-        if options.router_noise:
+        if options.router_noise or options.attacked_route == "clean":
             keys = example_keys(jax.random.fold_in(key, len(phases)), batch.index)
-            noisy = _with_noise(mixture, options.router_noise * share, keys)
+            learning = _learning_mixture(mixture, options, share, keys, x)
             # In losses alone: an attack sees the router as it will be used.
-            losses = [phase.loss for phase in recipe(noisy, threat_now, options_now)]
+            losses = [phase.loss for phase in recipe(learning, threat_now, options_now)]
             phases = [p._replace(loss=loss) for p, loss in zip(phases, losses, strict=True)]
 
         params, optimizer_states = state.params, dict(state.optimizer)
@@ -124,9 +133,8 @@ def make_train_step(
             loss = jnp.mean(phase.loss(everything, x, y, found))
             total = loss
             for part, route in routers(mixture):
-                if options.balance_weight and part in phase.moves:
-                    balance = balance_loss(route(everything, x), options.balance, axis_name)
-                    total = total + options.balance_weight * share * balance
+                if part in phase.moves:
+                    total = total + _routing_loss(phase, route, everything, x, found, share)
             return total, loss
 
         head = {"head"} & set(params) if phase.moves >= PARTS else set()
@@ -153,13 +161,42 @@ def make_train_step(
         }
         return new_params, new_states, found, metrics
 
+    def _routing_loss(phase: Phase, route: Router, params, x, found, share) -> Array:
+        """What keeps a router's loads even, and its routes under attack as they are without."""
+        total = jnp.zeros((), jnp.float32)
+        if not options.balance_weight and not options.route_weight:
+            return total
+        clean = route(params, x)
+        attacked = clean if phase.attack is None else route(params, found.x_adv)
+        if options.balance_weight:
+            # Of both: an attack that sends every clip to one expert would starve the others.
+            both = clean if phase.attack is None else jnp.concatenate([clean, attacked])
+            balance = balance_loss(both, options.balance, axis_name, top_k=mixture.top_k)
+            total = total + options.balance_weight * share * balance
+        if options.route_weight and phase.attack is not None:
+            trusted = jnp.argmax(mean_over_classes(clean), axis=-1)
+            kept = jnp.mean(cross_entropy(mean_over_classes(attacked), trusted))
+            total = total + options.route_weight * kept
+        return total
+
     return step
 
 
-def _with_noise(mixture: Mixture, scale: Array, keys: Key[Array, " batch"]) -> Mixture:
-    """The mixture whose router's logits have noise of this standard deviation, for one batch."""
-    draw = jax.vmap(lambda key: jax.random.normal(key, (mixture.num_experts,)))
-    return with_router_noise(mixture, scale * draw(keys))
+def _learning_mixture(
+    mixture: Mixture, options: RecipeOptions, share: Array, keys: Key[Array, " batch"], x: Array
+) -> Mixture:
+    """The mixture as the losses of one batch x see it: by the clean clips' route, or with noise."""
+    route = mixture.route
+    if options.attacked_route == "clean":
+
+        def route(params, x_adv):
+            del x_adv
+            return mixture.route(params, x)
+
+    if options.router_noise:
+        draw = jax.vmap(lambda key: jax.random.normal(key, (mixture.num_experts,)))
+        route = noisy_route(route, options.router_noise * share * draw(keys))
+    return with_training_route(mixture, route)
 
 
 def _with_lam(options: RecipeOptions, share: Schedule | None, step: Array) -> RecipeOptions:

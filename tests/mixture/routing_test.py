@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.stats import norm
 
 from jaxmoe.mixture import balance_loss, choose, expert_load, mean_over_classes
 
@@ -79,24 +80,49 @@ def test_balance_losses(logits):
     np.testing.assert_allclose(got, variation, rtol=1e-4, atol=1e-6)
 
 
+@settings(max_examples=20, deadline=None)
+@given(logits=distinct_logits((5, 4), 5), top_k=st.integers(1, 3))
+def test_the_load_loss_counts_choices_under_noise(logits, top_k):
+    load = np.zeros(4)
+    for row in logits.astype(np.float64):
+        for i in range(4):
+            threshold = np.sort(np.delete(row, i))[-top_k]
+            load[i] += norm.cdf((row[i] - threshold) / (1 / 4))
+    variation = (load.std() / load.mean()) ** 2
+    given_logits = jnp.asarray(logits)
+    got = balance_loss(given_logits, "load", top_k=top_k)
+    np.testing.assert_allclose(got, variation, rtol=1e-3, atol=1e-5)
+    half = (variation + balance_loss(given_logits, "importance")) / 2
+    both = balance_loss(given_logits, "v-moe", top_k=top_k)
+    np.testing.assert_allclose(both, half, rtol=1e-3, atol=1e-5)
+
+
 def test_balance_losses_of_an_even_and_of_a_collapsed_router():
     even, collapsed = 60 * jnp.eye(4), 60 * jnp.eye(4)[jnp.zeros(4, jnp.int32)]
     np.testing.assert_allclose(balance_loss(even, "switch"), 1, rtol=1e-5)
     np.testing.assert_allclose(balance_loss(collapsed, "switch"), 4, rtol=1e-5)
     np.testing.assert_allclose(balance_loss(even, "importance"), 0, atol=1e-6)
     np.testing.assert_allclose(balance_loss(collapsed, "importance"), 3, rtol=1e-5)
+    np.testing.assert_allclose(balance_loss(even, "load"), 0, atol=1e-6)
+    np.testing.assert_allclose(balance_loss(collapsed, "load"), 3, rtol=1e-5)
+    np.testing.assert_allclose(balance_loss(collapsed, "load", top_k=4), 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["switch", "importance"])
-def test_following_a_balance_loss_evens_the_load(kind):
-    favourite = np.array([3, 0, 0, 0])
-    logits = jnp.asarray(np.random.default_rng(0).normal(size=(32, 4)) + favourite, jnp.float32)
+@pytest.mark.parametrize(
+    ("kind", "favour"), [("switch", 3.0), ("importance", 3.0), ("load", 0.7), ("v-moe", 3.0)]
+)
+def test_following_a_balance_loss_evens_the_load(kind, favour):
+    # The load's own gradient fades where no noise could change the choice: see 0.7.
+    favourite = np.array([favour, 0, 0, 0])
+    drawn = np.random.default_rng(0).normal(size=(32, 4)) * favour / 3
+    logits = jnp.asarray(drawn + favourite, jnp.float32)
     step = jax.jit(lambda r: r - 20 * jax.grad(balance_loss)(r, kind))
     before = float(expert_load(logits).max())
     for _ in range(30):
         logits = step(logits)
     assert before > 0.9
     assert float(jax.nn.softmax(logits).mean(0).max()) < 0.5
+    assert float(expert_load(logits).max()) < 0.8
 
 
 def test_an_unknown_balance_is_refused():

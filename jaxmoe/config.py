@@ -23,7 +23,7 @@ DatasetName = Literal[
     *("synthetic_scenes", "segmentation_folder", "camvid", "cityscapes", "a2d2"),
 ]
 RouterName = Literal["conv", "linear", "pooled", "simple_gate", "classwise_gate"]
-Specialize = Literal["clusters", "likelihood", "own", "expert_choice"]
+Specialize = Literal["clusters", "likelihood", "own", "expert_choice", "column"]
 GATES = ("simple_gate", "classwise_gate")
 SEGMENTERS = ("deeplab", "frrn")
 
@@ -52,7 +52,8 @@ class DataConfig:
     train_clips: int = 1000  # of synthetic data
     validation_clips: int = 100  # of synthetic data
     test_clips: int = 200  # of synthetic data
-    domains: int = 1  # of synthetic actions and shapes: tints in which they mean other classes
+    domains: int = 1  # of synthetic actions and shapes, in which they mean other classes
+    domain_cue: Literal["tint", "stripes"] = "tint"  # of domains; stripes are as faint as 4/255
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -132,7 +133,7 @@ class TrainingConfig:
     """What is trained, and for how long."""
 
     recipe: str = "standard"  # a name in RECIPES: standard, at_m, j_tlat, rt_er, …
-    epochs: int = 30  # of the recipe
+    epochs: int = 30  # of the recipe; 0 where clean stages before it are all
     batch_size: int = 32  # over all devices
     initialize_from: str | None = None  # a run whose latest params are the start
     initialize_experts_from: tuple[str, ...] | None = None  # a run with one expert for each expert
@@ -140,6 +141,7 @@ class TrainingConfig:
     shared_epochs: int = 0  # before all else, clean: one expert alone on all clips, then M copies
     shared_noise: float = 0.0  # relative size of the noise that tells the copies apart
     specialize: Specialize = "clusters"  # how a clip gets the expert that learns from it
+    specialize_column: str = "domain"  # specialize = column: clips of one value have one expert
     specialize_epochs: int = 0  # then, clean: experts part, and the router learns which
     dense_epochs: int = 0  # after these, clean: every expert on every clip, before routing hardens
     standard_epochs: int = 0  # before an adversarial recipe, clean: the mixture
@@ -255,6 +257,7 @@ def validate(experiment: Experiment) -> Experiment:
     for epsilon in e.evaluation.epsilons:
         _check(0 <= epsilon < float("inf"), "evaluation.epsilons", epsilon, "finite numbers ≥ 0")
     check_attacks("evaluation.attacks", e.evaluation.attacks or (), e.data)
+    _check_epochs(e.training)
     _check_architecture(e)
     _check_gate(e)
     _check_dual(e)
@@ -303,6 +306,15 @@ def _check_numbers(e: Experiment, section: str) -> None:
     for name in _NOT_NEGATIVE.get(section, ()):
         value = getattr(getattr(e, section), name)
         _check(0 <= value < float("inf"), f"{section}.{name}", value, "a finite number ≥ 0")
+
+
+def _check_epochs(training: TrainingConfig) -> None:
+    """Without epochs of the recipe another stage has to train something."""
+    starts = training.initialize_from, training.initialize_experts_from
+    before = training.specialize_epochs or training.dense_epochs
+    clean = training.recipe == "standard" and before and starts == (None, None)
+    expected = "at least 1; 0 with recipe standard after specialize_epochs or dense_epochs alone"
+    _check(training.epochs > 0 or clean, "training.epochs", training.epochs, expected)
 
 
 def _check_architecture(e: Experiment) -> None:
@@ -375,7 +387,7 @@ _AT_LEAST_ONE = {
     "expert": ("width", "depth", "patch", "heads", "features", "low_level", "residual_width"),
     "router": ("width",),
     "mixture": ("experts", "top_k"),
-    "training": ("epochs", "batch_size", "weak_experts"),
+    "training": ("batch_size", "weak_experts"),
     "evaluation": ("batch_size", "steps", "restarts"),
     "run": ("checkpoint_every", "log_every"),
 }
@@ -384,7 +396,7 @@ _NOT_NEGATIVE = {
     "mixture": ("balance_weight", "router_noise"),
     "optimizer": ("weight_decay", "gradient_clip"),
     "training": (
-        *("shared_epochs", "shared_noise", "dense_epochs", "specialize_epochs", "standard_epochs"),
+        *("epochs", "shared_epochs", "shared_noise", "dense_epochs", "specialize_epochs", "standard_epochs"),
         *("lam", "beta", "route_weight"),
     ),
     "data": ("workers", "seed", "padding"),

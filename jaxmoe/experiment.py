@@ -109,6 +109,7 @@ def open_dataset(
             "validation_clips": config.validation_clips,
             "test_clips": config.test_clips,
             "domains": config.domains,
+            "domain_cue": config.domain_cue,
         }
     else:
         sizes = {"resolution": config.resolution, "short": config.short}

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from jaxmoe.evaluation import Programs, SuiteResult
     from jaxmoe.reporting.progress import BarProgress, PlainProgress
 
-_MIXTURE = MixtureConfig(experts=4, top_k=1, balance_weight=1.5)
+
+
+def _mixture(experts: int) -> MixtureConfig:
+    """Four experts, one of which sees an example; or the single network of their size."""
+    # Below 1 a router that J-TLAT trains may rest on one expert: see `recipes.router_phase`.
+    return MixtureConfig(experts=experts, top_k=1, balance_weight=1.5 if experts > 1 else 0.0)
 
 
 class Task(NamedTuple):
@@ -33,44 +38,53 @@ class Task(NamedTuple):
       experiments: from the folder that takes a run's folder for each, its runs by title, each after
         those that it starts from.
       examples: what the test examples are.
+      notes: what else a reader of its table should know, line by line.
       next: attacks to try after it.
     """
 
     experiments: Callable[[pathlib.Path], dict[str, Experiment]]
     examples: str
+    notes: tuple[str, ...]
     next: str
 
 
-def video(recipe: str, directory: str, initialize_from: str | None = None) -> Experiment:
-    """Rendered motions, 8 frames of 24 × 24, under TLGA; recipes "standard", "at_m", "j_tlat"."""
+def video(
+    recipe: str, directory: str, initialize_from: str | None = None, *, experts: int = 4
+) -> Experiment:
+    """Rendered motions in four domains, 8 frames of 24 × 24, under TLGA.
+
+    Recipes "standard", "at_m" and "j_tlat"; with `experts=1` the single network of equal cost.
+    """
     clean = recipe == "standard"
     return Experiment(
         data=DataConfig(
             name="synthetic_actions",
             frames=8,
             size=24,
+            domains=4,
             train_clips=960,
             validation_clips=96,
-            test_clips=192,
+            test_clips=240,
         ),
-        expert=ExpertConfig(width=8, stage_sizes=(1, 1, 1), stem="small", stem_strides=(1, 2, 2)),
-        # Below 1 a router that J-TLAT trains may rest on one expert: see `recipes.router_phase`.
-        mixture=_MIXTURE,
+        expert=ExpertConfig(width=8, stage_sizes=(1, 1), stem="small", stem_strides=(1, 2, 2)),
+        mixture=_mixture(experts),
         threat=ThreatConfig(epsilon=4 / 255),
         attack=AttackSettings(steps=3, alpha=0.5, temporal_alpha=1.0),
         optimizer=OptimizerConfig(learning_rate=5e-3 if clean else 2e-3),
         training=TrainingConfig(
             recipe=recipe,
             initialize_from=initialize_from,
-            shared_epochs=12,
-            shared_noise=0.05,
-            dense_epochs=0,
-            standard_epochs=0 if clean else 3,
-            epochs=3 if clean else 2,
+            specialize="clusters",
+            specialize_epochs=16 if experts > 1 else 0,
+            standard_epochs=0 if experts > 1 else 16,
+            epochs=(0 if experts > 1 else 16) if clean else 2,
+            route_weight=1.0,
+            attacked_route="clean",
             batch_size=32,
         ),
         evaluation=EvaluationConfig(
-            attacks=("pgd", "tlga-r", "j-tlga"),
+            # Of one network the router is no target, and J-TLGA is TLA-M.
+            attacks=("pgd", "tlga-r", "j-tlga") if experts > 1 else ("pgd", "j-tlga"),
             epsilons=(4 / 255,),
             batch_size=64,
             checkpoint="latest",
@@ -80,8 +94,13 @@ def video(recipe: str, directory: str, initialize_from: str | None = None) -> Ex
     )
 
 
-def image(recipe: str, directory: str, initialize_from: str | None = None) -> Experiment:
-    """Rendered shapes, 24 × 24, under attacks by part; recipes "standard", "at_m", "rt_er"."""
+def image(
+    recipe: str, directory: str, initialize_from: str | None = None, *, experts: int = 4
+) -> Experiment:
+    """Rendered shapes in four domains, 24 × 24, under attacks by part.
+
+    Recipes "standard", "at_m" and "rt_er"; with `experts=1` the single network of equal cost.
+    """
     clean = recipe == "standard"
     return Experiment(
         data=DataConfig(
@@ -94,7 +113,7 @@ def image(recipe: str, directory: str, initialize_from: str | None = None) -> Ex
             test_clips=384,
         ),
         expert=ExpertConfig(width=16, stage_sizes=(1, 1, 1), stem="small", stem_strides=(1, 2, 2)),
-        mixture=_MIXTURE,
+        mixture=_mixture(experts),
         threat=ThreatConfig(epsilon=8 / 255),
         attack=AttackSettings(steps=3, alpha=0.5),
         optimizer=OptimizerConfig(learning_rate=5e-3 if clean else 2e-3),
@@ -223,12 +242,13 @@ def run(task: Task, directory: str, progress: "PlainProgress | BarProgress") -> 
         results[title] = _evaluate(trained, programs, progress)
         write_results(results[title].rows, folder)
     figures = {title: _figures(result) for title, result in results.items()}
-    setting = _setting(task, results)
-    plot_bars(figures, pathlib.Path(directory) / "accuracy.png", setting, _figure_of(results))
-    progress.say("\n".join(["", *_table(figures, _figure_of(results)), "", setting]))
+    figure_of, setting = _figure_of(results), _setting(task, results)
+    plot_bars(figures, pathlib.Path(directory) / "accuracy.png", setting, figure_of)
+    table = _table(figures, figure_of, _guesses(results))
+    progress.say("\n".join(["", *table, "", setting, *task.notes, "", *_decisions(results)]))
     folders = [pathlib.Path(e.run.directory).name for e in experiments.values()]
     progress.say(
-        f"the same as a picture in {directory}/accuracy.png\n"
+        f"\nthe same as a picture in {directory}/accuracy.png\n"
         f"runs and results.json, .csv, .md in {directory}/{{{','.join(folders)}}}\n"
         f"next: jaxmoe evaluate {directory}/{folders[-1]} --attacks {task.next}"
     )
@@ -283,15 +303,48 @@ def _figures(result: "SuiteResult") -> dict[str, float]:
     }
 
 
-def _table(figures: dict[str, dict[str, float]], figure_of: str) -> list[str]:
-    """Figures in %, a line for each attack and a column for each run."""
+def _guesses(results: "dict[str, SuiteResult]") -> dict[str, float]:
+    """Accuracy without a look at the input: of chance, and of the largest class; none of pixels."""
+    import numpy as np
+
+    result = next(iter(results.values()))
+    if result.label.ndim > 1:
+        return {}
+    found = np.unique(result.label, return_counts=True)[1]
+    return {"chance": 1 / len(found), "largest class": found.max() / found.sum()}
+
+
+def _table(
+    figures: dict[str, dict[str, float]], figure_of: str, guesses: dict[str, float]
+) -> list[str]:
+    """Figures in %, a line for each attack and a column for each run; guesses are the same in all.
+
+    An attack that a run was not under is a dash.
+    """
+    attacks = list(dict.fromkeys(name for found in figures.values() for name in found))
+    last = [name for name in attacks if name == "worst-case"]
+    attacks = [name for name in attacks if name not in last] + last
     lines = [[f"{figure_of} %", *figures]]
-    for name in next(iter(figures.values())):
-        lines.append([name, *(f"{100 * found[name]:.1f}" for found in figures.values())])
+    for name in attacks:
+        cells = (found.get(name) for found in figures.values())
+        lines.append([name, *("–" if cell is None else f"{100 * cell:.1f}" for cell in cells)])
+    lines += [[name, *[f"{100 * guess:.1f}"] * len(figures)] for name, guess in guesses.items()]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return [
         "  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)).rstrip()
         for line in lines
+    ]
+
+
+def _decisions(results: "dict[str, SuiteResult]") -> list[str]:
+    """For each mixture a sentence on what its router decides, with what it rests on."""
+    from jaxmoe.evaluation.specialization import specialization_sentence
+
+    measured = {title: result.specialization for title, result in results.items()}
+    return [
+        f"{title}: {specialization_sentence(found)}"
+        for title, found in measured.items()
+        if found is not None
     ]
 
 

@@ -52,6 +52,7 @@ from jaxmoe.training.recipes.specialists import (
     by_own_choice,
     expert_choice,
     specialists,
+    specialists_of,
 )
 
 
@@ -227,7 +228,7 @@ def _validation_batches(
 def _stages(experiment: Experiment, dataset: data.Dataset) -> tuple[Stage, ...]:
     """Returns shared expert, dense mixture, specialists, clean mixture, recipe.
 
-    The recipe is always there, the others where they are wanted.
+    Each is there where it has epochs. The last one's validations select the best checkpoint.
     """
     t = experiment.training
     recipe = Stage(
@@ -251,6 +252,9 @@ def _stages(experiment: Experiment, dataset: data.Dataset) -> tuple[Stage, ...]:
         stages[0] = dataclasses.replace(stages[0], prepare=copy_expert(t.shared_noise))
         shared = Stage("shared expert", shared_expert, t.shared_epochs, validates=False)
         stages.insert(0, shared)
+    if not t.epochs:
+        stages.pop()
+    stages[-1] = dataclasses.replace(stages[-1], selects=True)
     return tuple(stages)
 
 
@@ -263,10 +267,31 @@ def _specialists(experiment: Experiment, dataset: data.Dataset) -> Recipe:
             return specialists(by_own_choice)
         case "likelihood":
             return specialists(by_likelihood)
+        case "column":
+            column, experts = experiment.training.specialize_column, experiment.mixture.experts
+            return specialists_of(_experts_by_column(dataset, column, experts))
     clips = dataset.train.take(draw_records(dataset.train.records, experiment.run.seed))
     batches = evaluation_loader(clips, experiment.data, experiment.evaluation.batch_size)
     centres = find_centres(batches, experiment.mixture.experts, experiment.run.seed)
     return specialists(by_cluster(centres, appearance))
+
+
+def _experts_by_column(dataset: data.Dataset, column: str, experts: int) -> np.ndarray:
+    """Returns the expert of each training example by its number; the values take turns."""
+    columns = dataset.columns(dataset.train)
+    if column not in columns:
+        known = ", ".join(columns) or "none: this data has no columns"
+        raise ValueError(f"training.specialize_column: {column!r} is not there; known are {known}")
+    values = sorted(set(columns[column].values()))
+    if len(values) < experts:
+        raise ValueError(
+            f"training.specialize_column: {column!r} has {len(values)} values; expected at least "
+            f"one for each of mixture.experts = {experts}"
+        )
+    found = np.zeros(max(columns[column]) + 1, np.int32)
+    for index, value in columns[column].items():
+        found[index] = values.index(value) % experts
+    return found
 
 
 def _initial_params(experiment: Experiment, mixture: Mixture, dataset: data.Dataset) -> Any:

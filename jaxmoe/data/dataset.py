@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from jaxmoe.data.domains import DomainCue
 from jaxmoe.data.films import film_of, shared_films
 from jaxmoe.data.holdout import hold_out
 from jaxmoe.data.listing import SPLITS, nearest
@@ -112,6 +113,7 @@ def load_dataset(
     validation_clips: int = 200,
     test_clips: int = 300,
     domains: int = 1,
+    domain_cue: DomainCue = "tint",
     trains: bool = True,
 ) -> Dataset:
     """Loads a dataset; the first time its files are decoded, resized and stored in the cache.
@@ -146,8 +148,9 @@ def load_dataset(
       train_clips: of rendered datasets: clips or images for training.
       validation_clips: of rendered datasets.
       test_clips: of rendered datasets.
-      domains: of `synthetic_actions` and `synthetic_shapes`: tints, in each of which a motion or a
-        shape means another class, at most 10; the column `domain` tells them.
+      domains: of `synthetic_actions` and `synthetic_shapes`: in each a motion or a shape means
+        another class, at most 10; the column `domain` tells them.
+      domain_cue: what of a clip tells its domain, `tint` or faint `stripes` (`data.domains`).
       trains: False for clips to judge by alone: there need be none to train on, and `test` is the
         test split, or all there is where the data has one split under another name.
 
@@ -174,6 +177,8 @@ def load_dataset(
         )
     if domains != 1 and name not in DOMAIN_DATASETS:
         raise ValueError(f"data.domains: {domains}; only {' and '.join(DOMAIN_DATASETS)} have them")
+    if domains == 1 and domain_cue != "tint":
+        raise ValueError(f"data.domain_cue: {domain_cue}; expected data.domains above 1 with it")
     from jaxmoe.data import image_builders, segmentation_builders, video_builders
     from jaxmoe.data.array_builders import read_npz
     from jaxmoe.data.cifar10 import read_cifar10
@@ -181,6 +186,7 @@ def load_dataset(
     from jaxmoe.data.synthetic import SyntheticActions, SyntheticScenes, SyntheticShapes
 
     shared = {"cache": cache, "progress": progress}
+    own_domains = {"domains": domains, "domain_cue": domain_cue}
     folder_fields = {"manifest": manifest, "trains": trains}
     asked, resolution = resolution, _RESOLUTIONS[name] if resolution is None else resolution
     rendered = {
@@ -198,9 +204,9 @@ def load_dataset(
     }
     match name:
         case "synthetic_actions":
-            builder = SyntheticActions(frames=frames, domains=domains, **rendered)
+            builder = SyntheticActions(frames=frames, **own_domains, **rendered)
         case "synthetic_shapes":
-            builder = SyntheticShapes(domains=domains, **rendered)
+            builder = SyntheticShapes(**own_domains, **rendered)
         case "synthetic_scenes":
             builder = SyntheticScenes(**rendered)
         case "video_folder":

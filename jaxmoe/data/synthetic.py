@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxmoe.data.actions import CLASSES, render_actions
 from jaxmoe.data.clip_builder import ClipBuilder, Dense, PlannedClip, Progress
-from jaxmoe.data.domains import COLUMN, check_domains, label_in, tinted
+from jaxmoe.data.domains import COLUMN, DomainCue, check_domains, label_in, seen_in
 from jaxmoe.data.listing import SPLITS
 from jaxmoe.data.prepare import cache_folder, fingerprint
 from jaxmoe.data.shapes import SHAPES, render_shapes
@@ -40,10 +40,11 @@ class _Synthetic(ClipBuilder, skip_registration=True):
         test: int,
         seed: int,
         domains: int = 1,
+        domain_cue: DomainCue = "tint",
         cache: str | os.PathLike | None = None,
         progress: Progress | None = None,
     ):
-        check_domains(domains, kinds)
+        check_domains(domains, domain_cue, kinds)
         counts = dict(zip(SPLITS, (train, validation, test), strict=True))
         for split, count in counts.items():
             if count < 1:
@@ -51,9 +52,10 @@ class _Synthetic(ClipBuilder, skip_registration=True):
         if seed < 0:
             raise ValueError(f"data.seed: {seed}; a seed is at least 0")
         self._sizes = sizes
-        self._domains = domains
-        # A single domain is not named: what was prepared before there were any stays valid.
+        self._domains, self._cue = domains, domain_cue
+        # What was prepared before there were domains, or stripes, stays valid: it is not named.
         named = {} if domains == 1 else {"domains": domains}
+        named |= {} if domains == 1 or domain_cue == "tint" else {"domain_cue": domain_cue}
         plan: dict[str, list[PlannedClip]] = {}
         index = 0
         for number, (split, count) in enumerate(counts.items()):
@@ -104,7 +106,7 @@ class _Synthetic(ClipBuilder, skip_registration=True):
             kinds, domains, keys = zip(*(clip.source for clip in part), strict=True)
             drawn = self.draw(np.array(kinds), list(keys))
             for clip, domain in zip(drawn, domains, strict=True):
-                yield tinted(clip, domain, self._domains)
+                yield seen_in(clip, domain, self._domains, self._cue)
 
 
 def _meanings(shown: tuple[str, ...], *, domains: int = 1, **fields) -> tuple[str, ...]:
@@ -118,8 +120,8 @@ class SyntheticActions(_Synthetic, skip_registration=True):
 
     Args of the constructor: `frames` per clip; `size`, height and width in pixels; `train`,
     `validation`, `test`, clips per split, at least 1 each; `seed`; `domains`, in each of which a
-    motion has another meaning (`jaxmoe.data.domains`); `cache`, the folder for prepared data;
-    `progress(done, total)`. Raises `ValueError` naming the field.
+    motion has another meaning, and `domain_cue`, which tells them (`jaxmoe.data.domains`); `cache`,
+    the folder for prepared data; `progress(done, total)`. Raises `ValueError` naming the field.
     """
 
     name = "synthetic_actions"

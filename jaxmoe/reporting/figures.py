@@ -116,7 +116,7 @@ def plot_bars(
     """Draws a group of bars for each attack, with a bar for each model.
 
     Args:
-      accuracies: 0–1, of each model by attack, the same attacks for all.
+      accuracies: 0–1, of each model by attack; a model may lack some.
       path: of the PNG file.
       title: what the accuracies are of.
       figure_of: what they are, if no accuracies.
@@ -126,11 +126,13 @@ def plot_bars(
     figure = new_figure(7.2, 4.0)
     axes = figure.add_subplot()
     width = 0.8 / len(accuracies)
+    attacks = list(dict.fromkeys(name for found in accuracies.values() for name in found))
     for place, (model, found) in enumerate(accuracies.items()):
-        left = [group + (place - (len(accuracies) - 1) / 2) * width for group in range(len(found))]
+        shift = (place - (len(accuracies) - 1) / 2) * width
+        left = [attacks.index(name) + shift for name in found]
         bars = axes.bar(left, [100 * value for value in found.values()], 0.92 * width, label=model)
         axes.bar_label(bars, fmt="%.0f", fontsize="x-small")
-    axes.set_xticks(range(len(found)), found)
+    axes.set_xticks(range(len(attacks)), attacks)
     axes.set_ylabel(f"{figure_of}, %")
     axes.set_ylim(0, 102)
     axes.set_title(title, fontsize="small")

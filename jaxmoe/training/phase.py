@@ -21,6 +21,7 @@ class Found(NamedTuple):
     routing: Routing | None = None  # a route that the loss keeps fixed
     # Inputs that the experts are to withstand by themselves: [B, …], or [M, B, …], one each.
     x_experts: Float[Array, "..."] | None = None
+    index: Int[Array, " batch"] | None = None  # the examples' own numbers; a step fills them in
 
 
 PhaseAttack = Callable[

@@ -95,7 +95,7 @@ def make_train_step(
     """
 
     def step(state: TrainState, batch: Batch, key) -> tuple[TrainState, Metrics]:
-        x, y = to_float(batch.clip), batch.label
+        x = to_float(batch.clip)
         threat_now = ThreatModel(
             threat.norm, jnp.asarray(epsilon(state.step), jnp.float32), threat.bounds, threat.frames
         )
@@ -118,15 +118,16 @@ def make_train_step(
         for i in chosen:
             keys = example_keys(jax.random.fold_in(key, i), batch.index)
             params, optimizer_states, found, phase_metrics = _run_phase(
-                phases[i], params, optimizer_states, keys, x, y, found, rate, share
+                phases[i], params, optimizer_states, keys, batch, x, found, rate, share
             )
             metrics |= phase_metrics
         return TrainState(state.step + 1, params, optimizer_states), _mean(metrics, axis_name)
 
-    def _run_phase(phase: Phase, params, optimizer_states, keys, x, y, previous, rate, share):
-        found = Found(x)
+    def _run_phase(phase: Phase, params, optimizer_states, keys, batch, x, previous, rate, share):
+        found, y = Found(x), batch.label
         if phase.attack is not None:
             found = jax.lax.stop_gradient(phase.attack(keys, params, x, y, previous))
+        found = found._replace(index=batch.index)
 
         def objective(moving):
             everything = {**params, **moving}

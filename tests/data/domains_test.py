@@ -5,7 +5,7 @@ import pytest
 
 from jaxmoe.data import load_dataset
 from jaxmoe.data.actions import CLASSES
-from jaxmoe.data.domains import label_in, tint, tinted
+from jaxmoe.data.domains import label_in, seen_in, tint
 
 FIELDS = {"validation_clips": 10, "test_clips": 10, "resolution": 16}
 
@@ -50,7 +50,7 @@ def test_one_domain_is_the_set_as_it_was():
     two = load_dataset("synthetic_actions", **sizes, domains=2)
     # The clips of domain 0 show what they showed, tinted; their labels are their own.
     np.testing.assert_array_equal(
-        frames_of(two.train)[:10], [tinted(f, 0, 2) for f in frames_of(one.train)[:10]]
+        frames_of(two.train)[:10], [seen_in(f, 0, 2, "tint") for f in frames_of(one.train)[:10]]
     )
     assert two.train.labels[:10].tolist() == one.train.labels[:10].tolist()
     assert two.train.labels[10:].tolist() == [(label + 3) % 10 for label in range(10)]
@@ -62,6 +62,25 @@ def test_the_colour_of_one_frame_tells_the_domain(actions):
     expected = tint(4) / tint(4).sum(1, keepdims=True)
     nearest = np.square(share[:, None] - expected).sum(-1).argmin(1)
     assert (nearest == domains_of(actions, actions.train)).mean() > 0.95
+
+
+def test_stripes_tell_the_domain_and_are_no_larger_than_a_small_perturbation():
+    sizes = {"frames": 2, "train_clips": 400, **FIELDS}
+    plain = load_dataset("synthetic_actions", domains=1, **sizes)
+    striped = load_dataset("synthetic_actions", domains=4, domain_cue="stripes", **sizes)
+    frames, before = (frames_of(d.train).astype(float) for d in (striped, plain))
+    assert np.abs(frames - before).max() <= 4
+    # Fourier coefficients at a period of four pixels, in four directions.
+    down, across = np.mgrid[:16, :16]
+    waves = [
+        np.exp(0.5j * np.pi * (np.cos(angle) * across + np.sin(angle) * down))
+        for angle in np.pi * np.arange(4) / 4
+    ]
+    strength = np.abs(np.einsum("nhw,dhw->nd", frames.mean(-1), np.array(waves)))
+    found = (strength.argmax(1) == domains_of(striped, striped.train)).mean()
+    assert found > 0.6  # a matched filter sees them in most clips, where chance is 0.25
+    assert striped.folder != plain.folder
+    assert striped.train.labels.tolist() != plain.train.labels.tolist()
 
 
 @pytest.mark.parametrize("frame", [0, 7])
@@ -109,6 +128,14 @@ def test_shapes_have_domains_too():
         ({"name": "synthetic_actions", "domains": 11}, r"data\.domains: 11; expected 1 to 10"),
         ({"name": "synthetic_shapes", "domains": 0}, r"data\.domains: 0; expected 1 to 10"),
         ({"name": "synthetic_scenes", "domains": 2}, r"data\.domains: 2; only synthetic_actions"),
+        (
+            {"name": "synthetic_shapes", "domain_cue": "stripes"},
+            r"data\.domain_cue: stripes; expected data\.domains above 1",
+        ),
+        (
+            {"name": "synthetic_shapes", "domains": 2, "domain_cue": "hue"},
+            r"data\.domain_cue: 'hue'; expected tint or stripes",
+        ),
     ],
 )
 def test_other_numbers_are_refused(fields, message):

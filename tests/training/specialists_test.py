@@ -17,6 +17,7 @@ from jaxmoe.training.recipes.specialists import (
     by_own_choice,
     expert_choice,
     specialists,
+    specialists_of,
 )
 from jaxmoe.training.recipes.standard import standard
 from tests.training.conftest import EXPERTS, tiny_batch
@@ -83,6 +84,17 @@ def test_the_loss_is_that_of_the_assigned_expert_and_the_router_learns_it(mixtur
         for i, c in enumerate(np.asarray(chosen))
     ]
     np.testing.assert_allclose(phase.loss(params, X, Y, None), expected, rtol=1e-5)
+
+
+def test_experts_can_be_known_beforehand(mixture, params):
+    experts = np.arange(200) * 7 % EXPERTS
+    step, optimizer = stepper(mixture, specialists_of(experts))
+    _, metrics = step(init_state(params, optimizer), BATCH, jax.random.key(0))
+    own = experts[BATCH.index]
+    outputs = mixture.experts(params, X)[own, np.arange(len(X))]
+    trust = jax.nn.log_softmax(mixture.route(params, X))[np.arange(len(X)), own]
+    expected = jnp.mean(cross_entropy(outputs, Y) - trust)
+    np.testing.assert_allclose(metrics["specialists/loss"], expected, rtol=1e-5)
 
 
 def test_expert_choice_sums_the_experts_that_chose_a_clip(mixture, params):

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmoe.attacks import AttackSettings
-from jaxmoe.mixture import dual_mixture
+from jaxmoe.attacks import AttackSettings, cross_entropy
+from jaxmoe.mixture import balance_loss, dual_mixture
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training import (
     RECIPES,
@@ -17,6 +17,7 @@ from jaxmoe.training import (
     adamw,
     init_state,
     make_train_step,
+    to_float,
 )
 from tests.training.conftest import tiny_batch
 
@@ -188,3 +189,89 @@ def test_router_noise_is_in_losses_and_not_in_attacks(mixture, params):
     assert loss(0.0) < 1e-9
     assert loss(3.0) > 1e-3
     assert loss(3.0) != loss(3.0, key=2)
+
+
+def toward(x):
+    """A fixed change of clips, for recipes whose attack is known."""
+    return jnp.clip(x + 0.3 * jnp.sign(jnp.cos(jnp.arange(x.size)).reshape(x.shape)), 0, 1)
+
+
+def attacked(loss):
+    """A recipe of one phase that moves everything, with `toward` as its attack."""
+
+    def recipe(mixture, threat, options):
+        del threat, options
+
+        def attack(keys, params, x, y, previous):
+            del keys, params, y, previous
+            return Found(toward(x))
+
+        return (Phase("toy", attack, lambda *given: loss(mixture, *given)),)
+
+    return recipe
+
+
+def router_gradient(mixture, params, **fields):
+    """What a step without any loss of its own would take off the router's params."""
+    step = make_train_step(
+        mixture,
+        attacked(lambda mixture, params, x, y, found: jnp.zeros(len(x))),
+        RecipeOptions(**fields),
+        ThreatModel(),
+        optax.identity(),
+        optax.constant_schedule(1.0),
+        optax.constant_schedule(0.0),
+    )
+    after, _ = jax.jit(step)(init_state(params, optax.identity()), tiny_batch(), jax.random.key(0))
+    return params["router"]["w"] - after.params["router"]["w"]
+
+
+def test_balance_counts_attacked_clips_too(mixture, params):
+    x = to_float(tiny_batch().clip)
+
+    def switch(router):
+        routed = [mixture.route({**params, "router": router}, clips) for clips in (x, toward(x))]
+        return balance_loss(jnp.concatenate(routed), "switch")
+
+    expected = 0.7 * jax.grad(switch)(params["router"])["w"]
+    got = router_gradient(mixture, params, balance_weight=0.7)
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_a_router_is_held_to_its_clean_routes(mixture, params):
+    x = to_float(tiny_batch().clip)
+    trusted = np.argmax(mixture.route(params, x), axis=-1)
+    assert (trusted != np.argmax(mixture.route(params, toward(x)), axis=-1)).any()
+
+    def kept(router):
+        logits = mixture.route({**params, "router": router}, toward(x))
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(x)), trusted])
+
+    expected = 0.7 * jax.grad(kept)(params["router"])["w"]
+    got = router_gradient(mixture, params, route_weight=0.7)
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("route", ["own", "clean"])
+def test_attacked_clips_teach_their_own_expert_or_the_clean_clips(mixture, params, route):
+    def loss(mixture, params, x, y, found):
+        return cross_entropy(mixture.apply(params, found.x_adv), y)
+
+    step = make_train_step(
+        mixture,
+        attacked(loss),
+        RecipeOptions(attacked_route=route),
+        ThreatModel(),
+        optax.identity(),
+        optax.constant_schedule(0.0),
+        optax.constant_schedule(0.0),
+    )
+    batch = tiny_batch()
+    x = to_float(batch.clip)
+    _, metrics = jax.jit(step)(init_state(params, optax.identity()), batch, jax.random.key(0))
+    logits = mixture.route(params, toward(x) if route == "own" else x)
+    expert = np.argmax(logits, axis=-1)
+    trust = jax.nn.softmax(logits)[np.arange(len(x)), expert]
+    outputs = mixture.experts(params, toward(x))[expert, np.arange(len(x))]
+    expected = jnp.mean(cross_entropy(trust[:, None] * outputs, batch.label))
+    np.testing.assert_allclose(metrics["toy/loss"], expected, rtol=1e-5)

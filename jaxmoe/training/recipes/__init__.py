@@ -11,6 +11,7 @@ from jaxmoe.training.recipes.specialists import (
     by_own_choice,
     expert_choice,
     specialists,
+    specialists_of,
 )
 from jaxmoe.training.recipes.standard import dense, shared_expert, standard
 
@@ -45,6 +46,7 @@ __all__ = [
     "rt_er",
     "shared_expert",
     "specialists",
+    "specialists_of",
     "standard",
     "tlat",
     "trades",

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxmoe.attacks import cross_entropy
@@ -30,12 +31,39 @@ def specialists(assign: Assign) -> Recipe:
         def loss(params, x, y, found):
             del found
             experts = jax.lax.stop_gradient(assign(mixture, params, x, y))
-            logits = mixture.select(params, x, experts[:, None])[:, 0]
-            return cross_entropy(logits, y) + cross_entropy(mixture.route(params, x), experts)
+            return _specialists_loss(mixture, params, x, y, experts)
 
         return (Phase("specialists", None, loss),)
 
     return recipe
+
+
+def specialists_of(experts: Int[np.ndarray, " examples"]) -> Recipe:
+    """As `specialists`, with an expert that is known for each example: of its domain, say.
+
+    Gururangan et al. 2022, DEMix, https://arxiv.org/abs/2108.05036.
+
+    Args:
+      experts: by an example's own number.
+    """
+
+    def recipe(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[Phase, ...]:
+        del threat, options
+
+        def loss(params, x, y, found):
+            own = jnp.asarray(experts, jnp.int32)[found.index]
+            return _specialists_loss(mixture, params, x, y, own)
+
+        return (Phase("specialists", None, loss),)
+
+    return recipe
+
+
+def _specialists_loss(
+    mixture: Mixture, params: Any, x: Array, y: Array, experts: Int[Array, " batch"]
+) -> Float[Array, " batch"]:
+    logits = mixture.select(params, x, experts[:, None])[:, 0]
+    return cross_entropy(logits, y) + cross_entropy(mixture.route(params, x), experts)
 
 
 def expert_choice(

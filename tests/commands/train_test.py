@@ -54,6 +54,36 @@ def test_experts_part_on_domains_and_their_evaluation_says_what_the_router_decid
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
+        ("", ["'domain' is not there", "no columns"]),
+        ("--data.domains 2 --mixture.experts 3", ["'domain' has 2 values", "experts = 3"]),
+        ("--data.domains 2 --training.specialize-column colour", ["'colour'", "known are domain"]),
+    ],
+)
+def test_a_column_must_have_a_value_for_each_expert(overrides, said, folder, capsys):
+    fields = "--training.specialize column --training.specialize-epochs 1"
+    assert run(f"train config.py {fields} {overrides}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "training.specialize_column" in line
+    for part in said:
+        assert part in line
+
+
+def test_specialists_of_a_column_may_be_all_that_is_trained(folder, capsys):
+    fields = "--data.domains 2 --data.domain-cue stripes --training.recipe standard"
+    fields += " --training.specialize column --training.specialize-epochs 2 --training.epochs 0"
+    with jax.numpy_dtype_promotion("standard"):  # of optax's schedules
+        assert run(f"train config.py {fields}") == 0
+    said = capsys.readouterr().out
+    assert "specialists: 4 steps" in said
+    assert "standard:" not in said
+    assert (folder / "run" / "checkpoints" / "best").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ("--training.epochs 0", ["training.epochs", "0", "specialize_epochs"]),
+        ("--training.route-weight -1", ["training.route_weight", "-1", "≥ 0"]),
         ("--mixture.spread-left 2", ["mixture.spread_left", "2", "from 0 to 1"]),
         ("--training.specialize kmeans", ["training.specialize", "kmeans", "clusters"]),
         ("--data.domains 11", ["data.domains", "11", "1 to 10"]),

@@ -52,6 +52,7 @@ class DataConfig:
     train_clips: int = 1000  # of synthetic data
     validation_clips: int = 100  # of synthetic data
     test_clips: int = 200  # of synthetic data
+    classes: int = 10  # of synthetic actions and shapes: how many of them, the first
     domains: int = 1  # of synthetic actions and shapes, in which they mean other classes
     domain_cue: Literal["tint", "stripes"] = "tint"  # of domains; stripes are as faint as 4/255
 

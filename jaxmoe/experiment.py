@@ -108,6 +108,7 @@ def open_dataset(
             "train_clips": config.train_clips,
             "validation_clips": config.validation_clips,
             "test_clips": config.test_clips,
+            "classes": config.classes,
             "domains": config.domains,
             "domain_cue": config.domain_cue,
         }

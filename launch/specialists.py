@@ -1,25 +1,33 @@
-"""Which training makes a mixture? Trains one in several ways at equal cost; prints a table.
+"""Which training makes a mixture, what do attacks do to it, and what does it gain?
 
-python launch/specialists.py --runs runs/specialists [--seeds 0 1 2] [--only single clusters]
+python launch/specialists.py --runs runs/specialists [--ways single clusters]
+    [--defences standard AT-M] [--seeds 0 1 2]
 
-All runs are `configs/video/domains.py` with other fields, and each takes as many gradients of a
-clip as any other (`likelihood` also runs all experts forward, to assign). `single` is one expert
-alone, of equal active FLOPs; `wide` one of about as many params as four. What a folder already
-holds is not done again, so a stopped command goes on.
+All runs are `configs/video/domains.py` with other fields. Each takes as many gradients of a clip as
+any other of its defence (`likelihood` also runs all experts forward, to assign). `single` is one
+expert alone, of equal active FLOPs; `wide` one of about as many params as four. A defence starts
+from the standard run of its way and seed. What a folder already holds is not done again, so a
+stopped command goes on.
+
+Two tables are printed, of means over seeds: what the experts are, and what attacks leave.
 """
 
 import argparse
 import json
+import math
 import pathlib
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 
+from jaxmoe.attacks import find_attack
 from jaxmoe.reporting.results import markdown_table
 from jaxmoe.training import Checkpoints
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "video" / "domains.py"
-EPOCHS = 40
+EPOCHS = 40  # of clean training
+ADVERSARIAL_GRADIENTS = 48  # of a clip: 12 epochs of three steps of attack and one of training
 
 
 def _apart(way: str, shared: int = 0, **fields: str) -> dict[str, str]:
@@ -61,59 +69,128 @@ WAYS: dict[str, dict[str, str]] = {
     "likelihood": _apart("likelihood", 8, **{"router.name": "pooled"}),
     "own": _apart("own", 8, **{"router.name": "pooled"}),
     "expert_choice": _apart("expert_choice", 8, **{"router.name": "pooled"}),
+    "faint cue": _apart("column", **{"data.domain-cue": "stripes"}),
+    "faint cue, single": _together(**{"mixture.experts": "1", "data.domain-cue": "stripes"}),
 }
+
+_KEEPS_ROUTES = {"training.route-weight": "1", "training.attacked-route": "clean"}
+DEFENCES: dict[str, dict[str, str]] = {
+    "standard": {},
+    "AT-M": {"training.recipe": "at_m", "training.epochs": "12"},
+    "AT-M, routes kept": {
+        "training.recipe": "at_m",
+        "training.epochs": "12",
+        **_KEEPS_ROUTES,
+    },
+    "J-TLAT": {"training.recipe": "j_tlat", "training.epochs": "4", **_KEEPS_ROUTES},
+}
+ATTACKS = ("pgd-r", "tla-r", "tlga-r", "enumerated-route", "pgd", "tla-m", "j-tlga", "apgd-dlr")
+OF_ONE = ("pgd", "tla-m", "j-tlga", "apgd-dlr")  # one network has no route
 
 
 def main() -> None:
-    """Runs what is missing, then prints the table."""
+    """Runs what is missing, then prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", default="runs/specialists", type=pathlib.Path)
     parser.add_argument("--seeds", nargs="+", default=[0, 1, 2], type=int)
-    parser.add_argument("--only", nargs="+", choices=tuple(WAYS), default=list(WAYS))
+    parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=list(WAYS))
+    parser.add_argument("--defences", nargs="+", choices=tuple(DEFENCES), default=["standard"])
     options = parser.parse_args()
-    for way in options.only:
-        for seed in options.seeds:
-            run = folder(options.runs, way, seed)
-            if not (Checkpoints(run).position("latest") or {}).get("finished"):
-                fields = {"run.directory": str(run), "run.seed": str(seed), **WAYS[way]}
-                given = [part for name, value in fields.items() for part in (f"--{name}", value)]
-                _jaxmoe("train", str(CONFIG), *given)
-            if not (run / "evaluation.json").is_file():  # what is written last
-                _jaxmoe("evaluate", str(run), "--no-checks")
-    print(table(options.runs, options.only, options.seeds))
+    for way in options.ways:
+        for defence in options.defences:
+            for seed in options.seeds:
+                make(options.runs, way, defence, seed)
+    print(kinds_table(options.runs, options.ways, options.defences, options.seeds))
+    for epsilon in sorted(_epsilons(options.runs, options.ways[0], options.seeds[0])):
+        own = options.runs, options.ways, options.defences, options.seeds
+        print("\n" + attacks_table(*own, epsilon))
 
 
-def folder(runs: pathlib.Path, way: str, seed: int) -> pathlib.Path:
+def make(runs: pathlib.Path, way: str, defence: str, seed: int) -> None:
+    """Trains and evaluates a run, and before it the standard run that it starts from."""
+    run, fields = folder(runs, way, seed, defence), dict(WAYS[way])
+    if defence != "standard":
+        start = folder(runs, way, seed)
+        if not _is_trained(start):
+            make(runs, way, "standard", seed)
+        fields |= {
+            "training.initialize-from": str(start),
+            "training.shared-epochs": "0",
+            "training.specialize-epochs": "0",
+            "optimizer.learning-rate": "2e-3",
+            **DEFENCES[defence],
+        }
+    if not _is_trained(run):
+        fields |= {"run.directory": str(run), "run.seed": str(seed)}
+        given = [part for name, value in fields.items() for part in (f"--{name}", value)]
+        _jaxmoe("train", str(CONFIG), *given)
+    if not (run / "evaluation.json").is_file():  # what is written last
+        attacks = OF_ONE if WAYS[way].get("mixture.experts") == "1" else ATTACKS
+        _jaxmoe("evaluate", str(run), "--no-checks", "--attacks", *attacks)
+
+
+def folder(runs: pathlib.Path, way: str, seed: int, defence: str = "standard") -> pathlib.Path:
     """Returns where a run lies."""
-    return runs / f"{way.replace(' ', '_')}_{seed}"
+    name = way if defence == "standard" else f"{way} {defence}"
+    return runs / f"{name.replace(',', '').replace(' ', '_')}_{seed}"
 
 
-def table(runs: pathlib.Path, ways: list[str], seeds: list[int]) -> str:
-    """Markdown: a line for each way, means over the seeds."""
+def kinds_table(
+    runs: pathlib.Path, ways: list[str], defences: list[str], seeds: list[int]
+) -> str:
+    """Markdown: a line for each way and defence, what its experts are on clean clips."""
     lines = []
     for way in ways:
-        rows = [_clean_row(folder(runs, way, seed)) for seed in seeds]
-        details = [_details(folder(runs, way, seed)) for seed in seeds]
-        minutes = [
-            Checkpoints(folder(runs, way, seed)).position("latest")["seconds"] / 60
-            for seed in seeds
-        ]
-        lines.append(
-            [
-                way,
-                _mean(row["robust_accuracy"] for row in rows),
-                *(
-                    _mean(read(row, found) for row, found in zip(rows, details, strict=True))
-                    if rows[0]["expert_accuracy"]
-                    else "–"
-                    for read in _COLUMNS.values()
-                ),
-                f"{statistics.mean(minutes):.1f}",
-            ]
-        )
-    counts = f"n = {len(seeds)} × {_clean_row(folder(runs, ways[0], seeds[0]))['n']} clips"
+        for defence in defences:
+            folders = [folder(runs, way, seed, defence) for seed in seeds]
+            rows = [_rows(run)[0] for run in folders]
+            details = [_details(run) for run in folders]
+            minutes = [Checkpoints(run).position("latest")["seconds"] / 60 for run in folders]
+            lines.append(
+                [
+                    _name(way, defence),
+                    _mean(row["robust_accuracy"] for row in rows),
+                    *(
+                        _mean(read(row, found) for row, found in zip(rows, details, strict=True))
+                        if rows[0]["expert_accuracy"]
+                        else "–"
+                        for read in _COLUMNS.values()
+                    ),
+                    f"{statistics.mean(minutes):.1f}",
+                ]
+            )
     titles = ["clean %", "accuracy", *_COLUMNS, "minutes"]
-    return "\n".join([*markdown_table(titles, lines), "", f"Means over seeds; {counts}."])
+    return "\n".join([*markdown_table(titles, lines), "", _counts(folders)])
+
+
+def attacks_table(
+    runs: pathlib.Path, ways: list[str], defences: list[str], seeds: list[int], epsilon: float
+) -> str:
+    """Markdown: a line for each way and defence, a column for each attack.
+
+    Each figure has half the width of its 95 % interval over seeds (Student's t) behind it.
+    """
+    lines = []
+    for way in ways:
+        for defence in defences:
+            folders = [folder(runs, way, seed, defence) for seed in seeds]
+            found = [
+                {row["attack"]: row["robust_accuracy"] for row in _rows(run) if row["epsilon"] in at}
+                for run in folders
+                for at in [(0.0, epsilon)]
+            ]
+            cells = [
+                _interval([by[name] for by in found]) if name in found[0] else "–"
+                for name in ("clean", *ATTACKS, "worst-case")
+            ]
+            lines.append([_name(way, defence), *cells])
+    titles = [
+        f"ε = {round(255 * epsilon)}/255, %",
+        "clean",
+        *(find_attack(name).title for name in ATTACKS),
+        "worst case",
+    ]
+    return "\n".join([*markdown_table(titles, lines), "", _counts(folders)])
 
 
 _COLUMNS = {
@@ -125,18 +202,43 @@ _COLUMNS = {
     "smallest load": lambda row, found: min(row["load_clean"]),
     "two experts agree": lambda row, found: row["expert_agreement"],
 }
+_STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % quantiles by the number of seeds
 
 
-def _mean(values) -> str:
+def _interval(values: list[float]) -> str:
+    mean = 100 * statistics.mean(values)
+    if len(values) not in _STUDENT:
+        return f"{mean:.1f}"
+    half = _STUDENT[len(values)] * 100 * statistics.stdev(values) / math.sqrt(len(values))
+    return f"{mean:.1f} ± {half:.1f}"
+
+
+def _mean(values: Iterable[float]) -> str:
     return f"{100 * statistics.mean(values):.1f}"
 
 
-def _clean_row(run: pathlib.Path) -> dict:
-    return json.loads((run / "results.json").read_text("utf-8"))[0]
+def _name(way: str, defence: str) -> str:
+    return way if defence == "standard" else f"{way}, {defence}"
+
+
+def _counts(folders: list[pathlib.Path]) -> str:
+    return f"Means over seeds; n = {len(folders)} × {_rows(folders[0])[0]['n']} clips."
+
+
+def _epsilons(runs: pathlib.Path, way: str, seed: int) -> set[float]:
+    return {row["epsilon"] for row in _rows(folder(runs, way, seed))} - {0.0}
+
+
+def _rows(run: pathlib.Path) -> list[dict]:
+    return json.loads((run / "results.json").read_text("utf-8"))
 
 
 def _details(run: pathlib.Path) -> dict:
     return json.loads((run / "evaluation.json").read_text("utf-8"))["specialization"]
+
+
+def _is_trained(run: pathlib.Path) -> bool:
+    return bool((Checkpoints(run).position("latest") or {}).get("finished"))
 
 
 def _jaxmoe(*arguments: str) -> None:

@@ -112,6 +112,7 @@ def load_dataset(
     train_clips: int = 1000,
     validation_clips: int = 200,
     test_clips: int = 300,
+    classes: int = 10,
     domains: int = 1,
     domain_cue: DomainCue = "tint",
     trains: bool = True,
@@ -148,6 +149,7 @@ def load_dataset(
       train_clips: of rendered datasets: clips or images for training.
       validation_clips: of rendered datasets.
       test_clips: of rendered datasets.
+      classes: of `synthetic_actions` and `synthetic_shapes`: how many of the motions or shapes.
       domains: of `synthetic_actions` and `synthetic_shapes`: in each a motion or a shape means
         another class, at most 10; the column `domain` tells them.
       domain_cue: what of a clip tells its domain, `tint` or faint `stripes` (`data.domains`).
@@ -177,6 +179,8 @@ def load_dataset(
         )
     if domains != 1 and name not in DOMAIN_DATASETS:
         raise ValueError(f"data.domains: {domains}; only {' and '.join(DOMAIN_DATASETS)} have them")
+    if classes != 10 and name not in DOMAIN_DATASETS:
+        raise ValueError(f"data.classes: {classes}; only {' and '.join(DOMAIN_DATASETS)} have it")
     if domains == 1 and domain_cue != "tint":
         raise ValueError(f"data.domain_cue: {domain_cue}; expected data.domains above 1 with it")
     from jaxmoe.data import image_builders, segmentation_builders, video_builders
@@ -186,7 +190,7 @@ def load_dataset(
     from jaxmoe.data.synthetic import SyntheticActions, SyntheticScenes, SyntheticShapes
 
     shared = {"cache": cache, "progress": progress}
-    own_domains = {"domains": domains, "domain_cue": domain_cue}
+    meaning = {"classes": classes, "domains": domains, "domain_cue": domain_cue}
     folder_fields = {"manifest": manifest, "trains": trains}
     asked, resolution = resolution, _RESOLUTIONS[name] if resolution is None else resolution
     rendered = {
@@ -204,9 +208,9 @@ def load_dataset(
     }
     match name:
         case "synthetic_actions":
-            builder = SyntheticActions(frames=frames, **own_domains, **rendered)
+            builder = SyntheticActions(frames=frames, **meaning, **rendered)
         case "synthetic_shapes":
-            builder = SyntheticShapes(**own_domains, **rendered)
+            builder = SyntheticShapes(**meaning, **rendered)
         case "synthetic_scenes":
             builder = SyntheticScenes(**rendered)
         case "video_folder":

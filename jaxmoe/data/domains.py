@@ -9,6 +9,7 @@ something to specialise in. Within a domain the motion alone tells the label, as
 a single frame of a clip still says nothing of it.
 """
 
+import math
 from typing import Literal, get_args
 
 import numpy as np
@@ -32,10 +33,11 @@ def check_domains(domains: int, cue: str, classes: int) -> None:
     """
     if cue not in DOMAIN_CUES:
         raise ValueError(f"data.domain_cue: {cue!r}; expected {' or '.join(DOMAIN_CUES)}")
-    if not 1 <= domains <= classes:
+    most = classes // math.gcd(_SHIFT, classes)
+    if not 1 <= domains <= most:
         raise ValueError(
-            f"data.domains: {domains}; expected 1 to {classes}, so that no two domains give a "
-            "class the same meaning"
+            f"data.domains: {domains}; expected 1 to {most} with {classes} classes, so that no two "
+            "domains give a class the same meaning"
         )
 
 

@@ -29,6 +29,8 @@ class _Synthetic(ClipBuilder, skip_registration=True):
     clips of one split changes no other clip.
     """
 
+    KINDS: int  # all that there are
+
     def __init__(
         self,
         classes: tuple[str, ...],
@@ -53,9 +55,10 @@ class _Synthetic(ClipBuilder, skip_registration=True):
             raise ValueError(f"data.seed: {seed}; a seed is at least 0")
         self._sizes = sizes
         self._domains, self._cue = domains, domain_cue
-        # What was prepared before there were domains, or stripes, stays valid: it is not named.
+        # What was prepared before there were these fields stays valid: defaults are not named.
         named = {} if domains == 1 else {"domains": domains}
         named |= {} if domains == 1 or domain_cue == "tint" else {"domain_cue": domain_cue}
+        named |= {} if kinds == self.KINDS else {"classes": kinds}
         plan: dict[str, list[PlannedClip]] = {}
         index = 0
         for number, (split, count) in enumerate(counts.items()):
@@ -109,27 +112,30 @@ class _Synthetic(ClipBuilder, skip_registration=True):
                 yield seen_in(clip, domain, self._domains, self._cue)
 
 
-def _meanings(shown: tuple[str, ...], *, domains: int = 1, **fields) -> tuple[str, ...]:
-    """Names of the classes: what is shown, or numbers where its meaning depends on the domain."""
-    del fields
-    return shown if domains == 1 else tuple(f"meaning_{i}" for i in range(len(shown)))
+def _meanings(shown: tuple[str, ...], classes: int, domains: int = 1) -> tuple[str, ...]:
+    """Names of the first classes: what is shown, or numbers where domains give it its meaning."""
+    if not 2 <= classes <= len(shown):
+        raise ValueError(f"data.classes: {classes}; expected 2 to {len(shown)}")
+    return shown[:classes] if domains == 1 else tuple(f"meaning_{i}" for i in range(classes))
 
 
 class SyntheticActions(_Synthetic, skip_registration=True):
     """Ten motions of a textured blob over a moving background (`jaxmoe.data.actions`).
 
-    Args of the constructor: `frames` per clip; `size`, height and width in pixels; `train`,
+    Args of the constructor: `frames` per clip; `size`, height and width in pixels; `classes`, how
+    many of the motions, the first of them; `train`,
     `validation`, `test`, clips per split, at least 1 each; `seed`; `domains`, in each of which a
     motion has another meaning, and `domain_cue`, which tells them (`jaxmoe.data.domains`); `cache`,
     the folder for prepared data; `progress(done, total)`. Raises `ValueError` naming the field.
     """
 
     name = "synthetic_actions"
+    KINDS = len(CLASSES)
 
-    def __init__(self, *, frames: int, size: int, **fields):
+    def __init__(self, *, frames: int, size: int, classes: int = len(CLASSES), **fields):
         render_actions(np.zeros(0, np.int64), [], frames, size)  # checks frames and size
-        classes = _meanings(CLASSES, **fields)
-        super().__init__(classes, {"frames": frames, "size": size}, len(CLASSES), **fields)
+        names = _meanings(CLASSES, classes, fields.get("domains", 1))
+        super().__init__(names, {"frames": frames, "size": size}, classes, **fields)
 
     def draw(self, kinds: np.ndarray, keys: list[tuple[int, ...]]) -> Iterable[np.ndarray]:
         """Clips that show each class's motion."""
@@ -143,10 +149,12 @@ class SyntheticShapes(_Synthetic, skip_registration=True):
     """
 
     name = "synthetic_shapes"
+    KINDS = len(SHAPES)
 
-    def __init__(self, *, size: int, **fields):
+    def __init__(self, *, size: int, classes: int = len(SHAPES), **fields):
         render_shapes(np.zeros((0, 1), np.int64), [], size)  # checks size
-        super().__init__(_meanings(SHAPES, **fields), {"size": size}, len(SHAPES), **fields)
+        names = _meanings(SHAPES, classes, fields.get("domains", 1))
+        super().__init__(names, {"size": size}, classes, **fields)
 
     def draw(self, kinds: np.ndarray, keys: list[tuple[int, ...]]) -> Iterable[np.ndarray]:
         """Images of each class's shape, as clips of one frame."""
@@ -162,11 +170,12 @@ class SyntheticScenes(_Synthetic, skip_registration=True):
     """
 
     name = "synthetic_scenes"
+    KINDS = len(PLACES)
     DENSE = True
 
     def __init__(self, *, size: int, **fields):
         render_shapes(np.zeros((0, 1), np.int64), [], size)  # checks size
-        super().__init__(("ground", *SHAPES), {"size": size}, len(PLACES), **fields)
+        super().__init__(("ground", *SHAPES), {"size": size}, self.KINDS, **fields)
 
     def describe(self, kind: int, domain: int) -> dict[str, str]:
         """Where the scene is."""

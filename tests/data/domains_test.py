@@ -64,6 +64,17 @@ def test_the_colour_of_one_frame_tells_the_domain(actions):
     assert (nearest == domains_of(actions, actions.train)).mean() > 0.95
 
 
+def test_there_may_be_fewer_classes():
+    sizes = {"frames": 4, "train_clips": 32, **FIELDS}
+    four = load_dataset("synthetic_actions", classes=4, **sizes)
+    assert four.classes == CLASSES[:4]
+    assert four.train.labels.tolist() == [0, 1, 2, 3] * 8
+    parted = load_dataset("synthetic_actions", classes=4, domains=4, **sizes)
+    meanings = {tuple(parted.train.labels[i : i + 4].tolist()) for i in range(0, 16, 4)}
+    assert len(meanings) == 4
+    assert all(sorted(meaning) == [0, 1, 2, 3] for meaning in meanings)
+
+
 def test_stripes_tell_the_domain_and_are_no_larger_than_a_small_perturbation():
     sizes = {"frames": 2, "train_clips": 400, **FIELDS}
     plain = load_dataset("synthetic_actions", domains=1, **sizes)
@@ -127,6 +138,12 @@ def test_shapes_have_domains_too():
     [
         ({"name": "synthetic_actions", "domains": 11}, r"data\.domains: 11; expected 1 to 10"),
         ({"name": "synthetic_shapes", "domains": 0}, r"data\.domains: 0; expected 1 to 10"),
+        (
+            {"name": "synthetic_shapes", "domains": 3, "classes": 6},
+            r"data\.domains: 3; expected 1 to 2 with 6 classes",
+        ),
+        ({"name": "synthetic_actions", "classes": 11}, r"data\.classes: 11; expected 2 to 10"),
+        ({"name": "synthetic_scenes", "classes": 4}, r"data\.classes: 4; only synthetic_actions"),
         ({"name": "synthetic_scenes", "domains": 2}, r"data\.domains: 2; only synthetic_actions"),
         (
             {"name": "synthetic_shapes", "domain_cue": "stripes"},

@@ -1,6 +1,7 @@
 """The launcher's table and its ways at equal cost; what it starts has its own tests."""
 
 import json
+import pathlib
 
 import pytest
 
@@ -12,6 +13,8 @@ from tests.launch.fakes import finish
 def write(run, accuracy, experts):
     run.mkdir()
     row = {
+        "attack": "clean",
+        "epsilon": 0.0,
         "robust_accuracy": accuracy,
         "n": 40,
         "expert_accuracy": experts,
@@ -21,7 +24,13 @@ def write(run, accuracy, experts):
         "expert_agreement": 0.3,
     }
     details = {"perfect_route": {"domain": {"value": 0.9}}} if experts else None
-    (run / "results.json").write_text(json.dumps([row]))
+    names = launcher.ATTACKS if experts else launcher.OF_ONE
+    rows = [
+        {"attack": name, "epsilon": epsilon, "robust_accuracy": accuracy - 5 * epsilon}
+        for epsilon in (0.02, 0.04)
+        for name in (*names, "worst-case")
+    ]
+    (run / "results.json").write_text(json.dumps([row, *rows]))
     (run / "evaluation.json").write_text(json.dumps({"specialization": details}))
     finish(run, 90.0)
 
@@ -30,12 +39,60 @@ def test_the_table_has_means_over_seeds_and_the_single_network(tmp_path):
     for seed, accuracy in enumerate((0.5, 0.6)):
         write(launcher.folder(tmp_path, "single", seed), accuracy, None)
         write(launcher.folder(tmp_path, "from scratch", seed), accuracy + 0.2, [0.4, 0.2])
-    lines = launcher.table(tmp_path, ["single", "from scratch"], [0, 1]).splitlines()
+    ways = ["single", "from scratch"]
+    lines = launcher.kinds_table(tmp_path, ways, ["standard"], [0, 1]).splitlines()
     assert lines[2] == "| single | 55.0 | – | – | – | – | – | – | – | 1.5 |"
     assert lines[3] == (
         "| from scratch | 75.0 | 30.0 | 40.0 | 40.0 | 20.0 | 90.0 | 25.0 | 30.0 | 1.5 |"
     )
     assert lines[-1] == "Means over seeds; n = 2 × 40 clips."
+
+
+def test_the_table_of_attacks_has_intervals_over_seeds(tmp_path):
+    for seed, accuracy in enumerate((0.5, 0.6, 0.7)):
+        for way, experts in (("single", None), ("copies", [0.4, 0.2])):
+            write(launcher.folder(tmp_path, way, seed, "J-TLAT"), accuracy, experts)
+    table = launcher.attacks_table(tmp_path, ["single", "copies"], ["J-TLAT"], [0, 1, 2], 0.04)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    by_attack = dict(zip(lines[0], lines[2], strict=True))
+    assert lines[0][0] == "ε = 10/255, %"
+    assert by_attack["PGD-R"] == by_attack["TLGA-R"] == "–"
+    # Student's t with two degrees of freedom: 4.303 · 10 / √3.
+    assert by_attack["clean"] == "60.0 ± 24.8"
+    assert by_attack["PGD"] == by_attack["worst case"] == "40.0 ± 24.8"
+    assert dict(zip(lines[0], lines[3], strict=True))["PGD-R"] == "40.0 ± 24.8"
+
+
+def test_what_is_missing_is_made_and_nothing_twice(tmp_path, monkeypatch):
+    asked = []
+
+    def jaxmoe(command, *arguments):
+        asked.append(command)
+        fields = dict(zip(arguments[1::2], arguments[2::2], strict=False))
+        run = pathlib.Path(fields["--run.directory"] if command == "train" else arguments[0])
+        if command == "train":
+            asked.append(fields.get("--training.initialize-from"))
+            run.mkdir()
+            finish(run, 1.0)
+        else:
+            (run / "evaluation.json").write_text("{}")
+
+    monkeypatch.setattr(launcher, "_jaxmoe", jaxmoe)
+    launcher.make(tmp_path, "clusters", "AT-M", 3)
+    start = str(launcher.folder(tmp_path, "clusters", 3))
+    assert asked == ["train", None, "evaluate", "train", start, "evaluate"]
+    launcher.make(tmp_path, "clusters", "AT-M", 3)
+    assert len(asked) == 6
+
+
+@pytest.mark.parametrize("defence", launcher.DEFENCES)
+def test_defences_take_equal_gradients(defence):
+    fields = launcher.DEFENCES[defence]
+    if not fields:
+        return
+    steps, phases = 3, {"at_m": 1, "j_tlat": 3}[fields["training.recipe"]]
+    gradients = int(fields["training.epochs"]) * phases * (steps + 1)
+    assert gradients == launcher.ADVERSARIAL_GRADIENTS
 
 
 @pytest.mark.parametrize("way", launcher.WAYS)

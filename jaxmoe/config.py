@@ -397,7 +397,14 @@ _NOT_NEGATIVE = {
     "mixture": ("balance_weight", "router_noise"),
     "optimizer": ("weight_decay", "gradient_clip"),
     "training": (
-        *("epochs", "shared_epochs", "shared_noise", "dense_epochs", "specialize_epochs", "standard_epochs"),
+        *(
+            "epochs",
+            "shared_epochs",
+            "shared_noise",
+            "dense_epochs",
+            "specialize_epochs",
+            "standard_epochs",
+        ),
         *("lam", "beta", "route_weight"),
     ),
     "data": ("workers", "seed", "padding"),

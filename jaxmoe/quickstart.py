@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from jaxmoe.reporting.progress import BarProgress, PlainProgress
 
 
-
 def _mixture(experts: int) -> MixtureConfig:
     """Four experts, one of which sees an example; or the single network of their size."""
     # Below 1 a router that J-TLAT trains may rest on one expert: see `recipes.router_phase`.

@@ -135,9 +135,7 @@ def folder(runs: pathlib.Path, way: str, seed: int, defence: str = "standard") -
     return runs / f"{name.replace(',', '').replace(' ', '_')}_{seed}"
 
 
-def kinds_table(
-    runs: pathlib.Path, ways: list[str], defences: list[str], seeds: list[int]
-) -> str:
+def kinds_table(runs: pathlib.Path, ways: list[str], defences: list[str], seeds: list[int]) -> str:
     """Markdown: a line for each way and defence, what its experts are on clean clips."""
     lines = []
     for way in ways:
@@ -175,7 +173,11 @@ def attacks_table(
         for defence in defences:
             folders = [folder(runs, way, seed, defence) for seed in seeds]
             found = [
-                {row["attack"]: row["robust_accuracy"] for row in _rows(run) if row["epsilon"] in at}
+                {
+                    row["attack"]: row["robust_accuracy"]
+                    for row in _rows(run)
+                    if row["epsilon"] in at
+                }
                 for run in folders
                 for at in [(0.0, epsilon)]
             ]

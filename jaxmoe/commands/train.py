@@ -73,7 +73,27 @@ def run(arguments: list[str]) -> None:
         if not checkpoints.has("latest"):
             following = f"begins {folder} anew: it has no checkpoint yet"
         raise Stopped(f"stopped; the same command {following}") from None
+    for line in notes_on_routes(run):
+        print(line)
     print(f"trained; see the table with: jaxmoe evaluate {folder}")
+
+
+def notes_on_routes(run: pathlib.Path) -> list[str]:
+    """Says where a trained mixture is none: its last validation shows that routes do not matter."""
+    from jaxmoe.reporting.progress import fault_of_routes
+    from jaxmoe.training.metrics_log import read_metrics
+
+    validated = [entry for entry in read_metrics(run) if "validation/accuracy" in entry]
+    found = validated[-1] if validated else {}
+    gain, load = found.get("validation/routing_gain"), found.get("validation/largest_load")
+    fault = None if gain is None else fault_of_routes(gain, load)
+    if fault is None:
+        return []
+    return [
+        f"{run}: {fault} (validation: {100 * gain:+.1f} points on a random route, busiest expert "
+        f"{load:.0%} of the clips): what attacks on its router do says nothing of mixtures; "
+        "training.specialize makes experts part"
+    ]
 
 
 def _print_help(path: str | None) -> None:

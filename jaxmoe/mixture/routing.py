@@ -108,9 +108,7 @@ def _squared_variation(values: Float[Array, " experts"]) -> Float[Array, ""]:
     return jnp.var(values) / jnp.square(jnp.mean(values))
 
 
-def _expected_load(
-    logits: Float[Array, "batch experts"], top_k: int
-) -> Float[Array, " experts"]:
+def _expected_load(logits: Float[Array, "batch experts"], top_k: int) -> Float[Array, " experts"]:
     """Mean probability that new noise on its logit alone puts an expert among the top k.
 
     The threshold is the k-th largest of the other logits (Shazeer et al. 2017, eq. 9); the original

@@ -192,13 +192,24 @@ def _show_gains(validation: "Validation") -> str:
     """Says how much the router gains and whether there is a mixture; empty for one expert."""
     if validation.routing_gain is None:
         return ""
-    from jaxmoe.mixture.parts import COLLAPSED, NOTHING  # takes a while, and help does not need it
-
     routing, mixture = 100 * validation.routing_gain, 100 * validation.mixture_gain
     gains = f", {routing:+.1f} points on a random route, {mixture:+.1f} on the best expert alone"
-    if validation.largest_load >= COLLAPSED:
-        return f"{gains}: collapsed onto one expert"
-    return f"{gains}: the router decides nothing" if routing < 100 * NOTHING else gains
+    fault = fault_of_routes(validation.routing_gain, validation.largest_load)
+    return gains if fault is None else f"{gains}: {fault}"
+
+
+def fault_of_routes(routing_gain: float, largest_load: float) -> str | None:
+    """Returns what is wrong with a mixture's routes on the validation clips; None where nothing is.
+
+    Args:
+      routing_gain: accuracy less that of a random route, a share.
+      largest_load: share of the clips at the busiest expert.
+    """
+    from jaxmoe.mixture.parts import COLLAPSED, NOTHING  # takes a while, and help does not need it
+
+    if largest_load >= COLLAPSED:
+        return "collapsed onto one expert"
+    return "the router decides nothing" if routing_gain < NOTHING else None
 
 
 def show_seconds(seconds: float) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxmoe.cli import main
+from jaxmoe.commands.train import notes_on_routes
 from jaxmoe.run_folder import hold_for_training
 from jaxmoe.training import step as step_module
 from tests.commands.tiny import CONFIG, refused, run
@@ -66,6 +67,28 @@ def test_a_column_must_have_a_value_for_each_expert(overrides, said, folder, cap
     assert "training.specialize_column" in line
     for part in said:
         assert part in line
+
+
+@pytest.mark.parametrize(
+    ("gain", "load", "said"),
+    [(0.01, 0.4, "the router decides nothing"), (0.5, 0.99, "collapsed"), (0.5, 0.4, None)],
+)
+def test_a_run_whose_routes_do_not_matter_says_so_at_its_end(tmp_path, gain, load, said):
+    entries = [
+        {"step": 1, "validation/accuracy": 0.2, "validation/routing_gain": 0.9 - gain},
+        {
+            "step": 2,
+            "validation/accuracy": 0.7,
+            "validation/routing_gain": gain,
+            "validation/largest_load": load,
+        },
+        {"step": 3, "stage": "standard"},
+    ]
+    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+    (tmp_path / "metrics.jsonl").write_text(lines)
+    notes = notes_on_routes(tmp_path)
+    assert len(notes) == (said is not None)
+    assert all(said in note for note in notes)
 
 
 def test_specialists_of_a_column_may_be_all_that_is_trained(folder, capsys):

@@ -68,6 +68,7 @@ class Plan(NamedTuple):
     checkpoint: str
     norm: str
     dual_alpha: float | None  # of a dual model
+    looked_at: str | None  # which test examples, where not all
 
 
 def run(arguments: list[str]) -> None:
@@ -95,6 +96,12 @@ def run(arguments: list[str]) -> None:
         nargs="+",
         metavar="NAME",
         help="attacks of the cascade auto-attack-custom, with the numbers given here",
+    )
+    parser.add_argument(
+        "--examples",
+        type=int,
+        metavar="N",
+        help="so many test examples, drawn by class, always the same (all)",
     )
     parser.add_argument(
         "--save-examples",
@@ -174,6 +181,9 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
         trained = take_part(take_alpha(trained, options.dual_alpha, part), part)
         for note in trained.other.notes if trained.other else ():
             progress.say(note)
+        trained, looked_at = _take_examples(trained, getattr(options, "examples", None))
+        if looked_at:
+            progress.say(looked_at)
         if note := cropped(trained.dataset.test, trained.experiment.data):
             progress.say(note)
         if note := note_on_state(folder, trained, checkpoint):
@@ -184,8 +194,22 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
                 "other attacks alone (--cascade makes one with your numbers)"
             )
     alpha = None if part else trained.experiment.mixture.alpha
-    plan = Plan(attacks, epsilons, settings, gradients, seed, batch_size, checkpoint, norm, alpha)
-    return plan, trained
+    numbers = settings, gradients, seed, batch_size, checkpoint, norm, alpha
+    return Plan(attacks, epsilons, *numbers, looked_at), trained
+
+
+def _take_examples(trained: "Trained", count: int | None) -> "tuple[Trained, str | None]":
+    """The run with so many of its test examples, and which they are in words."""
+    if count is None:
+        return trained, None
+    from jaxmoe.evaluation.part import describe_part, take_part_of
+
+    whole = trained.dataset.test
+    if not 1 <= count <= len(whole):
+        raise ValueError(f"--examples: {count}; expected 1 to {len(whole)}, all test examples")
+    dataset = dataclasses.replace(trained.dataset, test=take_part_of(whole, count))
+    looked_at = f"test examples: {describe_part(count, len(whole), dense=whole.dense)}"
+    return trained._replace(dataset=dataset), looked_at
 
 
 def _run_and_write(
@@ -199,7 +223,8 @@ def _run_and_write(
     data = trained.experiment.data
     loader = evaluation_loader(trained.dataset.test, data, plan.batch_size)
     alpha = None if plan.dual_alpha is None else f"dual model, α = {plan.dual_alpha:g}"
-    notes = tuple(filter(None, (alpha, cropped(trained.dataset.test, data))))
+    crop = cropped(trained.dataset.test, data)
+    notes = tuple(filter(None, (alpha, plan.looked_at, crop)))
     with make_progress() as progress:
         report = EvaluationReport(trained, output, plan, progress, notes)
         try:

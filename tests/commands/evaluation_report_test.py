@@ -18,7 +18,7 @@ EPSILON = 8 / 255
 CLEAN = Row("clean", 0.0, "linf", 0.75, 0.75, 4, 0, None, None, 0, 0.5, 2.0)
 PGD = CLEAN._replace(attack="pgd", epsilon=EPSILON, robust_accuracy=0.25, steps=10, restarts=1)
 WORST = PGD._replace(attack="worst-case", steps=None)
-PLAN = Plan(["pgd"], [EPSILON], AttackSettings(), ["hard"], 0, 4, "latest", "linf", None)
+PLAN = Plan(["pgd"], [EPSILON], AttackSettings(), ["hard"], 0, 4, "latest", "linf", None, None)
 RESULT = SuiteResult((CLEAN, PGD, WORST), {}, np.arange(4), np.zeros(4), (), {}, {})
 
 

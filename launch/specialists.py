@@ -172,15 +172,7 @@ def attacks_table(
     for way in ways:
         for defence in defences:
             folders = [folder(runs, way, seed, defence) for seed in seeds]
-            found = [
-                {
-                    row["attack"]: row["robust_accuracy"]
-                    for row in _rows(run)
-                    if row["epsilon"] in at
-                }
-                for run in folders
-                for at in [(0.0, epsilon)]
-            ]
+            found = [_accuracies(run, epsilon) for run in folders]
             cells = [
                 _interval([by[name] for by in found]) if name in found[0] else "–"
                 for name in ("clean", *ATTACKS, "worst-case")
@@ -229,6 +221,12 @@ def _counts(folders: list[pathlib.Path]) -> str:
 
 def _epsilons(runs: pathlib.Path, way: str, seed: int) -> set[float]:
     return {row["epsilon"] for row in _rows(folder(runs, way, seed))} - {0.0}
+
+
+def _accuracies(run: pathlib.Path, epsilon: float) -> dict[str, float]:
+    """Robust accuracy by attack at one ε, the clean one among them."""
+    rows = [row for row in _rows(run) if row["epsilon"] in (0.0, epsilon)]
+    return {row["attack"]: row["robust_accuracy"] for row in rows}
 
 
 def _rows(run: pathlib.Path) -> list[dict]:

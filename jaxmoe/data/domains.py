@@ -1,8 +1,8 @@
 """Domains of the rendered sets: appearance tells the domain, and the domain what a motion means.
 
 There are two kinds of appearance. A tint is far larger than any perturbation that is usually
-allowed, and no attack can take it away. Stripes are so faint that an ε of 4/255 can: a route by them
-is sure on clean clips, and an attack turns it.
+allowed, and no attack can take it away. Stripes are so faint that an ε of 4/255 can: a route by
+them is sure on clean clips, and an attack turns it.
 
 A network that is to be right in all of them has to learn a table of its own for each: there is
 something to specialise in. Within a domain the motion alone tells the label, as without domains, so

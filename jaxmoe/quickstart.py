@@ -183,40 +183,62 @@ def segmentation(place: str | None, directory: str, experts: tuple[str, ...] = (
 
 
 def _defended(
-    experiment: Callable[[str, str, str | None], Experiment], defences: Mapping[str, str]
+    experiment: Callable[..., Experiment], defences: Mapping[str, str]
 ) -> Callable[[pathlib.Path], dict[str, Experiment]]:
-    """A standard run, and one for each defence that starts from it: by recipe its title."""
+    """A clean run of one network and of the mixture, and those that start from them.
+
+    AT-S and AT-M are both `at_m`, of one network and of the mixture; `defences` are the others, by
+    recipe their titles.
+    """
 
     def experiments(directory: pathlib.Path) -> dict[str, Experiment]:
-        standard = str(directory / "standard")
-        runs = {"standard": experiment("standard", standard, None)}
+        single, mixture = str(directory / "single"), str(directory / "standard")
+        runs = {
+            "single": experiment("standard", single, None, experts=1),
+            "mixture": experiment("standard", mixture, None),
+            "AT-S": experiment("at_m", str(directory / "at_s"), single, experts=1),
+            "AT-M": experiment("at_m", str(directory / "at_m"), mixture),
+        }
         for recipe, title in defences.items():
-            runs[title] = experiment(recipe, str(directory / recipe), standard)
+            runs[title] = experiment(recipe, str(directory / recipe), mixture)
         return runs
 
     return experiments
 
 
 def _gated(directory: pathlib.Path) -> dict[str, Experiment]:
-    """An expert for each place of the rendered scenes, and a mixture of them."""
+    """An expert for each place of the rendered scenes, and a mixture of them; one for both."""
     places = {place: str(directory / place) for place in ("round", "straight")}
     runs = {f"{place} expert": segmentation(place, folder) for place, folder in places.items()}
-    mixture = str(directory / "mixture")
-    return {**runs, "mixture": segmentation(None, mixture, tuple(places.values()))}
+    single = segmentation("round,straight", str(directory / "single"))
+    mixture = segmentation(None, str(directory / "mixture"), tuple(places.values()))
+    return {"single": single, **runs, "mixture": mixture}
 
+
+_EQUAL_COST = (
+    "single and AT-S: one network of an expert's size, trained with as many gradients as the "
+    "mixture; no attack on routes, and J-TLGA is TLA-M"
+)
 
 TASKS: dict[str, Task] = {
     "video": Task(
-        _defended(video, {"at_m": "AT-M", "j_tlat": "J-TLAT"}),
+        _defended(video, {"j_tlat": "J-TLAT"}),
         "rendered test clips",
+        (_EQUAL_COST,),
         "apgd-t enumerated-route square",
     ),
     "image": Task(
-        _defended(image, {"at_m": "PGD-AT", "rt_er": "RT-ER"}),
+        _defended(image, {"rt_er": "RT-ER"}),
         "rendered test images",
+        ("single and AT-S: one network of an expert's size, trained with as many gradients",),
         "auto-attack enumerated-route",
     ),
-    "segmentation": Task(_gated, "rendered test scenes", "fgsm pgd-r pgd-e"),
+    "segmentation": Task(
+        _gated,
+        "rendered test scenes",
+        ("single: one expert, trained on both places with as many gradients as the two",),
+        "fgsm pgd-r pgd-e",
+    ),
 }
 
 

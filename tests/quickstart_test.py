@@ -1,0 +1,80 @@
+"""`jaxmoe quickstart`: its runs are possible and cost the same, and its table says what it should."""
+
+import pathlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from jaxmoe import quickstart
+from jaxmoe.config import validate
+from jaxmoe.evaluation.specialization import specialization
+from jaxmoe.mixture import PartScores
+
+
+@pytest.mark.parametrize("task", quickstart.TASKS)
+def test_every_run_is_possible_and_starts_from_one_before_it(task):
+    seen = set()
+    for wanted in quickstart.TASKS[task].experiments(pathlib.Path("runs")).values():
+        validate(wanted)
+        t = wanted.training
+        assert {t.initialize_from, *(t.initialize_experts_from or ())} <= seen | {None}
+        seen.add(wanted.run.directory)
+
+
+@pytest.mark.parametrize("task", ["video", "image"])
+def test_one_network_takes_as_many_gradients_as_the_mixture(task):
+    runs = quickstart.TASKS[task].experiments(pathlib.Path("runs"))
+
+    def cost(title):
+        e = runs[title]
+        t = e.training
+        clean = t.shared_epochs + t.dense_epochs + t.specialize_epochs + t.epochs
+        epochs = t.epochs if t.initialize_from else clean
+        return epochs, e.data, e.attack, t.batch_size, e.expert, e.optimizer
+
+    assert cost("single") == cost("mixture")
+    assert cost("AT-S") == cost("AT-M")
+    assert runs["single"].mixture.experts == runs["AT-S"].mixture.experts == 1
+    assert runs["AT-S"].training.initialize_from == runs["single"].run.directory
+    assert runs["AT-M"].training.initialize_from == runs["mixture"].run.directory
+
+
+def test_the_table_has_dashes_guesses_and_the_worst_case_after_all_attacks():
+    figures = {
+        "single": {"clean": 0.5, "PGD-10": 0.1, "worst-case": 0.05},
+        "mixture": {"clean": 0.75, "PGD-10": 0.25, "TLGA-R-10": 0.7, "worst-case": 0.125},
+    }
+    lines = quickstart._table(figures, "accuracy", {"chance": 0.1})
+    assert [line.split() for line in lines] == [
+        ["accuracy", "%", "single", "mixture"],
+        ["clean", "50.0", "75.0"],
+        ["PGD-10", "10.0", "25.0"],
+        ["TLGA-R-10", "–", "70.0"],
+        ["worst-case", "5.0", "12.5"],
+        ["chance", "10.0", "10.0"],
+    ]
+
+
+def test_guesses_are_chance_and_the_largest_class():
+    labels = np.array([0, 0, 0, 1, 2])
+    guesses = quickstart._guesses({"mixture": SimpleNamespace(label=labels)})
+    assert guesses == {"chance": 1 / 3, "largest class": 3 / 5}
+    assert quickstart._guesses({"gate": SimpleNamespace(label=np.zeros((2, 4, 4)))}) == {}
+
+
+def test_every_mixture_has_a_sentence_on_what_its_router_decides():
+    right = np.eye(2, 40, dtype=np.float32) + np.array([[1.0], [0.0]])
+    parts = PartScores(
+        np.minimum(right, 1),
+        np.minimum(right, 1),
+        np.array([np.arange(40) % 2, 1 - np.arange(40) % 2]),
+        np.zeros(40, np.float32),
+    )
+    found = specialization(parts, np.ones(40, np.float32), np.zeros(40, int))
+    results = {
+        "single": SimpleNamespace(specialization=None),
+        "AT-M": SimpleNamespace(specialization=found),
+    }
+    (line,) = quickstart._decisions(results)
+    assert line.startswith("AT-M: The router decides: a random route costs 48.8 points")

@@ -125,7 +125,8 @@ def make(runs: pathlib.Path, way: str, defence: str, seed: int) -> None:
         fields |= {"run.directory": str(run), "run.seed": str(seed)}
         given = [part for name, value in fields.items() for part in (f"--{name}", value)]
         _jaxmoe("train", str(CONFIG), *given)
-    if not (run / "evaluation.json").is_file():  # what is written last
+    # An evaluation that was stopped leaves its journal beside what it had.
+    if not (run / "evaluation.json").is_file() or (run / "evaluation.journal").is_file():
         attacks = OF_ONE if WAYS[way].get("mixture.experts") == "1" else ATTACKS
         given = ["--attacks", *attacks, "--examples", str(EXAMPLES), "--no-checks"]
         _jaxmoe("evaluate", str(run), *given)

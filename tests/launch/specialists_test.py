@@ -83,6 +83,9 @@ def test_what_is_missing_is_made_and_nothing_twice(tmp_path, monkeypatch):
     assert asked == ["train", None, "evaluate", "train", start, "evaluate"]
     launcher.make(tmp_path, "clusters", "AT-M", 3)
     assert len(asked) == 6
+    (launcher.folder(tmp_path, "clusters", 3, "AT-M") / "evaluation.journal").touch()
+    launcher.make(tmp_path, "clusters", "AT-M", 3)
+    assert asked[6:] == ["evaluate"], "one that was stopped goes on"
 
 
 @pytest.mark.parametrize("defence", launcher.DEFENCES)

@@ -47,45 +47,54 @@ class Task(NamedTuple):
     next: str
 
 
+_EPOCHS = {"standard": 10, "at_m": 3, "j_tlat": 1, "rt_er": 3}  # J-TLAT's take three times as many
+
+
+def _stages(recipe: str, initialize_from: str | None, experts: int) -> TrainingConfig:
+    """Specialists, or one network by itself; and a defence that starts from such a run."""
+    clean = recipe == "standard"
+    apart = clean and experts > 1
+    return TrainingConfig(
+        recipe=recipe,
+        initialize_from=initialize_from,
+        specialize="clusters",
+        specialize_epochs=_EPOCHS["standard"] if apart else 0,
+        standard_epochs=0 if initialize_from or clean else _EPOCHS["standard"],
+        epochs=0 if apart else _EPOCHS[recipe],
+        batch_size=16,
+        beta=2.0,
+    )
+
+
 def video(
     recipe: str, directory: str, initialize_from: str | None = None, *, experts: int = 4
 ) -> Experiment:
-    """Rendered motions in four domains, 8 frames of 24 × 24, under TLGA.
+    """Four rendered motions in four domains, 8 frames of 24 × 24, under TLGA.
 
     Recipes "standard", "at_m" and "j_tlat"; with `experts=1` the single network of equal cost.
     """
-    clean = recipe == "standard"
     return Experiment(
         data=DataConfig(
             name="synthetic_actions",
             frames=8,
             size=24,
+            classes=4,
             domains=4,
             train_clips=960,
             validation_clips=96,
             test_clips=240,
         ),
-        expert=ExpertConfig(width=8, stage_sizes=(1, 1), stem="small", stem_strides=(1, 2, 2)),
+        expert=ExpertConfig(width=4, stage_sizes=(1, 1), stem="small", stem_strides=(1, 2, 2)),
         mixture=_mixture(experts),
         threat=ThreatConfig(epsilon=4 / 255),
         attack=AttackSettings(steps=3, alpha=0.5, temporal_alpha=1.0),
-        optimizer=OptimizerConfig(learning_rate=5e-3 if clean else 2e-3),
-        training=TrainingConfig(
-            recipe=recipe,
-            initialize_from=initialize_from,
-            specialize="clusters",
-            specialize_epochs=16 if experts > 1 else 0,
-            standard_epochs=0 if experts > 1 else 16,
-            epochs=(0 if experts > 1 else 16) if clean else 2,
-            route_weight=1.0,
-            attacked_route="clean",
-            batch_size=32,
-        ),
+        optimizer=OptimizerConfig(learning_rate=6e-3 if recipe == "standard" else 2e-3),
+        training=_stages(recipe, initialize_from, experts),
         evaluation=EvaluationConfig(
-            # Of one network the router is no target, and J-TLGA is TLA-M.
+            # One network has no route to attack, and its J-TLGA is TLA-M.
             attacks=("pgd", "tlga-r", "j-tlga") if experts > 1 else ("pgd", "j-tlga"),
             epsilons=(4 / 255,),
-            batch_size=64,
+            batch_size=80,
             checkpoint="latest",
         ),
         # Judged on test clips at once: a look at the validation clips is twenty seconds to compile.
@@ -96,40 +105,32 @@ def video(
 def image(
     recipe: str, directory: str, initialize_from: str | None = None, *, experts: int = 4
 ) -> Experiment:
-    """Rendered shapes in four domains, 24 × 24, under attacks by part.
+    """Five rendered shapes in four domains, 24 × 24, under attacks by part.
 
     Recipes "standard", "at_m" and "rt_er"; with `experts=1` the single network of equal cost.
     """
-    clean = recipe == "standard"
     return Experiment(
         data=DataConfig(
             name="synthetic_shapes",
             size=24,
             padding=2,
             flip=True,
+            classes=5,
+            domains=4,
             train_clips=1920,
             validation_clips=96,
-            test_clips=384,
+            test_clips=400,
         ),
-        expert=ExpertConfig(width=16, stage_sizes=(1, 1, 1), stem="small", stem_strides=(1, 2, 2)),
+        expert=ExpertConfig(width=8, stage_sizes=(1, 1), stem="small", stem_strides=(1, 2, 2)),
         mixture=_mixture(experts),
         threat=ThreatConfig(epsilon=8 / 255),
         attack=AttackSettings(steps=3, alpha=0.5),
-        optimizer=OptimizerConfig(learning_rate=5e-3 if clean else 2e-3),
-        training=TrainingConfig(
-            recipe=recipe,
-            initialize_from=initialize_from,
-            shared_epochs=10,
-            shared_noise=0.05,
-            standard_epochs=0 if clean else 3,
-            epochs=3 if clean else 6,
-            batch_size=64,
-            beta=2.0,
-        ),
+        optimizer=OptimizerConfig(learning_rate=1e-2 if recipe == "standard" else 2e-3),
+        training=_stages(recipe, initialize_from, experts),
         evaluation=EvaluationConfig(
-            attacks=("pgd", "pgd-r", "pgd-e"),
+            attacks=("pgd", "pgd-r", "pgd-e") if experts > 1 else ("pgd",),
             epsilons=(8 / 255,),
-            batch_size=128,
+            batch_size=100,
             checkpoint="latest",
         ),
         run=RunConfig(directory=directory, checkpoint_every=1, evaluate_every=0, log_every=5),

@@ -52,9 +52,9 @@ class DataConfig:
     train_clips: int = 1000  # of synthetic data
     validation_clips: int = 100  # of synthetic data
     test_clips: int = 200  # of synthetic data
-    classes: int = 10  # of synthetic actions and shapes: how many of them, the first
+    classes: int = 10  # of synthetic actions and shapes, from the first
     domains: int = 1  # of synthetic actions and shapes, in which they mean other classes
-    domain_cue: Literal["tint", "stripes"] = "tint"  # of domains; stripes are as faint as 4/255
+    domain_cue: Literal["tint", "stripes"] = "tint"  # what tells a domain; stripes are faint, 4/255
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -134,7 +134,7 @@ class TrainingConfig:
     """What is trained, and for how long."""
 
     recipe: str = "standard"  # a name in RECIPES: standard, at_m, j_tlat, rt_er, …
-    epochs: int = 30  # of the recipe; 0 where clean stages before it are all
+    epochs: int = 30  # of the recipe; 0 if only clean stages are to run
     batch_size: int = 32  # over all devices
     initialize_from: str | None = None  # a run whose latest params are the start
     initialize_experts_from: tuple[str, ...] | None = None  # a run with one expert for each expert
@@ -142,7 +142,7 @@ class TrainingConfig:
     shared_epochs: int = 0  # before all else, clean: one expert alone on all clips, then M copies
     shared_noise: float = 0.0  # relative size of the noise that tells the copies apart
     specialize: Specialize = "clusters"  # how a clip gets the expert that learns from it
-    specialize_column: str = "domain"  # specialize = column: clips of one value have one expert
+    specialize_column: str = "domain"  # of specialize = column, whose values tell the expert
     specialize_epochs: int = 0  # then, clean: experts part, and the router learns which
     dense_epochs: int = 0  # after these, clean: every expert on every clip, before routing hardens
     standard_epochs: int = 0  # before an adversarial recipe, clean: the mixture
@@ -151,7 +151,7 @@ class TrainingConfig:
     global_attack: Literal["j-tlga", "tla-m"] = "j-tlga"  # J-TLAT's third phase
     weak_experts: int = 2  # J-TLAT's second phase
     route_weight: float = 0.0  # of CE(r(x'), the clean route): where an attack moves a router
-    attacked_route: Literal["own", "clean"] = "own"  # whether x' teaches its own expert, or x's
+    attacked_route: Literal["own", "clean"] = "own"  # which picks the expert that x' trains
     lam: float = 1e-4  # λ in the losses that are minimised
     beta: float = 6.0  # β of RT-ER, JTDMoE and TRADES
     expert_attack: Literal["own", "shared"] = "own"  # RT-ER, JTDMoE: what attacks an expert
@@ -228,6 +228,13 @@ def validate(experiment: Experiment) -> Experiment:
         e.mixture.top_k,
         f"at most mixture.experts = {e.mixture.experts}",
     )
+    counts_loads = e.mixture.balance in ("load", "v-moe")
+    _check(
+        not counts_loads or e.mixture.top_k < e.mixture.experts,
+        "mixture.balance",
+        e.mixture.balance,
+        "switch or importance: with top_k = experts every load is even",
+    )
     # Takes a while, and help does not need it.
     from jaxmoe.training.recipes import RECIPES, TEMPORAL_RECIPES
 
@@ -294,6 +301,8 @@ def validate_data(experiment: Experiment) -> Experiment:
     data = experiment.data
     fraction = data.validation_fraction
     _check(0 <= fraction < 1, "data.validation_fraction", fraction, "at least 0 and below 1")
+    mirrored = data.flip and data.domain_cue == "stripes"
+    _check(not mirrored, "data.flip", data.flip, "false: mirrored stripes are another domain's")
     if data.name not in (*RENDERED_DATASETS, "cifar10"):
         given = data.directory is not None
         _check(given, "data.directory", None, "the folder or file with the data")
@@ -314,7 +323,7 @@ def _check_epochs(training: TrainingConfig) -> None:
     starts = training.initialize_from, training.initialize_experts_from
     before = training.specialize_epochs or training.dense_epochs
     clean = training.recipe == "standard" and before and starts == (None, None)
-    expected = "at least 1; 0 with recipe standard after specialize_epochs or dense_epochs alone"
+    expected = "at least 1; 0 only of recipe standard, after specialize_epochs or dense_epochs"
     _check(training.epochs > 0 or clean, "training.epochs", training.epochs, expected)
 
 
@@ -373,6 +382,8 @@ def _check_dual(e: Experiment) -> None:
         _check(alpha is not None, "mixture.alpha", None, "from 0 to 1: jtdmoe trains a dual model")
         noise = e.mixture.router_noise
         _check(noise == 0, "mixture.router_noise", noise, "0: jtdmoe's two levels take none")
+        route = e.training.attacked_route
+        _check(route == "own", "training.attacked_route", route, "own with jtdmoe")
     elif recipe == "rt_er":
         experts = e.mixture.experts
         _check(experts > 1, "mixture.experts", experts, "at least 2: rt_er has a second choice")

@@ -108,9 +108,6 @@ def open_dataset(
             "train_clips": config.train_clips,
             "validation_clips": config.validation_clips,
             "test_clips": config.test_clips,
-            "classes": config.classes,
-            "domains": config.domains,
-            "domain_cue": config.domain_cue,
         }
     else:
         sizes = {"resolution": config.resolution, "short": config.short}
@@ -127,6 +124,9 @@ def open_dataset(
         cache=config.cache,
         progress=progress,
         trains=trains,
+        classes=config.classes,
+        domains=config.domains,
+        domain_cue=config.domain_cue,
         **sizes,
     )
 

@@ -282,6 +282,12 @@ def _experts_by_column(dataset: data.Dataset, column: str, experts: int) -> np.n
     if column not in columns:
         known = ", ".join(columns) or "none: this data has no columns"
         raise ValueError(f"training.specialize_column: {column!r} is not there; known are {known}")
+    missing = sum(not value for value in columns[column].values())
+    if missing:
+        raise ValueError(
+            f"training.specialize_column: {column!r} is empty for {missing} training clips; "
+            "expected a value for each"
+        )
     values = sorted(set(columns[column].values()))
     if len(values) < experts:
         raise ValueError(

@@ -1,18 +1,22 @@
-"""Which training makes a mixture, what do attacks do to it, and what does it gain?
+"""Which training makes a mixture, and how robust is it? Trains, attacks, and prints two tables.
 
 python launch/specialists.py --runs runs/specialists [--ways single clusters]
     [--defences standard AT-M] [--seeds 0 1 2]
 
 All runs are `configs/video/domains.py` with other fields. Each takes as many gradients of a clip as
-any other of its defence (`likelihood` also runs all experts forward, to assign). `single` is one
-expert alone, of equal active FLOPs; `wide` one of about as many params as four. A defence starts
-from the standard run of its way and seed. What a folder already holds is not done again, so a
-stopped command goes on.
+any other of its defence; `likelihood` also runs all experts forward, to assign, and J-TLAT's second
+phase runs two. `single` is one expert alone, of equal active FLOPs; `wide` is one network with
+about as many params as four experts. A defence starts from the standard run of its way and seed.
+What a folder already holds is not done again, so a stopped command goes on.
 
-Two tables are printed, of means over seeds: what the experts are, and what attacks leave.
+The data is made so that specialists can gain. `clusters` finds its domains by k-means; `faint cue`
+is told them, for k-means cannot see them. One network is under fewer attacks, which favours it.
+
+The tables have means over seeds: what the experts are, and robust accuracy.
 """
 
 import argparse
+import itertools
 import json
 import math
 import pathlib
@@ -27,7 +31,7 @@ from jaxmoe.training import Checkpoints
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "video" / "domains.py"
 EPOCHS = 40  # of clean training
-ADVERSARIAL_GRADIENTS = 48  # of a clip: 12 epochs of three steps of attack and one of training
+ADVERSARIAL_GRADIENTS = 48  # of a clip, by adversarial training: steps of attacks and updates
 
 
 def _apart(way: str, shared: int = 0, **fields: str) -> dict[str, str]:
@@ -73,6 +77,14 @@ WAYS: dict[str, dict[str, str]] = {
     "faint cue, single": _together(**{"mixture.experts": "1", "data.domain-cue": "stripes"}),
 }
 
+# Whatever the clean run did.
+_SAME_FOR_ALL = {
+    "training.shared-epochs": "0",
+    "training.specialize-epochs": "0",
+    "mixture.balance-weight": "0.1",
+    "mixture.router-noise": "0",
+    "optimizer.learning-rate": "2e-3",
+}
 _KEEPS_ROUTES = {"training.route-weight": "1", "training.attacked-route": "clean"}
 DEFENCES: dict[str, dict[str, str]] = {
     "standard": {},
@@ -97,39 +109,45 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=list(WAYS))
     parser.add_argument("--defences", nargs="+", choices=tuple(DEFENCES), default=["standard"])
     options = parser.parse_args()
-    for way in options.ways:
-        for defence in options.defences:
-            for seed in options.seeds:
-                make(options.runs, way, defence, seed)
-    print(kinds_table(options.runs, options.ways, options.defences, options.seeds))
-    for epsilon in sorted(_epsilons(options.runs, options.ways[0], options.seeds[0])):
-        own = options.runs, options.ways, options.defences, options.seeds
-        print("\n" + attacks_table(*own, epsilon))
+    pairs = list(itertools.product(options.ways, options.defences))
+    # J-TLAT repairs a router and the two experts that it falls back on.
+    pairs = [(way, defence) for way, defence in pairs if not (_is_one(way) and "J" in defence)]
+    for (way, defence), seed in itertools.product(pairs, options.seeds):
+        train(options.runs, way, defence, seed)
+        evaluate(folder(options.runs, way, seed, defence), way)
+    print(kinds_table(options.runs, pairs, options.seeds))
+    first = folder(options.runs, pairs[0][0], options.seeds[0], pairs[0][1])
+    for epsilon in sorted({row["epsilon"] for row in _rows(first)} - {0.0}):
+        print("\n" + attacks_table(options.runs, pairs, options.seeds, epsilon))
 
 
-def make(runs: pathlib.Path, way: str, defence: str, seed: int) -> None:
-    """Trains and evaluates a run, and before it the standard run that it starts from."""
+def train(runs: pathlib.Path, way: str, defence: str, seed: int) -> None:
+    """Trains what is missing of a run, and before it the standard run that it starts from."""
     run, fields = folder(runs, way, seed, defence), dict(WAYS[way])
+    if (Checkpoints(run).position("latest") or {}).get("finished"):
+        return
     if defence != "standard":
-        start = folder(runs, way, seed)
-        if not _is_trained(start):
-            make(runs, way, "standard", seed)
-        fields |= {
-            "training.initialize-from": str(start),
-            "training.shared-epochs": "0",
-            "training.specialize-epochs": "0",
-            "optimizer.learning-rate": "2e-3",
-            **DEFENCES[defence],
-        }
-    if not _is_trained(run):
-        fields |= {"run.directory": str(run), "run.seed": str(seed)}
-        given = [part for name, value in fields.items() for part in (f"--{name}", value)]
-        _jaxmoe("train", str(CONFIG), *given)
+        train(runs, way, "standard", seed)
+        start = {"training.initialize-from": str(folder(runs, way, seed))}
+        fields |= {**start, **_SAME_FOR_ALL, **DEFENCES[defence]}
+    fields |= {"run.directory": str(run), "run.seed": str(seed)}
+    _jaxmoe(
+        "train", str(CONFIG), *(part for name in fields for part in (f"--{name}", fields[name]))
+    )
+
+
+def evaluate(run: pathlib.Path, way: str) -> None:
+    """Attacks a run, if that was not done to its end."""
     # An evaluation that was stopped leaves its journal beside what it had.
-    if not (run / "evaluation.json").is_file() or (run / "evaluation.journal").is_file():
-        attacks = OF_ONE if WAYS[way].get("mixture.experts") == "1" else ATTACKS
-        given = ["--attacks", *attacks, "--examples", str(EXAMPLES), "--no-checks"]
-        _jaxmoe("evaluate", str(run), *given)
+    if (run / "evaluation.json").is_file() and not (run / "evaluation.journal").is_file():
+        return
+    attacks = OF_ONE if _is_one(way) else ATTACKS
+    given = ["--attacks", *attacks, "--examples", str(EXAMPLES), "--no-checks"]
+    _jaxmoe("evaluate", str(run), *given)
+
+
+def _is_one(way: str) -> bool:
+    return WAYS[way].get("mixture.experts") == "1"
 
 
 def folder(runs: pathlib.Path, way: str, seed: int, defence: str = "standard") -> pathlib.Path:
@@ -138,55 +156,46 @@ def folder(runs: pathlib.Path, way: str, seed: int, defence: str = "standard") -
     return runs / f"{name.replace(',', '').replace(' ', '_')}_{seed}"
 
 
-def kinds_table(runs: pathlib.Path, ways: list[str], defences: list[str], seeds: list[int]) -> str:
+Pairs = list[tuple[str, str]]
+"""Ways and defences."""
+
+
+def kinds_table(runs: pathlib.Path, pairs: Pairs, seeds: list[int]) -> str:
     """Markdown: a line for each way and defence, what its experts are on clean clips."""
     lines = []
-    for way in ways:
-        for defence in defences:
-            folders = [folder(runs, way, seed, defence) for seed in seeds]
-            rows = [_rows(run)[0] for run in folders]
-            details = [_details(run) for run in folders]
-            minutes = [Checkpoints(run).position("latest")["seconds"] / 60 for run in folders]
-            lines.append(
-                [
-                    _name(way, defence),
-                    _mean(row["robust_accuracy"] for row in rows),
-                    *(
-                        _mean(read(row, found) for row, found in zip(rows, details, strict=True))
-                        if rows[0]["expert_accuracy"]
-                        else "–"
-                        for read in _COLUMNS.values()
-                    ),
-                    f"{statistics.mean(minutes):.1f}",
-                ]
-            )
+    for way, defence in pairs:
+        folders = [folder(runs, way, seed, defence) for seed in seeds]
+        rows = [_rows(run)[0] for run in folders]
+        details = [_details(run) for run in folders]
+        minutes = [Checkpoints(run).position("latest")["seconds"] / 60 for run in folders]
+        read = [
+            _mean(read(row, found) for row, found in zip(rows, details, strict=True))
+            if rows[0]["expert_accuracy"]
+            else "–"
+            for read in _COLUMNS.values()
+        ]
+        accuracy = _mean(row["robust_accuracy"] for row in rows)
+        lines.append([_name(way, defence), accuracy, *read, f"{statistics.mean(minutes):.1f}"])
     titles = ["clean %", "accuracy", *_COLUMNS, "minutes"]
     return "\n".join([*markdown_table(titles, lines), "", _counts(folders)])
 
 
-def attacks_table(
-    runs: pathlib.Path, ways: list[str], defences: list[str], seeds: list[int], epsilon: float
-) -> str:
+def attacks_table(runs: pathlib.Path, pairs: Pairs, seeds: list[int], epsilon: float) -> str:
     """Markdown: a line for each way and defence, a column for each attack.
 
     Each figure has half the width of its 95 % interval over seeds (Student's t) behind it.
     """
     lines = []
-    for way in ways:
-        for defence in defences:
-            folders = [folder(runs, way, seed, defence) for seed in seeds]
-            found = [_accuracies(run, epsilon) for run in folders]
-            cells = [
-                _interval([by[name] for by in found]) if name in found[0] else "–"
-                for name in ("clean", *ATTACKS, "worst-case")
-            ]
-            lines.append([_name(way, defence), *cells])
-    titles = [
-        f"ε = {round(255 * epsilon)}/255, %",
-        "clean",
-        *(find_attack(name).title for name in ATTACKS),
-        "worst case",
-    ]
+    for way, defence in pairs:
+        folders = [folder(runs, way, seed, defence) for seed in seeds]
+        found = [_accuracies(run, epsilon) for run in folders]
+        cells = [
+            _interval([by[name] for by in found]) if name in found[0] else "–"
+            for name in ("clean", *ATTACKS, "worst-case")
+        ]
+        lines.append([_name(way, defence), *cells])
+    attacks = [find_attack(name).title for name in ATTACKS]
+    titles = [f"ε = {round(255 * epsilon)}/255, %", "clean", *attacks, "worst case"]
     return "\n".join([*markdown_table(titles, lines), "", _counts(folders)])
 
 
@@ -199,15 +208,16 @@ _COLUMNS = {
     "smallest load": lambda row, found: min(row["load_clean"]),
     "two experts agree": lambda row, found: row["expert_agreement"],
 }
-_STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % quantiles by the number of seeds
 
 
 def _interval(values: list[float]) -> str:
     mean = 100 * statistics.mean(values)
-    if len(values) not in _STUDENT:
+    if len(values) == 1:
         return f"{mean:.1f}"
-    half = _STUDENT[len(values)] * 100 * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean:.1f} ± {half:.1f}"
+    from scipy.stats import t  # takes a second
+
+    deviation = 100 * statistics.stdev(values) / math.sqrt(len(values))
+    return f"{mean:.1f} ± {t.ppf(0.975, len(values) - 1) * deviation:.1f}"
 
 
 def _mean(values: Iterable[float]) -> str:
@@ -219,11 +229,8 @@ def _name(way: str, defence: str) -> str:
 
 
 def _counts(folders: list[pathlib.Path]) -> str:
-    return f"Means over seeds; n = {len(folders)} × {_rows(folders[0])[0]['n']} clips."
-
-
-def _epsilons(runs: pathlib.Path, way: str, seed: int) -> set[float]:
-    return {row["epsilon"] for row in _rows(folder(runs, way, seed))} - {0.0}
+    clips = _rows(folders[0])[0]["n"]
+    return f"Means over {len(folders)} seeds, each on the same {clips} test clips."
 
 
 def _accuracies(run: pathlib.Path, epsilon: float) -> dict[str, float]:
@@ -238,10 +245,6 @@ def _rows(run: pathlib.Path) -> list[dict]:
 
 def _details(run: pathlib.Path) -> dict:
     return json.loads((run / "evaluation.json").read_text("utf-8"))["specialization"]
-
-
-def _is_trained(run: pathlib.Path) -> bool:
-    return bool((Checkpoints(run).position("latest") or {}).get("finished"))
 
 
 def _jaxmoe(*arguments: str) -> None:

@@ -1,4 +1,4 @@
-"""`jaxmoe quickstart`: its runs are possible and cost the same, and its table says what it should."""
+"""`jaxmoe quickstart`: its runs are possible and cost the same; what its table says."""
 
 import pathlib
 from types import SimpleNamespace
@@ -34,10 +34,13 @@ def test_one_network_takes_as_many_gradients_as_the_mixture(task):
         return epochs, e.data, e.attack, t.batch_size, e.expert, e.optimizer
 
     assert cost("single") == cost("mixture")
-    assert cost("AT-S") == cost("AT-M")
+    if "AT-M" in runs:
+        assert cost("AT-S") == cost("AT-M")
+        assert runs["AT-M"].training.initialize_from == runs["mixture"].run.directory
+    else:
+        assert cost("AT-S")[0] == 3 * cost("J-TLAT")[0], "it has three phases"
     assert runs["single"].mixture.experts == runs["AT-S"].mixture.experts == 1
     assert runs["AT-S"].training.initialize_from == runs["single"].run.directory
-    assert runs["AT-M"].training.initialize_from == runs["mixture"].run.directory
 
 
 def test_the_table_has_dashes_guesses_and_the_worst_case_after_all_attacks():

@@ -101,7 +101,7 @@ def run(arguments: list[str]) -> None:
         "--examples",
         type=int,
         metavar="N",
-        help="so many test examples, drawn by class, always the same (all)",
+        help="attack N test examples, drawn by class, the same ones every time (all)",
     )
     parser.add_argument(
         "--save-examples",

@@ -79,7 +79,7 @@ def run(arguments: list[str]) -> None:
 
 
 def notes_on_routes(run: pathlib.Path) -> list[str]:
-    """Says where a trained mixture is none: its last validation shows that routes do not matter."""
+    """Returns a line if routes do not matter in a trained mixture, by its last validation."""
     from jaxmoe.reporting.progress import fault_of_routes
     from jaxmoe.training.metrics_log import read_metrics
 
@@ -91,8 +91,8 @@ def notes_on_routes(run: pathlib.Path) -> list[str]:
         return []
     return [
         f"{run}: {fault} (validation: {100 * gain:+.1f} points on a random route, busiest expert "
-        f"{load:.0%} of the clips): what attacks on its router do says nothing of mixtures; "
-        "training.specialize makes experts part"
+        f"{load:.0%} of the clips). Attacks on this router say nothing about mixtures; "
+        "training.specialize-epochs make experts part"
     ]
 
 

@@ -151,7 +151,7 @@ def load_dataset(
       test_clips: of rendered datasets.
       classes: of `synthetic_actions` and `synthetic_shapes`: how many of the motions or shapes.
       domains: of `synthetic_actions` and `synthetic_shapes`: in each a motion or a shape means
-        another class, at most 10; the column `domain` tells them.
+        another class, at most `classes`; the column `domain` tells them.
       domain_cue: what of a clip tells its domain, `tint` or faint `stripes` (`data.domains`).
       trains: False for clips to judge by alone: there need be none to train on, and `test` is the
         test split, or all there is where the data has one split under another name.

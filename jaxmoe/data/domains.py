@@ -9,7 +9,6 @@ something to specialise in. Within a domain the motion alone tells the label, as
 a single frame of a clip still says nothing of it.
 """
 
-import math
 from typing import Literal, get_args
 
 import numpy as np
@@ -19,7 +18,6 @@ DomainCue = Literal["tint", "stripes"]
 DOMAIN_CUES: tuple[str, ...] = get_args(DomainCue)
 
 COLUMN = "domain"  # of the data set, for `data.subset` and for measures of routing
-_SHIFT = 3  # of labels from one domain to the next; coprime to 10, so ten domains all differ
 _DARKEST = 0.25  # what a tint leaves of the channel that it dims the most
 _FAINT = 4.0  # grey levels, the most that stripes add or take away
 _PERIOD = 4.0  # pixels from one stripe to the next
@@ -33,11 +31,10 @@ def check_domains(domains: int, cue: str, classes: int) -> None:
     """
     if cue not in DOMAIN_CUES:
         raise ValueError(f"data.domain_cue: {cue!r}; expected {' or '.join(DOMAIN_CUES)}")
-    most = classes // math.gcd(_SHIFT, classes)
-    if not 1 <= domains <= most:
+    if not 1 <= domains <= classes:
         raise ValueError(
-            f"data.domains: {domains}; expected 1 to {most} with {classes} classes, so that no two "
-            "domains give a class the same meaning"
+            f"data.domains: {domains}; expected 1 to {classes}, the number of classes, so that no "
+            "two domains give a class the same meaning"
         )
 
 
@@ -45,7 +42,8 @@ def label_in(
     domain: Int[np.ndarray, " N"] | int, shown: Int[np.ndarray, " N"] | int, classes: int
 ) -> Int[np.ndarray, " N"] | int:
     """Returns the class that `shown` means in a domain, in domain 0 itself."""
-    return (shown + _SHIFT * domain) % classes
+    shift = 3 if classes % 3 else 1  # coprime to the number of classes, so that all domains differ
+    return (shown + shift * domain) % classes
 
 
 def tint(domains: int) -> Float[np.ndarray, "domains 3"]:

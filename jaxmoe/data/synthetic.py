@@ -25,8 +25,8 @@ PLACES = {
 class _Synthetic(ClipBuilder, skip_registration=True):
     """Rendered clips. Their kinds, the classes as a rule, go round in turn, then the domains.
 
-    A clip depends on (seed, split, its number in the split, `sizes`, `domains`): asking for more
-    clips of one split changes no other clip.
+    A clip depends on (seed, split, its number in the split, `sizes`, `kinds`, `domains` and their
+    cue): asking for more clips of one split changes no other clip.
     """
 
     KINDS: int  # all that there are
@@ -122,11 +122,11 @@ def _meanings(shown: tuple[str, ...], classes: int, domains: int = 1) -> tuple[s
 class SyntheticActions(_Synthetic, skip_registration=True):
     """Ten motions of a textured blob over a moving background (`jaxmoe.data.actions`).
 
-    Args of the constructor: `frames` per clip; `size`, height and width in pixels; `classes`, how
-    many of the motions, the first of them; `train`,
-    `validation`, `test`, clips per split, at least 1 each; `seed`; `domains`, in each of which a
-    motion has another meaning, and `domain_cue`, which tells them (`jaxmoe.data.domains`); `cache`,
-    the folder for prepared data; `progress(done, total)`. Raises `ValueError` naming the field.
+    Args of the constructor: `frames` per clip; `size`, height and width in pixels; `classes`, the
+    number of motions, from the first; `train`, `validation`, `test`, clips per split, at least 1
+    each; `seed`; `domains`, in each of which a motion has another meaning, and `domain_cue`, which
+    tells them (`jaxmoe.data.domains`); `cache`, the folder for prepared data; `progress(done,
+    total)`. Raises `ValueError` naming the field.
     """
 
     name = "synthetic_actions"

@@ -3,7 +3,7 @@
 Axes: B = batch, M = experts, k = chosen experts.
 """
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import chex
 import jax
@@ -72,51 +72,51 @@ def balance_loss(
     `"switch"` is M · Σ_i f_i P_i, f_i the share of clips whose first choice is i and P_i the mean
     router weight, 1 when even (Fedus et al. 2022, eq. 4, https://arxiv.org/abs/2101.03961). The
     others are squared coefficients of variation, 0 when even (Riquelme et al. 2021, appendix A,
-    https://arxiv.org/abs/2106.05974): `"importance"` of the summed router weights, `"load"` of the
-    expected number of clips that choose an expert under noise of standard deviation 1 / M, and
-    `"v-moe"` the mean of the two.
+    https://arxiv.org/abs/2106.05974): `"importance"` of the summed router weights, `"load"` of each
+    expert's chance of being chosen if noise of standard deviation 1 / M is added to its own logit,
+    summed over the clips, and `"v-moe"` the mean of the two. The paper's threshold has noise too;
+    here it has none, so that the loss needs no draw.
+
+    The gradient of `"load"` vanishes where no such noise could change a choice: it keeps an even
+    router even, and cannot bring back one that has collapsed.
 
     Args:
       logits: router logits.
       kind: which.
       axis_name: of the devices over which the batch is spread, if it is.
-      top_k: experts a clip, for `"load"`.
+      top_k: experts a clip, below M for `"load"` and `"v-moe"`.
 
     Raises:
-      ValueError: an unknown kind.
+      ValueError: an unknown kind, or a load of experts that are all chosen.
     """
     if kind not in BALANCES:
         raise ValueError(f"balance: {kind!r} is not one of {', '.join(BALANCES)}")
     logits = logits.reshape(-1, logits.shape[-1])  # a gate may weigh every class by itself
     importance = jnp.mean(jax.nn.softmax(logits, axis=-1), axis=0)
-    load = jax.lax.stop_gradient(expert_load(logits))
-    expected = _expected_load(logits, top_k)
-    if axis_name is not None:
-        importance, load, expected = jax.lax.pmean((importance, load, expected), axis_name)
-    match kind:
-        case "switch":
-            return logits.shape[-1] * jnp.sum(load * importance)
-        case "importance":
-            return _squared_variation(importance)
-        case "load":
-            return _squared_variation(expected)
-        case "v-moe":
-            return (_squared_variation(importance) + _squared_variation(expected)) / 2
+    if kind == "switch":
+        load = jax.lax.stop_gradient(expert_load(logits))
+        importance, load = _mean((importance, load), axis_name)
+        return logits.shape[-1] * jnp.sum(load * importance)
+    varied = [] if kind == "load" else [importance]
+    if kind != "importance":
+        varied.append(_expected_load(logits, top_k))
+    variations = [jnp.var(v) / jnp.square(jnp.mean(v)) for v in _mean(varied, axis_name)]
+    return sum(variations) / len(variations)
 
 
-def _squared_variation(values: Float[Array, " experts"]) -> Float[Array, ""]:
-    return jnp.var(values) / jnp.square(jnp.mean(values))
+def _mean(values: Any, axis_name: str | None) -> Any:
+    return values if axis_name is None else jax.lax.pmean(values, axis_name)
 
 
 def _expected_load(logits: Float[Array, "batch experts"], top_k: int) -> Float[Array, " experts"]:
-    """Mean probability that new noise on its logit alone puts an expert among the top k.
+    """Returns each expert's chance of being chosen with noise on its own logit, mean over clips.
 
-    The threshold is the k-th largest of the other logits (Shazeer et al. 2017, eq. 9); the original
-    takes logits with noise there too.
+    The threshold is the k-th largest of the other logits (Shazeer et al. 2017, eq. 9).
     """
     experts = logits.shape[-1]
-    if top_k == experts:
-        return jnp.ones(experts, logits.dtype)
+    if top_k >= experts:
+        raise ValueError(f"balance: every clip has all {experts} experts; expected top_k below it")
+    logits = logits.astype(jnp.float32)
     largest = jax.lax.top_k(logits, top_k + 1)[0]
     kth, following = largest[:, -2:-1], largest[:, -1:]
     threshold = jnp.where(logits >= kth, following, kth)

@@ -66,8 +66,10 @@ class RecipeOptions(NamedTuple):
     balance_weight: float = 0.0  # in every phase that moves a router; J-TLAT collapses without
     router_noise: float = 0.0  # standard deviation; of `apply` in losses, not in attacks
     spread_left: float = 1.0  # share of these two at the end of a stage, to which they fall
-    route_weight: float = 0.0  # of CE(r(x'), argmax r(x)), where a phase attacks and moves a router
-    attacked_route: AttackedRoute = "own"  # which expert learns from x': r(x')'s choice, or r(x)'s
+    # Of CE(r(x'), argmax r(x)), where a phase attacks and moves everything. Below this weight a
+    # Switch loss cannot keep a router from one expert for all.
+    route_weight: float = 0.0
+    attacked_route: AttackedRoute = "own"  # which route picks the expert that x' trains
     weak_experts: int = 2  # of J-TLAT's second phase
     global_attack: str = "j-tlga"  # of J-TLAT's third phase
     beta: float = 6.0  # β of the Kullback-Leibler terms of RT-ER, JTDMoE and TRADES

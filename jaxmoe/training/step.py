@@ -17,7 +17,6 @@ from jaxmoe.mixture import (
     Mixture,
     Router,
     balance_loss,
-    mean_over_classes,
     noisy_route,
     routers,
     with_training_route,
@@ -163,21 +162,22 @@ def make_train_step(
         return new_params, new_states, found, metrics
 
     def _routing_loss(phase: Phase, route: Router, params, x, found, share) -> Array:
-        """What keeps a router's loads even, and its routes under attack as they are without."""
+        """Returns the weighted balance loss of one router, plus that of keeping its routes."""
         total = jnp.zeros((), jnp.float32)
         if not options.balance_weight and not options.route_weight:
             return total
-        clean = route(params, x)
-        attacked = clean if phase.attack is None else route(params, found.x_adv)
+        seen = [route(params, x)]
+        if phase.attack is not None:
+            seen.append(route(params, found.x_adv))
         if options.balance_weight:
-            # Of both: an attack that sends every clip to one expert would starve the others.
-            both = clean if phase.attack is None else jnp.concatenate([clean, attacked])
-            balance = balance_loss(both, options.balance, axis_name, top_k=mixture.top_k)
-            total = total + options.balance_weight * share * balance
-        if options.route_weight and phase.attack is not None:
-            trusted = jnp.argmax(mean_over_classes(clean), axis=-1)
-            kept = jnp.mean(cross_entropy(mean_over_classes(attacked), trusted))
-            total = total + options.route_weight * kept
+            # Clean and attacked clips by themselves: one expert for all of either starves others.
+            kind, k = options.balance, mixture.top_k
+            balances = [balance_loss(logits, kind, axis_name, top_k=k) for logits in seen]
+            total = total + options.balance_weight * share * sum(balances) / len(balances)
+        # A phase of the router alone has this loss for its own.
+        if options.route_weight and phase.attack is not None and phase.moves >= PARTS:
+            kept = cross_entropy(seen[1], jnp.argmax(seen[0], axis=-1))
+            total = total + options.route_weight * jnp.mean(kept)
         return total
 
     return step

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from jaxmoe.cli import main
 from jaxmoe.commands.train import notes_on_routes
+from jaxmoe.run import _experts_by_column
 from jaxmoe.run_folder import hold_for_training
 from jaxmoe.training import step as step_module
 from tests.commands.tiny import CONFIG, refused, run
@@ -50,6 +52,16 @@ def test_experts_part_on_domains_and_their_evaluation_says_what_the_router_decid
     for text in (capsys.readouterr().out, (folder / "apart" / "results.md").read_text()):
         assert found["sentence"] in text
         assert "perfect route by domain" in text
+
+
+def test_values_of_a_column_take_turns():
+    names = {3: "sky", 1: "sea", 0: "land", 2: "sky"}
+    dataset = SimpleNamespace(train=None, columns=lambda source: {"place": names})
+    assert _experts_by_column(dataset, "place", 2).tolist() == [0, 1, 0, 0]
+    assert _experts_by_column(dataset, "place", 3).tolist() == [0, 1, 2, 2]
+    names[2] = ""
+    with pytest.raises(ValueError, match="'place' is empty for 1 training clips"):
+        _experts_by_column(dataset, "place", 2)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +117,9 @@ def test_specialists_of_a_column_may_be_all_that_is_trained(folder, capsys):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
+        ("--data.domains 2 --data.domain-cue stripes --data.flip true", ["data.flip", "mirrored"]),
+        ("--mixture.balance load --mixture.top-k 2", ["mixture.balance", "load", "top_k"]),
+        ("--data.name npz --data.directory x --data.classes 4", ["data.classes", "4", "only"]),
         ("--training.epochs 0", ["training.epochs", "0", "specialize_epochs"]),
         ("--training.route-weight -1", ["training.route_weight", "-1", "≥ 0"]),
         ("--mixture.spread-left 2", ["mixture.spread_left", "2", "from 0 to 1"]),

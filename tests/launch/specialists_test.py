@@ -5,7 +5,13 @@ import pathlib
 
 import pytest
 
-from jaxmoe.config import Experiment, to_dict
+from jaxmoe.commands.arguments import load_config
+from jaxmoe.config import Experiment, to_dict, validate
+from jaxmoe.experiment import build_mixture
+from jaxmoe.overrides import apply_overrides
+from jaxmoe.run import recipe_options
+from jaxmoe.threat import ThreatModel
+from jaxmoe.training import RECIPES
 from launch import specialists as launcher
 from tests.launch.fakes import finish
 
@@ -39,20 +45,21 @@ def test_the_table_has_means_over_seeds_and_the_single_network(tmp_path):
     for seed, accuracy in enumerate((0.5, 0.6)):
         write(launcher.folder(tmp_path, "single", seed), accuracy, None)
         write(launcher.folder(tmp_path, "from scratch", seed), accuracy + 0.2, [0.4, 0.2])
-    ways = ["single", "from scratch"]
-    lines = launcher.kinds_table(tmp_path, ways, ["standard"], [0, 1]).splitlines()
+    pairs = [("single", "standard"), ("from scratch", "standard")]
+    lines = launcher.kinds_table(tmp_path, pairs, [0, 1]).splitlines()
     assert lines[2] == "| single | 55.0 | – | – | – | – | – | – | – | 1.5 |"
     assert lines[3] == (
         "| from scratch | 75.0 | 30.0 | 40.0 | 40.0 | 20.0 | 90.0 | 25.0 | 30.0 | 1.5 |"
     )
-    assert lines[-1] == "Means over seeds; n = 2 × 40 clips."
+    assert lines[-1] == "Means over 2 seeds, each on the same 40 test clips."
 
 
 def test_the_table_of_attacks_has_intervals_over_seeds(tmp_path):
     for seed, accuracy in enumerate((0.5, 0.6, 0.7)):
         for way, experts in (("single", None), ("copies", [0.4, 0.2])):
-            write(launcher.folder(tmp_path, way, seed, "J-TLAT"), accuracy, experts)
-    table = launcher.attacks_table(tmp_path, ["single", "copies"], ["J-TLAT"], [0, 1, 2], 0.04)
+            write(launcher.folder(tmp_path, way, seed, "AT-M"), accuracy, experts)
+    pairs = [("single", "AT-M"), ("copies", "AT-M")]
+    table = launcher.attacks_table(tmp_path, pairs, [0, 1, 2], 0.04)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     by_attack = dict(zip(lines[0], lines[2], strict=True))
     assert lines[0][0] == "ε = 10/255, %"
@@ -78,24 +85,43 @@ def test_what_is_missing_is_made_and_nothing_twice(tmp_path, monkeypatch):
             (run / "evaluation.json").write_text("{}")
 
     monkeypatch.setattr(launcher, "_jaxmoe", jaxmoe)
-    launcher.make(tmp_path, "clusters", "AT-M", 3)
-    start = str(launcher.folder(tmp_path, "clusters", 3))
-    assert asked == ["train", None, "evaluate", "train", start, "evaluate"]
-    launcher.make(tmp_path, "clusters", "AT-M", 3)
-    assert len(asked) == 6
-    (launcher.folder(tmp_path, "clusters", 3, "AT-M") / "evaluation.journal").touch()
-    launcher.make(tmp_path, "clusters", "AT-M", 3)
-    assert asked[6:] == ["evaluate"], "one that was stopped goes on"
+    run, start = (launcher.folder(tmp_path, "clusters", 3, d) for d in ("AT-M", "standard"))
+
+    def make():
+        launcher.train(tmp_path, "clusters", "AT-M", 3)
+        launcher.evaluate(run, "clusters")
+
+    make()
+    assert asked == ["train", None, "train", str(start), "evaluate"]
+    make()
+    assert len(asked) == 5
+    (run / "evaluation.journal").touch()
+    make()
+    assert asked[5:] == ["evaluate"], "one that was stopped goes on"
 
 
-@pytest.mark.parametrize("defence", launcher.DEFENCES)
+@pytest.mark.parametrize("defence", [name for name in launcher.DEFENCES if name != "standard"])
 def test_defences_take_equal_gradients(defence):
-    fields = launcher.DEFENCES[defence]
-    if not fields:
-        return
-    steps, phases = 3, {"at_m": 1, "j_tlat": 3}[fields["training.recipe"]]
-    gradients = int(fields["training.epochs"]) * phases * (steps + 1)
+    e = experiment("clusters", defence)
+    recipe = RECIPES[e.training.recipe](build_mixture(e, 10), ThreatModel(), recipe_options(e))
+    gradients = e.training.epochs * len(recipe) * (e.attack.steps + 1)
     assert gradients == launcher.ADVERSARIAL_GRADIENTS
+
+
+@pytest.mark.parametrize("way", launcher.WAYS)
+@pytest.mark.parametrize("defence", launcher.DEFENCES)
+def test_every_run_is_possible(way, defence):
+    if defence != "J-TLAT" or not launcher._is_one(way):
+        validate(experiment(way, defence))
+
+
+def experiment(way, defence):
+    """As the launcher would have it."""
+    fields = dict(launcher.WAYS[way])
+    if defence != "standard":
+        fields |= {**launcher._SAME_FOR_ALL, **launcher.DEFENCES[defence]}
+    given = [part for name, value in fields.items() for part in (f"--{name}", value)]
+    return apply_overrides(load_config(str(launcher.CONFIG)), given)
 
 
 @pytest.mark.parametrize("way", launcher.WAYS)

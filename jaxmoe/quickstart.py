@@ -219,8 +219,8 @@ TASKS: dict[str, Task] = {
         _defended(video, {"j_tlat": "J-TLAT"}),
         "rendered test clips",
         (
-            "single and AT-S: one network of an expert's size at equal cost, 10 clean epochs and 3 of",
-            "PGD, as J-TLAT's one epoch has three phases. Without a router it is under fewer attacks.",
+            "single and AT-S: one network of an expert's size at equal cost, 10 clean epochs and",
+            "3 of PGD, as J-TLAT's one epoch has three phases. Without a router it is attacked less.",
         ),
         "apgd-t enumerated-route square",
     ),

@@ -6,11 +6,14 @@ _DESCRIPTION = """Trains small mixtures of experts on clips, images or scenes th
 the spot, attacks them and prints one table. Needs no data and no accelerator; about five minutes on
 two CPU cores.
 
-video: plain training, AT-M and J-TLAT, attacked as a whole (PGD), at the router (TLGA-R) and at
-  both (J-TLGA).
-image: plain training, PGD-AT and RT-ER, attacked as a whole (PGD), at the router (PGD-R) and at
-  experts (PGD-E).
-segmentation: two experts of two kinds of scenes, and a gate that weights them, under PGD."""
+video: a mixture of four experts, one for each of four domains, and J-TLAT, attacked as a whole
+  (PGD), at the router (TLGA-R) and at both (J-TLGA).
+image: such a mixture of images, AT-M and RT-ER, attacked as a whole (PGD), at the router (PGD-R)
+  and at experts (PGD-E).
+segmentation: two experts of two kinds of scenes, and a gate that weights them, under PGD.
+
+Beside each stands one network of an expert's size, trained at equal cost, clean and with PGD
+(AT-S). A sentence says how much each mixture's router decides."""
 
 TASKS = ("video", "image", "segmentation")
 

@@ -116,7 +116,7 @@ def plot_bars(
     """Draws a group of bars for each attack, with a bar for each model.
 
     Args:
-      accuracies: 0–1, of each model by attack; a model may lack some.
+      accuracies: 0–1, of each model by attack; a model may lack some that another has.
       path: of the PNG file.
       title: what the accuracies are of.
       figure_of: what they are, if no accuracies.
@@ -126,7 +126,7 @@ def plot_bars(
     figure = new_figure(7.2, 4.0)
     axes = figure.add_subplot()
     width = 0.8 / len(accuracies)
-    attacks = list(dict.fromkeys(name for found in accuracies.values() for name in found))
+    attacks = list(max(accuracies.values(), key=len))
     for place, (model, found) in enumerate(accuracies.items()):
         shift = (place - (len(accuracies) - 1) / 2) * width
         left = [attacks.index(name) + shift for name in found]

@@ -126,7 +126,8 @@ def plot_bars(
     figure = new_figure(7.2, 4.0)
     axes = figure.add_subplot()
     width = 0.8 / len(accuracies)
-    attacks = list(max(accuracies.values(), key=len))
+    fullest_first = sorted(accuracies.values(), key=len, reverse=True)
+    attacks = list(dict.fromkeys(name for found in fullest_first for name in found))
     for place, (model, found) in enumerate(accuracies.items()):
         shift = (place - (len(accuracies) - 1) / 2) * width
         left = [attacks.index(name) + shift for name in found]

@@ -172,7 +172,11 @@ def test_a_figure_is_a_png(tmp_path, rows):
 
 
 def test_bars_are_a_png(tmp_path):
-    models = {"AT-M": {"clean": 0.9, "pgd": 0.5}, "J-TLAT": {"clean": 0.8, "pgd": 0.6}}
+    # Each lacks an attack that another has.
+    models = {
+        "AT-S": {"clean": 0.9, "fgsm": 0.5},
+        "J-TLAT": {"clean": 0.8, "pgd": 0.6, "tlga-r": 1},
+    }
     path = plot_bars(models, tmp_path / "bars.png", "of two models")
     assert path.read_bytes().startswith(b"\x89PNG")
 

@@ -120,6 +120,10 @@ def test_specialists_of_a_column_may_be_all_that_is_trained(folder, capsys):
         ("--data.domains 2 --data.domain-cue stripes --data.flip true", ["data.flip", "mirrored"]),
         ("--mixture.balance load --mixture.top-k 2", ["mixture.balance", "load", "top_k"]),
         ("--data.name npz --data.directory x --data.classes 4", ["data.classes", "4", "only"]),
+        (
+            "--training.recipe jtdmoe --mixture.alpha 0.5 --training.attacked-route clean",
+            ["training.attacked_route", "clean", "own with jtdmoe"],
+        ),
         ("--training.epochs 0", ["training.epochs", "0", "specialize_epochs"]),
         ("--training.route-weight -1", ["training.route_weight", "-1", "≥ 0"]),
         ("--mixture.spread-left 2", ["mixture.spread_left", "2", "from 0 to 1"]),

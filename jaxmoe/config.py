@@ -228,7 +228,7 @@ def validate(experiment: Experiment) -> Experiment:
         e.mixture.top_k,
         f"at most mixture.experts = {e.mixture.experts}",
     )
-    counts_loads = e.mixture.balance in ("load", "v-moe")
+    counts_loads = e.mixture.balance in ("load", "v-moe") and e.mixture.balance_weight > 0
     _check(
         not counts_loads or e.mixture.top_k < e.mixture.experts,
         "mixture.balance",

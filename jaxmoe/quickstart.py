@@ -52,15 +52,15 @@ _EPOCHS = {"standard": 10, "at_m": 3, "j_tlat": 1, "rt_er": 3}  # J-TLAT's take 
 
 def _stages(recipe: str, initialize_from: str | None, experts: int) -> TrainingConfig:
     """Specialists, or one network by itself; and a defence that starts from such a run."""
-    clean = recipe == "standard"
-    apart = clean and experts > 1
+    clean, several = recipe == "standard", experts > 1
+    before = 0 if initialize_from else _EPOCHS["standard"]
     return TrainingConfig(
         recipe=recipe,
         initialize_from=initialize_from,
         specialize="clusters",
-        specialize_epochs=_EPOCHS["standard"] if apart else 0,
-        standard_epochs=0 if initialize_from or clean else _EPOCHS["standard"],
-        epochs=0 if apart else _EPOCHS[recipe],
+        specialize_epochs=before if several else 0,
+        standard_epochs=0 if several or clean else before,
+        epochs=0 if several and clean else _EPOCHS[recipe],
         batch_size=16,
         beta=2.0,
     )

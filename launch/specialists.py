@@ -175,8 +175,9 @@ def kinds_table(runs: pathlib.Path, pairs: Pairs, seeds: list[int]) -> str:
             for read in _COLUMNS.values()
         ]
         accuracy = _mean(row["robust_accuracy"] for row in rows)
-        lines.append([_name(way, defence), accuracy, *read, f"{statistics.mean(minutes):.1f}"])
-    titles = ["clean %", "accuracy", *_COLUMNS, "minutes"]
+        minute = f"{statistics.mean(minutes):.1f}"
+        lines.append([_name(way, defence), str(len(seeds)), accuracy, *read, minute])
+    titles = ["clean %", "seeds", "accuracy", *_COLUMNS, "minutes"]
     return "\n".join([*markdown_table(titles, lines), "", _counts(folders)])
 
 
@@ -193,9 +194,9 @@ def attacks_table(runs: pathlib.Path, pairs: Pairs, seeds: list[int], epsilon: f
             _interval([by[name] for by in found]) if name in found[0] else "–"
             for name in ("clean", *ATTACKS, "worst-case")
         ]
-        lines.append([_name(way, defence), *cells])
+        lines.append([_name(way, defence), str(len(seeds)), *cells])
     attacks = [find_attack(name).title for name in ATTACKS]
-    titles = [f"ε = {round(255 * epsilon)}/255, %", "clean", *attacks, "worst case"]
+    titles = [f"ε = {round(255 * epsilon)}/255, %", "seeds", "clean", *attacks, "worst case"]
     return "\n".join([*markdown_table(titles, lines), "", _counts(folders)])
 
 

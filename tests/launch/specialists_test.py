@@ -47,9 +47,9 @@ def test_the_table_has_means_over_seeds_and_the_single_network(tmp_path):
         write(launcher.folder(tmp_path, "from scratch", seed), accuracy + 0.2, [0.4, 0.2])
     pairs = [("single", "standard"), ("from scratch", "standard")]
     lines = launcher.kinds_table(tmp_path, pairs, [0, 1]).splitlines()
-    assert lines[2] == "| single | 55.0 | – | – | – | – | – | – | – | 1.5 |"
+    assert lines[2] == "| single | 2 | 55.0 | – | – | – | – | – | – | – | 1.5 |"
     assert lines[3] == (
-        "| from scratch | 75.0 | 30.0 | 40.0 | 40.0 | 20.0 | 90.0 | 25.0 | 30.0 | 1.5 |"
+        "| from scratch | 2 | 75.0 | 30.0 | 40.0 | 40.0 | 20.0 | 90.0 | 25.0 | 30.0 | 1.5 |"
     )
     assert lines[-1] == "Means over 2 seeds, each on the same 40 test clips."
 

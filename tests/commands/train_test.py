@@ -20,7 +20,7 @@ from tests.commands.tiny import CONFIG, refused, run
 def test_validation_is_left_out_on_request(folder, capsys, every):
     with jax.numpy_dtype_promotion("standard"):  # of optax's schedules
         assert run(f"train config.py --training.recipe standard --run.evaluate-every {every}") == 0
-    said = [line for line in capsys.readouterr().out.splitlines() if "validation" in line]
+    said = [line for line in capsys.readouterr().out.splitlines() if ": epoch" in line]
     looks = (folder / "run" / "metrics.jsonl").read_text().count("validation/accuracy")
     assert (folder / "run" / "checkpoints" / "best").is_dir() == bool(every)
     assert len(said) == looks == every

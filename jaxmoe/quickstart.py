@@ -80,7 +80,7 @@ def video(
             size=24,
             classes=4,
             domains=4,
-            train_clips=960,
+            train_clips=720,
             validation_clips=96,
             test_clips=160,
         ),

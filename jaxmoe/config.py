@@ -408,15 +408,8 @@ _NOT_NEGATIVE = {
     "mixture": ("balance_weight", "router_noise"),
     "optimizer": ("weight_decay", "gradient_clip"),
     "training": (
-        *(
-            "epochs",
-            "shared_epochs",
-            "shared_noise",
-            "dense_epochs",
-            "specialize_epochs",
-            "standard_epochs",
-        ),
-        *("lam", "beta", "route_weight"),
+        *("epochs", "shared_epochs", "dense_epochs", "specialize_epochs", "standard_epochs"),
+        *("shared_noise", "lam", "beta", "route_weight"),
     ),
     "data": ("workers", "seed", "padding"),
     "evaluation": ("alpha", "temporal_alpha", "seed"),

@@ -55,7 +55,7 @@ class _Synthetic(ClipBuilder, skip_registration=True):
             raise ValueError(f"data.seed: {seed}; a seed is at least 0")
         self._sizes = sizes
         self._domains, self._cue = domains, domain_cue
-        # What was prepared before there were these fields stays valid: defaults are not named.
+        # Defaults are not named: clips that were prepared before these fields existed stay valid.
         named = {} if domains == 1 else {"domains": domains}
         named |= {} if domains == 1 or domain_cue == "tint" else {"domain_cue": domain_cue}
         named |= {} if kinds == self.KINDS else {"classes": kinds}

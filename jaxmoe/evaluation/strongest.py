@@ -1,4 +1,4 @@
-"""Of several tries of an attack on a batch, the one that did most harm, clip by clip.
+"""Picks the attempt of an attack that did most harm, clip by clip.
 
 Axes: B = batch.
 """

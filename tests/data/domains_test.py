@@ -71,6 +71,7 @@ def test_there_may_be_fewer_classes():
     four = load_dataset("synthetic_actions", classes=4, **sizes)
     assert four.classes == CLASSES[:4]
     assert four.train.labels.tolist() == [0, 1, 2, 3] * 8
+    assert four.folder != load_dataset("synthetic_actions", **sizes).folder
     parted = load_dataset("synthetic_actions", classes=4, domains=4, **sizes)
     meanings = {tuple(parted.train.labels[i : i + 4].tolist()) for i in range(0, 16, 4)}
     assert len(meanings) == 4
@@ -92,7 +93,8 @@ def test_stripes_tell_the_domain_and_are_no_larger_than_a_small_perturbation():
     strength = np.abs(np.einsum("nhw,dhw->nd", frames.mean(-1), np.array(waves)))
     found = (strength.argmax(1) == domains_of(striped, striped.train)).mean()
     assert found > 0.6  # a matched filter sees them in most clips, where chance is 0.25
-    assert striped.folder != plain.folder
+    tinted = load_dataset("synthetic_actions", domains=4, **sizes)
+    assert striped.folder != tinted.folder, "the cue is part of what is prepared"
     assert striped.train.labels.tolist() != plain.train.labels.tolist()
 
 

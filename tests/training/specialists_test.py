@@ -145,7 +145,7 @@ def test_an_expert_that_no_example_reaches_stays_as_it_is_to_the_bit(mixture):
 
 
 def test_the_standard_mixtures_idle_experts_stay_too(mixture):
-    """Of a dual model trained on F_S alone, whose router sends all clips to one expert."""
+    """The other experts of F_S stay, in a dual model whose F_S sends all clips to one expert."""
     dual = dual_mixture(mixture, mixture, 0.5)
     params = dual.init(jax.random.key(3), None)
     # Logits grow with the clip's brightness for expert 0 alone.

@@ -19,7 +19,7 @@ from jaxmoe.training import (
     make_train_step,
     to_float,
 )
-from tests.training.conftest import tiny_batch
+from tests.training.conftest import tiny_batch, tiny_mixture
 
 OPTIONS = RecipeOptions(AttackSettings(steps=2), balance_weight=0.3)
 
@@ -212,7 +212,7 @@ def attacked(loss):
 
 
 def router_gradient(mixture, params, **fields):
-    """What a step without any loss of its own would take off the router's params."""
+    """Returns what one step takes off the router's params if its recipe has no loss of its own."""
     step = make_train_step(
         mixture,
         attacked(lambda mixture, params, x, y, found: jnp.zeros(len(x))),
@@ -237,6 +237,21 @@ def test_balance_counts_attacked_clips_too(mixture, params):
     expected = 0.7 * jax.grad(switch)(params["router"])["w"]
     got = router_gradient(mixture, params, balance_weight=0.7)
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_the_load_of_a_mixture_is_that_of_its_top_k():
+    mixture = tiny_mixture(top_k=2)
+    params = mixture.init(jax.random.key(0), None)
+    x = to_float(tiny_batch().clip)
+
+    def load(router, top_k):
+        routed = [mixture.route({**params, "router": router}, clips) for clips in (x, toward(x))]
+        return sum(balance_loss(logits, "load", top_k=top_k) for logits in routed) / 2
+
+    expected, other = (jax.grad(load)(params["router"], k)["w"] for k in (2, 1))
+    got = router_gradient(mixture, params, balance_weight=1.0, balance="load")
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-6)
+    assert not np.allclose(expected, other, atol=1e-3)
 
 
 def test_a_router_is_held_to_its_clean_routes(mixture, params):

@@ -10,6 +10,7 @@ from jaxmoe.attacks import AttackSettings, cross_entropy
 from jaxmoe.mixture import balance_loss, dual_mixture
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training import (
+    PARTS,
     RECIPES,
     Found,
     Phase,
@@ -196,8 +197,8 @@ def toward(x):
     return jnp.clip(x + 0.3 * jnp.sign(jnp.cos(jnp.arange(x.size)).reshape(x.shape)), 0, 1)
 
 
-def attacked(loss):
-    """A recipe of one phase that moves everything, with `toward` as its attack."""
+def attacked(loss, moves=PARTS):
+    """A recipe of one phase, with `toward` as its attack."""
 
     def recipe(mixture, threat, options):
         del threat, options
@@ -206,16 +207,16 @@ def attacked(loss):
             del keys, params, y, previous
             return Found(toward(x))
 
-        return (Phase("toy", attack, lambda *given: loss(mixture, *given)),)
+        return (Phase("toy", attack, lambda *given: loss(mixture, *given), moves),)
 
     return recipe
 
 
-def router_gradient(mixture, params, **fields):
+def router_gradient(mixture, params, moves=PARTS, **fields):
     """Returns what one step takes off the router's params if its recipe has no loss of its own."""
     step = make_train_step(
         mixture,
-        attacked(lambda mixture, params, x, y, found: jnp.zeros(len(x))),
+        attacked(lambda mixture, params, x, y, found: jnp.zeros(len(x)), moves),
         RecipeOptions(**fields),
         ThreatModel(),
         optax.identity(),
@@ -266,6 +267,8 @@ def test_a_router_is_held_to_its_clean_routes(mixture, params):
     expected = 0.7 * jax.grad(kept)(params["router"])["w"]
     got = router_gradient(mixture, params, route_weight=0.7)
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-6)
+    alone = router_gradient(mixture, params, frozenset({"router"}), route_weight=0.7)
+    assert not alone.any(), "J-TLAT's phase of the router has this loss for its own"
 
 
 @pytest.mark.parametrize("route", ["own", "clean"])

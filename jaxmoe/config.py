@@ -53,7 +53,7 @@ class DataConfig:
     validation_clips: int = 100  # of synthetic data
     test_clips: int = 200  # of synthetic data
     classes: int = 10  # of synthetic actions and shapes, from the first
-    domains: int = 1  # of synthetic actions and shapes, in which they mean other classes
+    domains: int = 1  # of synthetic data, in which motions and shapes mean other classes
     domain_cue: Literal["tint", "stripes"] = "tint"  # what tells a domain; stripes are faint, 4/255
 
     @property

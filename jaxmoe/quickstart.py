@@ -137,15 +137,18 @@ def image(
     )
 
 
-def segmentation(place: str | None, directory: str, experts: tuple[str, ...] = ()) -> Experiment:
-    """Rendered scenes, 48 × 48: an expert of one place, or of None a gate on `experts`' runs."""
+def segmentation(
+    domains: str | None, directory: str, experts: tuple[str, ...] = ()
+) -> Experiment:
+    """Scenes of two domains, 48 × 48: an expert of some, or of None a gate on `experts`' runs."""
     expert = Experiment(
         data=DataConfig(
             name="synthetic_scenes",
             size=48,
             padding=4,
             flip=True,
-            subset=place and f"place={place}",
+            domains=2,
+            subset=domains and f"domain={domains}",
             train_clips=2560,
             validation_clips=32,
             test_clips=128,
@@ -171,7 +174,7 @@ def segmentation(place: str | None, directory: str, experts: tuple[str, ...] = (
         ),
         run=RunConfig(directory=directory, checkpoint_every=5, evaluate_every=0, log_every=5),
     )
-    if place is not None:
+    if domains is not None:
         return expert
     return dataclasses.replace(
         expert,
@@ -206,11 +209,11 @@ def _defended(
 
 
 def _gated(directory: pathlib.Path) -> dict[str, Experiment]:
-    """An expert for each place of the rendered scenes, and a mixture of them; one for both."""
-    places = {place: str(directory / place) for place in ("round", "straight")}
-    runs = {f"{place} expert": segmentation(place, folder) for place, folder in places.items()}
-    single = segmentation("round,straight", str(directory / "single"))
-    mixture = segmentation(None, str(directory / "mixture"), tuple(places.values()))
+    """An expert for each domain of the rendered scenes, and a mixture of them; one for both."""
+    parts = {domain: str(directory / f"expert{domain}") for domain in ("0", "1")}
+    runs = {f"expert {domain}": segmentation(domain, folder) for domain, folder in parts.items()}
+    single = segmentation("0,1", str(directory / "single"))
+    mixture = segmentation(None, str(directory / "mixture"), tuple(parts.values()))
     return {"single": single, **runs, "mixture": mixture}
 
 
@@ -237,7 +240,7 @@ TASKS: dict[str, Task] = {
         _gated,
         "rendered test scenes",
         (
-            "single: one expert, trained on both places with as many gradients as the two experts,",
+            "single: one expert, trained on both domains with as many gradients as the two experts,",
             "both of which the mixture runs on every scene.",
         ),
         "fgsm pgd-r pgd-e",

@@ -1,18 +1,20 @@
-"""Compares ways to train a mixture and to defend it: trains, attacks, and prints two tables.
+"""Compares ways to train a mixture and to defend it: trains, attacks, and prints tables.
 
 python launch/specialists.py --runs runs/specialists [--ways single clusters]
-    [--defences standard AT-M] [--seeds 0 1 2]
+    [--defences standard AT-M] [--seeds 0 1 2] [--strong]
 
 All runs are `configs/video/domains.py` with other fields. Each takes as many gradients of a clip as
-any other of its defence; `likelihood` also runs all experts forward, to assign, and J-TLAT's second
-phase runs two. `single` is one expert alone, of equal active FLOPs; `wide` is one network with
-about as many params as four experts. A defence starts from the standard run of its way and seed.
-A stopped command goes on: it does nothing again that its folder already holds.
+any other of its defence, within a tenth; `likelihood` also runs all experts forward, to assign, and
+J-TLAT's second phase runs two. `single` is one expert alone, of equal active FLOPs; `wide` is one network with
+about as many params as four experts. A defence starts from the standard run of its way and seed;
+JTDMoE starts from RT-ER's, so that both together take twice as many gradients. A stopped command
+goes on: it does nothing again that its folder already holds.
 
 The data is made so that specialists can gain. `clusters` finds its domains by k-means; `faint cue`
 is told them, for k-means cannot see them. One network is under fewer attacks, which favours it.
 
-The tables have means over seeds: what the experts are, and robust accuracy.
+The tables have means over seeds: what the experts are, and robust accuracy. --strong adds one of
+AutoAttack, attacks on parts and the checks for masked gradients, on fewer clips of the first seed.
 """
 
 import argparse
@@ -31,7 +33,7 @@ from jaxmoe.training import Checkpoints
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "video" / "domains.py"
 EPOCHS = 40  # of clean training
-ADVERSARIAL_GRADIENTS = 48  # of a clip, by adversarial training: steps of attacks and updates
+ADVERSARIAL_GRADIENTS = 48  # of a clip, about: steps of attacks, and updates
 
 
 def _apart(way: str, shared: int = 0, **fields: str) -> dict[str, str]:
@@ -69,6 +71,15 @@ WAYS: dict[str, dict[str, str]] = {
             "mixture.spread-left": "0",
         }
     ),
+    "v-moe": _together(
+        **{
+            "mixture.balance": "v-moe",
+            "mixture.balance-weight": "0.1",
+            "mixture.router-noise": "0.25",
+        }
+    ),
+    # An epoch of all experts takes four gradients of a clip.
+    "dense first": _together(**{"training.dense-epochs": "6", "training.epochs": "16"}),
     "clusters": _apart("clusters"),
     "likelihood": _apart("likelihood", 8, **{"router.name": "pooled"}),
     "own": _apart("own", 8, **{"router.name": "pooled"}),
@@ -95,10 +106,23 @@ DEFENCES: dict[str, dict[str, str]] = {
         **_KEEPS_ROUTES,
     },
     "J-TLAT": {"training.recipe": "j_tlat", "training.epochs": "4", **_KEEPS_ROUTES},
+    "RT-ER": {"training.recipe": "rt_er", "training.epochs": "5", "training.beta": "2"},
+    "JTDMoE": {
+        "training.recipe": "jtdmoe",
+        "training.epochs": "2",
+        "training.beta": "2",
+        "mixture.alpha": "0.7",
+    },
 }
+NEEDS_ROUTER = ("J-TLAT", "RT-ER", "JTDMoE")
 ATTACKS = ("pgd-r", "tla-r", "tlga-r", "pgd", "tla-m", "j-tlga", "enumerated-route")
 OF_ONE = ("pgd", "tla-m", "j-tlga")  # one network has no route
 EXAMPLES = 240  # of 480 test clips, drawn by class: each attack of each run takes its time
+STRONG = ("pgd", "pgd-r", "pgd-e", "auto-attack")
+STRONG_OF_ONE = ("pgd", "auto-attack")
+STRONG_EXAMPLES = 96
+STRONG_EPSILON = "4/255"
+STRONG_FOLDER = "strong"  # of a run
 
 
 def main() -> None:
@@ -108,27 +132,39 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", default=[0, 1, 2], type=int)
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=list(WAYS))
     parser.add_argument("--defences", nargs="+", choices=tuple(DEFENCES), default=["standard"])
+    parser.add_argument("--strong", action="store_true", help="also AutoAttack and checks")
     options = parser.parse_args()
     pairs = list(itertools.product(options.ways, options.defences))
-    # J-TLAT repairs a router and the two experts that it falls back on.
-    pairs = [(way, defence) for way, defence in pairs if not (_is_one(way) and defence == "J-TLAT")]
+    pairs = [pair for pair in pairs if not (_is_one(pair[0]) and pair[1] in NEEDS_ROUTER)]
     for (way, defence), seed in itertools.product(pairs, options.seeds):
         train(options.runs, way, defence, seed)
         evaluate(folder(options.runs, way, seed, defence), way)
+    if options.strong:
+        for way, defence in pairs:
+            attack_strongly(folder(options.runs, way, options.seeds[0], defence), way)
     print(kinds_table(options.runs, pairs, options.seeds))
     first = folder(options.runs, pairs[0][0], options.seeds[0], pairs[0][1])
     for epsilon in sorted({row["epsilon"] for row in _rows(first)} - {0.0}):
         print("\n" + attacks_table(options.runs, pairs, options.seeds, epsilon))
+    if options.strong:
+        print("\n" + strong_table(options.runs, pairs, options.seeds[0]))
 
 
 def train(runs: pathlib.Path, way: str, defence: str, seed: int) -> None:
-    """Trains what is missing of a run, and before it the standard run that it starts from."""
+    """Trains what is missing of a run, and before it the runs that it starts from."""
     run, fields = folder(runs, way, seed, defence), dict(WAYS[way])
     if (Checkpoints(run).position("latest") or {}).get("finished"):
         return
     if defence != "standard":
         train(runs, way, "standard", seed)
-        start = {"training.initialize-from": str(folder(runs, way, seed))}
+        standard = str(folder(runs, way, seed))
+        start = {"training.initialize-from": standard}
+        if defence == "JTDMoE":
+            train(runs, way, "RT-ER", seed)
+            start = {
+                "training.initialize-from": str(folder(runs, way, seed, "RT-ER")),
+                "training.initialize-standard-from": standard,
+            }
         fields |= {**start, **_SAME_FOR_ALL, **DEFENCES[defence]}
     fields |= {"run.directory": str(run), "run.seed": str(seed)}
     _jaxmoe(
@@ -138,12 +174,25 @@ def train(runs: pathlib.Path, way: str, defence: str, seed: int) -> None:
 
 def evaluate(run: pathlib.Path, way: str) -> None:
     """Attacks a run, if that was not done to its end."""
+    if not _is_evaluated(run):
+        attacks = OF_ONE if _is_one(way) else ATTACKS
+        given = ["--attacks", *attacks, "--examples", str(EXAMPLES), "--no-checks"]
+        _jaxmoe("evaluate", str(run), *given)
+
+
+def attack_strongly(run: pathlib.Path, way: str) -> None:
+    """AutoAttack, attacks on the parts and checks for masked gradients, in a folder of the run."""
+    output = run / STRONG_FOLDER
+    if not _is_evaluated(output):
+        attacks = STRONG_OF_ONE if _is_one(way) else STRONG
+        given = ["--attacks", *attacks, "--epsilons", STRONG_EPSILON]
+        given += ["--examples", str(STRONG_EXAMPLES), "--output", str(output)]
+        _jaxmoe("evaluate", str(run), *given)
+
+
+def _is_evaluated(output: pathlib.Path) -> bool:
     # An evaluation that was stopped leaves its journal beside what it had.
-    if (run / "evaluation.json").is_file() and not (run / "evaluation.journal").is_file():
-        return
-    attacks = OF_ONE if _is_one(way) else ATTACKS
-    given = ["--attacks", *attacks, "--examples", str(EXAMPLES), "--no-checks"]
-    _jaxmoe("evaluate", str(run), *given)
+    return (output / "evaluation.json").is_file() and not (output / "evaluation.journal").is_file()
 
 
 def _is_one(way: str) -> bool:
@@ -198,6 +247,25 @@ def attacks_table(runs: pathlib.Path, pairs: Pairs, seeds: list[int], epsilon: f
     attacks = [find_attack(name).title for name in ATTACKS]
     titles = [f"ε = {round(255 * epsilon)}/255, %", "seeds", "clean", *attacks, "worst case"]
     return "\n".join([*markdown_table(titles, lines), "", _counts(folders)])
+
+
+def strong_table(runs: pathlib.Path, pairs: Pairs, seed: int) -> str:
+    """Markdown: a line for each way and defence under AutoAttack, and what the checks say."""
+    lines, counted = [], 0
+    for way, defence in pairs:
+        output = folder(runs, way, seed, defence) / STRONG_FOLDER
+        found = {row["attack"]: row for row in _rows(output)}
+        counted = found["clean"]["n"]
+        cells = [
+            f"{100 * found[name]['robust_accuracy']:.1f}" if name in found else "–"
+            for name in ("clean", *STRONG, "worst-case")
+        ]
+        checks = json.loads((output / "evaluation.json").read_text("utf-8"))["checks"]
+        doubts = [check["name"] for check in checks if check["verdict"] == "flag"]
+        lines.append([_name(way, defence), *cells, ", ".join(doubts) or "none"])
+    attacks = [find_attack(name).title for name in STRONG[:-1]] + ["AutoAttack"]
+    titles = [f"ε = {STRONG_EPSILON}, %", "clean", *attacks, "worst case", "doubtful checks"]
+    return "\n".join([*markdown_table(titles, lines), "", f"Seed {seed}, {counted} test clips."])
 
 
 _COLUMNS = {

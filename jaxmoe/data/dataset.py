@@ -26,7 +26,7 @@ IMAGE_DATASETS = (
 DATASETS = VIDEO_DATASETS + IMAGE_DATASETS
 ARRAY_DATASETS = ("npz", "cifar10")  # whose images have a size of their own
 RENDERED_DATASETS = ("synthetic_actions", "synthetic_shapes", "synthetic_scenes")
-DOMAIN_DATASETS = ("synthetic_actions", "synthetic_shapes")
+_FEWER_CLASSES = ("synthetic_actions", "synthetic_shapes")
 
 # Shorter side of the stored frames where the caller names none.
 _RESOLUTIONS = {
@@ -150,8 +150,8 @@ def load_dataset(
       validation_clips: of rendered datasets.
       test_clips: of rendered datasets.
       classes: of `synthetic_actions` and `synthetic_shapes`: how many of the motions or shapes.
-      domains: of `synthetic_actions` and `synthetic_shapes`: in each a motion or a shape means
-        another class, at most `classes`; the column `domain` tells them.
+      domains: of rendered datasets: in each a motion or a shape means another class, at most as
+        many as there are; the column `domain` tells them.
       domain_cue: what of a clip tells its domain, `tint` or faint `stripes` (`data.domains`).
       trains: False for clips to judge by alone: there need be none to train on, and `test` is the
         test split, or all there is where the data has one split under another name.
@@ -177,10 +177,12 @@ def load_dataset(
             f"data.directory: {directory}, but data.name = {name} is rendered and reads no files; "
             "expected none, or a data.name such as video_folder"
         )
-    if domains != 1 and name not in DOMAIN_DATASETS:
-        raise ValueError(f"data.domains: {domains}; only {' and '.join(DOMAIN_DATASETS)} have them")
-    if classes != 10 and name not in DOMAIN_DATASETS:
-        raise ValueError(f"data.classes: {classes}; only {' and '.join(DOMAIN_DATASETS)} have it")
+    if domains != 1 and name not in RENDERED_DATASETS:
+        raise ValueError(
+            f"data.domains: {domains}; only {' and '.join(RENDERED_DATASETS)} have them"
+        )
+    if classes != 10 and name not in _FEWER_CLASSES:
+        raise ValueError(f"data.classes: {classes}; only {' and '.join(_FEWER_CLASSES)} have it")
     if domains == 1 and domain_cue != "tint":
         raise ValueError(f"data.domain_cue: {domain_cue}; expected data.domains above 1 with it")
     from jaxmoe.data import image_builders, segmentation_builders, video_builders
@@ -190,7 +192,7 @@ def load_dataset(
     from jaxmoe.data.synthetic import SyntheticActions, SyntheticScenes, SyntheticShapes
 
     shared = {"cache": cache, "progress": progress}
-    meaning = {"classes": classes, "domains": domains, "domain_cue": domain_cue}
+    meaning = {"domains": domains, "domain_cue": domain_cue}
     folder_fields = {"manifest": manifest, "trains": trains}
     asked, resolution = resolution, _RESOLUTIONS[name] if resolution is None else resolution
     rendered = {
@@ -208,11 +210,11 @@ def load_dataset(
     }
     match name:
         case "synthetic_actions":
-            builder = SyntheticActions(frames=frames, **meaning, **rendered)
+            builder = SyntheticActions(frames=frames, classes=classes, **meaning, **rendered)
         case "synthetic_shapes":
-            builder = SyntheticShapes(**meaning, **rendered)
+            builder = SyntheticShapes(classes=classes, **meaning, **rendered)
         case "synthetic_scenes":
-            builder = SyntheticScenes(**rendered)
+            builder = SyntheticScenes(**meaning, **rendered)
         case "video_folder":
             builder = video_builders.VideoFolder(**folder_fields, **listed)
         case "ucf101":

@@ -46,7 +46,7 @@ class _Synthetic(ClipBuilder, skip_registration=True):
         cache: str | os.PathLike | None = None,
         progress: Progress | None = None,
     ):
-        check_domains(domains, domain_cue, kinds)
+        check_domains(domains, domain_cue, len(SHAPES) if self.DENSE else kinds)
         counts = dict(zip(SPLITS, (train, validation, test), strict=True))
         for split, count in counts.items():
             if count < 1:
@@ -109,7 +109,11 @@ class _Synthetic(ClipBuilder, skip_registration=True):
             kinds, domains, keys = zip(*(clip.source for clip in part), strict=True)
             drawn = self.draw(np.array(kinds), list(keys))
             for clip, domain in zip(drawn, domains, strict=True):
-                yield seen_in(clip, domain, self._domains, self._cue)
+                yield self.seen(clip, domain)
+
+    def seen(self, drawn: np.ndarray | Dense, domain: int) -> np.ndarray | Dense:
+        """Returns what was drawn as it looks in a domain."""
+        return seen_in(drawn, domain, self._domains, self._cue)
 
 
 def _meanings(shown: tuple[str, ...], classes: int, domains: int = 1) -> tuple[str, ...]:
@@ -165,8 +169,8 @@ class SyntheticScenes(_Synthetic, skip_registration=True):
     """Several shapes in an image, and a label for each pixel: the ground, or a shape.
 
     A scene is of one of two places, told by the column `place`: the shapes of the one are round, as
-    a rule, those of the other straight; one in six is of the other kind. Args of the constructor:
-    those of `SyntheticShapes`.
+    a rule, those of the other straight; one in six is of the other kind. In each domain a shape has
+    another label. Args of the constructor: those of `SyntheticShapes`, without `classes`.
     """
 
     name = "synthetic_scenes"
@@ -175,12 +179,18 @@ class SyntheticScenes(_Synthetic, skip_registration=True):
 
     def __init__(self, *, size: int, **fields):
         render_shapes(np.zeros((0, 1), np.int64), [], size)  # checks size
-        super().__init__(("ground", *SHAPES), {"size": size}, self.KINDS, **fields)
+        names = _meanings(SHAPES, len(SHAPES), fields.get("domains", 1))
+        super().__init__(("ground", *names), {"size": size}, self.KINDS, **fields)
 
     def describe(self, kind: int, domain: int) -> dict[str, str]:
-        """Where the scene is."""
-        del domain
-        return {"place": tuple(PLACES)[kind]}
+        """Where the scene is, and its domain where there are several."""
+        return {"place": tuple(PLACES)[kind], **super().describe(kind, domain)}
+
+    def seen(self, drawn: Dense, domain: int) -> Dense:
+        """Returns a scene as it looks in a domain, its shapes labelled with what they mean there."""
+        meaning = 1 + label_in(domain, np.arange(len(SHAPES)), len(SHAPES))  # 0 is the ground
+        labels = np.concatenate([[0], meaning]).astype(np.uint8)
+        return Dense(super().seen(drawn.frames, domain), labels[drawn.label_map])
 
     def draw(self, kinds: np.ndarray, keys: list[tuple[int, ...]]) -> Iterable[Dense]:
         """Scenes of these places."""

@@ -1,6 +1,7 @@
 """Which part of a mixture is the weak link? Prints both texts' definitions beside each other.
 
 python launch/weak_link.py RUN … [--router pgd-r] [--experts pgd-e] [--epsilons 4/255]
+    [--evaluation strong]
 
 Runs are evaluated folders RECIPE_SEED, as `ut_interaction.py` and `cifar10.py` leave them, with an
 attack on the router and one on the experts among their rows. End to end (the 2026 text on video),
@@ -23,6 +24,7 @@ import numpy as np
 from jaxmoe import run as folders
 from jaxmoe.commands.arguments import number
 from jaxmoe.evaluation.metrics import accuracy
+from jaxmoe.evaluation.part import take_part_of
 from jaxmoe.evaluation.scoring import to_pixels
 from jaxmoe.experiment import evaluation_loader
 from jaxmoe.mixture import no_head
@@ -34,8 +36,9 @@ from jaxmoe.threat import format_epsilon
 def main() -> None:
     """Prints the table."""
     options = parse(sys.argv[1:])
-    floors = {run: floor(run) for run in options.runs}
-    print(table(options.runs, options.router, options.experts, floors, options.epsilons))
+    floors = {run: floor(run, options.evaluation) for run in options.runs}
+    attacks = options.router, options.experts
+    print(table(options.runs, *attacks, floors, options.epsilons, options.evaluation))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -45,12 +48,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--router", default="pgd-r", help="the attack on the router")
     parser.add_argument("--experts", default="pgd-e", help="the attack on the experts")
     parser.add_argument("--epsilons", nargs="+", type=number, help="some of the runs' (all)")
+    parser.add_argument(
+        "--evaluation", default=".", help="folder inside each RUN that has its results (RUN itself)"
+    )
     options = parser.parse_args(arguments)
     radii: dict[str, set[tuple[str, float]]] = {}
     for run in options.runs:
-        if not (run / "results.json").is_file():
-            parser.error(f"RUN: {run} has no results.json; evaluate it first")
-        rows = read_results(run)
+        if not (run / options.evaluation / "results.json").is_file():
+            parser.error(f"RUN: {run / options.evaluation} has no results.json; evaluate it first")
+        rows = read_results(run / options.evaluation)
         for attack in (options.router, options.experts):
             own = [row for row in rows if row.attack == attack]
             if not own:
@@ -71,8 +77,8 @@ def recipe_of(run: pathlib.Path) -> str:
     return run.name.rpartition("_")[0] or run.name
 
 
-def floor(run: pathlib.Path) -> float | None:
-    """The share of a run's test inputs on which every expert is right.
+def floor(run: pathlib.Path, evaluation: str = ".") -> float | None:
+    """The share of the test inputs that were evaluated on which every expert is right.
 
     None where that bounds nothing: of a router that chooses several, and of a dual model, whose
     results may also stand in a folder that is no run.
@@ -89,7 +95,9 @@ def floor(run: pathlib.Path) -> float | None:
         logits = mixture.experts(trained.params, to_pixels(clip))
         return jnp.min(jax.vmap(accuracy, (0, None))(logits, label), axis=0)
 
-    batches = evaluation_loader(trained.dataset.test, config.data, config.evaluation.batch_size)
+    # An evaluation of a part has drawn it so.
+    test = take_part_of(trained.dataset.test, read_results(run / evaluation)[0].n)
+    batches = evaluation_loader(test, config.data, config.evaluation.batch_size)
     found = [np.asarray(all_right(b["clip"], b["label"]))[b["valid"]] for b in batches]
     return float(np.concatenate(found).mean())
 
@@ -100,6 +108,7 @@ def table(
     experts: str,
     floors: dict[pathlib.Path, float | None],
     epsilons: list[float] | None = None,
+    evaluation: str = ".",
 ) -> str:
     """Markdown: a line for each recipe and ε, means over the recipe's runs."""
     recipes: dict[str, list[pathlib.Path]] = {}
@@ -107,7 +116,7 @@ def table(
         recipes.setdefault(recipe_of(run), []).append(run)
     lines = []
     for recipe, own in recipes.items():
-        found = [{(row.attack, row.epsilon): row for row in read_results(run)} for run in own]
+        found = [{(row.attack, row.epsilon): row for row in read_results(run / evaluation)} for run in own]
         counts = count_of([rows["clean", 0.0].n for rows in found])
         clean = statistics.mean([rows["clean", 0.0].robust_accuracy for rows in found])
         lowest = [floors[run] for run in own if floors[run] is not None]

@@ -137,6 +137,28 @@ def test_shapes_have_domains_too():
     assert shapes.train[10]["label"] == 3
 
 
+def test_the_shapes_of_a_scene_have_other_labels_in_each_domain():
+    plain, three = (
+        load_dataset("synthetic_scenes", train_clips=24, domains=domains, **FIELDS)
+        for domains in (1, 3)
+    )
+    assert plain.classes[:2] == ("ground", "disc")
+    assert three.classes[:2] == ("ground", "meaning_0")
+    domains = domains_of(three, three.train)
+    assert np.bincount(domains).tolist() == [8, 8, 8]
+    places = list(three.columns(three.train)["place"].values())
+    assert {(place, domain) for place, domain in zip(places, domains, strict=True)} == {
+        (place, domain) for place in ("round", "straight") for domain in range(3)
+    }
+    for i, domain in enumerate(domains):
+        shown, meant = plain.train[i]["label"], three.train[i]["label"]
+        # 0 is the ground in every domain; ten shapes, each domain three further on.
+        expected = np.where(shown == 0, 0, 1 + (shown - 1 + 3 * domain) % 10)
+        np.testing.assert_array_equal(meant, expected)
+        tinted = np.rint(plain.train[i]["frames"][[0]][0] * tint(3)[domain])
+        np.testing.assert_array_equal(three.train[i]["frames"][[0]][0], tinted)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -148,7 +170,11 @@ def test_shapes_have_domains_too():
         ),
         ({"name": "synthetic_actions", "classes": 11}, r"data\.classes: 11; expected 2 to 10"),
         ({"name": "synthetic_scenes", "classes": 4}, r"data\.classes: 4; only synthetic_actions"),
-        ({"name": "synthetic_scenes", "domains": 2}, r"data\.domains: 2; only synthetic_actions"),
+        ({"name": "synthetic_scenes", "domains": 11}, r"data\.domains: 11; expected 1 to 10"),
+        (
+            {"name": "npz", "domains": 2},
+            r"data\.domains: 2; only synthetic_actions and synthetic_shapes and synthetic_scenes",
+        ),
         (
             {"name": "synthetic_shapes", "domain_cue": "stripes"},
             r"data\.domain_cue: stripes; expected data\.domains above 1",

@@ -1,5 +1,6 @@
 """The weak-link table: both forms, means over a recipe's runs, who is weaker."""
 
+import dataclasses
 import types
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxmoe.config import Experiment
+from jaxmoe.evaluation.part import take_part_of
 from jaxmoe.mixture import from_functions
 from jaxmoe.reporting import write_results
 from launch import weak_link as launcher
@@ -49,22 +51,42 @@ def test_the_floor_is_where_every_expert_is_right(tmp_path, monkeypatch):
     )
     params = {"router": jnp.ones(2), "experts": jnp.arange(2)}
     clip = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1, 1).repeat(3, axis=-1)
-    batch = {"clip": clip, "label": np.array([0, 1, 2, 1]), "valid": np.arange(4) < 3}
+    labels = np.array([0, 1, 2, 1])
+
+    @dataclasses.dataclass
+    class Source:
+        records: list[int]
+        dense: bool = False
+
+        @property
+        def labels(self):
+            return labels[self.records]
+
+        def take(self, records):
+            return Source(records)
+
+    def loader(source, *_):
+        return [{"clip": clip, "label": labels, "valid": np.isin(np.arange(4), source.records)}]
+
+    write_results([row("clean", 0.0, 0.9)._replace(n=3)], tmp_path / "part")
+    part = take_part_of(Source([0, 1, 2, 3]), 3).records
     trained = types.SimpleNamespace(
         mixture=mixture,
         params=params,
         experiment=Experiment(),
-        dataset=types.SimpleNamespace(test=None),
+        dataset=types.SimpleNamespace(test=Source([0, 1, 2, 3])),
     )
     monkeypatch.setattr(launcher.folders, "load", lambda run: trained)
-    monkeypatch.setattr(launcher, "evaluation_loader", lambda *_: [batch])
-    assert launcher.floor(tmp_path) is None  # no run
+    monkeypatch.setattr(launcher, "evaluation_loader", loader)
+    assert launcher.floor(tmp_path, "part") is None  # no run
     (tmp_path / "config.json").touch()
-    assert launcher.floor(tmp_path) == pytest.approx(1 / 3)
+    # Expert 1 is right on clips 1 alone, expert 0 on 0, 1 and 2.
+    assert len(part) == 3
+    assert launcher.floor(tmp_path, "part") == pytest.approx((1 in part) / 3)
     trained.mixture = mixture._replace(head=lambda params, x, logits: logits)  # a dual model's
-    assert launcher.floor(tmp_path) is None
+    assert launcher.floor(tmp_path, "part") is None
     trained.mixture = mixture._replace(top_k=2)
-    assert launcher.floor(tmp_path) is None
+    assert launcher.floor(tmp_path, "part") is None
 
 
 def test_runs_without_the_attacks_are_refused(tmp_path, capsys):

@@ -1,10 +1,11 @@
 """Trains and evaluates the small CIFAR-10 configs over several seeds; prints the README's table.
 
 python launch/cifar10.py --data FILE.npz --runs runs/cifar10 [--seeds 0 1 2]
+    [--lines single at_s]
 
 Each seed trains a standard mixture, starts PGD-AT and RT-ER (β = 2 and 6) from it and JTDMoE from
 it and RT-ER, trains PGD-AT and RT-ER on for as long as JTDMoE takes, and RT-ER as its authors' code
-does. All are evaluated: clean (SA), PGD (RA), attacks on the experts (RA-E) and on the router
+does. Beside them stands one network of an expert's size, clean and under PGD-AT, at equal cost. All are evaluated: clean (SA), PGD (RA), attacks on the experts (RA-E) and on the router
 (RA-R), end to end and isolated, and some under AutoAttack; JTDMoE, and the dual model of the
 standard run and the longer RT-ER's, over α. What a folder already holds is not done again.
 
@@ -47,7 +48,12 @@ class Line(NamedTuple):
     attacks: tuple[str, ...] = STRONGEST  # none where α is looked at one by one
 
 
+_ONE = ("--mixture.experts", "1")
+_CLEAN = ("--training.shared-epochs", "0", "--training.epochs", "30")
+OF_ONE = ("pgd", "auto-attack")  # one network has no parts
 LINES = {
+    "single": Line("one network", "standard", None, None, _ONE + _CLEAN, OF_ONE),
+    "at_s": Line("one network, PGD-AT", "at", "single", None, _ONE, OF_ONE),
     "standard": Line("standard", "standard"),
     "at": Line("PGD-AT", "at", "standard"),
     "rt_er_2": Line("RT-ER, β = 2", "rt_er", "standard", None, ("--training.beta", "2")),
@@ -101,14 +107,14 @@ def main() -> None:
     """Runs what is missing, then prints the table."""
     options = parse(sys.argv[1:])
     for seed in options.seeds:
-        for name, line in LINES.items():
-            folder = options.runs / f"{name}_{seed}"
+        for name in options.lines:
+            line, folder = LINES[name], options.runs / f"{name}_{seed}"
             train(line, seed, folder, options)
             if line.attacks and not evaluated(folder, line.attacks):
                 jaxmoe("evaluate", str(folder), "--attacks", *line.attacks)
-        for name in CURVES:
+        for name in curves(options.lines):
             curve(name, seed, options.runs)
-    print(table(options.runs, options.seeds))
+    print(table(options.runs, options.seeds, options.lines))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -117,7 +123,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="the .npz file")
     parser.add_argument("--runs", default="runs/cifar10", type=pathlib.Path)
     parser.add_argument("--seeds", nargs="+", default=[0, 1, 2], type=int)
+    names = ", ".join(LINES)
+    parser.add_argument("--lines", nargs="+", default=list(LINES), help=f"of {names} (all)")
     options = parser.parse_args(arguments)
+    for name in options.lines:
+        if name not in LINES:
+            parser.error(f"--lines: {name}; expected some of {names}")
+        needed = {LINES[name].start, LINES[name].standard} - {None, *options.lines}
+        if needed:
+            parser.error(f"--lines: {name} starts from {needed.pop()}; name it too")
     if not pathlib.Path(options.data).is_file():
         parser.error(f"--data: {options.data} is no file")
     options.runs.mkdir(parents=True, exist_ok=True)
@@ -181,6 +195,11 @@ def curve(name: str, seed: int, folder: pathlib.Path) -> None:
             (output / "evaluation.journal").unlink()
 
 
+def curves(lines: list[str]) -> list[str]:
+    """The curves whose runs are among these lines."""
+    return [name for name in CURVES if {trained_as(name), "standard"} <= set(lines)]
+
+
 def trained_as(name: str) -> str:
     """The run whose training a curve is of: its robust mixture's."""
     return "rt_er_long" if name == "dual" else name
@@ -191,20 +210,22 @@ def point(name: str, alpha: float, seed: int, folder: pathlib.Path) -> pathlib.P
     return folder / f"{name}_{alpha:g}_{seed}"
 
 
-def table(folder: pathlib.Path, seeds: list[int]) -> str:
+def table(folder: pathlib.Path, seeds: list[int], wanted: list[str]) -> str:
     """Markdown: means and standard deviations over the seeds, a line for each run and α."""
     titles = ["%", "SA", "RA", "RA-E", "RA-E isolated", "RA-R", "RA-R isolated", "AutoAttack"]
     lines = []
-    for name, line in LINES.items():
+    for name in wanted:
+        line = LINES[name]
         if line.attacks:
             lines.append([line.title, *cells([folder / f"{name}_{seed}" for seed in seeds])])
             lines[-1].append(str(gradients(folder / f"{name}_{seeds[0]}")))
-    for name, title in CURVES.items():
+    for name in curves(wanted):
+        title = CURVES[name]
         for alpha in ALPHAS:
             found = cells([point(name, alpha, seed, folder) for seed in seeds])
             cost = gradients(folder / f"{trained_as(name)}_{seeds[0]}")
             lines.append([f"{title}, α = {alpha:g}", *found, str(cost)])
-    first = rows_of(folder / f"standard_{seeds[0]}")["pgd"]
+    first = rows_of(folder / f"{wanted[0]}_{seeds[0]}")["pgd"]
     note = (
         f"n = {first.n}, seeds {', '.join(map(str, seeds))}: mean ± sample standard deviation. "
         f"ε = {first.epsilon * 255:g}/255, {first.norm}, {first.steps} steps of PGD. "

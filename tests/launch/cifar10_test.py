@@ -33,7 +33,7 @@ def test_runs_start_from_those_before_them(options, tmp_path, monkeypatch):
         launcher.train(line, 4, tmp_path / f"{name}_4", options)
         seen.add(name)
     assert all(pathlib.Path(command[1]).is_file() for command in commands)
-    at, jtdmoe = commands[1], commands[list(launcher.LINES).index("jtdmoe")]
+    at, jtdmoe = commands[list(launcher.LINES).index("at")], commands[list(launcher.LINES).index("jtdmoe")]
     assert at[at.index("--training.initialize-from") + 1] == str(tmp_path / "standard_4")
     assert jtdmoe[jtdmoe.index("--training.initialize-from") + 1] == str(tmp_path / "rt_er_6_4")
     field = "--training.initialize-standard-from"
@@ -55,14 +55,14 @@ def test_the_table_has_means_over_the_seeds(tmp_path):
         for seed in (0, 1):
             _described(tmp_path / f"{name}_{seed}", line)
             if line.attacks:
-                value = 0.5 + 0.05 * number - 0.02 * seed
+                value = 0.4 + 0.05 * number - 0.02 * seed
                 _evaluated(tmp_path / f"{name}_{seed}", value, line.attacks)
     for name in launcher.CURVES:
         for alpha in launcher.ALPHAS:
             for seed in (0, 1):
                 attacks = launcher.STRONGEST if alpha == launcher.COMPARED else launcher.ATTACKS
                 _evaluated(launcher.point(name, alpha, seed, tmp_path), alpha, attacks)
-    lines = launcher.table(tmp_path, [0, 1]).splitlines()
+    lines = launcher.table(tmp_path, [0, 1], list(launcher.LINES)).splitlines()
     cells = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in lines[:-2]}
     standard = [cell.strip() for cell in cells["standard"]]
     assert standard == ["49.0 ± 1.4"] * 3 + ["24.5 ± 0.7", "49.0 ± 1.4", "24.5 ± 0.7"] + [
@@ -70,6 +70,10 @@ def test_the_table_has_means_over_the_seeds(tmp_path):
         "30",
     ]
     assert cells["RT-ER, β = 6, longer"][6].strip() == ""  # it has not seen AutoAttack
+    assert cells["one network"][0].strip() == "39.0 ± 1.4"
+    assert cells["one network"][2].strip() == "", "it has no experts to attack"
+    some = launcher.table(tmp_path, [0, 1], ["single", "standard"]).splitlines()
+    assert [line.split("|")[1].strip() for line in some[2:-2]] == ["one network", "standard"]
     assert cells["JTDMoE, α = 0.7"][0].strip() == "70.0 ± 0.0"
     assert cells["JTDMoE, α = 0.7"][6].strip() == "70.0 ± 0.0"
     assert cells["JTDMoE, α = 0.9"][6].strip() == ""
@@ -78,6 +82,7 @@ def test_the_table_has_means_over_the_seeds(tmp_path):
     # 16 epochs of 5 + 1; 8, and 10 more, of 2 · 5 + 3; 4 of 5 + 1 + 4 · (5 + 2) + 2.
     costs = {"PGD-AT": "96", "RT-ER, β = 2": "104", "longer RT-ER beside standard, α = 1": "130"}
     costs["PGD-AT, longer"] = "132"
+    costs |= {"one network": "30", "standard": "30", "one network, PGD-AT": "96"}
     costs |= {"JTDMoE, α = 0.7": "144", "PGD-AT, experts apart": "96"}
     for title, cost in costs.items():
         assert cells[title][7].strip() == cost
@@ -119,6 +124,19 @@ def test_a_curve_evaluates_the_dual_model_at_each_missing_alpha(tmp_path, monkey
     for alpha, _, logits in seen:
         expected = (1 - alpha) * standard + alpha * robust
         np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_a_line_needs_those_that_it_starts_from(options, capsys):
+    given = ["--data", options.data, "--runs", str(options.runs)]
+    assert launcher.parse([*given, "--lines", "single", "at_s"]).lines == ["single", "at_s"]
+    for lines, said in (
+        (["at_s"], "at_s starts from single; name it too"),
+        (["at", "standard", "none"], "none; expected some of single"),
+    ):
+        with pytest.raises(SystemExit):
+            launcher.parse([*given, "--lines", *lines])
+        assert said in capsys.readouterr().err
+    assert launcher.curves(["standard", "rt_er_long"]) == ["dual"]
 
 
 def test_data_that_is_no_file_is_refused(tmp_path, capsys):

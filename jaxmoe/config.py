@@ -363,8 +363,6 @@ def _check_gate(e: Experiment) -> None:
         _check(apart == 0, "training.specialize_epochs", apart, "0 with a gate: it reads experts")
     gates = " or ".join(GATES)
     _check(gated or mixture.head == "none", "mixture.head", mixture.head, f"none without {gates}")
-    fits = gated or e.training.recipe != "gate"
-    _check(fits, "router.name", e.router.name, f"{gates}: recipe gate trains one")
     field, sources = "training.initialize_experts_from", e.training.initialize_experts_from
     if e.training.recipe == "gate":
         given = sources is not None or e.training.initialize_from is not None

@@ -299,6 +299,8 @@ def _name(way: str, defence: str) -> str:
 
 def _counts(folders: list[pathlib.Path]) -> str:
     clips = _rows(folders[0])[0]["n"]
+    if len(folders) == 1:
+        return f"One seed, {clips} test clips."
     return f"Means over {len(folders)} seeds, each on the same {clips} test clips."
 
 

@@ -53,6 +53,8 @@ def test_the_table_has_means_over_seeds_and_the_single_network(tmp_path):
         "| from scratch | 2 | 75.0 | 30.0 | 40.0 | 40.0 | 20.0 | 90.0 | 25.0 | 30.0 | 1.5 |"
     )
     assert lines[-1] == "Means over 2 seeds, each on the same 40 test clips."
+    one = launcher.kinds_table(tmp_path, pairs, [1]).splitlines()
+    assert one[-1] == "One seed, 40 test clips."
 
 
 def test_the_table_of_attacks_has_intervals_over_seeds(tmp_path):
@@ -69,6 +71,49 @@ def test_the_table_of_attacks_has_intervals_over_seeds(tmp_path):
     assert by_attack["clean"] == "60.0 ± 24.8"
     assert by_attack["PGD"] == by_attack["worst case"] == "40.0 ± 24.8"
     assert dict(zip(lines[0], lines[3], strict=True))["PGD-R"] == "40.0 ± 24.8"
+
+
+def test_the_table_of_strong_attacks_names_the_checks_that_flag(tmp_path):
+    for way, attacks in (("single", launcher.STRONG_OF_ONE), ("copies", launcher.STRONG)):
+        output = launcher.folder(tmp_path, way, 0) / launcher.STRONG_FOLDER
+        output.mkdir(parents=True)
+        rows = [
+            {"attack": name, "epsilon": 4 / 255, "robust_accuracy": 0.25, "n": 96}
+            for name in (*attacks, "worst-case")
+        ]
+        rows.insert(0, {"attack": "clean", "epsilon": 0.0, "robust_accuracy": 0.5, "n": 96})
+        (output / "results.json").write_text(json.dumps(rows))
+        verdicts = {"dead gradients": "flag", "at ε = 1": "pass", "black box": "not run"}
+        checks = [{"name": name, "verdict": said} for name, said in verdicts.items()]
+        (output / "evaluation.json").write_text(json.dumps({"checks": checks}))
+    pairs = [("single", "standard"), ("copies", "standard")]
+    lines = launcher.strong_table(tmp_path, pairs, 0).splitlines()
+    assert lines[0] == (
+        "| ε = 4/255, % | clean | PGD | PGD-R | PGD-E | AutoAttack | worst case | doubtful checks |"
+    )
+    assert lines[2] == "| single | 50.0 | 25.0 | – | – | 25.0 | 25.0 | dead gradients |"
+    assert lines[3] == "| copies | 50.0 | 25.0 | 25.0 | 25.0 | 25.0 | 25.0 | dead gradients |"
+    assert lines[-1] == "Seed 0, 96 test clips."
+
+
+def test_jtdmoe_starts_from_rt_er_and_the_standard_run(tmp_path, monkeypatch):
+    asked = []
+
+    def jaxmoe(command, config, *arguments):
+        fields = dict(zip(arguments[::2], arguments[1::2], strict=True))
+        asked.append(fields)
+        finish(pathlib.Path(fields["--run.directory"]), 1.0)
+
+    monkeypatch.setattr(launcher, "_jaxmoe", jaxmoe)
+    launcher.train(tmp_path, "clusters", "JTDMoE", 1)
+    standard, robust, dual = (
+        str(launcher.folder(tmp_path, "clusters", 1, defence))
+        for defence in ("standard", "RT-ER", "JTDMoE")
+    )
+    assert [fields["--run.directory"] for fields in asked] == [standard, robust, dual]
+    assert asked[1]["--training.initialize-from"] == standard
+    assert asked[2]["--training.initialize-from"] == robust
+    assert asked[2]["--training.initialize-standard-from"] == standard
 
 
 def test_what_is_missing_is_made_and_nothing_twice(tmp_path, monkeypatch):

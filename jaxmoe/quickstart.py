@@ -137,9 +137,7 @@ def image(
     )
 
 
-def segmentation(
-    domains: str | None, directory: str, experts: tuple[str, ...] = ()
-) -> Experiment:
+def segmentation(domains: str | None, directory: str, experts: tuple[str, ...] = ()) -> Experiment:
     """Scenes of two domains, 48 × 48: an expert of some, or of None a gate on `experts`' runs."""
     expert = Experiment(
         data=DataConfig(

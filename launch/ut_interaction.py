@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from jaxmoe.training import Checkpoints
 
+
 class Line(NamedTuple):
     """A column of the table: how a run is trained and attacked."""
 
@@ -142,9 +143,7 @@ def _write_fold(data: pathlib.Path, runs: pathlib.Path, seed: int) -> pathlib.Pa
     return fold
 
 
-def _train(
-    recipe: str, seed: int, runs: pathlib.Path, data: str, manifest: pathlib.Path
-) -> None:
+def _train(recipe: str, seed: int, runs: pathlib.Path, data: str, manifest: pathlib.Path) -> None:
     folder, line = runs / f"{recipe}_{seed}", RECIPES[recipe]
     if _position(folder).get("finished"):
         return

@@ -116,7 +116,10 @@ def table(
         recipes.setdefault(recipe_of(run), []).append(run)
     lines = []
     for recipe, own in recipes.items():
-        found = [{(row.attack, row.epsilon): row for row in read_results(run / evaluation)} for run in own]
+        found = [
+            {(row.attack, row.epsilon): row for row in read_results(run / evaluation)}
+            for run in own
+        ]
         counts = count_of([rows["clean", 0.0].n for rows in found])
         clean = statistics.mean([rows["clean", 0.0].robust_accuracy for rows in found])
         lowest = [floors[run] for run in own if floors[run] is not None]

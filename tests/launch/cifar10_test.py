@@ -33,7 +33,10 @@ def test_runs_start_from_those_before_them(options, tmp_path, monkeypatch):
         launcher.train(line, 4, tmp_path / f"{name}_4", options)
         seen.add(name)
     assert all(pathlib.Path(command[1]).is_file() for command in commands)
-    at, jtdmoe = commands[list(launcher.LINES).index("at")], commands[list(launcher.LINES).index("jtdmoe")]
+    at, jtdmoe = (
+        commands[list(launcher.LINES).index("at")],
+        commands[list(launcher.LINES).index("jtdmoe")],
+    )
     assert at[at.index("--training.initialize-from") + 1] == str(tmp_path / "standard_4")
     assert jtdmoe[jtdmoe.index("--training.initialize-from") + 1] == str(tmp_path / "rt_er_6_4")
     field = "--training.initialize-standard-from"

@@ -12,7 +12,8 @@ from jaxmoe.mixture import from_gate
 from jaxmoe.models import ClasswiseGate, Conv, SimpleGate
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training import RECIPES, Batch, RecipeOptions, adamw, init_state, make_train_step
-from tests.training.step_test import same
+from tests.training.conftest import tiny_batch
+from tests.training.step_test import build, same
 
 EXPERTS, CLASSES = 2, 3
 
@@ -65,6 +66,15 @@ def test_the_gate_learns_and_its_experts_stay_the_same_to_the_bit(gate, conv):
     assert not same(state.params["router"], params["router"])
     if conv:
         assert not same(state.params["head"], params["head"])
+
+
+def test_the_router_of_any_mixture_is_trained_on_experts_that_stay(mixture):
+    step, optimizer = build(mixture, "gate")
+    params = mixture.init(jax.random.key(0), None)
+    state, metrics = step(init_state(params, optimizer), tiny_batch(), jax.random.key(0))
+    assert np.isfinite(metrics["gate/loss"])
+    assert same(state.params["experts"], params["experts"])
+    assert not same(state.params["router"], params["router"])
 
 
 def first_step(mixture, recipe, options, epsilon=0.0):

@@ -238,8 +238,8 @@ TASKS: dict[str, Task] = {
         _gated,
         "rendered test scenes",
         (
-            "single: one expert, trained on both domains with as many gradients as the two experts,",
-            "both of which the mixture runs on every scene.",
+            "single: one expert, trained on both domains with as many gradients as the two",
+            "experts, both of which the mixture runs on every scene.",
         ),
         "fgsm pgd-r pgd-e",
     ),

@@ -5,9 +5,10 @@ python launch/cifar10.py --data FILE.npz --runs runs/cifar10 [--seeds 0 1 2]
 
 Each seed trains a standard mixture, starts PGD-AT and RT-ER (β = 2 and 6) from it and JTDMoE from
 it and RT-ER, trains PGD-AT and RT-ER on for as long as JTDMoE takes, and RT-ER as its authors' code
-does. Beside them stands one network of an expert's size, clean and under PGD-AT, at equal cost. All are evaluated: clean (SA), PGD (RA), attacks on the experts (RA-E) and on the router
-(RA-R), end to end and isolated, and some under AutoAttack; JTDMoE, and the dual model of the
-standard run and the longer RT-ER's, over α. What a folder already holds is not done again.
+does. Beside them stands one network of an expert's size, clean and under PGD-AT, at equal cost. All
+are evaluated: clean (SA), PGD (RA), attacks on the experts (RA-E) and on the router (RA-R), end to
+end and isolated, and some under AutoAttack; JTDMoE, and the dual model of the standard run and the
+longer RT-ER's, over α. What a folder already holds is not done again.
 
 JTDMoE is trained at α = 0.7 alone; the other dual model's two parts are trained without any.
 """

@@ -5,10 +5,10 @@ python launch/specialists.py --runs runs/specialists [--ways single clusters]
 
 All runs are `configs/video/domains.py` with other fields. Each takes as many gradients of a clip as
 any other of its defence, within a tenth; `likelihood` also runs all experts forward, to assign, and
-J-TLAT's second phase runs two. `single` is one expert alone, of equal active FLOPs; `wide` is one network with
-about as many params as four experts. A defence starts from the standard run of its way and seed;
-JTDMoE starts from RT-ER's, so that both together take twice as many gradients. A stopped command
-goes on: it does nothing again that its folder already holds.
+J-TLAT's second phase runs two. `single` is one expert alone, of equal active FLOPs; `wide` is one
+network with about as many params as four experts. A defence starts from the standard run of its way
+and seed; JTDMoE starts from RT-ER's, so that both together take twice as many gradients. A stopped
+command goes on: it does nothing again that its folder already holds.
 
 The data is made so that specialists can gain. `clusters` finds its domains by k-means; `faint cue`
 is told them, for k-means cannot see them. One network is under fewer attacks, which favours it.

@@ -187,7 +187,7 @@ class SyntheticScenes(_Synthetic, skip_registration=True):
         return {"place": tuple(PLACES)[kind], **super().describe(kind, domain)}
 
     def seen(self, drawn: Dense, domain: int) -> Dense:
-        """Returns a scene as it looks in a domain, its shapes labelled with what they mean there."""
+        """Returns a scene as it looks in a domain, shapes labelled with what they mean there."""
         meaning = 1 + label_in(domain, np.arange(len(SHAPES)), len(SHAPES))  # 0 is the ground
         labels = np.concatenate([[0], meaning]).astype(np.uint8)
         return Dense(super().seen(drawn.frames, domain), labels[drawn.label_map])

@@ -52,6 +52,12 @@ def _together(**fields: str) -> dict[str, str]:
     return {"training.specialize-epochs": "0", "training.epochs": str(EPOCHS), **fields}
 
 
+# From scratch, experts that choose for themselves stay at chance or collapse.
+_COPIED = {
+    "training.shared-epochs": "8",
+    "training.shared-noise": "0.05",
+    "training.epochs": str(EPOCHS - 8),
+}
 WAYS: dict[str, dict[str, str]] = {
     "single": _together(**{"mixture.experts": "1"}),
     "wide": _together(**{"mixture.experts": "1", "expert.width": "8"}),
@@ -66,13 +72,15 @@ WAYS: dict[str, dict[str, str]] = {
     "from scratch": _together(**{"mixture.balance-weight": "0.01"}),
     "annealed": _together(
         **{
-            "mixture.balance-weight": "1.0",
-            "mixture.router-noise": "1.0",
+            **_COPIED,
+            "mixture.balance-weight": "0.5",
+            "mixture.router-noise": "0.25",
             "mixture.spread-left": "0",
         }
     ),
     "v-moe": _together(
         **{
+            **_COPIED,
             "mixture.balance": "v-moe",
             "mixture.balance-weight": "0.1",
             "mixture.router-noise": "0.25",

@@ -153,17 +153,17 @@ def segmentation(domains: str | None, directory: str, experts: tuple[str, ...] =
         ),
         expert=ExpertConfig(
             name="deeplab",
-            width=16,
+            width=8,
             stage_sizes=(1, 1, 1),
-            features=32,
-            low_level=16,
+            features=16,
+            low_level=8,
             rates=(1, 2),
         ),
         router=RouterConfig(name="pooled"),
         mixture=MixtureConfig(experts=1, balance_weight=0.0),
         threat=ThreatConfig(epsilon=2 / 255),
         optimizer=OptimizerConfig(learning_rate=5e-3),
-        training=TrainingConfig(recipe="standard", epochs=12, batch_size=16),
+        training=TrainingConfig(recipe="standard", epochs=16, batch_size=16),
         evaluation=EvaluationConfig(
             attacks=("pgd", "pgd-standing"),
             epsilons=(2 / 255,),
@@ -178,8 +178,9 @@ def segmentation(domains: str | None, directory: str, experts: tuple[str, ...] =
         expert,
         router=RouterConfig(name="simple_gate", width=32),
         mixture=MixtureConfig(experts=len(experts), top_k=len(experts), balance_weight=0.0),
+        optimizer=OptimizerConfig(learning_rate=2e-2),
         training=TrainingConfig(
-            recipe="gate", epochs=2, batch_size=16, initialize_experts_from=experts
+            recipe="gate", epochs=6, batch_size=16, initialize_experts_from=experts
         ),
     )
 

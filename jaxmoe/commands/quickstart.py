@@ -10,7 +10,7 @@ video: a mixture of four experts, one for each of four domains, and J-TLAT, atta
   (PGD), at the router (TLGA-R) and at both (J-TLGA).
 image: such a mixture of images, AT-M and RT-ER, attacked as a whole (PGD), at the router (PGD-R)
   and at experts (PGD-E).
-segmentation: two experts of two kinds of scenes, and a gate that weights them, under PGD.
+segmentation: two experts of two domains of scenes, and a gate that weights them, under PGD.
 
 Beside each stands one network of an expert's size, trained at equal cost, clean and with PGD
 (AT-S). A sentence says how much each mixture's router decides."""

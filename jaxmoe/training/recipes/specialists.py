@@ -19,7 +19,10 @@ from jaxmoe.training.phase import Phase, Recipe, RecipeOptions
 Assign = Callable[
     [Mixture, Any, Float[Array, "batch ..."], Int[Array, " batch"]], Int[Array, " batch"]
 ]
-"""`(mixture, params, x, y) -> [B]`, the expert that learns from each example."""
+"""`(mixture, params, x, y) -> [B]`, the expert that learns from each example.
+
+It sees one device's share of the batch: loads that are evened out are even on each device.
+"""
 
 
 def specialists(assign: Assign) -> Recipe:
@@ -73,7 +76,7 @@ def expert_choice(
 
     Loads are even by construction; an example may have several experts, or none, and then teaches
     none. Zhou et al. 2022, https://arxiv.org/abs/2202.09368. For training alone: who else is in a
-    batch decides, so the mixture itself goes on choosing by the router.
+    device's share of the batch decides, so the mixture itself goes on choosing by the router.
     """
     del threat, options
 

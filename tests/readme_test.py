@@ -1,4 +1,4 @@
-"""The README's python examples run, in order, as a reader would paste them."""
+"""The guides: their Python examples run as a reader would paste them, and their links lead on."""
 
 import pathlib
 import re
@@ -7,21 +7,67 @@ from unittest import mock
 import pytest
 
 from jaxmoe.attacks import ATTACKS
-from jaxmoe.training import RecipeOptions
+from jaxmoe.threat import ThreatModel
+from jaxmoe.training import RECIPES, RecipeOptions
+from tests.training.conftest import tiny_mixture
 
-README = pathlib.Path(__file__).parent.parent / "README.md"
+ROOT = pathlib.Path(__file__).parent.parent
+ROOMS = ("configs", "jaxmoe", "launch")
+GUIDES = [
+    ROOT / "README.md",
+    *(g for room in ROOMS for g in sorted((ROOT / room).rglob("README.md"))),
+]
+WITH_EXAMPLES = [guide for guide in GUIDES if "```python" in guide.read_text("utf-8")]
+
+
+def name_of(guide: pathlib.Path) -> str:
+    return str(guide.parent.relative_to(ROOT))
+
+
+def run_examples(guide: pathlib.Path) -> dict:
+    """Returns the names that a guide's examples leave, run in order."""
+    blocks = re.findall(r"```python\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)
+    names: dict = {}
+    with mock.patch.dict(ATTACKS), mock.patch.dict(RECIPES):  # examples add their own
+        for block in blocks:
+            exec(compile(block, str(guide), "exec"), names)
+    return names
 
 
 # Their params are drawn at random: they guess, and are told so.
 @pytest.mark.filterwarnings("ignore::jaxmoe.evaluation.EvaluationWarning")
-def test_the_examples_run():
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    names: dict = {}
-    with mock.patch.dict(ATTACKS):  # one example adds its own
-        for block in blocks:
-            exec(compile(block, str(README), "exec"), names)
-    assert 0 <= float(names["accuracy"]) <= 1
-    threat = names["ThreatModel"]("linf", 8 / 255)
-    assert float(threat.size(names["result"].x_adv, names["x"]).max()) <= 8 / 255 + 1e-6
-    (phase,) = names["experts_only"](names["mixture"], threat, RecipeOptions())
+@pytest.mark.parametrize("guide", WITH_EXAMPLES, ids=name_of)
+def test_the_examples_run(guide):
+    names = run_examples(guide)
+    if "accuracy" in names:
+        assert 0 <= float(names["accuracy"]) <= 1
+        threat = ThreatModel("linf", 8 / 255)
+        clips = names["clips"] if "clips" in names else names["x"]
+        assert float(threat.size(names["result"].x_adv, clips).max()) <= 8 / 255 + 1e-6
+
+
+def test_the_new_recipe_moves_experts_alone():
+    names = run_examples(ROOT / "jaxmoe" / "training" / "README.md")
+    (phase,) = names["experts_only"](tiny_mixture(), ThreatModel("linf", 8 / 255), RecipeOptions())
     assert phase.moves == {"experts"}
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=name_of)
+def test_links_lead_to_files_that_are_there(guide):
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)\)", guide.read_text("utf-8"))
+    for link in links:
+        assert (guide.parent / link).exists(), link
+
+
+def test_the_readme_can_be_read_at_once_and_leads_to_every_guide():
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 250
+    for guide in GUIDES[1:]:
+        room = guide.parent.relative_to(ROOT)
+        if room.parts[0] == "launch" and len(room.parts) > 1:
+            text_of_launch = (ROOT / "launch" / "README.md").read_text("utf-8") + (
+                ROOT / "launch" / "studies" / "README.md"
+            ).read_text("utf-8")
+            assert f"({'/'.join(room.parts[-1:])}/README.md)" in text_of_launch, room
+        else:
+            assert f"({room}/README.md)" in text, room

@@ -4,8 +4,8 @@ jaxmoe train configs/video/domains.py
 
 Thin experts on a task that is too much for one of them: there is something to specialise in. It
 takes seven minutes on one core of two and is right on four in five test clips, where one expert
-trained as long is right on half. `launch/specialists.py` compares ways to get there and attacks
-them; the README has its tables.
+trained as long is right on half. `launch/studies/specialists` compares ways to get there and
+attacks them, and has the tables.
 """
 
 from jaxmoe.attacks import AttackSettings

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from jaxmoe.attacks import ATTACKS
-from launch import arsenal
+from launch.studies.arsenal import run as arsenal
 
 ALL = [name for name in ATTACKS if name != "pgd-standing"]  # which is for labels of pixels
 

@@ -8,7 +8,7 @@ import pytest
 
 from jaxmoe.config import Experiment
 from jaxmoe.evaluation import Row, TransferRow
-from launch import camvid as launcher
+from launch.studies.camvid import run as launcher
 
 
 class Twice:

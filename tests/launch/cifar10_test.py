@@ -13,7 +13,7 @@ from jaxmoe.config import Experiment, to_dict
 from jaxmoe.mixture import from_functions
 from jaxmoe.overrides import apply_overrides
 from jaxmoe.reporting import write_results
-from launch import cifar10 as launcher
+from launch.studies.cifar10 import run as launcher
 from tests.launch.fakes import row
 
 

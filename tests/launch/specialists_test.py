@@ -13,7 +13,7 @@ from jaxmoe.overrides import apply_overrides
 from jaxmoe.run import recipe_options
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training import RECIPES
-from launch import specialists as launcher
+from launch.studies.specialists import run as launcher
 from tests.launch.fakes import finish
 
 

@@ -9,7 +9,7 @@ import pytest
 from jaxmoe.commands.arguments import load_config
 from jaxmoe.config import validate
 from jaxmoe.overrides import apply_overrides
-from launch import ut_interaction as launcher
+from launch.studies.ut_interaction import run as launcher
 from tests.launch.fakes import finish
 
 

@@ -12,7 +12,7 @@ from jaxmoe.config import Experiment
 from jaxmoe.evaluation.part import take_part_of
 from jaxmoe.mixture import from_functions
 from jaxmoe.reporting import write_results
-from launch import weak_link as launcher
+from launch.studies.weak_link import run as launcher
 from tests.launch.fakes import row
 
 

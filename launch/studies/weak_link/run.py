@@ -1,6 +1,6 @@
 """Which part of a mixture is the weak link? Prints both texts' definitions beside each other.
 
-python launch/weak_link.py RUN … [--router pgd-r] [--experts pgd-e] [--epsilons 4/255]
+python launch/studies/weak_link/run.py RUN … [--router pgd-r] [--experts pgd-e] [--epsilons 4/255]
     [--evaluation strong]
 
 Runs are evaluated folders RECIPE_SEED, as `ut_interaction.py` and `cifar10.py` leave them, with an

@@ -1,6 +1,6 @@
-"""Trains experts and gates on CamVid and attacks them; prints the README's tables.
+"""Trains experts and gates on CamVid and attacks them; prints its README's tables.
 
-python launch/camvid.py --data DIR --runs runs/camvid [--only deeplab frrn] [--images 24]
+python launch/studies/camvid/run.py --data DIR --runs runs/camvid [--only deeplab frrn] [--images 24]
 
 Of each architecture two experts are trained on two parts of the training images (sequence 0016E5;
 sequences 0001TP and 0006R0), then four gates on both. Each expert, ensemble and mixture is attacked
@@ -28,7 +28,7 @@ from jaxmoe.reporting import read_results, write_results, write_transfer
 from jaxmoe.reporting.progress import make_progress
 from jaxmoe.reporting.results import markdown_table
 
-CONFIGS = pathlib.Path(__file__).parent.parent / "configs" / "segmentation"
+CONFIGS = pathlib.Path(__file__).parents[3] / "configs" / "segmentation"
 ARCHITECTURES = {"deeplab": "DeepLabv3+", "frrn": "FRRN-A"}
 SUBSETS = ("sequence=0016E5", "sequence=0001TP,0006R0")
 GATES = {

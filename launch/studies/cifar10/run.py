@@ -1,6 +1,6 @@
-"""Trains and evaluates the small CIFAR-10 configs over several seeds; prints the README's table.
+"""Trains and evaluates the small CIFAR-10 configs over several seeds; prints its README's table.
 
-python launch/cifar10.py --data FILE.npz --runs runs/cifar10 [--seeds 0 1 2]
+python launch/studies/cifar10/run.py --data FILE.npz --runs runs/cifar10 [--seeds 0 1 2]
     [--lines single at_s]
 
 Each seed trains a standard mixture, starts PGD-AT and RT-ER (β = 2 and 6) from it and JTDMoE from
@@ -31,7 +31,7 @@ from jaxmoe.reporting.progress import make_progress
 from jaxmoe.reporting.results import markdown_table
 from jaxmoe.run_folder import read_experiment
 
-CONFIGS = pathlib.Path(__file__).parent.parent / "configs" / "image"
+CONFIGS = pathlib.Path(__file__).parents[3] / "configs" / "image"
 ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 COMPARED = 0.7  # the α at which dual models see AutoAttack too
 ATTACKS = ("pgd", "pgd-e", "pgd-r")

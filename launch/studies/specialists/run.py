@@ -1,6 +1,6 @@
 """Compares ways to train a mixture and to defend it: trains, attacks, and prints tables.
 
-python launch/specialists.py --runs runs/specialists [--ways single clusters]
+python launch/studies/specialists/run.py --runs runs/specialists [--ways single clusters]
     [--defences standard AT-M] [--seeds 0 1 2] [--strong]
 
 All runs are `configs/video/domains.py` with other fields. Each takes as many gradients of a clip as
@@ -31,7 +31,7 @@ from jaxmoe.attacks import find_attack
 from jaxmoe.reporting.results import markdown_table
 from jaxmoe.training import Checkpoints
 
-CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "video" / "domains.py"
+CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "video" / "domains.py"
 EPOCHS = 40  # of clean training
 ADVERSARIAL_GRADIENTS = 48  # of a clip, about: steps of attacks, and updates
 

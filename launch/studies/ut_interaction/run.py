@@ -1,6 +1,6 @@
-"""Trains and evaluates the UT-Interaction configs over several seeds; prints the README's tables.
+"""Trains and evaluates the UT-Interaction configs over several seeds; prints its README's tables.
 
-python launch/ut_interaction.py --data DIR --runs runs/ut_interaction [--seeds 0 1 2]
+python launch/studies/ut_interaction/run.py --data DIR --runs runs/ut_interaction [--seeds 0 1 2]
     [--recipes single at_s]
 
 Each seed trains a standard mixture, starts the three adversarial recipes from it, and evaluates all
@@ -47,7 +47,7 @@ RECIPES = {
     "single": Line("standard", None, _ONE + _CLEAN, _OF_ONE),
     "at_s": Line("at_m", "single", _ONE, _OF_ONE),
 }
-CONFIGS = pathlib.Path(__file__).parent.parent / "configs" / "video"
+CONFIGS = pathlib.Path(__file__).parents[3] / "configs" / "video"
 FOLDS = 5
 
 

@@ -1,6 +1,7 @@
 """All attacks on trained runs, and the strongest of them at equal cost; prints its README's tables.
 
-python launch/studies/arsenal/run.py RUN … --data DIR [--epsilons 2/255 4/255 8/255] [--only all equal]
+python launch/studies/arsenal/run.py RUN … --data DIR [--epsilons 2/255 4/255 8/255]
+    [--only all equal]
 
 Runs are folders RECIPE_SEED, as `ut_interaction.py` makes them; lines are means over the seeds. In
 `all` every attack of the registry has the run's own steps and starts (10 and one). In `equal`

@@ -1,6 +1,7 @@
 """Trains experts and gates on CamVid and attacks them; prints its README's tables.
 
-python launch/studies/camvid/run.py --data DIR --runs runs/camvid [--only deeplab frrn] [--images 24]
+python launch/studies/camvid/run.py --data DIR --runs runs/camvid [--only deeplab frrn]
+    [--images 24]
 
 Of each architecture two experts are trained on two parts of the training images (sequence 0016E5;
 sequences 0001TP and 0006R0), then four gates on both. Each expert, ensemble and mixture is attacked

@@ -127,18 +127,18 @@ def train(
         if not is_finished(run):
             write_description(run, experiment, dataset)
         fit(
-            run,
             mixture,
             params,
             stages,
             batches,
             loader.batches_per_epoch,
-            lambda params: judge(params, validation),
-            threat,
-            loop_options(experiment),
-            recipe_options(experiment),
-            parallel,
-            progress,
+            threat=threat,
+            options=loop_options(experiment),
+            recipe_options=recipe_options(experiment),
+            run=run,
+            validate=lambda params: judge(params, validation),
+            parallel=parallel,
+            progress=progress,
         )
     return run
 

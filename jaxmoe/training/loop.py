@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -111,18 +111,19 @@ def copy_expert(noise: float) -> Callable[[Any, Params], Params]:
 
 
 def fit(
-    run: pathlib.Path,
     mixture: Mixture,
     params: Params,
     stages: tuple[Stage, ...],
     batches: Position,
     batches_per_epoch: int,
-    validate: Callable[[Params], Validation],
+    *,
     threat: ThreatModel,
     options: LoopOptions,
     recipe_options: RecipeOptions,
-    parallel: Parallel,
-    progress: Progress,
+    run: pathlib.Path | None = None,
+    validate: Callable[[Params], Validation] | None = None,
+    parallel: Parallel | None = None,
+    progress: Progress | None = None,
 ) -> Params:
     """Trains through `stages` and returns the last params; resumes where `run` was left.
 
@@ -130,125 +131,214 @@ def fit(
     is in the checkpoint, so a killed run that resumes ends with the same params to the bit; on a
     GPU only where XLA's own operations are deterministic (`--xla_gpu_deterministic_ops`).
 
+    Args:
+      mixture: what is trained.
+      params: where it starts; a checkpoint in `run` goes first.
+      stages: one after the other, each with an optimiser of its own.
+      batches: without an end; its place is saved.
+      batches_per_epoch: how many of them are one pass over the data.
+      threat: the threat model of the attacks.
+      options: the numbers of the loop.
+      recipe_options: those of the recipes.
+      run: the folder for checkpoints and metrics; None keeps neither.
+      validate: called with replicated params; None validates nothing, and has no best checkpoint.
+      parallel: the devices; None takes all of this process.
+      progress: is told what goes on.
+
     Raises:
       NonFiniteTrainingError: a metric is not finite.
       ValueError: the run's checkpoint is of another model, or damaged.
       OSError: the disk is full or failed; the checkpoint before is kept.
     """
-    optimizer = adamw(options.weight_decay, options.gradient_clip)
-    checkpoints = Checkpoints(run)
-    key = jax.random.key(options.seed)
-    # Many shapes are drawn once: rbg compiles them in seconds, Threefry in half a minute.
-    prepare_key = jax.random.key(options.seed, impl="rbg")
-    like = jax.eval_shape(lambda p: init_state(p, optimizer), params)
-    resumed = checkpoints.restore("latest", like)
-    start_stage, start_epoch, global_step, best = 0, 0, 0, None
-    seconds, state = 0.0, None
-    if resumed is not None:
-        state, position = resumed
-        start_stage, start_epoch = position["stage"], position["epoch"]
-        global_step, best = position["global_step"], position["best"]
-        seconds = position["seconds"]
-        batches.set_state(position["loader"])
-    log = MetricsLog(run, global_step)
-    began = time.monotonic() - seconds
-
-    for number, stage in enumerate(stages):
-        if number < start_stage:
-            continue
-        first_epoch = start_epoch if number == start_stage else 0
-        if first_epoch == 0:
-            if state is not None:
-                params = state.params
-            if stage.prepare is not None:
-                params = stage.prepare(jax.random.fold_in(prepare_key, number), params)
-            state = init_state(params, optimizer)
-        sweeps = _sweeps(stage, mixture, threat, recipe_options)
-        steps = stage.epochs * batches_per_epoch * len(sweeps)
-        steppers = [
-            parallel.map(
-                make_train_step(
-                    mixture,
-                    stage.recipe,
-                    recipe_options,
-                    threat,
-                    optimizer,
-                    learning_rate_schedule(
-                        options.schedule, options.learning_rate, steps, options.warmup
-                    ),
-                    epsilon_schedule(threat.epsilon, steps, stage.epsilon_warmup),
-                    lam_share=epsilon_schedule(1.0, steps, stage.epsilon_warmup)
-                    if stage.epsilon_warmup
-                    else None,
-                    spread=optax.linear_schedule(1.0, recipe_options.spread_left, steps),
-                    axis_name=AXIS,
-                    only_phase=only_phase,
-                ),
-                donate_state=True,
-            )
-            for only_phase in sweeps
-        ]
-        stage_key = jax.random.fold_in(key, number)
-        progress.stage(stage.name, steps, int(state.step))
-        replicated = parallel.replicate(state)
-        unread: list[Mapping[str, jax.Array]] = []  # reading a step's metrics waits for it
-        for epoch in range(first_epoch, stage.epochs):
-            for stepper in steppers:
-                for _ in range(batches_per_epoch):
-                    batch = next(batches)
-                    shards = parallel.shard(Batch(batch["clip"], batch["label"], batch["index"]))
-                    replicated, metrics = stepper(replicated, shards, stage_key)
-                    global_step += 1
-                    unread.append(metrics)
-                    shown = None
-                    if global_step % options.log_every == 0:
-                        shown = _read(unread, parallel, stage.name, global_step)
-                        log.write(global_step, {"stage": stage.name, **shown})
-                    progress.step(shown)
-            done = epoch + 1
-            last = done == stage.epochs
-            every = options.evaluate_every
-            if stage.validates and every and (done % every == 0 or last):
-                _read(unread, parallel, stage.name, global_step)
-                validation = validate(replicated.params)
-                log.write(
-                    global_step,
-                    {"epoch": done, "stage": stage.name}
-                    | {
-                        f"validation/{name}": value
-                        for name, value in validation._asdict().items()
-                        if value is not None
-                    },
-                )
-                progress.epoch(done, validation)
-                robust_accuracy = validation.robust_accuracy or 0.0
-                score = [robust_accuracy, validation.accuracy, -validation.loss]
-                if stage.selects and (best is None or score > best):
-                    best = score
-                    state = parallel.first(replicated)
-                    checkpoints.save("best", global_step, state, {"epoch": done, "score": score})
-            if done % options.checkpoint_every == 0 or last:
-                _read(unread, parallel, stage.name, global_step)
-                state = parallel.first(replicated)
-                following = (
-                    {"stage": number + 1, "epoch": 0} if last else {"stage": number, "epoch": done}
-                )
-                checkpoints.save(
-                    "latest",
-                    global_step,
-                    state,
-                    {
-                        **following,
-                        "finished": last and number == len(stages) - 1,
-                        "global_step": global_step,
-                        "best": best,
-                        "seconds": time.monotonic() - began,
-                        "loader": batches.get_state(),
-                    },
-                )
-        state = parallel.first(replicated)
-    log.close()
+    loop = _Loop(
+        mixture,
+        stages,
+        batches,
+        batches_per_epoch,
+        threat,
+        options,
+        recipe_options,
+        adamw(options.weight_decay, options.gradient_clip),
+        None if run is None else Checkpoints(run),
+        validate,
+        parallel or Parallel(),
+        progress or _Silent(),
+    )
+    state, place = loop.resume(params)
+    log = None if run is None else MetricsLog(run, place.global_step)
+    for number in range(place.stage, len(stages)):
+        state = loop.start(number, place, params if state is None else state)
+        state = loop.train(number, place, state, log)
+    if log is not None:
+        log.close()
     return state.params
+
+
+class _Silent:
+    """Progress that nobody watches."""
+
+    def stage(self, name: str, steps: int, done: int) -> None:
+        """Says nothing."""
+
+    def step(self, metrics: Mapping[str, float] | None) -> None:
+        """Says nothing."""
+
+    def epoch(self, epoch: int, validation: Validation) -> None:
+        """Says nothing."""
+
+
+@dataclasses.dataclass
+class _Place:
+    """Where a run stands; changes as it goes on."""
+
+    began: float  # on the monotonic clock, so that stops between do not count
+    stage: int = 0
+    epoch: int = 0  # of the stage, where it was resumed inside of it
+    global_step: int = 0
+    best: list[float] | None = None  # score of the best validation
+
+
+class _Loop(NamedTuple):
+    """What stays the same while a run trains."""
+
+    mixture: Mixture
+    stages: tuple[Stage, ...]
+    batches: Position
+    batches_per_epoch: int
+    threat: ThreatModel
+    options: LoopOptions
+    recipe_options: RecipeOptions
+    optimizer: optax.GradientTransformation
+    checkpoints: Checkpoints | None
+    validate: Callable[[Params], Validation] | None
+    parallel: Parallel
+    progress: Progress
+
+    def resume(self, params: Params) -> tuple[TrainState | None, _Place]:
+        """The state and place of the latest checkpoint; None and the beginning without one."""
+        place, resumed = _Place(time.monotonic()), None
+        if self.checkpoints is not None:
+            like = jax.eval_shape(lambda p: init_state(p, self.optimizer), params)
+            resumed = self.checkpoints.restore("latest", like)
+        if resumed is None:
+            return None, place
+        state, saved = resumed
+        place.stage, place.epoch = saved["stage"], saved["epoch"]
+        place.global_step, place.best = saved["global_step"], saved["best"]
+        place.began -= saved["seconds"]
+        self.batches.set_state(saved["loader"])
+        return state, place
+
+    def start(self, number: int, place: _Place, before: TrainState | Params) -> TrainState:
+        """The state with which a stage begins, or goes on."""
+        if place.epoch:
+            return before
+        params = before.params if isinstance(before, TrainState) else before
+        prepare = self.stages[number].prepare
+        if prepare is not None:
+            # Many shapes are drawn once: rbg compiles them in seconds, Threefry in half a minute.
+            key = jax.random.key(self.options.seed, impl="rbg")
+            params = prepare(jax.random.fold_in(key, number), params)
+        return init_state(params, self.optimizer)
+
+    def train(
+        self, number: int, place: _Place, state: TrainState, log: MetricsLog | None
+    ) -> TrainState:
+        """Runs a stage from where `place` says; returns the state at its end."""
+        stage, first = self.stages[number], place.epoch
+        sweeps = _sweeps(stage, self.mixture, self.threat, self.recipe_options)
+        steps = stage.epochs * self.batches_per_epoch * len(sweeps)
+        steppers = [self._stepper(stage, steps, only_phase) for only_phase in sweeps]
+        key = jax.random.fold_in(jax.random.key(self.options.seed), number)
+        self.progress.stage(stage.name, steps, int(state.step))
+        replicated = self.parallel.replicate(state)
+        unread: list[Mapping[str, jax.Array]] = []  # reading a step's metrics waits for it
+        for epoch in range(first, stage.epochs):
+            for stepper in steppers:
+                for _ in range(self.batches_per_epoch):
+                    replicated, metrics = stepper(replicated, self._next_batch(), key)
+                    place.global_step += 1
+                    unread.append(metrics)
+                    self.progress.step(self._log_step(stage, place, unread, log))
+            self._end_epoch(number, epoch + 1, place, replicated, unread, log)
+        place.epoch = 0
+        return self.parallel.first(replicated)
+
+    def _stepper(self, stage: Stage, steps: int, only_phase: int | None) -> Callable:
+        o = self.options
+        lam_share = None
+        if stage.epsilon_warmup:
+            lam_share = epsilon_schedule(1.0, steps, stage.epsilon_warmup)
+        step = make_train_step(
+            self.mixture,
+            stage.recipe,
+            self.recipe_options,
+            self.threat,
+            self.optimizer,
+            learning_rate_schedule(o.schedule, o.learning_rate, steps, o.warmup),
+            epsilon_schedule(self.threat.epsilon, steps, stage.epsilon_warmup),
+            lam_share=lam_share,
+            spread=optax.linear_schedule(1.0, self.recipe_options.spread_left, steps),
+            axis_name=AXIS,
+            only_phase=only_phase,
+        )
+        return self.parallel.map(step, donate_state=True)
+
+    def _next_batch(self) -> Batch:
+        batch = next(self.batches)
+        return self.parallel.shard(Batch(batch["clip"], batch["label"], batch["index"]))
+
+    def _log_step(self, stage, place, unread, log) -> dict[str, float] | None:
+        """The metrics of this step where it is one to be read."""
+        if place.global_step % self.options.log_every:
+            return None
+        shown = _read(unread, self.parallel, stage.name, place.global_step)
+        if log is not None:
+            log.write(place.global_step, {"stage": stage.name, **shown})
+        return shown
+
+    def _end_epoch(self, number, done, place, replicated, unread, log) -> None:
+        """Validates and saves where the options say so, and at a stage's end."""
+        stage, o = self.stages[number], self.options
+        last = done == stage.epochs
+        judged = self.validate is not None and stage.validates and o.evaluate_every
+        if judged and (done % o.evaluate_every == 0 or last):
+            _read(unread, self.parallel, stage.name, place.global_step)
+            self._judge(stage, done, place, replicated, log)
+        if done % o.checkpoint_every == 0 or last:
+            _read(unread, self.parallel, stage.name, place.global_step)
+            self._save_latest(number, done, place, replicated)
+
+    def _judge(self, stage, done, place, replicated, log) -> None:
+        validation = self.validate(replicated.params)
+        known = {name: value for name, value in validation._asdict().items() if value is not None}
+        entry = {f"validation/{name}": value for name, value in known.items()}
+        if log is not None:
+            log.write(place.global_step, {"epoch": done, "stage": stage.name} | entry)
+        self.progress.epoch(done, validation)
+        robust_accuracy = validation.robust_accuracy or 0.0
+        score = [robust_accuracy, validation.accuracy, -validation.loss]
+        if stage.selects and (place.best is None or score > place.best):
+            place.best = score
+            self._save("best", place, replicated, {"epoch": done, "score": score})
+
+    def _save_latest(self, number, done, place, replicated) -> None:
+        last = done == self.stages[number].epochs
+        following = {"stage": number + 1, "epoch": 0} if last else {"stage": number, "epoch": done}
+        position = {
+            **following,
+            "finished": last and number == len(self.stages) - 1,
+            "global_step": place.global_step,
+            "best": place.best,
+            "seconds": time.monotonic() - place.began,
+            "loader": self.batches.get_state(),
+        }
+        self._save("latest", place, replicated, position)
+
+    def _save(self, which, place, replicated, position) -> None:
+        if self.checkpoints is not None:
+            state = self.parallel.first(replicated)
+            self.checkpoints.save(which, place.global_step, state, position)
 
 
 def restore_params(run: pathlib.Path, which: str, params: Params, options: LoopOptions) -> Params:

@@ -14,7 +14,7 @@ from jaxmoe.training.metrics_log import MetricsLog, read_metrics
 from jaxmoe.training.optimizer import adamw, epsilon_schedule, learning_rate_schedule
 from jaxmoe.training.phase import PARTS, Found, Phase, Recipe, RecipeOptions
 from jaxmoe.training.recipes import RECIPES, dense, shared_expert
-from jaxmoe.training.step import Batch, TrainState, init_state, make_train_step, to_float
+from jaxmoe.training.step import Batch, TrainState, init_state, make_train_step
 from jaxmoe.training.validation import Validation, make_validate
 
 __all__ = [
@@ -46,5 +46,4 @@ __all__ = [
     "read_metrics",
     "restore_params",
     "shared_expert",
-    "to_float",
 ]

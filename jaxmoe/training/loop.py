@@ -1,5 +1,6 @@
 """The training loop: stages of epochs of steps, with validation, checkpoints and resume."""
 
+import contextlib
 import dataclasses
 import pathlib
 import time
@@ -165,12 +166,13 @@ def fit(
         progress or _Silent(),
     )
     state, place = loop.resume(params)
-    log = None if run is None else MetricsLog(run, place.global_step)
-    for number in range(place.stage, len(stages)):
-        state = loop.start(number, place, params if state is None else state)
-        state = loop.train(number, place, state, log)
-    if log is not None:
-        log.close()
+    with contextlib.ExitStack() as files:
+        log = None
+        if run is not None:
+            log = files.enter_context(contextlib.closing(MetricsLog(run, place.global_step)))
+        for number in range(place.stage, len(stages)):
+            state = loop.start(number, place, params if state is None else state)
+            state = loop.train(number, place, state, log)
     return state.params
 
 

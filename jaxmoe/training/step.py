@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jaxmoe.attacks import cross_entropy
+from jaxmoe.attacks.edge import to_pixels
 from jaxmoe.mixture import (
     Mixture,
     Router,
@@ -29,9 +30,9 @@ FROZEN_COLLECTION = "batch_stats"  # running statistics of imported weights: no 
 
 
 class Batch(NamedTuple):
-    """Clips as the loader gives them."""
+    """Clips as the loader gives them, grey levels, or pixels in [0, 1]."""
 
-    clip: UInt8[Array, "batch time height width channels"]
+    clip: UInt8[Array, "batch ..."] | Float[Array, "batch ..."]
     label: Int[Array, " batch"]
     index: Int[Array, " batch"]  # the example's own number: folds its random start
 
@@ -52,11 +53,6 @@ def init_state(params: Params, optimizer: optax.GradientTransformation) -> Train
     """The state before the first step."""
     states = {part: optimizer.init(params[part]) for part in sorted(params)}
     return TrainState(jnp.zeros((), jnp.int32), params, states)
-
-
-def to_float(clip: UInt8[Array, "batch ..."]) -> Array:
-    """Pixels in [0, 1], float32."""
-    return clip.astype(jnp.float32) / 255
 
 
 def make_train_step(
@@ -94,7 +90,7 @@ def make_train_step(
     """
 
     def step(state: TrainState, batch: Batch, key) -> tuple[TrainState, Metrics]:
-        x = to_float(batch.clip)
+        x = to_pixels(batch.clip)
         threat_now = ThreatModel(
             threat.norm, jnp.asarray(epsilon(state.step), jnp.float32), threat.bounds, threat.frames
         )

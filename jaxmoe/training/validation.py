@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmoe.attacks import AttackSettings, cross_entropy, mean_over_labelled, pgd
+from jaxmoe.attacks.edge import to_pixels
 from jaxmoe.mixture import Mixture, routers, run_parts, score_parts
 from jaxmoe.parallel import Parallel
 from jaxmoe.threat import ThreatModel, example_keys
-from jaxmoe.training.step import Batch, to_float
+from jaxmoe.training.step import Batch
 
 
 class NonFiniteTrainingError(RuntimeError):
@@ -49,7 +50,7 @@ def make_validate(
     attack = pgd(mixture, threat, settings)
 
     def judge(params, batch: Batch, key):
-        x, label = to_float(batch.clip), batch.label
+        x, label = to_pixels(batch.clip), batch.label
         logits, parts = _run(mixture, params, x, label)
         right = jnp.argmax(logits, axis=-1) == label
         result_logits, robust, finite = logits, jnp.zeros_like(right), jnp.ones(len(x), bool)

@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from jaxmoe.attacks.edge import to_pixels
 from jaxmoe.mixture import Mixture, from_functions
-from jaxmoe.training import Batch, to_float
+from jaxmoe.training import Batch
 
 EXPERTS, CLASSES, SHAPE = 4, 3, (4, 3, 3, 1)
 
@@ -66,6 +67,6 @@ def params(mixture):
 def clips():
     """Four clips, the same with noise, and their labels."""
     batch = tiny_batch(4, seed=5)
-    x = to_float(jax.numpy.asarray(batch.clip))
+    x = to_pixels(jax.numpy.asarray(batch.clip))
     noise = np.random.default_rng(1).uniform(-0.1, 0.1, x.shape).astype(np.float32)
     return x, jax.numpy.clip(x + noise, 0, 1), batch.label

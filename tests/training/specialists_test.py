@@ -7,9 +7,10 @@ import optax
 import pytest
 
 from jaxmoe.attacks import cross_entropy
+from jaxmoe.attacks.edge import to_pixels
 from jaxmoe.mixture import assign_evenly, dual_mixture, from_functions
 from jaxmoe.threat import ThreatModel
-from jaxmoe.training import Phase, RecipeOptions, adamw, init_state, make_train_step, to_float
+from jaxmoe.training import Phase, RecipeOptions, adamw, init_state, make_train_step
 from jaxmoe.training.clusters import MOST, appearance, draw_records, find_centres
 from jaxmoe.training.recipes.specialists import (
     by_cluster,
@@ -23,7 +24,7 @@ from jaxmoe.training.recipes.standard import standard
 from tests.training.conftest import EXPERTS, tiny_batch
 
 BATCH, OPTIONS = tiny_batch(8), RecipeOptions()
-X, Y = to_float(BATCH.clip), jnp.asarray(BATCH.label)
+X, Y = to_pixels(BATCH.clip), jnp.asarray(BATCH.label)
 CENTRES = np.linspace(0.45, 0.55, EXPERTS)[:, None] * [1.0, 0.6]
 THREAT = ThreatModel("linf", 0.1)
 RECIPES = {

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from jaxmoe.attacks import AttackSettings, cross_entropy
+from jaxmoe.attacks.edge import to_pixels
 from jaxmoe.mixture import balance_loss, dual_mixture
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training import (
@@ -18,7 +19,6 @@ from jaxmoe.training import (
     adamw,
     init_state,
     make_train_step,
-    to_float,
 )
 from tests.training.conftest import tiny_batch, tiny_mixture
 
@@ -228,7 +228,7 @@ def router_gradient(mixture, params, moves=PARTS, **fields):
 
 
 def test_balance_counts_attacked_clips_too(mixture, params):
-    x = to_float(tiny_batch().clip)
+    x = to_pixels(tiny_batch().clip)
 
     def switch(router):
         routed = [mixture.route({**params, "router": router}, clips) for clips in (x, toward(x))]
@@ -243,7 +243,7 @@ def test_balance_counts_attacked_clips_too(mixture, params):
 def test_the_load_of_a_mixture_is_that_of_its_top_k():
     mixture = tiny_mixture(top_k=2)
     params = mixture.init(jax.random.key(0), None)
-    x = to_float(tiny_batch().clip)
+    x = to_pixels(tiny_batch().clip)
 
     def load(router, top_k):
         routed = [mixture.route({**params, "router": router}, clips) for clips in (x, toward(x))]
@@ -256,7 +256,7 @@ def test_the_load_of_a_mixture_is_that_of_its_top_k():
 
 
 def test_a_router_is_held_to_its_clean_routes(mixture, params):
-    x = to_float(tiny_batch().clip)
+    x = to_pixels(tiny_batch().clip)
     trusted = np.argmax(mixture.route(params, x), axis=-1)
     assert (trusted != np.argmax(mixture.route(params, toward(x)), axis=-1)).any()
 
@@ -286,7 +286,7 @@ def test_attacked_clips_teach_their_own_expert_or_the_clean_clips(mixture, param
         optax.constant_schedule(0.0),
     )
     batch = tiny_batch()
-    x = to_float(batch.clip)
+    x = to_pixels(batch.clip)
     _, metrics = jax.jit(step)(init_state(params, optax.identity()), batch, jax.random.key(0))
     logits = mixture.route(params, toward(x) if route == "own" else x)
     expert = np.argmax(logits, axis=-1)

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from jaxmoe.attacks import AttackSettings
+from jaxmoe.attacks.edge import to_pixels
 from jaxmoe.mixture import from_functions
 from jaxmoe.parallel import Parallel
 from jaxmoe.threat import ThreatModel
-from jaxmoe.training import make_validate, to_float
+from jaxmoe.training import make_validate
 from tests.training.conftest import EXPERTS, tiny_batch
 
 
@@ -27,7 +28,7 @@ def test_gains_are_those_of_valid_clips_by_plain_loops(mixture):
     params = mixture.init(jax.random.key(3), None)
     parts = [tiny_batch(8, seed=0), tiny_batch(8, seed=1)]
     found = validate(mixture, params, as_batches(*parts))
-    x = np.concatenate([to_float(part.clip)[:6] for part in parts])
+    x = np.concatenate([to_pixels(part.clip)[:6] for part in parts])
     y = np.concatenate([part.label[:6] for part in parts])
     experts, router = (np.asarray(f(params, x)) for f in (mixture.experts, mixture.route))
     right = experts.argmax(axis=-1) == y

@@ -1,0 +1,180 @@
+"""One call each: an attack, an evaluation and training of a mixture of one's own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmoe
+from jaxmoe.attacks import AttackSettings, cross_entropy
+from jaxmoe.evaluation import evaluate_suite
+from jaxmoe.training import Phase, RecipeOptions, read_metrics
+from tests.training.conftest import tiny_batch, tiny_mixture
+
+EPSILON = 0.1
+QUIET = "ignore::jaxmoe.evaluation.EvaluationWarning"  # random params guess, and are told so
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+    """Optax's Adam raises a float to an integer count, which strict promotion forbids."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def mixture():
+    return tiny_mixture()
+
+
+@pytest.fixture(scope="module")
+def params(mixture):
+    return mixture.init(jax.random.key(0), None)
+
+
+@pytest.fixture(scope="module")
+def examples():
+    batch = tiny_batch(20)
+    return batch.clip, batch.label
+
+
+def pairs(examples, size=8):
+    """Batches of (x, y), the last one smaller."""
+    x, y = examples
+    return [(x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)]
+
+
+def equal(a, b) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+
+@pytest.mark.parametrize("name", ["pgd", "tlga-r", "j-tlga"])
+def test_an_attack_is_one_call(mixture, params, examples, name):
+    x, y = examples
+    found = jaxmoe.attack(
+        mixture, params, x, y, name, epsilon=EPSILON, settings=AttackSettings(steps=3)
+    )
+    change = np.abs(found.x_adv - x / np.float32(255))
+    assert 0 < change.max() <= EPSILON + 1e-6
+    again = jaxmoe.attack(
+        mixture, params, x, y, name, epsilon=EPSILON, seed=1, settings=AttackSettings(steps=3)
+    )
+    assert not np.array_equal(found.x_adv, again.x_adv), "another seed starts elsewhere"
+
+
+@pytest.mark.filterwarnings(QUIET)
+def test_an_evaluation_is_that_of_the_suite_however_it_is_cut(mixture, params, examples):
+    x, y = examples
+    wanted = {"attacks": ["pgd"], "epsilons": [EPSILON], "settings": AttackSettings(steps=2)}
+    found = jaxmoe.evaluate(mixture, params, x, y, batch_size=8, checks=False, **wanted)
+    index = np.arange(len(x))
+    whole = {"clip": x, "label": y, "index": index, "valid": np.ones(len(x), bool)}
+    suite = evaluate_suite(mixture, params, lambda: [whole], checks=False, **wanted)
+    assert [row.robust_accuracy for row in found.rows] == [
+        row.robust_accuracy for row in suite.rows
+    ]
+    assert found.rows[0].n == 20
+    with pytest.raises(ValueError, match=r"x, y: shapes \(20, .* and \(3,\)"):
+        jaxmoe.evaluate(mixture, params, x, y[:3], **wanted)
+    with pytest.raises(ValueError, match="batch_size: 0"):
+        jaxmoe.evaluate(mixture, params, x, y, batch_size=0, **wanted)
+
+
+def test_training_lowers_the_loss_and_leaves_the_params_given(mixture, params, examples):
+    before = jax.tree.map(np.array, params)
+    trained = jaxmoe.fit(
+        mixture, params, pairs(examples), "standard", epochs=30, learning_rate=1e-2
+    )
+
+    def loss(params):
+        return float(
+            jnp.mean(cross_entropy(mixture.apply(params, examples[0] / 255.0), examples[1]))
+        )
+
+    assert loss(trained) < 0.7 * loss(params)
+    assert equal(params, before)
+
+
+@pytest.mark.parametrize("kind", ["name", "recipe", "phases"])
+def test_a_recipe_may_be_a_name_a_recipe_or_phases(mixture, params, examples, kind):
+    def loss(params, x, y, found):
+        return cross_entropy(mixture.apply(params, x), y)
+
+    phases = [Phase("experts", None, loss, frozenset({"experts"}))]
+    recipe = {
+        "name": "standard",
+        "recipe": lambda mixture, threat, options: tuple(phases),
+        "phases": phases,
+    }[kind]
+    trained = jaxmoe.fit(mixture, params, pairs(examples), recipe, epochs=1)
+    assert not equal(trained["experts"], params["experts"])
+    assert equal(trained["router"], params["router"]) == (kind != "name")
+
+
+def test_floats_train_as_the_grey_levels_that_they_are(mixture, params, examples):
+    x, y = examples
+    grey = jaxmoe.fit(mixture, params, pairs((x, y)), "standard", epochs=2)
+    floats = jaxmoe.fit(
+        mixture, params, pairs((x.astype(np.float32) / 255, y)), "standard", epochs=2
+    )
+    for a, b in zip(*map(jax.tree.leaves, (grey, floats)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_a_stopped_training_goes_on_to_the_same_bits(mixture, params, examples, tmp_path):
+    class Impatient:
+        steps = 0
+
+        def stage(self, name, steps, done):
+            self.begun = name, steps, done
+
+        def step(self, metrics):
+            self.steps += 1
+            if self.steps == 17:
+                raise StoppedError
+
+        def epoch(self, epoch, validation):
+            self.seen = epoch, validation.accuracy
+
+    def train(directory, progress=None):
+        return jaxmoe.fit(
+            mixture,
+            params,
+            pairs(examples, 10),
+            "j_tlat",
+            epochs=10,
+            epsilon=EPSILON,
+            options=RecipeOptions(AttackSettings(steps=1), balance_weight=1.0),
+            validation=pairs(examples, 7),
+            directory=directory,
+            progress=progress,
+        )
+
+    impatient = Impatient()
+    with pytest.raises(StoppedError):
+        train(tmp_path / "a", impatient)
+    assert impatient.seen[0] == 8
+    after = Impatient()
+    assert equal(train(tmp_path / "a", after), train(tmp_path / "b"))
+    assert after.begun == ("j_tlat", 20, 10), "the checkpoint of the fifth epoch"
+    lines = [line for line in read_metrics(tmp_path / "a") if "epoch" in line]
+    assert [line["epoch"] for line in lines] == list(range(1, 11))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"recipe": "at_x"}, "recipe: 'at_x' is none; expected one of standard"),
+        ({"recipe": "at_m"}, "epsilon: None; expected a radius"),
+        ({"epochs": 0}, "epochs: 0; expected at least 1"),
+        ({"batches": []}, "batches: none; expected at least one"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(mixture, params, examples, fields, message):
+    given = {"batches": pairs(examples), "recipe": "standard", "epochs": 1} | fields
+    with pytest.raises(ValueError, match=message):
+        jaxmoe.fit(mixture, params, given.pop("batches"), given.pop("recipe"), **given)

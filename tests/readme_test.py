@@ -4,6 +4,7 @@ import pathlib
 import re
 from unittest import mock
 
+import jax
 import pytest
 
 from jaxmoe.attacks import ATTACKS
@@ -28,7 +29,9 @@ def run_examples(guide: pathlib.Path) -> dict:
     """Returns the names that a guide's examples leave, run in order."""
     blocks = re.findall(r"```python\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)
     names: dict = {}
-    with mock.patch.dict(ATTACKS), mock.patch.dict(RECIPES):  # examples add their own
+    # Examples add their own attack and recipe; Optax's Adam promotes an integer count.
+    ours = mock.patch.dict(ATTACKS), mock.patch.dict(RECIPES)
+    with ours[0], ours[1], jax.numpy_dtype_promotion("standard"):
         for block in blocks:
             exec(compile(block, str(guide), "exec"), names)
     return names

@@ -26,6 +26,7 @@ COMMANDS = {
     "certify": "prove how far a trained run's predictions hold, beside what attacks find",
     "transfer": "attack each of several runs and score the others on the same clips",
     "data": "show what is in a dataset: classes, clips, frames, skipped files",
+    "attacks": "list all attacks by the part that they attack",
     "benchmark": "measure this machine against the library's own bars",
 }
 
@@ -42,7 +43,7 @@ jaxmoe COMMAND --help says more about one. Start with `jaxmoe quickstart`."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
         listed = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
         print(_HELP.format(commands=listed))

@@ -57,6 +57,7 @@ class NamedAttack(NamedTuple):
     partial: bool = False  # looks in a part of the ball alone, or along another model's gradient
     temporal: bool = False  # takes the inputs' second axis for frames
     picture: bool = False  # takes their last three axes for height, width and channels
+    maximises: str = ""  # what, in a line
 
     @property
     def sees_routing(self) -> bool:
@@ -124,42 +125,160 @@ class NamedAttack(NamedTuple):
 
 
 ATTACKS: dict[str, NamedAttack] = {
-    "fgsm": NamedAttack("FGSM", fgsm, "model", one_step=True, from_clean=True),
-    "pgd": NamedAttack("PGD", pgd, "model"),
-    "pgd-standing": NamedAttack("PGD-standing", standing_pgd, "model"),
-    "mi-fgsm": NamedAttack("MI-FGSM", mi_fgsm, "model", from_clean=True),
-    "apgd-ce": NamedAttack("APGD-CE", auto_pgd, "model"),
-    "apgd-dlr": NamedAttack("APGD-DLR", auto_pgd_ratio, "model"),
-    "apgd-t": NamedAttack("APGD-T", auto_pgd_targeted, "model", by_target=True),
-    "fab": NamedAttack("FAB", fab, "model", restarts_inside=True, one_label=True),
+    "fgsm": NamedAttack(
+        "FGSM", fgsm, "model", one_step=True, from_clean=True, maximises="CE(F), in one step"
+    ),
+    "pgd": NamedAttack("PGD", pgd, "model", maximises="CE(F)"),
+    "pgd-standing": NamedAttack(
+        "PGD-standing",
+        standing_pgd,
+        "model",
+        maximises="the CE of what is still right, such as pixels",
+    ),
+    "mi-fgsm": NamedAttack(
+        "MI-FGSM", mi_fgsm, "model", from_clean=True, maximises="CE(F), with momentum"
+    ),
+    "apgd-ce": NamedAttack("APGD-CE", auto_pgd, "model", maximises="CE(F), by Auto-PGD"),
+    "apgd-dlr": NamedAttack(
+        "APGD-DLR",
+        auto_pgd_ratio,
+        "model",
+        maximises="the ratio of logits' differences, by Auto-PGD",
+    ),
+    "apgd-t": NamedAttack(
+        "APGD-T",
+        auto_pgd_targeted,
+        "model",
+        by_target=True,
+        maximises="that ratio toward each of 9 targets, by Auto-PGD",
+    ),
+    "fab": NamedAttack(
+        "FAB",
+        fab,
+        "model",
+        restarts_inside=True,
+        one_label=True,
+        maximises="nothing: it looks for the nearest wrong input",
+    ),
     "fab-t": NamedAttack(
-        "FAB-T", fab_targeted, "model", by_target=True, restarts_inside=True, one_label=True
+        "FAB-T",
+        fab_targeted,
+        "model",
+        by_target=True,
+        restarts_inside=True,
+        one_label=True,
+        maximises="nothing: it looks for the nearest input of each target",
     ),
-    "square": NamedAttack("Square", square, "model", black_box=True, one_label=True, picture=True),
+    "square": NamedAttack(
+        "Square",
+        square,
+        "model",
+        black_box=True,
+        one_label=True,
+        picture=True,
+        maximises="the margin, by 5000 queries and no gradient",
+    ),
     "tt": NamedAttack(
-        "TT", temporal_translation, "model", from_clean=True, partial=True, temporal=True
+        "TT",
+        temporal_translation,
+        "model",
+        from_clean=True,
+        partial=True,
+        temporal=True,
+        maximises="the mean CE(F) of the clip shifted in time, for transfer",
     ),
-    "sparse": NamedAttack("Sparse", sparse_frames_attack, "model", partial=True, temporal=True),
+    "sparse": NamedAttack(
+        "Sparse",
+        sparse_frames_attack,
+        "model",
+        partial=True,
+        temporal=True,
+        maximises="CE(F), on few frames",
+    ),
     "flicker": NamedAttack(
-        "Flicker", flickering, "model", partial=True, temporal=True, picture=True
+        "Flicker",
+        flickering,
+        "model",
+        partial=True,
+        temporal=True,
+        picture=True,
+        maximises="CE(F), with one colour offset for each frame",
     ),
-    "pgd-r": NamedAttack("PGD-R", router_attack, "router"),
-    "tla-r": NamedAttack("TLA-R", lipschitz_router_attack, "router", temporal=True),
-    "tlga-r": NamedAttack("TLGA-R", guided_router_attack, "router", temporal=True),
-    "pgd-e": NamedAttack("PGD-E", expert_attack, "experts"),
-    "tla-e": NamedAttack("TLA-E", lipschitz_expert_attack, "experts", temporal=True),
-    "tla-m": NamedAttack("TLA-M", lipschitz_attack, "model", temporal=True),
-    "j-tla": NamedAttack("J-TLA", joint_attack, "joint", temporal=True),
-    "j-tlga": NamedAttack("J-TLGA", joint_guided_attack, "joint", temporal=True),
-    "pgd-t": NamedAttack("PGD-T", targeted_pgd, "model", by_target=True),
-    "pgd-r-t": NamedAttack("PGD-R-T", targeted_router_attack, "router"),
-    "pgd-e-t": NamedAttack("PGD-E-T", targeted_expert_attack, "experts", by_target=True),
-    "pgd-each-e": NamedAttack("PGD-each-E", each_expert_attack, "experts"),
+    "pgd-r": NamedAttack("PGD-R", router_attack, "router", maximises="CE(r, its clean choice)"),
+    "tla-r": NamedAttack(
+        "TLA-R",
+        lipschitz_router_attack,
+        "router",
+        temporal=True,
+        maximises="PGD-R's + λ L_Lip(r), in temporal steps",
+    ),
+    "tlga-r": NamedAttack(
+        "TLGA-R",
+        guided_router_attack,
+        "router",
+        temporal=True,
+        maximises="TLA-R's − γ1 CE(r, the least trusted expert)",
+    ),
+    "pgd-e": NamedAttack(
+        "PGD-E", expert_attack, "experts", maximises="CE of the experts, the route frozen"
+    ),
+    "tla-e": NamedAttack(
+        "TLA-E",
+        lipschitz_expert_attack,
+        "experts",
+        temporal=True,
+        maximises="PGD-E's + λ L_Lip of the experts, in temporal steps",
+    ),
+    "tla-m": NamedAttack(
+        "TLA-M",
+        lipschitz_attack,
+        "model",
+        temporal=True,
+        maximises="CE(F) + λ L_Lip(F), in temporal steps",
+    ),
+    "j-tla": NamedAttack(
+        "J-TLA", joint_attack, "joint", temporal=True, maximises="TLA-M's + γ2 times TLA-R's"
+    ),
+    "j-tlga": NamedAttack(
+        "J-TLGA",
+        joint_guided_attack,
+        "joint",
+        temporal=True,
+        maximises="TLA-M's + γ2 times TLGA-R's",
+    ),
+    "pgd-t": NamedAttack(
+        "PGD-T", targeted_pgd, "model", by_target=True, maximises="−CE(F) of each of 9 targets"
+    ),
+    "pgd-r-t": NamedAttack(
+        "PGD-R-T", targeted_router_attack, "router", maximises="−CE(r) of each other expert"
+    ),
+    "pgd-e-t": NamedAttack(
+        "PGD-E-T",
+        targeted_expert_attack,
+        "experts",
+        by_target=True,
+        maximises="−CE of each of 9 targets by the experts, the route frozen",
+    ),
+    "pgd-each-e": NamedAttack(
+        "PGD-each-E",
+        each_expert_attack,
+        "experts",
+        maximises="CE(E_j), for each expert j by itself",
+    ),
     "enumerated-route": NamedAttack(
-        "Enumerated route", enumerated_route_attack, "joint", by_parts=True
+        "Enumerated route",
+        enumerated_route_attack,
+        "joint",
+        by_parts=True,
+        maximises="CE(E_j) − CE(r, j) for each expert j, by Auto-PGD",
     ),
     "j-tlga-t": NamedAttack(
-        "J-TLGA-T", targeted_joint_attack, "joint", by_target=True, temporal=True
+        "J-TLGA-T",
+        targeted_joint_attack,
+        "joint",
+        by_target=True,
+        temporal=True,
+        maximises="J-TLGA's with −CE(F) of each of 9 targets",
     ),
 }
 

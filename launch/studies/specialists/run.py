@@ -113,6 +113,7 @@ DEFENCES: dict[str, dict[str, str]] = {
         "training.epochs": "12",
         **_KEEPS_ROUTES,
     },
+    "TLAT": {"training.recipe": "tlat", "training.epochs": "12", **_KEEPS_ROUTES},
     "J-TLAT": {"training.recipe": "j_tlat", "training.epochs": "4", **_KEEPS_ROUTES},
     "RT-ER": {"training.recipe": "rt_er", "training.epochs": "5", "training.beta": "2"},
     "JTDMoE": {

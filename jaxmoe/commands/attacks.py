@@ -2,8 +2,8 @@
 
 from jaxmoe.commands.arguments import Parser
 
-_DESCRIPTION = """Lists the attacks that `evaluate`, `sweep` and `transfer` take by name, and what each
-maximises. F is the mixture, r its router, E_j its expert j, CE the cross-entropy, L_Lip a
+_DESCRIPTION = """Lists the attacks that `evaluate`, `sweep` and `transfer` take by name, and what
+each maximises. F is the mixture, r its router, E_j its expert j, CE the cross-entropy, L_Lip a
 Lipschitz quotient. Each is scored by the whole model, whatever part it attacks."""
 
 PARTS = {

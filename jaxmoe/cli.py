@@ -26,6 +26,7 @@ COMMANDS = {
     "certify": "prove how far a trained run's predictions hold, beside what attacks find",
     "transfer": "attack each of several runs and score the others on the same clips",
     "data": "show what is in a dataset: classes, clips, frames, skipped files",
+    "show": "show what a run is, how far it is, and its last results",
     "attacks": "list all attacks by the part that they attack",
     "benchmark": "measure this machine against the library's own bars",
 }

@@ -37,7 +37,8 @@ def trained(folder) -> pathlib.Path:
     run.mkdir()
     (run / "config.json").write_text(json.dumps(to_dict(TINY)))
     params = init_params(TINY, build_mixture(TINY, 10))
-    Checkpoints(run).save("latest", 1, init_state(params, adamw(1e-2, 1.0)), {"finished": True})
+    position = {"finished": True, "global_step": 1, "seconds": 75.0}
+    Checkpoints(run).save("latest", 1, init_state(params, adamw(1e-2, 1.0)), position)
     return run
 
 

@@ -1,0 +1,87 @@
+"""`jaxmoe show`: what a run is, how far it is, and what its last evaluation found."""
+
+import json
+import pathlib
+
+from jaxmoe.commands.arguments import Parser
+
+_DESCRIPTION = """Shows what a run's folder holds: model, data, recipe, how far it is trained, and the
+table of its last evaluation. It computes nothing."""
+
+
+def run(arguments: list[str]) -> None:
+    """Prints it.
+
+    Raises:
+      FileNotFoundError, ValueError: no run, or a damaged one; one line.
+    """
+    parser = Parser("show", _DESCRIPTION)
+    parser.add_argument("run", metavar="RUN", help="folder of a run")
+    folder = pathlib.Path(parser.parse(arguments).run)
+
+    from jaxmoe.run_folder import read_experiment
+
+    experiment = read_experiment(folder)
+    lines = {**_what(experiment), **_how_far(folder)}
+    width = max(map(len, lines))
+    print("\n".join(f"{name:<{width}}  {text}" for name, text in lines.items()))
+    print_results(folder)
+
+
+def _what(experiment) -> dict[str, str]:
+    e, m, t = experiment.expert, experiment.mixture, experiment.training
+    model = f"{m.experts} × {e.name}, top-{m.top_k}, {experiment.router.name} router"
+    if m.experts == 1:
+        model = f"one {e.name}"
+    if m.alpha is not None:
+        model = f"dual model, α = {m.alpha:g}, of two mixtures of {model}"
+    data = " × ".join(map(str, experiment.data.shape[:-1]))
+    where = f" in {experiment.data.directory}" if experiment.data.directory else ""
+    stages = {
+        "shared": t.shared_epochs,
+        "dense": t.dense_epochs,
+        f"specialists by {t.specialize}": t.specialize_epochs,
+        "standard": 0 if t.recipe == "standard" else t.standard_epochs,
+        t.recipe: t.epochs,
+    }
+    if t.initialize_from is not None or t.initialize_experts_from is not None:
+        stages = {t.recipe: t.epochs}
+    recipe = ", ".join(f"{name} {epochs}" for name, epochs in stages.items() if epochs)
+    start = t.initialize_from or ", ".join(t.initialize_experts_from or ())
+    return {
+        "model": model,
+        "data": f"{experiment.data.name}, {data}{where}",
+        "epochs": recipe + (f", from {start}" if start else ""),
+    }
+
+
+def _how_far(folder: pathlib.Path) -> dict[str, str]:
+    from jaxmoe.reporting.progress import show_seconds
+    from jaxmoe.run_folder import state_of
+    from jaxmoe.training import Checkpoints, DamagedCheckpointError
+
+    try:
+        position = Checkpoints(folder).position("latest")
+    except DamagedCheckpointError as error:
+        return {"state": str(error)}
+    if position is None:
+        return {"state": f"{state_of(folder)}, no checkpoint yet"}
+    steps, seconds = position["global_step"], show_seconds(position["seconds"])
+    return {"state": f"{state_of(folder)}, {steps} steps, {seconds}"}
+
+
+def print_results(folder: pathlib.Path) -> None:
+    """Prints the table of the last evaluation in a folder, and what it notes."""
+    from jaxmoe.reporting import read_results
+    from jaxmoe.reporting.tables import main_table, print_table
+
+    if not (folder / "results.json").is_file():
+        print(f"\nnot evaluated yet; next: jaxmoe evaluate {folder}")
+        return
+    rows = read_results(folder)
+    print_table(f"\nlast evaluation, n = {rows[0].n}, norm {rows[0].norm}", *main_table(rows))
+    if (folder / "evaluation.json").is_file():
+        found = json.loads((folder / "evaluation.json").read_text("utf-8"))
+        router = (found.get("specialization") or {}).get("sentence")
+        for line in [*found.get("notes", []), *([router] if router else [])]:
+            print(line)

@@ -1,0 +1,51 @@
+"""`jaxmoe show`: what a run's folder says, without computing anything."""
+
+import dataclasses
+import json
+
+import pytest
+
+from jaxmoe.cli import main
+from jaxmoe.commands.show import _what
+from jaxmoe.config import TrainingConfig
+from jaxmoe.reporting import write_results
+from tests.commands.tiny import TINY
+from tests.launch.fakes import row
+
+
+def shown(run, capsys) -> str:
+    assert main(["show", str(run)]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_run_that_has_no_checkpoint_yet(described, capsys):
+    text = shown(described, capsys)
+    assert "stopped, no checkpoint yet" in text
+    assert f"next: jaxmoe evaluate {described}" in text
+
+
+def test_a_trained_and_evaluated_run(trained, capsys):
+    assert "finished, 1 steps, 1:15" in shown(trained, capsys)
+    write_results([row("clean", 0.0, 0.9), row("pgd", 8 / 255, 0.25)], trained)
+    found = {"notes": ["a note"], "specialization": {"sentence": "The router decides nothing."}}
+    (trained / "evaluation.json").write_text(json.dumps(found))
+    text = shown(trained, capsys)
+    assert "last evaluation, n = 20" in text
+    assert "25.00" in text
+    assert text.endswith("a note\nThe router decides nothing.\n")
+
+
+def test_stages_are_told_in_their_order():
+    training = TrainingConfig(
+        recipe="at_m", shared_epochs=3, specialize_epochs=4, standard_epochs=5, epochs=6
+    )
+    told = _what(dataclasses.replace(TINY, training=training))["epochs"]
+    assert told == "shared 3, specialists by clusters 4, standard 5, at_m 6"
+    later = dataclasses.replace(training, initialize_from="runs/a")
+    assert _what(dataclasses.replace(TINY, training=later))["epochs"] == "at_m 6, from runs/a"
+
+
+@pytest.mark.parametrize(("name", "said"), [("nowhere", "no config.json"), (".", "no config.json")])
+def test_a_folder_that_is_no_run_is_one_line(folder, capsys, name, said):
+    assert main(["show", str(folder / name)]) == 2
+    assert said in capsys.readouterr().err

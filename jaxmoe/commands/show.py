@@ -5,8 +5,8 @@ import pathlib
 
 from jaxmoe.commands.arguments import Parser
 
-_DESCRIPTION = """Shows what a run's folder holds: model, data, recipe, how far it is trained, and the
-table of its last evaluation. It computes nothing."""
+_DESCRIPTION = """Shows what a run's folder holds: model, data, recipe, how far it is trained, and
+the table of its last evaluation. It computes nothing."""
 
 
 def run(arguments: list[str]) -> None:

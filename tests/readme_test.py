@@ -1,13 +1,18 @@
 """The guides: their Python examples run as a reader would paste them, and their links lead on."""
 
+import importlib
 import pathlib
 import re
+import shlex
 from unittest import mock
 
 import jax
 import pytest
 
 from jaxmoe.attacks import ATTACKS
+from jaxmoe.commands.arguments import Parser, load_config
+from jaxmoe.config import validate
+from jaxmoe.overrides import apply_overrides
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training import RECIPES, RecipeOptions
 from tests.training.conftest import tiny_mixture
@@ -53,6 +58,40 @@ def test_the_new_recipe_moves_experts_alone():
     names = run_examples(ROOT / "jaxmoe" / "training" / "README.md")
     (phase,) = names["experts_only"](tiny_mixture(), ThreatModel("linf", 8 / 255), RecipeOptions())
     assert phase.moves == {"experts"}
+
+
+def commands_of(guide: pathlib.Path) -> list[list[str]]:
+    """Returns the commands of a guide's shell blocks, as lists of words."""
+    blocks = re.findall(r"```sh\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+class ParsedError(Exception):
+    """A command read its arguments: it would now begin."""
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=name_of)
+def test_commands_are_ones_that_are_accepted(guide, monkeypatch):
+    parse = Parser.parse
+
+    def parse_and_stop(parser, arguments):
+        parse(parser, arguments)
+        raise ParsedError
+
+    monkeypatch.setattr(Parser, "parse", parse_and_stop)
+    monkeypatch.chdir(ROOT)
+    for command, *words in commands_of(guide):
+        if command == "python":
+            assert words[0] == "-m" or (ROOT / words[0]).is_file(), words
+            continue
+        assert command == "jaxmoe"
+        name, *arguments = words
+        if name in ("train", "data"):
+            validate(apply_overrides(load_config(arguments[0]), arguments[1:]))
+        else:
+            with pytest.raises(ParsedError):
+                importlib.import_module(f"jaxmoe.commands.{name}").run(arguments)
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=name_of)

@@ -145,7 +145,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(mixture, params, examples, 
             mixture,
             params,
             pairs(examples, 10),
-            "j_tlat",
+            "at_m",
             epochs=10,
             epsilon=EPSILON,
             options=RecipeOptions(AttackSettings(steps=1), balance_weight=1.0),
@@ -160,7 +160,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(mixture, params, examples, 
     assert impatient.seen[0] == 8
     after = Impatient()
     assert equal(train(tmp_path / "a", after), train(tmp_path / "b"))
-    assert after.begun == ("j_tlat", 20, 10), "the checkpoint of the fifth epoch"
+    assert after.begun == ("at_m", 20, 10), "the checkpoint of the fifth epoch"
     lines = [line for line in read_metrics(tmp_path / "a") if "epoch" in line]
     assert [line["epoch"] for line in lines] == list(range(1, 11))
 

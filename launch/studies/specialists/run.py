@@ -4,11 +4,12 @@ python launch/studies/specialists/run.py --runs runs/specialists [--ways single 
     [--defences standard AT-M] [--seeds 0 1 2] [--strong]
 
 All runs are `configs/video/domains.py` with other fields. Each takes as many gradients of a clip as
-any other of its defence, within a tenth; `likelihood` also runs all experts forward, to assign, and
-J-TLAT's second phase runs two. `single` is one expert alone, of equal active FLOPs; `wide` is one
-network with about as many params as four experts. A defence starts from the standard run of its way
-and seed; JTDMoE starts from RT-ER's, so that both together take twice as many gradients. A stopped
-command goes on: it does nothing again that its folder already holds.
+any other of its defence; `likelihood` also runs all experts forward, to assign. `single` is one
+expert alone, of equal active FLOPs; `wide` is one network with about as many params as four
+experts. A defence starts from the standard run of its way and seed. It takes 48 gradients of one
+network, within a tenth, those of attacks and of every run in a loss counted; J-TLAT takes 60, and
+`AT-M, longer` is its partner. JTDMoE starts from RT-ER's run, so that both together take 97. A
+stopped command goes on: it does nothing again that its folder already holds.
 
 The data is made so that specialists can gain. `clusters` finds its domains by k-means; `faint cue`
 is told them, for k-means cannot see them. One network is under fewer attacks, which favours it.
@@ -33,7 +34,8 @@ from jaxmoe.training import Checkpoints
 
 CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "video" / "domains.py"
 EPOCHS = 40  # of clean training
-ADVERSARIAL_GRADIENTS = 48  # of a clip, about: steps of attacks, and updates
+ADVERSARIAL_GRADIENTS = 48  # of a clip, about: steps of attacks, and runs of a network in losses
+OF_J_TLAT = 60  # its second phase runs two experts, and a quotient runs clean clips too
 
 
 def _apart(way: str, shared: int = 0, **fields: str) -> dict[str, str]:
@@ -100,20 +102,18 @@ WAYS: dict[str, dict[str, str]] = {
 _SAME_FOR_ALL = {
     "training.shared-epochs": "0",
     "training.specialize-epochs": "0",
+    "mixture.balance": "switch",
     "mixture.balance-weight": "0.1",
     "mixture.router-noise": "0",
+    "mixture.spread-left": "1",
     "optimizer.learning-rate": "2e-3",
 }
 _KEEPS_ROUTES = {"training.route-weight": "1", "training.attacked-route": "clean"}
 DEFENCES: dict[str, dict[str, str]] = {
     "standard": {},
     "AT-M": {"training.recipe": "at_m", "training.epochs": "12"},
-    "AT-M, routes kept": {
-        "training.recipe": "at_m",
-        "training.epochs": "12",
-        **_KEEPS_ROUTES,
-    },
-    "TLAT": {"training.recipe": "tlat", "training.epochs": "12", **_KEEPS_ROUTES},
+    "AT-M, longer": {"training.recipe": "at_m", "training.epochs": "15", **_KEEPS_ROUTES},
+    "TLAT": {"training.recipe": "tlat", "training.epochs": "10", **_KEEPS_ROUTES},
     "J-TLAT": {"training.recipe": "j_tlat", "training.epochs": "4", **_KEEPS_ROUTES},
     "RT-ER": {"training.recipe": "rt_er", "training.epochs": "5", "training.beta": "2"},
     "JTDMoE": {
@@ -145,6 +145,8 @@ def main() -> None:
     options = parser.parse_args()
     pairs = list(itertools.product(options.ways, options.defences))
     pairs = [pair for pair in pairs if not (_is_one(pair[0]) and pair[1] in NEEDS_ROUTER)]
+    if not pairs:
+        parser.error(f"--defences: {' '.join(options.defences)} need a router, and no way has one")
     for (way, defence), seed in itertools.product(pairs, options.seeds):
         train(options.runs, way, defence, seed)
         evaluate(folder(options.runs, way, seed, defence), way)

@@ -5,9 +5,10 @@ They are thin: the functions of the rooms that they call take more.
 Axes: N = examples, B = batch, K = classes.
 """
 
+import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import jax
@@ -15,12 +16,15 @@ import numpy as np
 
 from jaxmoe.attacks import AttackResult, build_attack
 from jaxmoe.attacks.attack import Model
+from jaxmoe.attacks.edge import check_label_shape, check_labels, check_pixels, to_pixels
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.config import Experiment
-from jaxmoe.evaluation import SuiteResult, auto_attack, evaluate_suite
+from jaxmoe.evaluation import NonFiniteGradient, SuiteResult, auto_attack, evaluate_suite
+from jaxmoe.files import read_json, write_json
 from jaxmoe.mixture import Mixture
 from jaxmoe.parallel import Parallel
-from jaxmoe.run import loop_options
+from jaxmoe.run import loop_options, recipe_options
+from jaxmoe.run_folder import hold_for_training
 from jaxmoe.threat import Norm, ThreatModel
 from jaxmoe.training import (
     RECIPES,
@@ -36,7 +40,9 @@ from jaxmoe.training import fit as train_through
 __all__ = ["attack", "auto_attack", "evaluate", "fit"]
 
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]
-"""Pairs `(x [B, …], y [B, …])`; an iterable that starts anew for every pass."""
+"""Pairs `(x [B, …], y [B, …])`; a list, or a loader that starts anew for every pass."""
+
+_DESCRIPTION = "fit.json"  # in the folder of a `fit`: what it was asked for
 
 
 def attack(
@@ -58,7 +64,7 @@ def attack(
       params: its params.
       x: `[B, …]`, uint8 grey levels or floats in [0, 1].
       y: labels, int `[B]`.
-      name: of `jaxmoe attacks`: "pgd", "tlga-r", "j-tlga", ….
+      name: of `jaxmoe attacks`: "pgd", "tlga-r", "j-tlga", …; `auto_attack` runs a cascade.
       epsilon: radius in pixel units, 8/255 for 8 grey levels.
       norm: `"linf"` or `"l2"`.
       seed: of the random start.
@@ -70,9 +76,15 @@ def attack(
     Raises:
       ValueError: an unknown attack, an attack on parts that the model lacks, or inputs that fit
         nothing; one line that says what would.
+      NonFiniteGradient: a loss or gradient was not finite: that is no attack survived.
     """
-    run = build_attack(name, model, ThreatModel(norm, epsilon), settings)
-    return run(seed, params, x, y)
+    found = build_attack(name, model, ThreatModel(norm, epsilon), settings)(seed, params, x, y)
+    broken = int(np.sum(~np.asarray(found.finite)))
+    if broken:
+        raise NonFiniteGradient(
+            f"{name}: a loss or gradient is not finite on {broken} of {len(x)} examples"
+        )
+    return found
 
 
 def evaluate(
@@ -130,7 +142,7 @@ def fit(
     epsilon: float | None = None,
     norm: Norm = "linf",
     learning_rate: float | None = None,
-    epsilon_warmup: float = 0.0,
+    epsilon_warmup: float | None = None,
     options: RecipeOptions | None = None,
     seed: int = 0,
     validation: Batches | None = None,
@@ -144,62 +156,109 @@ def fit(
       mixture: what is trained, such as `mixture.from_functions` makes.
       params: where it starts.
       batches: one pass over the training examples: uint8 grey levels or floats in [0, 1], and
-        labels. All but the last have one size, which splits over the devices. Each pass begins it
-        anew, so it may shuffle.
+        labels. Each splits over the devices; one size for all compiles once. Each pass begins them
+        anew. A loader may shuffle, but only the same batches in every pass resume to the same bits.
       recipe: a name of `training.RECIPES` such as "j_tlat", a recipe, or its phases.
       epochs: passes over the batches.
       epsilon: radius of its attacks in pixel units; None where it has none.
       norm: `"linf"` or `"l2"`.
-      learning_rate: the peak; None is `OptimizerConfig`'s.
-      epsilon_warmup: share of the steps in which ε and λ rise from 0.
-      options: the recipe's numbers: its attack's settings, balance, β, …; None has the defaults.
+      learning_rate: the peak; None is that of `config.OptimizerConfig`.
+      epsilon_warmup: share of the steps in which ε and λ rise from 0; None is that of
+        `config.TrainingConfig`.
+      options: the recipe's numbers: its attack's settings, balance, β, …. None has those of an
+        `Experiment`, and for "j_tlat" a balance weight of 1.5, without which it collapses.
       seed: of random starts and noise.
-      validation: batches that are judged after each epoch, and shown.
-      directory: keeps checkpoints and metrics, from which the same call goes on; None keeps none.
-      progress: is told what goes on; `reporting.progress.make_progress()` shows a bar.
+      validation: batches that are judged after each epoch; `progress` is told.
+      directory: keeps checkpoints, from which the same call goes on, and `metrics.jsonl`; the best
+        by validation is `checkpoints/best`, which `training.Checkpoints` reads.
+      progress: is told what goes on: `with reporting.progress.make_progress() as progress`.
       devices: of this process; None takes all.
 
     Raises:
-      ValueError: an unknown recipe, no batches, no ε for a recipe that attacks, or a batch that
-        does not split over the devices.
+      ValueError: an unknown recipe, batches that fit nothing, no ε for a recipe that attacks, or a
+        directory that holds another run.
       NonFiniteTrainingError: a loss or gradient that is not finite.
     """
-    make, options = _find_recipe(recipe), options or RecipeOptions()
+    make, parallel = _find_recipe(recipe), Parallel(devices)
+    options = _default_options(recipe) if options is None else options
     threat = ThreatModel(norm, 0.0 if epsilon is None else epsilon)
     attacks = any(phase.attack is not None for phase in make(mixture, threat, options))
     if attacks and epsilon is None:
         raise ValueError("epsilon: None; expected a radius such as 8/255: the recipe attacks")
-    passes = _Passes(batches)
-    if not passes.length:
-        raise ValueError("batches: none; expected at least one (x, y)")
     if epochs < 1:
         raise ValueError(f"epochs: {epochs}; expected at least 1")
-    parallel = Parallel(devices)
+    passes = _Passes("batches", batches, mixture, params, len(parallel.devices))
     loop = dataclasses.replace(loop_options(Experiment()), seed=seed, evaluate_every=1)
     if learning_rate is not None:
         loop = dataclasses.replace(loop, learning_rate=learning_rate)
+    if epsilon_warmup is None:
+        epsilon_warmup = Experiment().training.epsilon_warmup
     validate = None
     if validation is not None:
         judge = make_validate(mixture, threat, options.attack, parallel, adversarial=attacks)
+        judged = _Passes("validation", validation, mixture, params, 1)
 
         def validate(params):
-            return judge(params, _whole(validation, parallel))
+            return judge(params, judged.whole(len(parallel.devices)))
 
-    trained = train_through(
-        mixture,
-        params,
-        (Stage(recipe if isinstance(recipe, str) else "fit", make, epochs, epsilon_warmup),),
-        passes,
-        passes.length,
-        threat=threat,
-        options=loop,
-        recipe_options=options,
-        run=None if directory is None else pathlib.Path(directory),
-        validate=validate,
-        parallel=parallel,
-        progress=progress,
-    )
+    name = recipe if isinstance(recipe, str) else "fit"
+    asked = {
+        "recipe": name,
+        "epochs": epochs,
+        "epsilon": epsilon,
+        "norm": norm,
+        "learning_rate": loop.learning_rate,
+        "epsilon_warmup": epsilon_warmup,
+        "options": repr(options),
+        "seed": seed,
+        "batches": passes.length,
+    }
+    run = None if directory is None else pathlib.Path(directory)
+    with contextlib.nullcontext() if run is None else _held(run, asked):
+        trained = train_through(
+            mixture,
+            params,
+            (Stage(name, make, epochs, epsilon_warmup),),
+            passes,
+            passes.length,
+            threat=threat,
+            options=loop,
+            recipe_options=options,
+            run=run,
+            validate=validate,
+            parallel=parallel,
+            progress=progress,
+        )
     return jax.device_put(trained)
+
+
+def _default_options(recipe: str | Recipe | Sequence[Phase]) -> RecipeOptions:
+    options = recipe_options(Experiment())
+    return options._replace(balance_weight=1.5) if recipe == "j_tlat" else options
+
+
+@contextlib.contextmanager
+def _held(run: pathlib.Path, asked: dict[str, Any]) -> Iterator[None]:
+    """Keeps a folder for a training that asks for this, and for no other.
+
+    Raises:
+      ValueError: it holds another one, or another process trains in it.
+    """
+    if (run / "config.json").exists():
+        raise ValueError(f"directory: {run} holds a run of `jaxmoe train`; choose another one")
+    described = run / _DESCRIPTION
+    if described.is_file():
+        before = read_json(described)
+        for name, value in asked.items():
+            if before.get(name) != value:
+                raise ValueError(
+                    f"directory: {run} holds a training with {name} = {before.get(name)}, not "
+                    f"{value}; choose another one"
+                )
+    run.mkdir(parents=True, exist_ok=True)
+    with hold_for_training(run):
+        write_json(described, asked)
+        yield
 
 
 def _find_recipe(recipe: str | Recipe | Sequence[Phase]) -> Recipe:
@@ -214,25 +273,59 @@ def _find_recipe(recipe: str | Recipe | Sequence[Phase]) -> Recipe:
 
 
 class _Passes:
-    """Batches without an end, pass after pass, whose place can be saved."""
+    """Batches without an end, pass after pass, whose place can be saved.
 
-    def __init__(self, batches: Batches):
-        self._batches = batches
-        self.length = sum(1 for _ in batches)
-        self._pass, self._batch, self._example = 0, 0, 0
+    What fits neither the model nor the devices is refused when it is first seen, in one line.
+    """
+
+    def __init__(self, field: str, batches: Batches, mixture: Mixture, params: Any, devices: int):
+        if iter(batches) is batches:
+            raise ValueError(
+                f"{field}: {type(batches).__name__}; expected a list or a loader: each pass begins "
+                "it anew"
+            )
+        self._field, self._batches, self._devices = field, batches, devices
+        self._apply = lambda x: mixture.apply(params, x)
+        self.length = len(batches) if isinstance(batches, Sized) else sum(1 for _ in batches)
+        if not self.length:
+            raise ValueError(f"{field}: none; expected at least one (x, y)")
+        self._batch, self._example, self._checked = 0, 0, 0
         self._iterator: Iterator | None = None
 
     def __next__(self) -> Mapping[str, np.ndarray]:
         if self._iterator is None or self._batch == self.length:
             self._begin()
-        x, y = next(self._iterator)
+        try:
+            x, y = map(np.asarray, next(self._iterator))
+        except StopIteration:
+            raise ValueError(
+                f"{self._field}: {self._batch} in this pass, and {self.length} in the first"
+            ) from None
+        if self._checked < self.length:
+            self._check(x, y)
+            self._checked += 1
         index = np.arange(self._example, self._example + len(x))
         self._batch, self._example = self._batch + 1, self._example + len(x)
-        return {"clip": np.asarray(x), "label": np.asarray(y), "index": index}
+        return {"clip": x, "label": y, "index": index}
 
     def _begin(self) -> None:
         self._iterator = iter(self._batches)
         self._batch, self._example = 0, 0
+
+    def _check(self, x: np.ndarray, y: np.ndarray) -> None:
+        try:
+            if not (x.shape and y.shape and 0 < len(x) == len(y)):
+                raise ValueError(
+                    f"shapes {x.shape} and {y.shape}; expected as many examples as labels, and some"
+                )
+            if len(x) % self._devices:
+                raise ValueError(f"{len(x)} examples do not split over {self._devices} devices")
+            check_pixels(x)
+            logits = jax.eval_shape(self._apply, jax.eval_shape(to_pixels, x)).shape
+            check_label_shape(y, logits)
+            check_labels(y, logits[-1])
+        except ValueError as error:
+            raise ValueError(f"{self._field}: {error}") from None
 
     def get_state(self) -> int:
         """Batches of this pass that were taken."""
@@ -240,16 +333,16 @@ class _Passes:
 
     def set_state(self, state: int) -> None:
         """Goes on behind so many batches of a new pass."""
-        self._begin()
-        for _ in range(state):
+        self._iterator = None
+        for _ in range(state % self.length):
             next(self)
 
-
-def _whole(batches: Batches, parallel: Parallel) -> Iterator[Mapping[str, np.ndarray]]:
-    """Batches that split over the devices, padded with examples that do not count."""
-    for x, y in batches:
-        count, devices = len(x), len(parallel.devices)
-        index = np.arange(-(-count // devices) * devices)
-        place = np.minimum(index, count - 1)
-        x, y = np.asarray(x)[place], np.asarray(y)[place]
-        yield {"clip": x, "label": y, "index": index, "valid": index < count}
+    def whole(self, devices: int) -> Iterator[Mapping[str, np.ndarray]]:
+        """One pass, each batch filled up for the devices with examples that do not count."""
+        self._iterator = None
+        for _ in range(self.length):
+            batch = next(self)
+            count = len(batch["label"])
+            place = np.minimum(np.arange(-(-count // devices) * devices), count - 1)
+            valid = np.arange(len(place)) < count
+            yield {name: values[place] for name, values in batch.items()} | {"valid": valid}

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 import jaxmoe
+from jaxmoe.api import _default_options
 from jaxmoe.attacks import AttackSettings, cross_entropy
-from jaxmoe.evaluation import evaluate_suite
+from jaxmoe.config import MixtureConfig
+from jaxmoe.evaluation import NonFiniteGradient, evaluate_suite
 from jaxmoe.training import Phase, RecipeOptions, read_metrics
 from tests.training.conftest import tiny_batch, tiny_mixture
 
 EPSILON = 0.1
+X, Y = tiny_batch().clip, np.arange(8, dtype=np.int32) % 3
 QUIET = "ignore::jaxmoe.evaluation.EvaluationWarning"  # random params guess, and are told so
 
 
@@ -140,13 +143,13 @@ def test_a_stopped_training_goes_on_to_the_same_bits(mixture, params, examples, 
         def epoch(self, epoch, validation):
             self.seen = epoch, validation.accuracy
 
-    def train(directory, progress=None):
+    def train(directory, progress=None, epochs=10):
         return jaxmoe.fit(
             mixture,
             params,
             pairs(examples, 10),
             "at_m",
-            epochs=10,
+            epochs=epochs,
             epsilon=EPSILON,
             options=RecipeOptions(AttackSettings(steps=1), balance_weight=1.0),
             validation=pairs(examples, 7),
@@ -161,6 +164,11 @@ def test_a_stopped_training_goes_on_to_the_same_bits(mixture, params, examples, 
     after = Impatient()
     assert equal(train(tmp_path / "a", after), train(tmp_path / "b"))
     assert after.begun == ("at_m", 20, 10), "the checkpoint of the fifth epoch"
+    with pytest.raises(ValueError, match=r"directory: .* with epochs = 10, not 11; choose another"):
+        train(tmp_path / "a", epochs=11)
+    (tmp_path / "b" / "config.json").touch()
+    with pytest.raises(ValueError, match=r"directory: .* holds a run of `jaxmoe train`"):
+        train(tmp_path / "b")
     lines = [line for line in read_metrics(tmp_path / "a") if "epoch" in line]
     assert [line["epoch"] for line in lines] == list(range(1, 11))
 
@@ -172,9 +180,77 @@ def test_a_stopped_training_goes_on_to_the_same_bits(mixture, params, examples, 
         ({"recipe": "at_m"}, "epsilon: None; expected a radius"),
         ({"epochs": 0}, "epochs: 0; expected at least 1"),
         ({"batches": []}, "batches: none; expected at least one"),
+        ({"batches": iter([])}, "batches: list_iterator; expected a list or a loader"),
+        ({"validation": []}, "validation: none; expected at least one"),
+        (
+            {"batches": [(X, Y), (X, Y[:3])]},
+            r"batches: shapes \(8, .* and \(3,\); expected as many",
+        ),
+        ({"batches": [(X.astype(np.float32), Y)]}, r"batches: clip: pixels from 0 to .* x / 255"),
+        ({"batches": [(X, Y + 1)]}, r"batches: label: .* \(these look numbered from 1\)"),
+        ({"batches": [(X, np.eye(3, dtype=np.int32)[Y])]}, "batches: label: .*one-hot"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(mixture, params, examples, fields, message):
     given = {"batches": pairs(examples), "recipe": "standard", "epochs": 1} | fields
     with pytest.raises(ValueError, match=message):
         jaxmoe.fit(mixture, params, given.pop("batches"), given.pop("recipe"), **given)
+
+
+def test_passes_that_differ_in_length_are_told_apart(mixture, params, examples):
+    class Shrinking:
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            return iter(pairs(examples)[: 5 - self.passes])
+
+    with pytest.raises(ValueError, match="batches: 2 in this pass, and 3 in the first"):
+        jaxmoe.fit(mixture, params, Shrinking(), "standard", epochs=2)
+
+
+def test_validation_draws_a_start_for_each_example_however_it_is_cut(mixture, params, examples):
+    class Seen:
+        accuracies = ()
+
+        def stage(self, name, steps, done):
+            pass
+
+        def step(self, metrics):
+            pass
+
+        def epoch(self, epoch, validation):
+            self.accuracies += ((validation.accuracy, validation.robust_accuracy),)
+
+    def judged(size):
+        seen, options = Seen(), RecipeOptions(AttackSettings(steps=1))
+        validation = pairs(examples, size)
+        jaxmoe.fit(
+            mixture,
+            params,
+            pairs(examples, 10),
+            "at_m",
+            epochs=1,
+            epsilon=EPSILON,
+            options=options,
+            validation=validation,
+            progress=seen,
+        )
+        return seen.accuracies
+
+    assert judged(5) == judged(20)
+
+
+def test_an_attack_that_saw_nan_did_not_fail(mixture, params, examples):
+    x, y = examples
+    broken = jax.tree.map(lambda leaf: leaf * np.nan, params)
+    with pytest.raises(
+        NonFiniteGradient, match="pgd: a loss or gradient is not finite on 20 of 20"
+    ):
+        jaxmoe.attack(mixture, broken, x, y, "pgd", epsilon=EPSILON)
+
+
+def test_defaults_are_those_of_an_experiment():
+    options = _default_options("j_tlat")
+    assert options.balance_weight == 1.5, "without it all clips go to one expert"
+    assert _default_options("at_m").balance_weight == MixtureConfig().balance_weight

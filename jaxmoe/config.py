@@ -365,6 +365,10 @@ def _check_gate(e: Experiment) -> None:
     _check(gated or mixture.head == "none", "mixture.head", mixture.head, f"none without {gates}")
     field, sources = "training.initialize_experts_from", e.training.initialize_experts_from
     if e.training.recipe == "gate":
+        learns = mixture.combine == "softmax" or mixture.top_k > 1
+        _check(learns, "mixture.combine", mixture.combine, "softmax: else top-1 teaches no router")
+        several = mixture.experts > 1
+        _check(several, "mixture.experts", mixture.experts, "at least 2: recipe gate weighs them")
         given = sources is not None or e.training.initialize_from is not None
         _check(given, field, None, "runs of experts: recipe gate leaves experts as they are")
     if sources is not None:

@@ -1,6 +1,7 @@
 """The guides: their Python examples run as a reader would paste them, and their links lead on."""
 
 import importlib
+import itertools
 import pathlib
 import re
 import shlex
@@ -9,7 +10,7 @@ from unittest import mock
 import jax
 import pytest
 
-from jaxmoe.attacks import ATTACKS
+from jaxmoe.attacks import ATTACKS, canonical_name
 from jaxmoe.commands.arguments import Parser, load_config
 from jaxmoe.config import validate
 from jaxmoe.overrides import apply_overrides
@@ -67,6 +68,14 @@ def commands_of(guide: pathlib.Path) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
+def attacks_in(arguments: list[str]) -> list[str]:
+    """Returns the names behind `--attacks`."""
+    if "--attacks" not in arguments:
+        return []
+    behind = arguments[arguments.index("--attacks") + 1 :]
+    return list(itertools.takewhile(lambda word: not word.startswith("--"), behind))
+
+
 class ParsedError(Exception):
     """A command read its arguments: it would now begin."""
 
@@ -92,6 +101,8 @@ def test_commands_are_ones_that_are_accepted(guide, monkeypatch):
         else:
             with pytest.raises(ParsedError):
                 importlib.import_module(f"jaxmoe.commands.{name}").run(arguments)
+            for attack in attacks_in(arguments):
+                assert attack in ("universal", "universal-class") or canonical_name(attack)
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=name_of)

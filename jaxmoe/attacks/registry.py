@@ -176,7 +176,7 @@ ATTACKS: dict[str, NamedAttack] = {
         black_box=True,
         one_label=True,
         picture=True,
-        maximises="the margin, by 5000 queries and no gradient",
+        maximises="the likeliest wrong class, by 5000 queries and no gradient",
     ),
     "tt": NamedAttack(
         "TT",

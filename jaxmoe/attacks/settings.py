@@ -45,7 +45,7 @@ class AttackSettings:
     """Numbers of an attack. The first seven are arrays to the compiler; the others are static.
 
     The paper did not publish λ, α, β, γ1 and γ2. The defaults come from a search on validation
-    clips (README, "Numbers of the attacks"); λ grows with the model's distance from robustness, so
+    clips (`launch/studies/arsenal`); λ grows with the model's distance from robustness, so
     `jaxmoe sweep RUN --lam …` is worth a minute for another model.
 
     Attributes:

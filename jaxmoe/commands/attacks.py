@@ -3,8 +3,9 @@
 from jaxmoe.commands.arguments import Parser
 
 _DESCRIPTION = """Lists the attacks that `evaluate`, `sweep` and `transfer` take by name, and what
-each maximises. F is the mixture, r its router, E_j its expert j, CE the cross-entropy, L_Lip a
-Lipschitz quotient. Each is scored by the whole model, whatever part it attacks."""
+each maximises; cascades are for `evaluate` alone. F is the mixture, r its router, E_j its expert j,
+CE the cross-entropy, L_Lip a Lipschitz quotient. Each attack is scored by the whole model, whatever
+part it attacks. `transfer` knows `universal` and `universal-class` too."""
 
 PARTS = {
     "model": "the whole",

@@ -1,6 +1,5 @@
 """`jaxmoe show`: what a run is, how far it is, and what its last evaluation found."""
 
-import json
 import pathlib
 
 from jaxmoe.commands.arguments import Parser
@@ -72,6 +71,7 @@ def _how_far(folder: pathlib.Path) -> dict[str, str]:
 
 def print_results(folder: pathlib.Path) -> None:
     """Prints the table of the last evaluation in a folder, and what it notes."""
+    from jaxmoe.files import read_json
     from jaxmoe.reporting import read_results
     from jaxmoe.reporting.tables import main_table, print_table
 
@@ -81,7 +81,7 @@ def print_results(folder: pathlib.Path) -> None:
     rows = read_results(folder)
     print_table(f"\nlast evaluation, n = {rows[0].n}, norm {rows[0].norm}", *main_table(rows))
     if (folder / "evaluation.json").is_file():
-        found = json.loads((folder / "evaluation.json").read_text("utf-8"))
+        found = read_json(folder / "evaluation.json")
         router = (found.get("specialization") or {}).get("sentence")
         for line in [*found.get("notes", []), *([router] if router else [])]:
             print(line)

@@ -166,14 +166,22 @@ def fit(
         progress or _Silent(),
     )
     state, place = loop.resume(params)
-    with contextlib.ExitStack() as files:
-        log = None
-        if run is not None:
-            log = files.enter_context(contextlib.closing(MetricsLog(run, place.global_step)))
+    log = None if run is None else MetricsLog(run, place.global_step)
+    try:
         for number in range(place.stage, len(stages)):
             state = loop.start(number, place, params if state is None else state)
             state = loop.train(number, place, state, log)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what stopped the training says more
+            _close(log)
+        raise
+    _close(log)
     return state.params
+
+
+def _close(log: MetricsLog | None) -> None:
+    if log is not None:
+        log.close()
 
 
 class _Silent:

@@ -132,6 +132,7 @@ def test_a_curve_evaluates_the_dual_model_at_each_missing_alpha(tmp_path, monkey
 def test_a_line_needs_those_that_it_starts_from(options, capsys):
     given = ["--data", options.data, "--runs", str(options.runs)]
     assert launcher.parse([*given, "--lines", "single", "at_s"]).lines == ["single", "at_s"]
+    assert launcher.parse([*given, "--lines", "at_s", "single"]).lines == ["single", "at_s"]
     for lines, said in (
         (["at_s"], "at_s starts from single; name it too"),
         (["at", "standard", "none"], "none; expected some of single"),

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from jaxmoe.attacks import AttackSettings
+from jaxmoe.config import Experiment, MixtureConfig, TrainingConfig, validate
 from jaxmoe.mixture import from_gate
 from jaxmoe.models import ClasswiseGate, Conv, SimpleGate
 from jaxmoe.threat import ThreatModel
@@ -104,3 +105,23 @@ def test_recipes_that_choose_experts_train_a_classwise_gate(recipe):
     assert all(np.isfinite(value) for value in metrics.values())
     for part in ("router", "experts"):
         assert not same(after[part], before[part])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"combine": "none"}, "mixture.combine: none .* softmax"),
+        ({"combine": "renormalized"}, "mixture.combine: renormalized .* softmax"),
+        ({"experts": 1}, "mixture.experts: 1 .* at least 2"),
+        ({}, None),
+        ({"combine": "renormalized", "top_k": 2}, None),
+    ],
+)
+def test_a_router_that_could_not_learn_is_refused(fields, message):
+    training = TrainingConfig(recipe="gate", initialize_from="a run")
+    experiment = Experiment(training=training, mixture=MixtureConfig(**fields))
+    if message is None:
+        validate(experiment)
+        return
+    with pytest.raises(ValueError, match=message):
+        validate(experiment)

@@ -130,6 +130,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for name in options.lines:
         if name not in LINES:
             parser.error(f"--lines: {name}; expected some of {names}")
+    options.lines = [name for name in LINES if name in options.lines]  # each after its start
+    for name in options.lines:
         needed = {LINES[name].start, LINES[name].standard} - {None, *options.lines}
         if needed:
             parser.error(f"--lines: {name} starts from {needed.pop()}; name it too")
@@ -154,8 +156,8 @@ def train(line: Line, seed: int, folder: pathlib.Path, options: argparse.Namespa
 
 def evaluated(run: pathlib.Path, attacks: tuple[str, ...]) -> bool:
     """Was a run's evaluation under these attacks written to its end?"""
-    if not (run / "evaluation.json").is_file():  # is written last
-        return False
+    if not (run / "evaluation.json").is_file() or (run / "evaluation.journal").is_file():
+        return False  # one that was stopped leaves its journal
     return rows_of(run).keys() - {CLEAN, WORST_CASE} == set(attacks)
 
 
@@ -226,7 +228,8 @@ def table(folder: pathlib.Path, seeds: list[int], wanted: list[str]) -> str:
             found = cells([point(name, alpha, seed, folder) for seed in seeds])
             cost = gradients(folder / f"{trained_as(name)}_{seeds[0]}")
             lines.append([f"{title}, α = {alpha:g}", *found, str(cost)])
-    first = rows_of(folder / f"{wanted[0]}_{seeds[0]}")["pgd"]
+    attacked = next(name for name in wanted if LINES[name].attacks)
+    first = rows_of(folder / f"{attacked}_{seeds[0]}")["pgd"]
     note = (
         f"n = {first.n}, seeds {', '.join(map(str, seeds))}: mean ± sample standard deviation. "
         f"ε = {first.epsilon * 255:g}/255, {first.norm}, {first.steps} steps of PGD. "

@@ -66,10 +66,9 @@ def main() -> None:
         manifest = _write_fold(pathlib.Path(options.data), options.runs, seed)
         for recipe in options.recipes:
             folder, line = options.runs / f"{recipe}_{seed}", RECIPES[recipe]
-            if line.start is not None and line.start not in options.recipes:
-                _train(line.start, seed, options.runs, options.data, manifest)
-            _train(recipe, seed, options.runs, options.data, manifest)
-            if not (folder / "evaluation.json").is_file():  # what is written last
+            for run in filter(None, (line.start, recipe)):
+                _train(run, seed, options.runs, options.data, manifest)
+            if not _is_evaluated(folder):
                 given = ("--attacks", *line.attacks) if line.attacks else ()
                 _jaxmoe("evaluate", str(folder), *given)
     print(tables(options.runs, options.seeds, options.recipes))
@@ -153,6 +152,11 @@ def _train(recipe: str, seed: int, runs: pathlib.Path, data: str, manifest: path
     if line.start is not None:
         arguments += ["--training.initialize-from", str(runs / f"{line.start}_{seed}")]
     _jaxmoe("train", *arguments)
+
+
+def _is_evaluated(run: pathlib.Path) -> bool:
+    # An evaluation that was stopped leaves its journal beside what it had.
+    return (run / "evaluation.json").is_file() and not (run / "evaluation.journal").is_file()
 
 
 def _position(run: pathlib.Path) -> dict:

@@ -6,9 +6,10 @@ python launch/studies/arsenal/run.py RUN … --data DIR [--epsilons 2/255 4/255 
 Runs are folders RECIPE_SEED, as the study `ut_interaction` makes them; lines are means over the
 seeds. In `all` every attack of the registry has the run's own steps and starts (10 and one). In
 `equal` four adversaries get about as many gradients as AutoAttack takes of a clip that survives it
-(six classes: 1,106): each as a cascade, on the clips that still stand, 100 steps at a time. AutoAttack
-has 5,000 queries beside them. An evaluation that is done is not done again while the command and
-the run are the same, and one that was stopped goes on; remove RUN/arsenal after a change of code.
+(six classes: 1,106): each as a cascade, on the clips that still stand, 100 steps at a time.
+AutoAttack has 5,000 queries beside them. An evaluation that is done is not done again while the
+command and the run are the same, and one that was stopped goes on; remove RUN/arsenal after a
+change of code.
 """
 
 import argparse

@@ -5,8 +5,8 @@ python launch/studies/weak_link/run.py RUN … [--router pgd-r] [--experts pgd-e
 
 Runs are evaluated folders RECIPE_SEED, as the studies `ut_interaction` and `cifar10` leave them,
 with an attack on the router and one on the experts among their rows. End to end (the 2026 text on
-video), the whole mixture sees what was made for a part; isolated (the 2025 text on images), that part alone
-sees it, and the other the clean input.
+video), the whole mixture sees what was made for a part; isolated (the 2025 text on images), that
+part alone sees it, and the other the clean input.
 
 No attack on the router alone does more than choose an expert. Where every expert is right on the
 clean input, the isolated form of a top-1 mixture cannot fall: "floor" is the share of such inputs.

@@ -29,23 +29,17 @@ if TYPE_CHECKING:
 _DESCRIPTION = """Attacks the test clips of a trained run, each attack at each ε, and prints robust
 accuracy, routing, Lipschitz figures, GFLOPs and checks for masked gradients.
 
-writes results.json (a list of rows), results.csv, results.md, robust_accuracy.png, margins.png (a
-histogram for each class) and evaluation.json (checks, GFLOPs, compilations) into RUN, over those of
-the evaluation before, or into --output. RUN@expert0 is one of its experts alone, RUN@mean and
-RUN@max are ensembles of all of them; they write into RUN/expert0 and so on.
+It writes into RUN, or into --output: results.json (a list of rows), results.csv, results.md,
+robust_accuracy.png, margins.png (a histogram for each class) and evaluation.json (checks, GFLOPs,
+compilations). RUN@expert0 is one of its experts alone, RUN@mean and RUN@max are ensembles of all of
+them; they write into RUN/expert0 and so on.
 
-What is not given is as in the run's config. Each row is printed and written as it ends, but over
-an evaluation whose attacks all ran only when all of these have; the checks come last. The same
-command goes on with an evaluation that was stopped; its batches are in evaluation.journal.
+What is not given is as in the run's config. Each row is printed and written as it ends. Files of an
+evaluation that ran to its end are replaced when all attacks of this one have. The checks come last.
+The same command goes on with an evaluation that was stopped: its batches are in evaluation.journal.
 
-attacks on the whole: fgsm pgd pgd-t mi-fgsm apgd-ce apgd-dlr apgd-t fab fab-t square tla-m
-  tt sparse flicker pgd-standing (of segmentation: on the pixels that are still right)
-on the router: pgd-r pgd-r-t tla-r tlga-r
-on experts: pgd-e pgd-e-t pgd-each-e tla-e
-on both: j-tla j-tlga j-tlga-t enumerated-route
-cascades, each attack on the clips that still stand, with AutoAttack's own steps: auto-attack
-  auto-attack-plus auto-attack-rand
-universal perturbations: jaxmoe transfer RUN --attacks universal universal-class"""
+`jaxmoe attacks` lists the attacks by the part that they attack, and cascades such as AutoAttack.
+`jaxmoe transfer RUN --attacks universal universal-class` has universal perturbations."""
 
 _EXAMPLE = """examples:
   jaxmoe evaluate runs/ut_interaction_at_m --attacks pgd tlga-r j-tlga --epsilons 4/255 8/255

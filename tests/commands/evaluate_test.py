@@ -155,12 +155,9 @@ def test_numbers_that_autoattack_does_not_take_are_named(trained, monkeypatch, c
     assert "own numbers" not in capsys.readouterr().out
 
 
-def test_evaluates_help_names_every_attack(capsys):
-    from jaxmoe.attacks import ATTACKS, CASCADES
-
+def test_evaluates_help_leads_to_the_list_of_attacks(capsys):
     assert main(["evaluate", "--help"]) == 0
-    words = capsys.readouterr().out.replace(",", " ").split()
-    assert not {*ATTACKS, *CASCADES} - set(words)
+    assert "`jaxmoe attacks`" in capsys.readouterr().out
 
 
 def test_other_clips_than_the_run_was_trained_on_are_refused(trained, capsys):

@@ -16,9 +16,16 @@ import numpy as np
 
 from jaxmoe.attacks import AttackResult, build_attack
 from jaxmoe.attacks.attack import Model
-from jaxmoe.attacks.edge import check_label_shape, check_labels, check_pixels, to_pixels
+from jaxmoe.attacks.edge import (
+    check_label_shape,
+    check_labels,
+    check_pixels,
+    looks_like_images,
+    to_pixels,
+)
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.config import Experiment
+from jaxmoe.data.listing import nearest
 from jaxmoe.evaluation import NonFiniteGradient, SuiteResult, auto_attack, evaluate_suite
 from jaxmoe.files import read_json, write_json
 from jaxmoe.mixture import Mixture
@@ -36,6 +43,7 @@ from jaxmoe.training import (
     make_validate,
 )
 from jaxmoe.training import fit as train_through
+from jaxmoe.training.recipes import TEMPORAL_RECIPES
 
 __all__ = ["attack", "auto_attack", "evaluate", "fit"]
 
@@ -165,13 +173,15 @@ def fit(
       learning_rate: the peak; None is that of `config.OptimizerConfig`.
       epsilon_warmup: share of the steps in which ε and λ rise from 0; None is that of
         `config.TrainingConfig`.
-      options: the recipe's numbers: its attack's settings, balance, β, …. None has those of an
-        `Experiment`, and for "j_tlat" a balance weight of 1.5, without which it collapses.
+      options: the numbers of a recipe: its attack's settings, balance, β, …. None has those of an
+        `Experiment`, and for "j_tlat" a balance weight of 1.5, without which it collapses. A
+        recipe's attacks take ε from here, as it warms up; phases that were made before keep theirs.
       seed: of random starts and noise.
       validation: batches that are judged after each epoch; `progress` is told.
-      directory: keeps checkpoints, from which the same call goes on, and `metrics.jsonl`; the best
-        by validation is `checkpoints/best`, which `training.Checkpoints` reads.
-      progress: is told what goes on: `with reporting.progress.make_progress() as progress`.
+      directory: keeps a checkpoint of each epoch, from which the same call goes on, and
+        `metrics.jsonl`; the best by validation is `checkpoints/best`, for `training.Checkpoints`.
+      progress: is told what goes on by `stage(name, steps, done)`, `step(metrics)` and
+        `epoch(epoch, validation)`: `with reporting.progress.make_progress() as progress` shows it.
       devices: of this process; None takes all.
 
     Raises:
@@ -188,7 +198,18 @@ def fit(
     if epochs < 1:
         raise ValueError(f"epochs: {epochs}; expected at least 1")
     passes = _Passes("batches", batches, mixture, params, len(parallel.devices))
-    loop = dataclasses.replace(loop_options(Experiment()), seed=seed, evaluate_every=1)
+    if recipe in TEMPORAL_RECIPES and looks_like_images(passes.shape):
+        raise ValueError(
+            f"recipe: {recipe} attacks in time, and inputs of shape {list(passes.shape)} look like "
+            "images; expected clips [B, T, H, W, C], or a recipe such as at_m"
+        )
+    loop = dataclasses.replace(
+        loop_options(Experiment()),
+        seed=seed,
+        evaluate_every=1,
+        checkpoint_every=1,
+        log_every=min(10, passes.length),
+    )
     if learning_rate is not None:
         loop = dataclasses.replace(loop, learning_rate=learning_rate)
     if epsilon_warmup is None:
@@ -264,7 +285,10 @@ def _held(run: pathlib.Path, asked: dict[str, Any]) -> Iterator[None]:
 def _find_recipe(recipe: str | Recipe | Sequence[Phase]) -> Recipe:
     if isinstance(recipe, str):
         if recipe not in RECIPES:
-            raise ValueError(f"recipe: {recipe!r} is none; expected one of {', '.join(RECIPES)}")
+            raise ValueError(
+                f"recipe: {recipe!r} is none; expected one of {', '.join(RECIPES)}"
+                f"{nearest(recipe, RECIPES)}"
+            )
         return RECIPES[recipe]
     if callable(recipe):
         return recipe
@@ -289,6 +313,7 @@ class _Passes:
         self.length = len(batches) if isinstance(batches, Sized) else sum(1 for _ in batches)
         if not self.length:
             raise ValueError(f"{field}: none; expected at least one (x, y)")
+        self.shape = np.shape(next(iter(batches))[0])  # of the first inputs
         self._batch, self._example, self._checked = 0, 0, 0
         self._iterator: Iterator | None = None
 

@@ -163,7 +163,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(mixture, params, examples, 
     assert impatient.seen[0] == 8
     after = Impatient()
     assert equal(train(tmp_path / "a", after), train(tmp_path / "b"))
-    assert after.begun == ("at_m", 20, 10), "the checkpoint of the fifth epoch"
+    assert after.begun == ("at_m", 20, 16), "the checkpoint of the eighth epoch"
     with pytest.raises(ValueError, match=r"directory: .* with epochs = 10, not 11; choose another"):
         train(tmp_path / "a", epochs=11)
     (tmp_path / "b" / "config.json").touch()
@@ -176,7 +176,14 @@ def test_a_stopped_training_goes_on_to_the_same_bits(mixture, params, examples, 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"recipe": "at_x"}, "recipe: 'at_x' is none; expected one of standard"),
+        (
+            {"recipe": "at_x"},
+            "recipe: 'at_x' is none; expected one of standard.*did you mean 'at_m'",
+        ),
+        (
+            {"recipe": "tlat", "epsilon": 0.1, "batches": [(np.zeros((8, 9, 9, 3), np.uint8), Y)]},
+            r"recipe: tlat attacks in time, and inputs of shape \[8, 9, 9, 3\] look like images",
+        ),
         ({"recipe": "at_m"}, "epsilon: None; expected a radius"),
         ({"epochs": 0}, "epochs: 0; expected at least 1"),
         ({"batches": []}, "batches: none; expected at least one"),
@@ -254,3 +261,9 @@ def test_defaults_are_those_of_an_experiment():
     options = _default_options("j_tlat")
     assert options.balance_weight == 1.5, "without it all clips go to one expert"
     assert _default_options("at_m").balance_weight == MixtureConfig().balance_weight
+
+
+def test_images_are_not_attacked_in_time():
+    images = np.zeros((8, 9, 9, 3), np.float32)
+    with pytest.raises(ValueError, match=r"tla-m: inputs of shape .* look like images"):
+        jaxmoe.attack(lambda p, x: x.mean((1, 2)), None, images, Y, "tla-m", epsilon=0.1)

@@ -147,6 +147,11 @@ def check_axes(name: str, shape: tuple[int, ...], *, picture: bool, temporal: bo
     Raises:
       ValueError: one line with the shape and how to turn it.
     """
+    if temporal and looks_like_images(shape):
+        raise ValueError(
+            f"{name}: inputs of shape {list(shape)} look like images, and it attacks in time; "
+            "expected clips [B, T, H, W, C], or an attack such as pgd or pgd-r"
+        )
     order = _order_of_axes(shape)
     reads_it = picture or (temporal and len(shape) == 5 and order[1] != 1)
     if order == tuple(range(len(shape))) or not reads_it:
@@ -157,6 +162,11 @@ def check_axes(name: str, shape: tuple[int, ...], *, picture: bool, temporal: bo
         f"{name}: inputs of shape {list(shape)} look channels-first, and it reads {read}; expected "
         f"x.transpose{order}, and lambda params, x: model(params, x.transpose{back}) as the model"
     )
+
+
+def looks_like_images(shape: tuple[int, ...]) -> bool:
+    """Returns whether inputs are [B, H, W, C] with the channels of a picture."""
+    return len(shape) == 4 and shape[3] in COLOURS and _is_plane(*shape[1:3])
 
 
 def channels_last(shape: tuple[int, ...]) -> str:

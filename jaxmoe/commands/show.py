@@ -18,13 +18,16 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a run")
     folder = pathlib.Path(parser.parse(arguments).run)
 
-    from jaxmoe.run_folder import read_experiment
+    from jaxmoe.run_folder import read_experiment, state_of
 
     experiment = read_experiment(folder)
     lines = {**_what(experiment), **_how_far(folder)}
     width = max(map(len, lines))
     print("\n".join(f"{name:<{width}}  {text}" for name, text in lines.items()))
-    print_results(folder)
+    state = state_of(folder)
+    if state == "stopped":
+        print("\nnext: the same `jaxmoe train` command, which goes on where it stopped")
+    print_results(folder, finished=state == "finished")
 
 
 def _what(experiment) -> dict[str, str]:
@@ -69,14 +72,14 @@ def _how_far(folder: pathlib.Path) -> dict[str, str]:
     return {"state": f"{state_of(folder)}, {steps} steps, {seconds}"}
 
 
-def print_results(folder: pathlib.Path) -> None:
+def print_results(folder: pathlib.Path, *, finished: bool) -> None:
     """Prints the table of the last evaluation in a folder, and what it notes."""
     from jaxmoe.files import read_json
     from jaxmoe.reporting import read_results
     from jaxmoe.reporting.tables import main_table, print_table
 
     if not (folder / "results.json").is_file():
-        print(f"\nnot evaluated yet; next: jaxmoe evaluate {folder}")
+        print("\nnot evaluated yet" + (f"; next: jaxmoe evaluate {folder}" if finished else ""))
         return
     rows = read_results(folder)
     print_table(f"\nlast evaluation, n = {rows[0].n}, norm {rows[0].norm}", *main_table(rows))

@@ -21,11 +21,13 @@ def shown(run, capsys) -> str:
 def test_a_run_that_has_no_checkpoint_yet(described, capsys):
     text = shown(described, capsys)
     assert "stopped, no checkpoint yet" in text
-    assert f"next: jaxmoe evaluate {described}" in text
+    assert "goes on where it stopped\n\nnot evaluated yet\n" in text
 
 
 def test_a_trained_and_evaluated_run(trained, capsys):
-    assert "finished, 1 steps, 1:15" in shown(trained, capsys)
+    text = shown(trained, capsys)
+    assert "finished, 1 steps, 1:15" in text
+    assert f"next: jaxmoe evaluate {trained}" in text
     write_results([row("clean", 0.0, 0.9), row("pgd", 8 / 255, 0.25)], trained)
     found = {"notes": ["a note"], "specialization": {"sentence": "The router decides nothing."}}
     (trained / "evaluation.json").write_text(json.dumps(found))

@@ -121,7 +121,7 @@ def test_transfer_between_a_mixture_and_its_parts(folder, capsys):
             "training.initialize_experts_from: ('a',) is not accepted; expected 2 runs",
         ),
         ("--mixture.head conv", "mixture.head: conv is not accepted; expected none without"),
-        ("--training.recipe gate", "router.name: pooled is not accepted; expected simple_gate or"),
+        ("--training.recipe gate", "mixture.experts: 1 is not accepted; expected at least 2"),
         ("--data.subset place=rund", "data.subset: no training example has place 'rund'"),
         (
             f"{GATE} --mixture.router-noise 0.5 --training.initialize-experts-from a b",

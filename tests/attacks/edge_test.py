@@ -202,7 +202,8 @@ def test_an_epsilon_that_is_none_is_named(epsilon):
         attack()
 
 
-CHANNELS_LAST = (2, 16, 16, 3), (2, 8, 16, 16, 3), (2, 3, 16, 16, 3), (2, 3, 16, 16, 20)
+IMAGES = (2, 16, 16, 3)
+CHANNELS_LAST = (2, 8, 16, 16, 3), (2, 3, 16, 16, 3), (2, 3, 16, 16, 20)
 CHANNELS_LAST += (2, 1, 1, 48), (2, 48), (2, 16, 16), (2, 1, 1, 64, 3), (2, 3, 3, 64), (2, 64, 3)
 
 
@@ -235,6 +236,17 @@ def test_channels_first_is_refused_where_an_attack_reads_the_axes(
     x = np.zeros(shape)
     assert x.transpose(eval(turned)).transpose(eval(back)).shape == shape
     assert x.transpose(eval(turned)).shape[-1] in (1, 3)
+
+
+@pytest.mark.parametrize("name", ["square", "pgd", "flicker", "tlga-r"])
+def test_attacks_in_time_refuse_images(name):
+    named = ATTACKS[name]
+    check = {"picture": named.picture, "temporal": named.temporal}
+    if not named.temporal:
+        check_axes(name, IMAGES, **check)
+        return
+    with pytest.raises(ValueError, match=r"\[2, 16, 16, 3\] look like images, and it attacks in"):
+        check_axes(name, IMAGES, **check)
 
 
 def test_square_refuses_channels_first_before_it_looks():

@@ -303,17 +303,19 @@ class _Passes:
     """
 
     def __init__(self, field: str, batches: Batches, mixture: Mixture, params: Any, devices: int):
-        if iter(batches) is batches:
+        iterator = iter(batches)
+        if iterator is batches:
             raise ValueError(
                 f"{field}: {type(batches).__name__}; expected a list or a loader: each pass begins "
                 "it anew"
             )
+        first = next(iterator, None)
+        if first is None:
+            raise ValueError(f"{field}: none; expected at least one (x, y)")
+        self.shape = np.shape(first[0])  # of the first inputs
+        self.length = len(batches) if isinstance(batches, Sized) else 1 + sum(1 for _ in iterator)
         self._field, self._batches, self._devices = field, batches, devices
         self._apply = lambda x: mixture.apply(params, x)
-        self.length = len(batches) if isinstance(batches, Sized) else sum(1 for _ in batches)
-        if not self.length:
-            raise ValueError(f"{field}: none; expected at least one (x, y)")
-        self.shape = np.shape(next(iter(batches))[0])  # of the first inputs
         self._batch, self._example, self._checked = 0, 0, 0
         self._iterator: Iterator | None = None
 

@@ -27,6 +27,7 @@ from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.config import Experiment
 from jaxmoe.data.listing import nearest
 from jaxmoe.evaluation import NonFiniteGradient, SuiteResult, auto_attack, evaluate_suite
+from jaxmoe.evaluation.arrays import cut
 from jaxmoe.files import read_json, write_json
 from jaxmoe.mixture import Mixture
 from jaxmoe.parallel import Parallel
@@ -79,7 +80,7 @@ def attack(
       settings: steps, restarts and the attack's other numbers.
 
     Returns:
-      What was found: `x_adv` like x, in float32 or wider, and the loss of each example.
+      The result: `x_adv` like x, in float32 or wider, and the loss of each example.
 
     Raises:
       ValueError: an unknown attack, an attack on parts that the model lacks, or inputs that fit
@@ -123,20 +124,7 @@ def evaluate(
       NonFiniteError: outputs, losses or gradients that are not finite.
     """
     x, y = np.asarray(x), np.asarray(y)
-    if not (x.shape and y.shape and 0 < len(x) == len(y)):
-        raise ValueError(
-            f"x, y: shapes {x.shape} and {y.shape}; expected as many examples as labels, and some"
-        )
-    if batch_size < 1:
-        raise ValueError(f"batch_size: {batch_size} is not at least 1")
-    size = min(batch_size, len(x))
-
-    def batches() -> Iterator[Mapping[str, np.ndarray]]:
-        for start in range(0, len(x), size):
-            index = np.arange(start, start + size)
-            place = np.minimum(index, len(x) - 1)
-            yield {"clip": x[place], "label": y[place], "index": place, "valid": index < len(x)}
-
+    batches = cut(x, y, min([batch_size, *x.shape[:1]]))
     return evaluate_suite(model, params, batches, attacks=attacks, epsilons=epsilons, **options)
 
 

@@ -34,8 +34,9 @@ robust_accuracy.png, margins.png (a histogram for each class) and evaluation.jso
 compilations). RUN@expert0 is one of its experts alone, RUN@mean and RUN@max are ensembles of all of
 them; they write into RUN/expert0 and so on.
 
-What is not given is as in the run's config. Each row is printed and written as it ends. Files of an
-evaluation that ran to its end are replaced when all attacks of this one have. The checks come last.
+Options that are not given are as in the run's config. Each row is printed and written as it ends.
+Files of an evaluation that ran to its end are replaced when all attacks of this one have. The
+checks come last.
 The same command goes on with an evaluation that was stopped: its batches are in evaluation.journal.
 
 `jaxmoe attacks` lists the attacks by the part that they attack, and cascades such as AutoAttack.

@@ -18,6 +18,7 @@ from jaxmoe.attacks.edge import (
     to_pixels,
 )
 from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.evaluation.arrays import cut
 from jaxmoe.evaluation.cascade import Cascading
 from jaxmoe.evaluation.guards import (
     check_finite_outputs,
@@ -124,12 +125,7 @@ def auto_attack(
       ThreatViolation: an attack that left its ball.
     """
     x, y = np.asarray(x), np.asarray(y)
-    if not (x.shape and y.shape and 0 < len(x) == len(y)):
-        raise ValueError(
-            f"x, y: shapes {x.shape} and {y.shape}; expected as many examples as labels, and some"
-        )
-    if batch_size < 1:
-        raise ValueError(f"batch_size: {batch_size} is not at least 1")
+    cut(x, y, batch_size)  # says what does not fit, before anything is compiled
     # Few examples fill a batch of their own size, one of a few: another number compiles nothing.
     batch_size = min(batch_size, 1 << (len(x) - 1).bit_length())
     check_number("epsilon", epsilon)
@@ -146,11 +142,7 @@ def auto_attack(
     check_fits(attacks, {"clip": x, "label": y})
     programs = (programs or Programs(model, norm)).check(model, norm, accuracy)
 
-    def batches():
-        for start in range(0, len(x), batch_size):
-            index = np.arange(start, start + batch_size)
-            place = np.minimum(index, len(x) - 1)
-            yield {"clip": x[place], "label": y[place], "index": place, "valid": index < len(x)}
+    batches = cut(x, y, batch_size)
 
     def look(batch):
         return to_host(programs.clean(params, batch)[0])

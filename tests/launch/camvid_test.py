@@ -6,6 +6,7 @@ import types
 import jax
 import pytest
 
+from jaxmoe.commands.arguments import load_config
 from jaxmoe.config import Experiment
 from jaxmoe.evaluation import Row, TransferRow
 from launch.studies.camvid import run as launcher
@@ -41,6 +42,7 @@ def test_gates_start_from_two_experts_of_two_parts(options, monkeypatch):
         return type("Done", (), {"returncode": 0})
 
     monkeypatch.setattr(launcher.subprocess, "run", record)
+    options.lines = ["mixtures"]
     launcher.train("frrn", options)
     assert len(commands) == 6
     assert all(pathlib.Path(command[1]).is_file() for command in commands)
@@ -50,6 +52,25 @@ def test_gates_start_from_two_experts_of_two_parts(options, monkeypatch):
         place = command.index("--training.initialize-experts-from")
         assert command[place + 1 : place + 3] == experts
     assert len({tuple(command[-3:]) for command in commands[2:]}) == 4
+
+
+def test_single_networks_take_as_many_epochs_as_experts_and_gate(options, monkeypatch):
+    commands = []
+    monkeypatch.setattr(launcher, "run", lambda *command: commands.append(command))
+    options.lines = ["networks"]
+    launcher.train("deeplab", options)
+    assert len(commands) == 2
+    expert, gate = (
+        load_config(str(launcher.CONFIGS / f"camvid_deeplab_{kind}.py"))
+        for kind in ("expert", "gate")
+    )
+    epochs = str(expert.training.epochs + gate.training.epochs)
+    for config, folder, _, *changed in commands:
+        assert config == "deeplab_expert"
+        assert changed[:2] == ["--training.epochs", epochs]
+        assert "--data.subset" not in changed
+        assert folder.name.startswith("deeplab_one_network")
+    assert commands[0][1] != commands[1][1]
 
 
 def own_row(attack, epsilon, mean_iou):
@@ -125,7 +146,7 @@ def test_what_is_there_is_not_attacked_again(options, monkeypatch):
     monkeypatch.setattr(launcher, "evaluate_suite", suite)
     monkeypatch.setattr(launcher, "transfer_matrix", matrix)
     launcher.attack("frrn", options)
-    assert calls == [*launcher.MODELS, "pgd", "universal"]
+    assert calls == [*launcher.NETWORKS, *launcher.MODELS, "pgd", "universal"]
     calls.clear()
     launcher.attack("frrn", options)
     assert not calls

@@ -1,7 +1,7 @@
 """Trains experts and gates on CamVid and attacks them; prints its README's tables.
 
 python launch/studies/camvid/run.py --data DIR --runs runs/camvid [--only deeplab frrn]
-    [--images 24]
+    [--images 24] [--lines networks mixtures]
 
 Of each architecture two experts are trained on two parts of the training images (sequence 0016E5;
 sequences 0001TP and 0006R0), then four gates on both. Each expert, ensemble and mixture is attacked
@@ -14,6 +14,7 @@ both evenly spread. What a folder already holds is not done again.
 import argparse
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -38,10 +39,20 @@ GATES = {
     "classwise": ("classwise_gate", "none"),
     "classwise + conv": ("classwise_gate", "conv"),
 }
+# Single networks, by the overrides of an expert's config; both experts are two of its size.
+NETWORKS = {
+    "one network": {"deeplab": (), "frrn": ()},
+    "one network, twice the FLOPs": {
+        "deeplab": ("--expert.width", "24", "--expert.features", "48", "--expert.low-level", "24"),
+        "frrn": ("--expert.width", "12", "--expert.residual-width", "12"),
+    },
+}
+EXPERT_EPOCHS, GATE_EPOCHS = {"deeplab": 60, "frrn": 40}, 6
 PARTS = ("expert0", "expert1", "mean", "max")
 BLIND = "simple, no gradient"  # what an attack leaves that cannot see
 MODELS = (*PARTS, *GATES, BLIND)
 ATTACKS = ("fgsm", "pgd", "pgd-standing")
+LINES = ("networks", "mixtures")
 UNIVERSAL = "universal"
 EPOCHS = 1  # of universal perturbations, over the training images
 TRANSFERRED = "pgd"
@@ -55,12 +66,14 @@ def main() -> None:
         train(name, options)
         attack(name, options)
     for name in options.only:
-        folder = results_of(name, options)
-        own = {model: read_results(folder / model) for model in MODELS}
-        found = json.loads((transfer_of(folder, options) / "transfer.json").read_text("utf-8"))
-        rows = [TransferRow(**row) for row in found]
+        folder, rows, shown = results_of(name, options), [], []
+        if "mixtures" in options.lines:
+            found = json.loads((transfer_of(folder, options) / "transfer.json").read_text("utf-8"))
+            rows, shown = [TransferRow(**row) for row in found], [*MODELS]
+        shown += NETWORKS if "networks" in options.lines else ()
+        own = {model: read_results(folder / model) for model in shown}
         print(f"{ARCHITECTURES[name]}\n\n{white_box(own, rows)}\n")
-        for made in (TRANSFERRED, UNIVERSAL):
+        for made in (TRANSFERRED, UNIVERSAL) if rows else ():
             print(f"{transfer(rows, made)}\n")
 
 
@@ -70,6 +83,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="the folder with train, trainannot, …")
     parser.add_argument("--runs", default="runs/camvid", type=pathlib.Path)
     parser.add_argument("--only", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
+    parser.add_argument("--lines", nargs="+", choices=LINES, default=list(LINES))
     parser.add_argument("--images", default=24, type=int, help="test images to attack")
     parser.add_argument("--training-images", default=120, type=int, help="for universal attacks")
     options = parser.parse_args(arguments)
@@ -84,7 +98,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def train(name: str, options: argparse.Namespace) -> None:
-    """The experts and the gates of an architecture."""
+    """The single networks, the experts and the gates of an architecture."""
+    if "networks" in options.lines:
+        epochs = str(EXPERT_EPOCHS[name] + GATE_EPOCHS)
+        for title, changed in NETWORKS.items():
+            longer = ("--training.epochs", epochs, *changed[name])
+            run(f"{name}_expert", folder_of(name, title, options), options, *longer)
+    if "mixtures" not in options.lines:
+        return
     experts = [options.runs / f"{name}_expert{number}" for number in range(len(SUBSETS))]
     for expert, subset in zip(experts, SUBSETS, strict=True):
         run(f"{name}_expert", expert, options, "--data.subset", subset)
@@ -94,9 +115,9 @@ def train(name: str, options: argparse.Namespace) -> None:
         run(f"{name}_gate", folder_of(name, title, options), options, *sources, *kind)
 
 
-def folder_of(name: str, gate: str, options: argparse.Namespace) -> pathlib.Path:
-    """Where the mixture with a gate is."""
-    return options.runs / f"{name}_{gate.replace(' + ', '_')}"
+def folder_of(name: str, title: str, options: argparse.Namespace) -> pathlib.Path:
+    """Where the mixture with a gate is, or a single network."""
+    return options.runs / f"{name}_{re.sub('[ +,]+', '_', title)}"
 
 
 def run(config: str, folder: pathlib.Path, options: argparse.Namespace, *overrides: str) -> None:
@@ -120,8 +141,11 @@ def transfer_of(folder: pathlib.Path, options: argparse.Namespace) -> pathlib.Pa
 
 def attack(name: str, options: argparse.Namespace) -> None:
     """Writes what is missing of the results of each model, and of the transfer matrix."""
-    models = {}
-    for gate in GATES:
+    models, alone = {}, {}
+    for title in NETWORKS if "networks" in options.lines else ():
+        found = runs.load(folder_of(name, title, options))
+        alone[title] = found.mixture, found.params
+    for gate in GATES if "mixtures" in options.lines else ():
         found = runs.load(folder_of(name, gate, options))
         for part in PARTS if not models else ():
             models[part] = component(found.mixture, part), found.params
@@ -134,7 +158,7 @@ def attack(name: str, options: argparse.Namespace) -> None:
     given = {"settings": evaluation_settings(config), "seed": config.evaluation.seed}
     with make_progress() as progress:
         given |= {"progress": progress.evaluation, "say": progress.say}
-        for model, (mixture, params) in (models | blind(models)).items():
+        for model, (mixture, params) in (alone | models | blind(models)).items():
             output = folder / model
             if (output / "results.md").is_file():  # is written last
                 continue
@@ -153,7 +177,7 @@ def attack(name: str, options: argparse.Namespace) -> None:
             write_results(result.rows, output, checks=result.checks, notes=result.notes)
             (output / "evaluation.journal").unlink()
         folder = transfer_of(folder, options)
-        if (folder / "transfer.md").is_file():
+        if not models or (folder / "transfer.md").is_file():
             return
         folder.mkdir(exist_ok=True)
         rows = []
@@ -177,6 +201,8 @@ def attack(name: str, options: argparse.Namespace) -> None:
 
 def blind(models: dict) -> dict:
     """A mixture whose experts, and so the features of its gate, have no gradient in the input."""
+    if "simple" not in models:
+        return {}
     mixture, params = models["simple"]
     return {BLIND: (lambda p, x: mixture.apply(p, jax.lax.stop_gradient(x)), params)}
 

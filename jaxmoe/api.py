@@ -24,8 +24,8 @@ from jaxmoe.attacks.edge import (
     to_pixels,
 )
 from jaxmoe.attacks.settings import AttackSettings
-from jaxmoe.config import Experiment
-from jaxmoe.data.listing import nearest
+from jaxmoe.choices import Norm
+from jaxmoe.config import RECIPES, Experiment, RecipeConfig
 from jaxmoe.evaluation import NonFiniteGradient, SuiteResult, auto_attack, evaluate_suite
 from jaxmoe.evaluation.arrays import cut
 from jaxmoe.files import read_json, write_json
@@ -33,18 +33,9 @@ from jaxmoe.mixture import Mixture
 from jaxmoe.parallel import Parallel
 from jaxmoe.run import loop_options, recipe_options
 from jaxmoe.run_folder import hold_for_training
-from jaxmoe.threat import Norm, ThreatModel
-from jaxmoe.training import (
-    RECIPES,
-    Phase,
-    Progress,
-    Recipe,
-    RecipeOptions,
-    Stage,
-    make_validate,
-)
+from jaxmoe.threat import ThreatModel
+from jaxmoe.training import Phase, Progress, Recipe, RecipeOptions, Stage, make_validate
 from jaxmoe.training import fit as train_through
-from jaxmoe.training.recipes import TEMPORAL_RECIPES
 
 __all__ = ["attack", "auto_attack", "evaluate", "fit"]
 
@@ -132,7 +123,7 @@ def fit(
     mixture: Mixture,
     params: Any,
     batches: Batches,
-    recipe: str | Recipe | Sequence[Phase],
+    recipe: str | RecipeConfig | Recipe | Sequence[Phase],
     *,
     epochs: int,
     epsilon: float | None = None,
@@ -154,7 +145,8 @@ def fit(
       batches: one pass over the training examples: uint8 grey levels or floats in [0, 1], and
         labels. Each splits over the devices; one size for all compiles once. Each pass begins them
         anew. A loader may shuffle, but only the same batches in every pass resume to the same bits.
-      recipe: a name of `training.RECIPES` such as "j_tlat", a recipe, or its phases.
+      recipe: a name such as "j_tlat", a configuration of `config.RECIPES` such as
+        `JTLATConfig(weak_experts=1)`, a function that makes phases, or the phases.
       epochs: passes over the batches.
       epsilon: radius of its attacks in pixel units; None where it has none.
       norm: `"linf"` or `"l2"`.
@@ -177,8 +169,8 @@ def fit(
         directory that holds another run.
       NonFiniteTrainingError: a loss or gradient that is not finite.
     """
-    make, parallel = _find_recipe(recipe), Parallel(devices)
-    options = _default_options(recipe) if options is None else options
+    known, make = _find_recipe(recipe)
+    parallel, options = Parallel(devices), _options_of(known, options)
     threat = ThreatModel(norm, 0.0 if epsilon is None else epsilon)
     attacks = any(phase.attack is not None for phase in make(mixture, threat, options))
     if attacks and epsilon is None:
@@ -186,10 +178,10 @@ def fit(
     if epochs < 1:
         raise ValueError(f"epochs: {epochs}; expected at least 1")
     passes = _Passes("batches", batches, mixture, params, len(parallel.devices))
-    if recipe in TEMPORAL_RECIPES and looks_like_images(passes.shape):
+    if known and known.sees_frames and looks_like_images(passes.shape):
         raise ValueError(
-            f"recipe: {recipe} attacks in time, and inputs of shape {list(passes.shape)} look like "
-            "images; expected clips [B, T, H, W, C], or a recipe such as at_m"
+            f"recipe: {known.name} attacks in time, and inputs of shape {list(passes.shape)} look "
+            "like images; expected clips [B, T, H, W, C], or a recipe such as at_m"
         )
     loop = dataclasses.replace(
         loop_options(Experiment()),
@@ -210,7 +202,7 @@ def fit(
         def validate(params):
             return judge(params, judged.whole(len(parallel.devices)))
 
-    name = recipe if isinstance(recipe, str) else "fit"
+    name = known.name if known else "fit"
     asked = {
         "recipe": name,
         "epochs": epochs,
@@ -241,9 +233,12 @@ def fit(
     return jax.device_put(trained)
 
 
-def _default_options(recipe: str | Recipe | Sequence[Phase]) -> RecipeOptions:
+def _options_of(known: RecipeConfig | None, options: RecipeOptions | None) -> RecipeOptions:
+    """The numbers that are given, else those of an experiment and of the recipe."""
+    if options is not None:
+        return options
     options = recipe_options(Experiment())
-    return options._replace(balance_weight=1.5) if recipe == "j_tlat" else options
+    return known.fill(options)._replace(balance_weight=known.balance_weight) if known else options
 
 
 @contextlib.contextmanager
@@ -270,18 +265,18 @@ def _held(run: pathlib.Path, asked: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def _find_recipe(recipe: str | Recipe | Sequence[Phase]) -> Recipe:
+def _find_recipe(
+    recipe: str | RecipeConfig | Recipe | Sequence[Phase],
+) -> tuple[RecipeConfig | None, Recipe]:
+    """The recipe's configuration, if it has one, and what makes its phases."""
     if isinstance(recipe, str):
-        if recipe not in RECIPES:
-            raise ValueError(
-                f"recipe: {recipe!r} is none; expected one of {', '.join(RECIPES)}"
-                f"{nearest(recipe, RECIPES)}"
-            )
-        return RECIPES[recipe]
+        recipe = RECIPES.make(recipe)
+    if isinstance(recipe, RecipeConfig):
+        return recipe, recipe.phases
     if callable(recipe):
-        return recipe
+        return None, recipe
     phases = tuple(recipe)
-    return lambda mixture, threat, options: phases
+    return None, lambda mixture, threat, options: phases
 
 
 class _Passes:

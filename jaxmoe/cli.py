@@ -38,6 +38,7 @@ Attack, train and judge mixture-of-experts models, part by part.
 commands:
 {commands}
 
+Every command takes --plugin FILE.py, a file that adds data sets, experts, attacks, … of one's own.
 jaxmoe COMMAND --help says more about one. Start with `jaxmoe quickstart`."""
 
 
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"jaxmoe {__version__}")
         return 0
     command, *rest = arguments
+    rest, plugins = _take_plugins(rest)
     if command not in COMMANDS:
         nearest = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.0)[0]
         return _fail(f"no command {command!r}; did you mean {nearest}?")
@@ -69,13 +71,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         # Ours are printed or raised, never warned.
         warnings.simplefilter("ignore")
-        return _run(command, rest)
+        return _run(command, rest, plugins)
 
 
-def _run(command: str, arguments: list[str]) -> int:
+def _take_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments without `--plugin FILE`, and the files."""
+    rest, plugins, given = [], [], iter(arguments)
+    for argument in given:
+        name, equals, file = argument.partition("=")
+        if name == "--plugin":
+            plugins.append(file if equals else next(given, ""))
+        else:
+            rest.append(argument)
+    return rest, plugins
+
+
+def _run(command: str, arguments: list[str], plugins: list[str]) -> int:
     from jaxmoe.commands.arguments import RunFailedError, Stopped
 
     try:
+        if plugins:
+            importlib.import_module("jaxmoe.plugins").load_plugins(plugins)
         importlib.import_module(f"jaxmoe.commands.{command}").run(arguments)
         sys.stdout.flush()
     except SystemExit as exit:  # argparse has printed a help text

@@ -1,16 +1,14 @@
 """From a configuration to the things it describes: mixture, data, threat model."""
 
 import dataclasses
-from collections.abc import Callable
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from jaxmoe import data
 from jaxmoe.attacks import AttackSettings
-from jaxmoe.config import GATES, DataConfig, Experiment
+from jaxmoe.config import DataConfig, Experiment
 from jaxmoe.mixture import Mixture, dual_mixture, from_gate, from_modules
-from jaxmoe.models import Conv, build_expert, build_router
+from jaxmoe.models import Conv
 from jaxmoe.threat import ThreatModel
 
 
@@ -20,24 +18,9 @@ def build_modules(experiment: Experiment, num_classes: int) -> tuple[nn.Module, 
     Raises:
       ValueError: an impossible architecture.
     """
-    expert, mixture, router = experiment.expert, experiment.mixture, experiment.router
-    dtype = jnp.dtype(expert.dtype)
-    names = {
-        "resnet": ("depth", "width", "stage_sizes", "stem", "stem_strides", "norm"),
-        "vit": ("depth", "width", "patch", "heads"),
-        "deeplab": ("depth", "width", "stage_sizes", "features", "low_level", "rates", "norm"),
-        "frrn": ("variant", "width", "residual_width", "norm"),
-    }[expert.name]
-    expert_fields = {name: getattr(expert, name) for name in names}
-    router_fields = {
-        "conv": {"width": router.width, "dtype": dtype},
-        "simple_gate": {"hidden": router.width},
-        "classwise_gate": {"hidden": router.width, "num_classes": num_classes},
-    }.get(router.name, {})
-    return (
-        build_router(router.name, num_experts=mixture.experts, **router_fields),
-        build_expert(expert.name, num_classes=num_classes, dtype=dtype, **expert_fields),
-    )
+    expert, experts = experiment.expert, experiment.mixture.experts
+    router = experiment.router.build(experts, num_classes, expert.dtype)
+    return router, expert.build(num_classes)
 
 
 def build_mixture(experiment: Experiment, num_classes: int) -> Mixture:
@@ -47,14 +30,13 @@ def build_mixture(experiment: Experiment, num_classes: int) -> Mixture:
       ValueError: an impossible architecture.
     """
     mixture = experiment.mixture
-    if experiment.router.name in GATES:
-        gate, expert = build_modules(experiment, num_classes)
-        head = None
-        if mixture.head == "conv":
-            head = Conv(num_classes, (3, 3), use_bias=True)
-        return from_gate(gate, expert, num_experts=mixture.experts, head=head)
+    router, expert = build_modules(experiment, num_classes)
+    if experiment.router.is_gate:
+        head = Conv(num_classes, (3, 3), use_bias=True) if mixture.head == "conv" else None
+        return from_gate(router, expert, num_experts=mixture.experts, head=head)
     built = from_modules(
-        *build_modules(experiment, num_classes),
+        router,
+        expert,
         num_experts=mixture.experts,
         top_k=mixture.top_k,
         combine=mixture.combine,
@@ -72,7 +54,7 @@ def evaluation_attacks(experiment: Experiment) -> tuple[str, ...]:
     """The attacks that an evaluation runs where nobody names any."""
     if experiment.evaluation.attacks is not None:
         return experiment.evaluation.attacks
-    clips = len(experiment.data.shape) == 4
+    clips = experiment.data.holds_clips
     return ("pgd", "tlga-r", "j-tlga") if clips else ("pgd", "pgd-r", "pgd-e")
 
 
@@ -85,49 +67,6 @@ def evaluation_settings(experiment: Experiment) -> AttackSettings:
         restarts=e.restarts,
         alpha=e.alpha,
         temporal_alpha=e.temporal_alpha,
-    )
-
-
-def open_dataset(
-    config: DataConfig, progress: Callable[[int, int], None] | None = None, *, trains: bool = True
-) -> data.Dataset:
-    """The data set of an experiment, prepared if it is not yet.
-
-    Args:
-      config: which one.
-      progress: called with (clips done, clips in all) while it is prepared.
-      trains: as in `load_dataset`.
-
-    Raises:
-      ValueError: a field that does not fit, or nothing usable.
-      FileNotFoundError: a directory or file that is not there.
-    """
-    if config.name in data.RENDERED_DATASETS:
-        sizes = {
-            "resolution": config.resolution or config.size,
-            "train_clips": config.train_clips,
-            "validation_clips": config.validation_clips,
-            "test_clips": config.test_clips,
-        }
-    else:
-        sizes = {"resolution": config.resolution, "short": config.short}
-    return data.load_dataset(
-        config.name,
-        directory=config.directory,
-        manifest=config.manifest,
-        subset=config.subset,
-        split=config.split,
-        frames=config.frames,
-        stride=config.stride,
-        validation_fraction=config.validation_fraction,
-        seed=config.seed,
-        cache=config.cache,
-        progress=progress,
-        trains=trains,
-        classes=config.classes,
-        domains=config.domains,
-        domain_cue=config.domain_cue,
-        **sizes,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxmoe import data
 from jaxmoe.config import DataConfig, Experiment
 from jaxmoe.data.listing import nearest
-from jaxmoe.experiment import open_dataset
+from jaxmoe.registry import field_names, switch
 from jaxmoe.run_folder import check_same_splits, describe_splits, recorded_classes
 
 _SHOWN = 10  # classes in a line
@@ -57,10 +57,10 @@ def open_clips(
     """
     if not fields:
         return _open_own(run, experiment.data, progress), None
-    given = dataclasses.replace(experiment.data, **fields)
+    given = with_fields(experiment.data, fields)
     _check_same_kind(experiment.data, given)
-    if given.name != experiment.data.name and given.name in data.ARRAY_DATASETS:
-        given = dataclasses.replace(given, resolution=None)  # they have a size of their own
+    if given.name != experiment.data.name and not given.resized:
+        given = dataclasses.replace(given, resolution=None)
     own, why_not = None, ""
     try:
         own = _open_own(run, experiment.data, progress)
@@ -72,8 +72,10 @@ def open_clips(
             return found, None
     except (ValueError, OSError):
         pass  # not the run's own, or nothing; the next line says what
-    wanted = dataclasses.replace(given, manifest=fields.get("manifest"), subset=None)
-    found = open_dataset(wanted, progress, trains=False)
+    wanted = dataclasses.replace(given, subset=None)
+    if "manifest" not in fields and given.manifest:
+        wanted = dataclasses.replace(wanted, manifest=None)
+    found = data.load_dataset(wanted, progress=progress, trains=False)
     classes = recorded_classes(run) or (own and own.classes)
     if not classes:
         raise ValueError(
@@ -104,10 +106,24 @@ def open_clips(
     return dataset, other._replace(notes=notes)
 
 
+def with_fields(config: DataConfig, fields: Mapping[str, Any]) -> DataConfig:
+    """Returns the configuration with these fields; `name` makes it another data set's.
+
+    Raises:
+      ValueError: no such data set, or a field that it does not have.
+    """
+    given = dict(fields)
+    config = switch(config, given.pop("name", config.name), "data.name")
+    for name in given:
+        if name not in field_names(type(config)):
+            raise ValueError(f"data.{name}: {config.registry.unknown_field(config.name, name)}")
+    return dataclasses.replace(config, **given)
+
+
 def _open_own(
     run: pathlib.Path, config: DataConfig, progress: Callable[[int, int], None] | None
 ) -> data.Dataset:
-    dataset = open_dataset(config, progress)
+    dataset = data.load_dataset(config, progress=progress)
     check_same_splits(run, dataset, "data.directory", "expected those that it was trained on")
     return dataset
 
@@ -123,10 +139,8 @@ def _are_the_same(own: data.Dataset, found: data.Dataset) -> bool:
 
 def _check_same_kind(own: DataConfig, given: DataConfig) -> None:
     """Clips for clips, images for images; raises a ValueError otherwise."""
-    if given.name not in data.DATASETS:
-        return  # refused by name where it is opened
-    kinds = data.VIDEO_DATASETS, data.IMAGE_DATASETS, data.SEGMENTATION_DATASETS
-    if [own.name in kind for kind in kinds] != [given.name in kind for kind in kinds]:
+    kinds = [(config.holds_clips, config.labels_pixels) for config in (own, given)]
+    if kinds[0] != kinds[1]:
         raise ValueError(
             f"data.name: {given.name} has other inputs or labels than {own.name}, which the run "
             "was trained on"

@@ -1,5 +1,7 @@
 """Overrides from the command line: `--section.field value …`, typed by the config's dataclasses.
 
+`--section NAME` picks another entry of the section's registry, with fields of its own.
+
 Names are the config's own, in kebab-case or snake_case; tuples take several values; a number may be
 a fraction, `8/255`; `none` is None. Every error is one line with the field, the value and what is
 accepted.
@@ -7,13 +9,15 @@ accepted.
 
 import dataclasses
 import difflib
-import inspect
 import os
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Any, Literal, NamedTuple, TypeVar
+
+from jaxmoe.registry import Entry, field_names, switch
 
 Config = TypeVar("Config")
 
@@ -24,7 +28,7 @@ class Field(NamedTuple):
     name: str  # as on the command line, `optimizer.learning-rate`
     value: Any
     accepted: str
-    comment: str
+    help: str
 
 
 def apply_overrides(config: Config, arguments: Sequence[str]) -> Config:
@@ -33,23 +37,60 @@ def apply_overrides(config: Config, arguments: Sequence[str]) -> Config:
     Raises:
       ValueError: an unknown field, a value of the wrong type, or one that its section refuses.
     """
-    changes: dict[str, dict[str, Any]] = {}
-    types_of = {
-        f"{section.name}.{name}": (section.name, name, kind)
-        for section in dataclasses.fields(config)
-        for name, kind in typing.get_type_hints(type(getattr(config, section.name))).items()
-    }
-    for given, values in _split(arguments):
-        known = types_of.get(given.replace("-", "_"))
-        if known is None:
-            raise ValueError(f"{given}: no such field; did you mean {_nearest(given, types_of)}?")
-        section, name, kind = known
-        changes.setdefault(section, {})[name] = _convert(f"{section}.{name}", values, kind)
-    sections = {
-        section: dataclasses.replace(getattr(config, section), **fields)
-        for section, fields in changes.items()
-    }
+    given = [(name.replace("-", "_"), values) for name, values in _split(arguments)]
+    sections = {section.name: getattr(config, section.name) for section in fields(config)}
+    for name, values in given:  # which entry comes first: it decides which fields there are
+        section = name.removesuffix(".name")
+        if isinstance(sections.get(section), Entry):
+            sections[section] = switch(sections[section], _one(name, values), section)
+    renamed, changes = getattr(config, "renamed", {}), {}
+    for name, values in given:
+        section, _, field = name.partition(".")
+        if isinstance(sections.get(section), Entry) and field in ("", "name"):
+            continue
+        if name in renamed:
+            raise ValueError(f"{_dashed(name)}: it is called {_dashed(renamed[name])} now")
+        kind = _kind_of(sections, section, field)
+        changes.setdefault(section, {})[field] = _convert(name, values, kind)
+    for section, values in changes.items():
+        sections[section] = dataclasses.replace(sections[section], **values)
     return dataclasses.replace(config, **sections)
+
+
+def _one(name: str, values: list[str]) -> str:
+    if len(values) != 1:
+        raise ValueError(
+            f"{name}: {' '.join(values) or 'no value'} is not accepted; expected a name"
+        )
+    return values[0]
+
+
+def _kind_of(sections: dict[str, Any], section: str, field: str) -> Any:
+    """The type of a field.
+
+    Raises:
+      ValueError: there is none; the line names the nearest, or whose it is.
+    """
+    kinds = field_types(type(sections[section])) if section in sections else {}
+    if field in kinds:
+        return kinds[field]
+    if field and isinstance(sections.get(section), Entry):
+        part = sections[section]
+        if any(field in field_names(other) for other in part.registry.values()):
+            said = part.registry.unknown_field(part.name, field)
+            raise ValueError(f"{_dashed(f'{section}.{field}')}: {said}")
+    known = [
+        f"{name}.{each}" for name, part in sections.items() for each in field_types(type(part))
+    ]
+    known += [name for name, part in sections.items() if isinstance(part, Entry)]
+    given = f"{section}.{field}" if field else section
+    raise ValueError(f"{_dashed(given)}: no such field; did you mean {_nearest(given, known)}?")
+
+
+def field_types(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, by name."""
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}
 
 
 def check_types(config: Any) -> None:
@@ -61,20 +102,27 @@ def check_types(config: Any) -> None:
     Raises:
       ValueError: one line with the field, its value and what is accepted.
     """
-    for section in dataclasses.fields(config):
+    for section in fields(config):
         part = getattr(config, section.name)
         expected = section.type if isinstance(section.type, type) else type(section.default)
         if not isinstance(part, expected):
             raise ValueError(
                 f"{section.name}: {part!r} is not accepted; expected {expected.__name__}(…)"
             )
-        for name, kind in typing.get_type_hints(type(part)).items():
-            value = getattr(part, name)
-            if not any(_is_of(option, value) for option in _members(kind)):
-                accepted = _accepted(kind) + (", in a tuple" if isinstance(value, list) else "")
-                raise ValueError(
-                    f"{section.name}.{name}: {value!r} is not accepted; expected {accepted}"
-                )
+        check_field_types(section.name, part)
+
+
+def check_field_types(section: str, part: Any) -> None:
+    """Refuses values in one section that are not of their fields' types.
+
+    Raises:
+      ValueError: as `check_types`.
+    """
+    for name, kind in field_types(type(part)).items():
+        value = getattr(part, name)
+        if not any(_is_of(option, value) for option in _members(kind)):
+            accepted = _accepted(kind) + (", in a tuple" if isinstance(value, list) else "")
+            raise ValueError(f"{section}.{name}: {value!r} is not accepted; expected {accepted}")
 
 
 def _is_of(kind: Any, value: Any) -> bool:
@@ -92,6 +140,8 @@ def _is_of(kind: Any, value: Any) -> bool:
         return False  # to Python it is an integer
     if kind is float:
         return isinstance(value, int | float)
+    if kind is Any:  # an array, for code
+        return not isinstance(value, str | bytes | list | tuple | dict)
     return not isinstance(kind, type) or isinstance(value, kind)
 
 
@@ -102,30 +152,17 @@ def _members(kind: Any) -> Sequence[Any]:
 
 
 def list_fields(config: Any, section: str) -> list[Field]:
-    """The fields of one section, with their values, accepted types and comments."""
+    """The fields of one section, with their values, accepted types and help."""
     part = getattr(config, section)
-    kinds = typing.get_type_hints(type(part))
-    comments = field_comments(type(part))
     return [
         Field(
-            f"{section}.{field.name}".replace("_", "-"),
+            _dashed(f"{section}.{field.name}").removeprefix("--"),
             getattr(part, field.name),
-            _accepted(kinds[field.name]),
-            comments.get(field.name, ""),
+            _accepted(kind),
+            field.metadata.get("help", ""),
         )
-        for field in dataclasses.fields(part)
+        for field, kind in zip(fields(part), field_types(type(part)).values(), strict=True)
     ]
-
-
-def field_comments(kind: type) -> dict[str, str]:
-    """What a dataclass says of each field: the comment on its line, or its `Attributes:` entry."""
-    listed = (inspect.getdoc(kind) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
-    comments = {
-        name: " ".join(text.split())
-        for name, text in re.findall(r"^  (\w+): ((?:.*\n?)(?:    .*\n?)*)", listed, re.MULTILINE)
-    }
-    lines = re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(kind), re.MULTILINE)
-    return comments | dict(lines)
 
 
 def parse_number(text: str) -> float:
@@ -165,9 +202,8 @@ def _split(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
     return found
 
 
-def _nearest(given: str, known: dict[str, Any]) -> str:
+def _nearest(given: str, known: Iterable[str]) -> str:
     """The nearest full name; a field without its section counts as much as one with it."""
-    given = given.replace("-", "_")
     last = given.rpartition(".")[2]
 
     def likeness(name: str) -> float:
@@ -176,7 +212,11 @@ def _nearest(given: str, known: dict[str, Any]) -> str:
         full, alone = match(None, given, name).ratio(), match(None, last, own).ratio()
         return max(full, alone) if "." not in given else full + alone
 
-    return "--" + max(known, key=likeness).replace("_", "-")
+    return _dashed(max(known, key=likeness))
+
+
+def _dashed(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _convert(field: str, values: list[str], kind: Any) -> Any:

@@ -7,14 +7,23 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.config import (
-    DataConfig,
+    ATMConfig,
+    DeepLabConfig,
     EvaluationConfig,
     Experiment,
-    ExpertConfig,
+    GateConfig,
+    JTLATConfig,
     MixtureConfig,
     OptimizerConfig,
-    RouterConfig,
+    PooledRouterConfig,
+    ResNetConfig,
+    RTERConfig,
     RunConfig,
+    SimpleGateConfig,
+    StandardConfig,
+    SyntheticActionsConfig,
+    SyntheticScenesConfig,
+    SyntheticShapesConfig,
     ThreatConfig,
     TrainingConfig,
 )
@@ -47,6 +56,12 @@ class Task(NamedTuple):
     next: str
 
 
+_RECIPES = {
+    "standard": StandardConfig(),
+    "at_m": ATMConfig(),
+    "j_tlat": JTLATConfig(),
+    "rt_er": RTERConfig(beta=2.0),
+}
 _EPOCHS = {"standard": 10, "at_m": 3, "j_tlat": 1, "rt_er": 3}  # J-TLAT's take three times as many
 
 
@@ -55,14 +70,12 @@ def _stages(recipe: str, initialize_from: str | None, experts: int) -> TrainingC
     clean, several = recipe == "standard", experts > 1
     before = 0 if initialize_from else _EPOCHS["standard"]
     return TrainingConfig(
-        recipe=recipe,
         initialize_from=initialize_from,
         specialize="clusters",
         specialize_epochs=before if several else 0,
         standard_epochs=0 if several or clean else before,
         epochs=0 if several and clean else _EPOCHS[recipe],
         batch_size=16,
-        beta=2.0,
     )
 
 
@@ -74,8 +87,7 @@ def video(
     Recipes "standard", "at_m" and "j_tlat"; with `experts=1` the single network of equal cost.
     """
     return Experiment(
-        data=DataConfig(
-            name="synthetic_actions",
+        data=SyntheticActionsConfig(
             frames=8,
             size=24,
             classes=4,
@@ -84,11 +96,12 @@ def video(
             validation_clips=96,
             test_clips=160,
         ),
-        expert=ExpertConfig(width=4, stage_sizes=(1, 1), stem="small", stem_strides=(1, 2, 2)),
+        expert=ResNetConfig(width=4, stage_sizes=(1, 1), stem="small", stem_strides=(1, 2, 2)),
         mixture=_mixture(experts),
         threat=ThreatConfig(epsilon=4 / 255),
         attack=AttackSettings(steps=3, alpha=0.5, temporal_alpha=1.0),
         optimizer=OptimizerConfig(learning_rate=4e-3 if recipe == "standard" else 2e-3),
+        recipe=_RECIPES[recipe],
         training=_stages(recipe, initialize_from, experts),
         evaluation=EvaluationConfig(
             # One network has no route to attack.
@@ -110,8 +123,7 @@ def image(
     Recipes "standard", "at_m" and "rt_er"; with `experts=1` the single network of equal cost.
     """
     return Experiment(
-        data=DataConfig(
-            name="synthetic_shapes",
+        data=SyntheticShapesConfig(
             size=24,
             padding=2,
             flip=True,
@@ -121,11 +133,12 @@ def image(
             validation_clips=96,
             test_clips=400,
         ),
-        expert=ExpertConfig(width=8, stage_sizes=(1, 1), stem="small", stem_strides=(1, 2, 2)),
+        expert=ResNetConfig(width=8, stage_sizes=(1, 1), stem="small", stem_strides=(1, 2, 2)),
         mixture=_mixture(experts),
         threat=ThreatConfig(epsilon=8 / 255),
         attack=AttackSettings(steps=3, alpha=0.5),
         optimizer=OptimizerConfig(learning_rate=1e-2 if recipe == "standard" else 2e-3),
+        recipe=_RECIPES[recipe],
         training=_stages(recipe, initialize_from, experts),
         evaluation=EvaluationConfig(
             attacks=("pgd", "pgd-r", "pgd-e") if experts > 1 else ("pgd",),
@@ -140,8 +153,7 @@ def image(
 def segmentation(domains: str | None, directory: str, experts: tuple[str, ...] = ()) -> Experiment:
     """Scenes of two domains, 48 × 48: an expert of some, or of None a gate on `experts`' runs."""
     expert = Experiment(
-        data=DataConfig(
-            name="synthetic_scenes",
+        data=SyntheticScenesConfig(
             size=48,
             padding=4,
             flip=True,
@@ -151,19 +163,18 @@ def segmentation(domains: str | None, directory: str, experts: tuple[str, ...] =
             validation_clips=32,
             test_clips=128,
         ),
-        expert=ExpertConfig(
-            name="deeplab",
+        expert=DeepLabConfig(
             width=8,
             stage_sizes=(1, 1, 1),
             features=16,
             low_level=8,
             rates=(1, 2),
         ),
-        router=RouterConfig(name="pooled"),
+        router=PooledRouterConfig(),
         mixture=MixtureConfig(experts=1, balance_weight=0.0),
         threat=ThreatConfig(epsilon=2 / 255),
         optimizer=OptimizerConfig(learning_rate=5e-3),
-        training=TrainingConfig(recipe="standard", epochs=16, batch_size=16),
+        training=TrainingConfig(epochs=16, batch_size=16),
         evaluation=EvaluationConfig(
             attacks=("pgd", "pgd-standing"),
             epsilons=(2 / 255,),
@@ -176,12 +187,11 @@ def segmentation(domains: str | None, directory: str, experts: tuple[str, ...] =
         return expert
     return dataclasses.replace(
         expert,
-        router=RouterConfig(name="simple_gate", width=32),
+        router=SimpleGateConfig(width=32),
         mixture=MixtureConfig(experts=len(experts), top_k=len(experts), balance_weight=0.0),
         optimizer=OptimizerConfig(learning_rate=2e-2),
-        training=TrainingConfig(
-            recipe="gate", epochs=6, batch_size=16, initialize_experts_from=experts
-        ),
+        recipe=GateConfig(),
+        training=TrainingConfig(epochs=6, batch_size=16, initialize_experts_from=experts),
     )
 
 

@@ -15,10 +15,11 @@ import numpy as np
 
 from jaxmoe import data
 from jaxmoe.config import Experiment, validate
-from jaxmoe.experiment import build_mixture, build_threat, evaluation_loader, open_dataset
+from jaxmoe.experiment import build_mixture, build_threat, evaluation_loader
 from jaxmoe.mixture import Mixture, with_alpha
-from jaxmoe.other_clips import OtherClips, open_clips
+from jaxmoe.other_clips import OtherClips, open_clips, with_fields
 from jaxmoe.parallel import Parallel
+from jaxmoe.registry import field_names
 from jaxmoe.run_folder import (
     State,
     check_same_experiment,
@@ -31,7 +32,6 @@ from jaxmoe.run_folder import (
 )
 from jaxmoe.training import (
     PARTS,
-    RECIPES,
     Checkpoints,
     LoopOptions,
     Progress,
@@ -54,6 +54,7 @@ from jaxmoe.training.recipes.specialists import (
     specialists,
     specialists_of,
 )
+from jaxmoe.training.recipes.standard import standard
 
 
 class Trained(NamedTuple):
@@ -90,7 +91,7 @@ def train(
     validate(experiment)
     run = pathlib.Path(experiment.run.directory)
     check_same_experiment(run, experiment)
-    dataset = open_dataset(experiment.data, data_progress)
+    dataset = data.load_dataset(experiment.data, progress=data_progress)
     check_same_splits(run, dataset, "run.directory", "choose another directory")
     parallel = Parallel(devices)
     batch_size = experiment.training.batch_size
@@ -119,7 +120,7 @@ def train(
     threat = build_threat(experiment)
     stages = _stages(experiment, dataset)
     params = _initial_params(experiment, mixture, dataset)
-    phases = RECIPES[experiment.training.recipe](mixture, threat, recipe_options(experiment))
+    phases = experiment.recipe.phases(mixture, threat, recipe_options(experiment))
     adversarial = any(phase.attack is not None for phase in phases)
     judge = make_validate(mixture, threat, experiment.attack, parallel, adversarial=adversarial)
     validation = _validation_batches(experiment, dataset, parallel)
@@ -166,7 +167,7 @@ def load(
     """
     experiment = read_experiment(run)
     dataset, other = open_clips(run, experiment, data_fields, data_progress)
-    replaced = dataclasses.replace(experiment.data, **data_fields)
+    replaced = with_fields(experiment.data, data_fields)
     experiment = dataclasses.replace(experiment, data=replaced)
     mixture = build_mixture(experiment, len(dataset.classes))
     like = jax.eval_shape(lambda: init_params(experiment, mixture))
@@ -196,21 +197,16 @@ def loop_options(experiment: Experiment) -> LoopOptions:
 
 def recipe_options(experiment: Experiment) -> RecipeOptions:
     """The recipes' numbers from the configuration's sections."""
-    return RecipeOptions(
+    common = RecipeOptions(
         attack=experiment.attack,
-        lam=experiment.training.lam,
         balance=experiment.mixture.balance,
         balance_weight=experiment.mixture.balance_weight,
         router_noise=experiment.mixture.router_noise,
         spread_left=experiment.mixture.spread_left,
         route_weight=experiment.training.route_weight,
         attacked_route=experiment.training.attacked_route,
-        weak_experts=experiment.training.weak_experts,
-        global_attack=experiment.training.global_attack,
-        beta=experiment.training.beta,
-        expert_attack=experiment.training.expert_attack,
-        upper_moves=experiment.training.upper_moves,
     )
+    return experiment.recipe.fill(common)
 
 
 def _validation_batches(
@@ -231,18 +227,15 @@ def _stages(experiment: Experiment, dataset: data.Dataset) -> tuple[Stage, ...]:
     Each is there where it has epochs. The last one's validations select the best checkpoint.
     """
     t = experiment.training
+    own = experiment.recipe
     recipe = Stage(
-        t.recipe,
-        RECIPES[t.recipe],
-        t.epochs,
-        epsilon_warmup=t.epsilon_warmup,
-        in_turn=t.recipe == "j_tlat" and t.schedule == "epoch",
+        own.name, own.phases, t.epochs, epsilon_warmup=t.epsilon_warmup, in_turn=own.in_turn
     )
     stages = [recipe]
     if t.initialize_from is not None or t.initialize_experts_from is not None:
         return (recipe,)
-    if t.standard_epochs and t.recipe != "standard":
-        stages.insert(0, Stage("standard", RECIPES["standard"], t.standard_epochs, selects=False))
+    if t.standard_epochs and own.name != "standard":
+        stages.insert(0, Stage("standard", standard, t.standard_epochs, selects=False))
     if t.specialize_epochs:
         apart = _specialists(experiment, dataset)
         stages.insert(0, Stage("specialists", apart, t.specialize_epochs, selects=False))
@@ -328,11 +321,11 @@ def _expert_of(run: str, experiment: Experiment, dataset: data.Dataset) -> Any:
         raise ValueError(
             f"training.{field}: {run} has {other.mixture.experts} experts; expected a run of one"
         )
-    for part in dataclasses.fields(experiment.expert):
-        own, wanted = getattr(other.expert, part.name), getattr(experiment.expert, part.name)
-        if own != wanted and part.name != "dtype":
+    for part in ("name", *field_names(type(experiment.expert))):
+        own, wanted = getattr(other.expert, part), getattr(experiment.expert, part)
+        if own != wanted and part != "dtype":
             raise ValueError(
-                f"training.{field}: {run} has expert.{part.name} = {own}; expected {wanted}"
+                f"training.{field}: {run} has expert.{part} = {own}; expected {wanted}"
             )
     if other.data.name != experiment.data.name:
         raise ValueError(

@@ -26,6 +26,7 @@ _MAY_CHANGE = {
     ("data", "directory"),
     ("data", "manifest"),  # what it lists may not: `check_same_splits`
     ("data", "cache"),
+    ("run", "plugins"),
 }
 
 
@@ -164,12 +165,13 @@ def check_same_experiment(run: pathlib.Path, experiment: Experiment) -> None:
             if section == "evaluation" or (section, name) in _MAY_CHANGE:
                 continue
             source = section == "training" and name.startswith("initialize_")
-            if source and value and old[section][name]:
+            before = old[section].get(name)
+            if source and value and before:
                 continue  # the source may have moved
-            if old[section][name] != value:
+            if before != value:
                 raise ValueError(
-                    f"run.directory: {run} holds a run with {section}.{name} = "
-                    f"{old[section][name]}, not {value}; choose another directory"
+                    f"run.directory: {run} holds a run with {section}.{name} = {before}, not "
+                    f"{value}; choose another directory"
                 )
 
 

@@ -6,14 +6,14 @@ Axes: B = batch, T = frames, … = any further axes of an input. ε has the unit
 import dataclasses
 import functools
 import math
-from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-Norm = Literal["linf", "l2"]
-NORMS: tuple[str, ...] = get_args(Norm)
+from jaxmoe.choices import NORMS, Norm
+from jaxmoe.options import check_number
+
 # ε within this of a whole number of grey levels is shown as one.
 _GREY_LEVEL_TOLERANCE = 1e-3
 _BRANCHES = 8  # of a node of the tree that adds up a norm; a power of 2
@@ -218,18 +218,6 @@ def _per_example(value: Array | float, x: Array) -> Array:
     value = jnp.asarray(value, x.dtype)
     shape = (1,) * x.ndim if value.ndim == 0 else (-1,) + (1,) * (x.ndim - 1)
     return value.reshape(shape)
-
-
-def check_number(name: str, value: object) -> None:
-    """Refuses text and collections where a number, or an array of them, is expected.
-
-    Raises:
-      ValueError: one line with the name and the value.
-    """
-    if isinstance(value, str | bytes):
-        raise ValueError(f"{name}: {value!r} is text; expected a number, such as the float 8 / 255")
-    if isinstance(value, list | tuple | set | dict):
-        raise ValueError(f"{name}: {value!r} is not a number, such as 8/255, nor an array of them")
 
 
 def format_epsilon(epsilon: float, norm: str = "linf") -> str:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import jaxmoe
-from jaxmoe.api import _default_options
+from jaxmoe.api import _find_recipe, _options_of
 from jaxmoe.attacks import AttackSettings, cross_entropy
-from jaxmoe.config import MixtureConfig
+from jaxmoe.config import JTLATConfig, MixtureConfig
 from jaxmoe.evaluation import NonFiniteGradient, evaluate_suite
 from jaxmoe.training import Phase, RecipeOptions, read_metrics
 from tests.training.conftest import tiny_batch, tiny_mixture
@@ -258,9 +258,12 @@ def test_an_attack_that_saw_nan_did_not_fail(mixture, params, examples):
 
 
 def test_defaults_are_those_of_an_experiment():
-    options = _default_options("j_tlat")
+    options = _options_of(_find_recipe("j_tlat")[0], None)
     assert options.balance_weight == 1.5, "without it all clips go to one expert"
-    assert _default_options("at_m").balance_weight == MixtureConfig().balance_weight
+    options = _options_of(_find_recipe(JTLATConfig(weak_experts=1))[0], None)
+    assert (options.balance_weight, options.weak_experts) == (1.5, 1)
+    at_m = _options_of(_find_recipe("at_m")[0], None)
+    assert at_m.balance_weight == MixtureConfig().balance_weight
 
 
 def test_images_are_not_attacked_in_time():

@@ -1,6 +1,7 @@
 """Configuration: impossible values are found, files round-trip, shipped configs are possible."""
 
 import dataclasses
+import json
 import pathlib
 import subprocess
 import sys
@@ -8,10 +9,24 @@ import sys
 import pytest
 
 from jaxmoe.commands.arguments import load_config
-from jaxmoe.config import DataConfig, Experiment, from_dict, to_dict, validate
+from jaxmoe.config import (
+    DATASETS,
+    DeepLabConfig,
+    Experiment,
+    ExpertConfig,
+    JTLATConfig,
+    RouterConfig,
+    SyntheticScenesConfig,
+    SyntheticShapesConfig,
+    VideoFolderConfig,
+    ViTConfig,
+    from_dict,
+    to_dict,
+    validate,
+)
 from jaxmoe.experiment import evaluation_attacks
-from jaxmoe.training import RECIPES
 
+DATA = pathlib.Path(__file__).parent / "recorded"
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").rglob("*.py"))
 
 
@@ -27,22 +42,44 @@ def changed(section: str, **fields) -> Experiment:
         ("threat", {"epsilon": -0.1}, r"threat\.epsilon: -0\.1 .* ≥ 0"),
         ("threat", {"norm": "l1"}, r"threat\.norm: 'l1' .* expected one of linf, l2"),
         ("mixture", {"top_k": 5}, r"mixture\.top_k: 5 .* at most mixture\.experts = 4"),
-        ("expert", {"depth": 11}, r"expert\.depth: 11 .* 10, 18 or 34"),
+        ("expert", {"depth": 11}, r"expert\.depth: 11 .* one of 10, 18, 34"),
         ("mixture", {"experts": 0}, r"mixture\.experts: 0 .* at least 1"),
         ("mixture", {"balance_weight": -1.0}, r"mixture\.balance_weight: -1\.0 .* ≥ 0"),
         ("training", {"epochs": 0}, r"training\.epochs: 0 .* at least 1"),
         ("training", {"epsilon_warmup": 1.0}, r"training\.epsilon_warmup: 1\.0 .* below 1"),
-        ("training", {"recipe": "j_tlat", "weak_experts": 9}, r"training\.weak_experts: 9"),
         ("optimizer", {"learning_rate": 0.0}, r"optimizer\.learning_rate: 0\.0 .* above 0"),
         ("evaluation", {"epsilons": (0.1, -0.1)}, r"evaluation\.epsilons: -0\.1"),
         ("evaluation", {"attacks": ("pdg",)}, r"'pdg' is no attack; did you mean pgd"),
         ("run", {"evaluate_every": 0}, r"run\.evaluate_every: 0 .* at least 1, or .* latest"),
-        ("data", {"name": "video_folder"}, r"data\.directory: None .* the folder"),
     ],
 )
 def test_an_impossible_value_is_one_line_with_field_and_value(section, fields, message):
     with pytest.raises(ValueError, match=message) as caught:
         validate(changed(section, **fields))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"recipe": JTLATConfig(weak_experts=9)}, r"recipe\.weak_experts: 9 .* at most"),
+        ({"data": VideoFolderConfig()}, r"data\.directory: None .* the folder"),
+        (
+            {"data": SyntheticShapesConfig(), "recipe": JTLATConfig()},
+            "recipe.name: j_tlat .* frames",
+        ),
+        ({"expert": ViTConfig()}, r"expert\.name: vit .* resnet .* which has clips"),
+        ({"expert": DeepLabConfig()}, r"expert\.name: deeplab .* resnet with data"),
+        ({"data": SyntheticScenesConfig()}, r"expert\.name: resnet .* deeplab or frrn with data"),
+        (
+            {"data": SyntheticShapesConfig(), "expert": ViTConfig(patch=5)},
+            r"expert\.patch: 5 .* a divisor of data\.size = 32",
+        ),
+    ],
+)
+def test_sections_that_do_not_fit_together_are_one_line(sections, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        validate(Experiment(**sections))
     assert "\n" not in str(caught.value)
 
 
@@ -69,18 +106,33 @@ def test_an_unknown_name_in_a_file_is_refused(values, message):
         from_dict(values)
 
 
-def test_a_recipe_of_ones_own_is_possible_once_it_has_a_name(monkeypatch):
-    experiment = changed("training", recipe="mine")
-    with pytest.raises(ValueError, match=r"training\.recipe: mine .* j_tlat"):
-        validate(experiment)
-    monkeypatch.setitem(RECIPES, "mine", RECIPES["standard"])
-    assert validate(experiment) is experiment
+def test_configurations_of_before_are_read():
+    """Of every shipped config, as a run's `config.json` had it before recipes had own sections."""
+    recorded = json.loads((DATA / "configs_before_registries.json").read_text("utf-8"))
+    assert len(recorded) == 20
+    for path, values in recorded.items():
+        now = load_config(str(CONFIGS[0].parents[2] / path))
+        assert from_dict(values) == now, path
+        assert from_dict(to_dict(now)) == now, path
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ExpertConfig(name="vit"), r"ExpertConfig\(name='vit', …\) is now ViTConfig"),
+        (lambda: RouterConfig("pooled"), r"RouterConfig\(name='pooled', …\) is now PooledRouter"),
+        (lambda: ExpertConfig(width=3), r"expected EXPERTS\.make\(NAME, …\) .* resnet"),
+    ],
+)
+def test_a_kind_is_not_made_itself(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_config_is_possible(path):
     experiment = load_config(str(path))
-    if experiment.data.name != "synthetic_actions":
+    if experiment.data.needs_directory:
         data = dataclasses.replace(experiment.data, directory="somewhere")
         experiment = dataclasses.replace(experiment, data=data)
     assert validate(experiment) is experiment
@@ -101,7 +153,7 @@ def test_importing_jaxmoe_imports_no_room_and_never_tensorflow():
     [("synthetic_actions", ("pgd", "tlga-r", "j-tlga")), ("cifar10", ("pgd", "pgd-r", "pgd-e"))],
 )
 def test_attacks_that_nobody_names_fit_the_data(name, attacks):
-    experiment = Experiment(data=DataConfig(name=name))
+    experiment = Experiment(data=DATASETS.make(name))
     assert evaluation_attacks(validate(experiment)) == attacks
     named = dataclasses.replace(
         experiment, evaluation=dataclasses.replace(experiment.evaluation, attacks=("fgsm",))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxmoe.config import DataConfig, Experiment
-from jaxmoe.experiment import open_dataset
+from jaxmoe.config import Experiment, ImageFolderConfig
+from jaxmoe.data import load_dataset
 from jaxmoe.other_clips import open_clips
 from jaxmoe.run_folder import write_description
 
@@ -36,10 +36,10 @@ def made(tmp_path, monkeypatch):
             first = 100 * place + 10 * offset
             write(tmp_path / "own" / split / name, range(first, first + 3))
     experiment = Experiment(
-        data=DataConfig(name="image_folder", directory=str(tmp_path / "own"), size=8, resolution=8)
+        data=ImageFolderConfig(directory=str(tmp_path / "own"), size=8, resolution=8)
     )
     run = tmp_path / "run"
-    write_description(run, experiment, open_dataset(experiment.data))
+    write_description(run, experiment, load_dataset(experiment.data))
     return run, experiment
 
 

@@ -4,8 +4,15 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxmoe.config import Experiment
-from jaxmoe.overrides import apply_overrides, check_types, field_comments, list_fields, parse_number
+from jaxmoe.config import (
+    DeepLabConfig,
+    Experiment,
+    ResNetConfig,
+    TRADESConfig,
+    VideoFolderConfig,
+    ViTConfig,
+)
+from jaxmoe.overrides import apply_overrides, check_types, list_fields, parse_number
 
 
 def override(text: str) -> Experiment:
@@ -27,10 +34,10 @@ def override(text: str) -> Experiment:
         ("--evaluation.epsilons=0,4/255", "evaluation", "epsilons", (0.0, 4 / 255)),
         ("--evaluation.attacks pgd,j-tlga", "evaluation", "attacks", ("pgd", "j-tlga")),
         ("--expert.stage-sizes 1, 2", "expert", "stage_sizes", (1, 2)),
-        ("--data.directory a,b", "data", "directory", "a,b"),
+        ("--data.subset a,b", "data", "subset", "a,b"),
         ("--data.stride 2", "data", "stride", 2),
         ("--data.stride none", "data", "stride", None),
-        ("--data.directory a=b/c", "data", "directory", "a=b/c"),
+        ("--data.subset a=b/c", "data", "subset", "a=b/c"),
         ("--data.flip", "data", "flip", True),
         ("--data.flip false", "data", "flip", False),
         ("--attack.alpha 1", "attack", "alpha", 1.0),
@@ -63,13 +70,22 @@ def test_all_else_stays_as_it_was():
         ("--mixture.top-k 1.5", ["mixture.top_k", "1.5", "an integer"]),
         ("--mixture.top-k 1 2", ["mixture.top_k", "1 2", "an integer"]),
         ("--mixture.top-k", ["mixture.top_k", "no value", "an integer"]),
-        ("--training.upper-moves all", ["training.upper_moves", "all", "both, standard"]),
+        (
+            "--recipe jtdmoe --recipe.upper-moves all",
+            ["recipe.upper_moves", "all", "both, standard"],
+        ),
         ("--expert.stem-strides 1 2", ["expert.stem_strides", "1 2", "3 of"]),
         ("--evaluation.attacks", ["evaluation.attacks", "no value", "one or more"]),
         ("--data.flip maybe", ["data.flip", "maybe", "true or false"]),
         ("--threat.epsilon 8/0", ["threat.epsilon", "8/0", "a number"]),
         ("--attack.alpha -1", ["attack.alpha", "-1"]),
         ("stray", ["stray"]),
+        ("--expert.patch 4", ["--expert.patch", "resnet has no such field", "vit has it"]),
+        ("--expert vitt", ["expert", "vitt", "did you mean vit?", "resnet, vit, deeplab, frrn"]),
+        ("--expert", ["expert", "no value", "a name"]),
+        ("--training.recipe at_m", ["--training.recipe", "--recipe now"]),
+        ("--training.beta 2", ["--training.beta", "--recipe.beta now"]),
+        ("--recipes at_m", ["recipes", "--recipe"]),
     ],
 )
 def test_error_names_field_value_and_what_is_accepted(text, said):
@@ -88,31 +104,13 @@ def test_every_field_can_be_overridden_with_its_own_value():
             assert apply_overrides(Experiment(), arguments) == Experiment(), field.name
 
 
-@dataclasses.dataclass(frozen=True)
-class Commented:
-    """A class.
-
-    Attributes:
-      listed: what this
-        docstring says.
-      other: more.
-
-    Raises:
-      nothing: at all.
-    """
-
-    listed: float = 1.0
-    other: int = 2
-    beside: tuple[int, ...] = (1, 2)  # what its line says
-    bare: str = "#"
-
-
-def test_comments_are_those_of_the_source():
-    assert field_comments(Commented) == {
-        "listed": "what this docstring says.",
-        "other": "more.",
-        "beside": "what its line says",
-    }
+def test_another_entry_has_its_own_fields_and_keeps_those_that_both_have():
+    found = override("--expert.width 8 --expert vit --expert.patch 2 --recipe.name trades")
+    assert found.expert == ViTConfig(width=8, patch=2)
+    assert found.recipe == TRADESConfig()
+    assert override("--data video_folder --data.frames 4").data == VideoFolderConfig(frames=4)
+    scaled = apply_overrides(Experiment(expert=ResNetConfig(depth=18)), ["--expert", "deeplab"])
+    assert scaled.expert == DeepLabConfig(depth=18)
 
 
 def test_numbers_are_decimals_or_fractions():
@@ -123,9 +121,9 @@ def test_numbers_are_decimals_or_fractions():
             parse_number(text)
 
 
-@pytest.mark.parametrize("section", ["data", "expert", "router", "mixture", "training"])
+@pytest.mark.parametrize("section", [f.name for f in dataclasses.fields(Experiment)])
 def test_help_has_a_word_on_every_field(section):
-    assert [f.name for f in list_fields(Experiment(), section) if not f.comment] == []
+    assert [f.name for f in list_fields(Experiment(), section) if not f.help] == []
 
 
 def test_a_path_that_is_there_is_one_value_whatever_is_in_its_name(tmp_path, monkeypatch):
@@ -144,8 +142,7 @@ def test_a_path_that_is_there_is_one_value_whatever_is_in_its_name(tmp_path, mon
         ("data", "frames", True, "an integer"),
         ("data", "frames", None, "an integer"),
         ("data", "flip", 1, "true or false"),
-        ("data", "directory", pathlib.Path("x"), "text or none"),
-        ("data", "name", "ucf", "one of synthetic_actions"),
+        ("data", "subset", pathlib.Path("x"), "text or none"),
         ("expert", "stage_sizes", [1, 2], "one or more of: an integer or none, in a tuple"),
         ("expert", "stage_sizes", (1, "2"), "one or more of: an integer"),
         ("expert", "stem_strides", (1, 2), "3 of: an integer"),

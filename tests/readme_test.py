@@ -5,17 +5,18 @@ import itertools
 import pathlib
 import re
 import shlex
-from unittest import mock
 
 import jax
 import pytest
 
-from jaxmoe.attacks import ATTACKS, canonical_name
+from jaxmoe.attacks import canonical_name
+from jaxmoe.cli import _take_plugins
 from jaxmoe.commands.arguments import Parser, load_config
 from jaxmoe.config import validate
 from jaxmoe.overrides import apply_overrides
 from jaxmoe.threat import ThreatModel
-from jaxmoe.training import RECIPES, RecipeOptions
+from jaxmoe.training import RecipeOptions
+from tests.registries import restored
 from tests.training.conftest import tiny_mixture
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -36,8 +37,7 @@ def run_examples(guide: pathlib.Path) -> dict:
     blocks = re.findall(r"```python\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)
     names: dict = {}
     # Examples add their own attack and recipe; Optax's Adam promotes an integer count.
-    ours = mock.patch.dict(ATTACKS), mock.patch.dict(RECIPES)
-    with ours[0], ours[1], jax.numpy_dtype_promotion("standard"):
+    with restored(), jax.numpy_dtype_promotion("standard"):
         for block in blocks:
             exec(compile(block, str(guide), "exec"), names)
     return names
@@ -90,12 +90,27 @@ def test_commands_are_ones_that_are_accepted(guide, monkeypatch):
 
     monkeypatch.setattr(Parser, "parse", parse_and_stop)
     monkeypatch.chdir(ROOT)
+    with restored():
+        if "--plugin mine.py" in guide.read_text("utf-8"):
+            exec(plugin_of(guide), {})
+        check_commands(guide)
+
+
+def plugin_of(guide: pathlib.Path) -> str:
+    """Returns the plugin that a guide shows."""
+    blocks = re.findall(r"```python\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)
+    (plugin,) = [block for block in blocks if block.startswith('"""mine.py"""')]
+    return plugin
+
+
+def check_commands(guide: pathlib.Path) -> None:
     for command, *words in commands_of(guide):
         if command == "python":
             assert words[0] == "-m" or (ROOT / words[0]).is_file(), words
             continue
         assert command == "jaxmoe"
         name, *arguments = words
+        arguments, _ = _take_plugins(arguments)
         if name in ("train", "data"):
             validate(apply_overrides(load_config(arguments[0]), arguments[1:]))
         else:

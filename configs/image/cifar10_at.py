@@ -5,8 +5,8 @@ jaxmoe train configs/image/cifar10_at.py
 
 from cifar10_standard import adversarial
 
-from jaxmoe.config import Experiment
+from jaxmoe.config import ATMConfig, Experiment
 
 
 def config() -> Experiment:
-    return adversarial("at_m")
+    return adversarial(ATMConfig())

@@ -10,13 +10,12 @@ import dataclasses
 
 from cifar10_standard import adversarial
 
-from jaxmoe.config import Experiment
+from jaxmoe.config import Experiment, JTDMoEConfig
 
 
 def config() -> Experiment:
     experiment = adversarial(
-        "jtdmoe",
-        beta=6.0,
+        JTDMoEConfig(beta=6.0),
         initialize_from="runs/cifar10_rt_er",
         initialize_standard_from="runs/cifar10_standard",
     )

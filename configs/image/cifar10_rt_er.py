@@ -5,8 +5,8 @@ jaxmoe train configs/image/cifar10_rt_er.py
 
 from cifar10_standard import adversarial
 
-from jaxmoe.config import Experiment
+from jaxmoe.config import Experiment, RTERConfig
 
 
 def config() -> Experiment:
-    return adversarial("rt_er", beta=6.0)
+    return adversarial(RTERConfig(beta=6.0))

@@ -7,8 +7,8 @@ It starts from clean training, or from a run that `--training.initialize-from RU
 
 from cifar10_small_standard import adversarial
 
-from jaxmoe.config import Experiment
+from jaxmoe.config import ATMConfig, Experiment
 
 
 def config() -> Experiment:
-    return adversarial("at_m", epochs=16)
+    return adversarial(ATMConfig(), epochs=16)

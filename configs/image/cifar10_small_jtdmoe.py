@@ -10,14 +10,13 @@ import dataclasses
 
 from cifar10_small_standard import adversarial
 
-from jaxmoe.config import Experiment
+from jaxmoe.config import Experiment, JTDMoEConfig
 
 
 def config() -> Experiment:
     experiment = adversarial(
-        "jtdmoe",
+        JTDMoEConfig(beta=6.0),
         epochs=4,
-        beta=6.0,
         initialize_from="runs/cifar10_small_rt_er",
         initialize_standard_from="runs/cifar10_small_standard",
     )

@@ -8,8 +8,8 @@ attacks a batch: 8 epochs cost about what 16 of `cifar10_small_at` do.
 
 from cifar10_small_standard import adversarial
 
-from jaxmoe.config import Experiment
+from jaxmoe.config import Experiment, RTERConfig
 
 
 def config() -> Experiment:
-    return adversarial("rt_er", epochs=8, beta=6.0)
+    return adversarial(RTERConfig(beta=6.0), epochs=8)

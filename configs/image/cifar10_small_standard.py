@@ -10,27 +10,25 @@ import dataclasses
 
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.config import (
-    DataConfig,
     EvaluationConfig,
     Experiment,
-    ExpertConfig,
     MixtureConfig,
+    NpzConfig,
     OptimizerConfig,
+    RecipeConfig,
+    ResNetConfig,
     RunConfig,
     ThreatConfig,
     TrainingConfig,
 )
 
 _STANDARD = Experiment(
-    data=DataConfig(name="npz", size=32, padding=4, flip=True),
-    expert=ExpertConfig(
-        name="resnet", width=16, stage_sizes=(1, 1, 1), stem="small", stem_strides=(1, 2, 2)
-    ),
+    data=NpzConfig(size=32, padding=4, flip=True),
+    expert=ResNetConfig(width=16, stage_sizes=(1, 1, 1), stem="small", stem_strides=(1, 2, 2)),
     mixture=MixtureConfig(experts=4, top_k=1, balance_weight=0.5),
     threat=ThreatConfig(epsilon=8 / 255),
     optimizer=OptimizerConfig(learning_rate=4e-3, weight_decay=5e-2),
     training=TrainingConfig(
-        recipe="standard",
         shared_epochs=15,
         shared_noise=0.05,
         dense_epochs=0,
@@ -53,19 +51,19 @@ def config() -> Experiment:
     return _STANDARD
 
 
-def adversarial(recipe: str, **training) -> Experiment:
+def adversarial(recipe: RecipeConfig, **training) -> Experiment:
     """The same network and data under an adversarial recipe, from its standard run on."""
     return dataclasses.replace(
         _STANDARD,
         attack=AttackSettings(steps=5, alpha=0.4),
         optimizer=dataclasses.replace(_STANDARD.optimizer, learning_rate=2e-3),
+        recipe=recipe,
         training=TrainingConfig(
-            recipe=recipe,
             shared_epochs=_STANDARD.training.shared_epochs,
             shared_noise=_STANDARD.training.shared_noise,
             standard_epochs=_STANDARD.training.epochs,
             batch_size=_STANDARD.training.batch_size,
             **training,
         ),
-        run=RunConfig(directory=f"runs/cifar10_small_{recipe}"),
+        run=RunConfig(directory=f"runs/cifar10_small_{recipe.name}"),
     )

@@ -10,28 +10,27 @@ import dataclasses
 
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.config import (
-    DataConfig,
+    CIFAR10Config,
+    ConvRouterConfig,
     EvaluationConfig,
     Experiment,
-    ExpertConfig,
     MixtureConfig,
     OptimizerConfig,
-    RouterConfig,
+    RecipeConfig,
+    ResNetConfig,
     RunConfig,
     ThreatConfig,
     TrainingConfig,
 )
 
 _STANDARD = Experiment(
-    data=DataConfig(name="cifar10", size=32, padding=4, flip=True, workers=8),
-    expert=ExpertConfig(name="resnet", depth=18, width=64, stem="small", stem_strides=(1, 1, 1)),
-    router=RouterConfig(name="conv", width=16),
+    data=CIFAR10Config(size=32, padding=4, flip=True, workers=8),
+    expert=ResNetConfig(depth=18, width=64, stem="small", stem_strides=(1, 1, 1)),
+    router=ConvRouterConfig(width=16),
     mixture=MixtureConfig(experts=4, top_k=1, balance_weight=0.5),
     threat=ThreatConfig(epsilon=8 / 255),
     optimizer=OptimizerConfig(learning_rate=2e-3, weight_decay=5e-2),
-    training=TrainingConfig(
-        recipe="standard", shared_epochs=30, shared_noise=0.05, epochs=30, batch_size=128
-    ),
+    training=TrainingConfig(shared_epochs=30, shared_noise=0.05, epochs=30, batch_size=128),
     evaluation=EvaluationConfig(
         attacks=("pgd", "pgd-r", "pgd-e", "auto-attack"),
         epsilons=(8 / 255,),
@@ -46,13 +45,13 @@ def config() -> Experiment:
     return _STANDARD
 
 
-def adversarial(recipe: str, **training) -> Experiment:
+def adversarial(recipe: RecipeConfig, **training) -> Experiment:
     """The same under an adversarial recipe: ten steps of 2/255, after clean training."""
     return dataclasses.replace(
         _STANDARD,
         attack=AttackSettings(steps=10, alpha=0.25),
+        recipe=recipe,
         training=TrainingConfig(
-            recipe=recipe,
             epochs=100,
             shared_epochs=_STANDARD.training.shared_epochs,
             shared_noise=_STANDARD.training.shared_noise,
@@ -60,5 +59,5 @@ def adversarial(recipe: str, **training) -> Experiment:
             batch_size=_STANDARD.training.batch_size,
             **training,
         ),
-        run=dataclasses.replace(_STANDARD.run, directory=f"runs/cifar10_{recipe}"),
+        run=dataclasses.replace(_STANDARD.run, directory=f"runs/cifar10_{recipe.name}"),
     )

@@ -9,13 +9,13 @@ sequences, which a file's name begins with: 0016E5, and 0001TP with 0006R0. Size
 
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.config import (
-    DataConfig,
+    CamVidConfig,
+    DeepLabConfig,
     EvaluationConfig,
     Experiment,
-    ExpertConfig,
     MixtureConfig,
     OptimizerConfig,
-    RouterConfig,
+    PooledRouterConfig,
     RunConfig,
     ThreatConfig,
     TrainingConfig,
@@ -24,17 +24,15 @@ from jaxmoe.config import (
 
 def config() -> Experiment:
     return Experiment(
-        data=DataConfig(name="camvid", resolution=180, size=144, width=192, flip=True),
-        expert=ExpertConfig(
-            name="deeplab", depth=18, width=16, features=32, low_level=16, rates=(2, 4, 6)
-        ),
+        data=CamVidConfig(resolution=180, size=144, width=192, flip=True),
+        expert=DeepLabConfig(depth=18, width=16, features=32, low_level=16, rates=(2, 4, 6)),
         # One expert is a mixture too, whose router has nothing to say.
-        router=RouterConfig(name="pooled"),
+        router=PooledRouterConfig(),
         mixture=MixtureConfig(experts=1, balance_weight=0.0),
         threat=ThreatConfig(epsilon=0.03),
         attack=AttackSettings(steps=10, alpha=0.25),
         optimizer=OptimizerConfig(learning_rate=5e-3, weight_decay=1e-2),
-        training=TrainingConfig(recipe="standard", epochs=60, batch_size=8),
+        training=TrainingConfig(epochs=60, batch_size=8),
         evaluation=EvaluationConfig(
             attacks=("fgsm", "pgd", "pgd-standing"),
             epsilons=(0.01, 0.02, 0.03, 0.04, 0.05),

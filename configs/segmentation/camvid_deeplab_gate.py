@@ -11,7 +11,14 @@ import dataclasses
 
 import camvid_deeplab_expert
 
-from jaxmoe.config import Experiment, MixtureConfig, OptimizerConfig, RouterConfig, TrainingConfig
+from jaxmoe.config import (
+    Experiment,
+    GateConfig,
+    MixtureConfig,
+    OptimizerConfig,
+    SimpleGateConfig,
+    TrainingConfig,
+)
 
 
 def gated(expert: Experiment) -> Experiment:
@@ -21,11 +28,11 @@ def gated(expert: Experiment) -> Experiment:
         expert,
         # Whole images: a gate's layers are made for one size.
         data=dataclasses.replace(expert.data, size=height, width=4 * height // 3),
-        router=RouterConfig(name="simple_gate", width=128),
+        router=SimpleGateConfig(width=128),
         mixture=MixtureConfig(experts=2, top_k=2, balance_weight=0.0),
         optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=1e-2),
+        recipe=GateConfig(),
         training=TrainingConfig(
-            recipe="gate",
             epochs=6,
             batch_size=8,
             initialize_experts_from=(first, first.replace("expert0", "expert1")),

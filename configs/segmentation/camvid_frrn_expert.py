@@ -11,7 +11,7 @@ import dataclasses
 
 import camvid_deeplab_expert
 
-from jaxmoe.config import Experiment, ExpertConfig
+from jaxmoe.config import Experiment, FRRNConfig
 
 
 def config() -> Experiment:
@@ -19,7 +19,7 @@ def config() -> Experiment:
     return dataclasses.replace(
         deeplab,
         data=dataclasses.replace(deeplab.data, resolution=90, size=72, width=96),
-        expert=ExpertConfig(name="frrn", variant="A", width=8, residual_width=8),
+        expert=FRRNConfig(variant="A", width=8, residual_width=8),
         training=dataclasses.replace(deeplab.training, epochs=40),
         run=dataclasses.replace(deeplab.run, directory="runs/camvid_frrn_expert0"),
     )

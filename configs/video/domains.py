@@ -10,13 +10,13 @@ attacks them, and has the tables.
 
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.config import (
-    DataConfig,
     EvaluationConfig,
     Experiment,
-    ExpertConfig,
     MixtureConfig,
     OptimizerConfig,
+    ResNetConfig,
     RunConfig,
+    SyntheticActionsConfig,
     ThreatConfig,
     TrainingConfig,
 )
@@ -24,8 +24,7 @@ from jaxmoe.config import (
 
 def config() -> Experiment:
     return Experiment(
-        data=DataConfig(
-            name="synthetic_actions",
+        data=SyntheticActionsConfig(
             domains=4,
             frames=8,
             size=24,
@@ -33,13 +32,12 @@ def config() -> Experiment:
             validation_clips=160,
             test_clips=480,
         ),
-        expert=ExpertConfig(width=4, stage_sizes=(1, 1, 1), stem="small", stem_strides=(1, 2, 2)),
+        expert=ResNetConfig(width=4, stage_sizes=(1, 1, 1), stem="small", stem_strides=(1, 2, 2)),
         mixture=MixtureConfig(experts=4, top_k=1, balance_weight=0.1),
         threat=ThreatConfig(epsilon=4 / 255),
         attack=AttackSettings(steps=3, alpha=0.5, temporal_alpha=1.0),
         optimizer=OptimizerConfig(learning_rate=5e-3),
         training=TrainingConfig(
-            recipe="standard",
             specialize="clusters",
             specialize_epochs=36,
             epochs=4,

@@ -11,12 +11,13 @@ import dataclasses
 import ucf101_j_tlat
 
 from jaxmoe.config import Experiment
+from jaxmoe.registry import switch
 
 
 def config() -> Experiment:
     ucf101 = ucf101_j_tlat.config()
     return dataclasses.replace(
         ucf101,
-        data=dataclasses.replace(ucf101.data, name="hmdb51"),
+        data=switch(ucf101.data, "hmdb51", "data"),
         run=dataclasses.replace(ucf101.run, directory="runs/hmdb51_j_tlat"),
     )

@@ -8,29 +8,30 @@ Published (https://arxiv.org/abs/2602.01369): clean 54.29 %, PGD at 8/255 36.37 
 """
 
 from jaxmoe.config import (
-    DataConfig,
+    ConvRouterConfig,
     EvaluationConfig,
     Experiment,
-    ExpertConfig,
+    JTLATConfig,
     MixtureConfig,
     OptimizerConfig,
-    RouterConfig,
+    ResNetConfig,
     RunConfig,
     ThreatConfig,
     TrainingConfig,
+    UCF101Config,
 )
 
 
 def config() -> Experiment:
     return Experiment(
-        data=DataConfig(name="ucf101", resolution=128, frames=16, size=112, flip=True, workers=8),
-        expert=ExpertConfig(depth=18, width=64, stem="large"),
-        router=RouterConfig(name="conv", width=16),
+        data=UCF101Config(resolution=128, frames=16, size=112, flip=True, workers=8),
+        expert=ResNetConfig(depth=18, width=64, stem="large"),
+        router=ConvRouterConfig(width=16),
         mixture=MixtureConfig(experts=4, top_k=1, balance_weight=1.5),
         threat=ThreatConfig(epsilon=8 / 255),
         optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=5e-2),
+        recipe=JTLATConfig(),
         training=TrainingConfig(
-            recipe="j_tlat",
             shared_epochs=40,
             shared_noise=0.05,
             standard_epochs=20,

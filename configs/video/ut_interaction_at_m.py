@@ -8,8 +8,8 @@ It starts from clean training, or from a run of `ut_interaction_standard` that
 
 from ut_interaction_standard import adversarial
 
-from jaxmoe.config import Experiment
+from jaxmoe.config import ATMConfig, Experiment
 
 
 def config() -> Experiment:
-    return adversarial("at_m", epochs=50)
+    return adversarial(ATMConfig(), epochs=50)

@@ -10,12 +10,12 @@ import dataclasses
 
 from ut_interaction_standard import adversarial
 
-from jaxmoe.config import Experiment
+from jaxmoe.config import Experiment, JTLATConfig
 
 
 def config() -> Experiment:
     # Three phases a batch: 25 epochs cost more than the 50 of AT-M.
-    experiment = adversarial("j_tlat", epochs=25)
+    experiment = adversarial(JTLATConfig(), epochs=25)
     # At 0.5 one expert took every clip of seed 0: see `training.recipes.router_phase`.
     mixture = dataclasses.replace(experiment.mixture, balance_weight=1.5)
     return dataclasses.replace(experiment, mixture=mixture)

@@ -10,25 +10,25 @@ router sends each clip to one. Experts that see a quarter of 84 clips from the s
 import dataclasses
 
 from jaxmoe.config import (
-    DataConfig,
     EvaluationConfig,
     Experiment,
-    ExpertConfig,
     MixtureConfig,
     OptimizerConfig,
+    RecipeConfig,
+    ResNetConfig,
     RunConfig,
     ThreatConfig,
     TrainingConfig,
+    VideoFolderConfig,
 )
 
 _STANDARD = Experiment(
-    data=DataConfig(name="video_folder", resolution=64, frames=8, size=56, flip=True),
-    expert=ExpertConfig(depth=10, width=16, stem="small"),
+    data=VideoFolderConfig(resolution=64, frames=8, size=56, flip=True),
+    expert=ResNetConfig(depth=10, width=16, stem="small"),
     mixture=MixtureConfig(experts=4, top_k=1, balance_weight=0.5),
     threat=ThreatConfig(epsilon=4 / 255),
     optimizer=OptimizerConfig(learning_rate=2e-3, weight_decay=1e-2),
     training=TrainingConfig(
-        recipe="standard",
         shared_epochs=60,
         shared_noise=0.05,
         dense_epochs=10,
@@ -52,14 +52,14 @@ def config() -> Experiment:
     return _STANDARD
 
 
-def adversarial(recipe: str, **training) -> Experiment:
+def adversarial(recipe: RecipeConfig, **training) -> Experiment:
     """The same network and data under an adversarial recipe, after the same clean start."""
     return dataclasses.replace(
         _STANDARD,
         attack=dataclasses.replace(_STANDARD.attack, steps=5, alpha=0.4, temporal_alpha=0.8),
         optimizer=dataclasses.replace(_STANDARD.optimizer, learning_rate=1e-3),
+        recipe=recipe,
         training=TrainingConfig(
-            recipe=recipe,
             shared_epochs=_STANDARD.training.shared_epochs,
             shared_noise=_STANDARD.training.shared_noise,
             dense_epochs=_STANDARD.training.dense_epochs,
@@ -67,5 +67,5 @@ def adversarial(recipe: str, **training) -> Experiment:
             batch_size=_STANDARD.training.batch_size,
             **training,
         ),
-        run=RunConfig(directory=f"runs/ut_interaction_{recipe}"),
+        run=RunConfig(directory=f"runs/ut_interaction_{recipe.name}"),
     )

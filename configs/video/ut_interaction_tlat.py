@@ -8,8 +8,8 @@ It starts from clean training, or from a run of `ut_interaction_standard` that
 
 from ut_interaction_standard import adversarial
 
-from jaxmoe.config import Experiment
+from jaxmoe.config import Experiment, TLATConfig
 
 
 def config() -> Experiment:
-    return adversarial("tlat", epochs=50)
+    return adversarial(TLATConfig(), epochs=50)

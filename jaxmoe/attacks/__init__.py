@@ -44,32 +44,17 @@ from jaxmoe.attacks.objectives import (
 )
 from jaxmoe.attacks.perturb import AttackResult, Objective, perturb
 from jaxmoe.attacks.randomized import Randomized
-from jaxmoe.attacks.registry import (
-    ATTACKS,
-    NamedAttack,
-    build_attack,
-    canonical_name,
-    find_attack,
-)
+from jaxmoe.attacks.registry import ATTACKS, NamedAttack, build_attack, canonical_name, find_attack
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.square import square
-from jaxmoe.attacks.temporal_attacks import (
-    flickering,
-    sparse_frames_attack,
-    temporal_translation,
-)
+from jaxmoe.attacks.temporal_attacks import flickering, sparse_frames_attack, temporal_translation
 from jaxmoe.attacks.universal import (
     apply_universal,
     fit_universal,
     universal_attack,
     universal_step,
 )
-from jaxmoe.attacks.updates import (
-    momentum,
-    steepest_direction,
-    steepest_step,
-    temporal_momentum,
-)
+from jaxmoe.attacks.updates import momentum, steepest_direction, steepest_step, temporal_momentum
 
 __all__ = [
     "ATTACKS",

@@ -13,13 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from jaxmoe.attacks.attack import (
-    Attack,
-    Model,
-    as_apply,
-    gradients_per_step,
-    loss_of_logits,
-)
+from jaxmoe.attacks.attack import Attack, Model, as_apply, gradients_per_step, loss_of_logits
 from jaxmoe.attacks.objectives import (
     cross_entropy,
     difference_of_logits_ratio,

@@ -15,12 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmoe.attacks.attack import Attack, Model, as_apply, constant_step, temporal_step
 from jaxmoe.attacks.auto_pgd import maximize
-from jaxmoe.attacks.component_attacks import (
-    check_mixture,
-    expert_loss,
-    frozen_routing,
-    router_loss,
-)
+from jaxmoe.attacks.component_attacks import check_mixture, expert_loss, frozen_routing, router_loss
 from jaxmoe.attacks.gradient_attacks import model_loss
 from jaxmoe.attacks.objectives import cross_entropy, is_right, likeliest_targets
 from jaxmoe.attacks.perturb import AttackResult, numbered_keys, perturb, strongest_attempt

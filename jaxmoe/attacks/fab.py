@@ -25,7 +25,8 @@ from jaxmoe.attacks.perturb import (
     where_example,
 )
 from jaxmoe.attacks.settings import AttackSettings
-from jaxmoe.threat import Norm, ThreatModel, per_example_keys
+from jaxmoe.choices import Norm
+from jaxmoe.threat import ThreatModel, per_example_keys
 
 LARGEST_BIAS = 0.1  # α_max: share of a step that goes to the clean input's own projection
 OVERSHOOT = 1.05  # η: how far a step goes, 1 being the boundary

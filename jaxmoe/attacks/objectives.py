@@ -5,18 +5,15 @@ Labels below 0 are void: a dense prediction's mean leaves these positions out.
 Axes: B = batch, M = experts, K = classes (last axis of logits).
 """
 
-from typing import Literal, get_args
-
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmoe.choices import ROUTER_OUTPUTS, RouterOutput
 from jaxmoe.models.precision import accumulation_dtype
 
-RouterOutput = Literal["weights", "logits"]
-ROUTER_OUTPUTS: tuple[str, ...] = get_args(RouterOutput)
 FEWEST_CLASSES = 4  # of the difference-of-logits ratios
 
 

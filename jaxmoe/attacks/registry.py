@@ -32,11 +32,7 @@ from jaxmoe.attacks.fab import fab, fab_targeted
 from jaxmoe.attacks.gradient_attacks import fgsm, lipschitz_attack, mi_fgsm, pgd, standing_pgd
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.square import square
-from jaxmoe.attacks.temporal_attacks import (
-    flickering,
-    sparse_frames_attack,
-    temporal_translation,
-)
+from jaxmoe.attacks.temporal_attacks import flickering, sparse_frames_attack, temporal_translation
 from jaxmoe.mixture import Mixture
 from jaxmoe.threat import ThreatModel
 

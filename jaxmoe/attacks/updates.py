@@ -4,18 +4,14 @@ They ascend. `optax.chain` composes them: `chain(momentum(0.9), steepest_step("l
 MI-FGSM's. Axes: B = batch, T = frames. Step sizes are arrays to the compiler, shape [] or [B].
 """
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxmoe.threat import Norm, example_norm
-
-Axis = Literal["iterations", "frames"]
-AXES: tuple[str, ...] = get_args(Axis)
-Direction = Literal["shorten", "boost"]
-DIRECTIONS: tuple[str, ...] = get_args(Direction)
+from jaxmoe.choices import AXES, DIRECTIONS, Axis, Direction, Norm
+from jaxmoe.threat import example_norm
 
 
 def steepest_step(norm: Norm, step_size: Array | float) -> optax.GradientTransformation:

@@ -43,19 +43,19 @@ def count() -> dict[str, int]:
     from jaxmoe.parallel import AXIS
     from jaxmoe.threat import ThreatModel
     from jaxmoe.training import (
-        RECIPES,
         Batch,
         RecipeOptions,
         adamw,
         init_state,
         make_train_step,
     )
+    from jaxmoe.training.recipes import j_tlat
 
     mixture, params = linear_mixture()
     optimizer = adamw(1e-2, 1.0)
     step = make_train_step(
         mixture,
-        RECIPES["j_tlat"],
+        j_tlat,
         RecipeOptions(attack=AttackSettings(steps=2)),
         ThreatModel(),
         optimizer,

@@ -11,7 +11,8 @@ from jaxmoe.benchmarks.subjects import even_mixture
 from jaxmoe.benchmarks.timing import compare
 from jaxmoe.data import load_dataset, make_loader
 from jaxmoe.threat import ThreatModel
-from jaxmoe.training import RECIPES, Batch, RecipeOptions, adamw, init_state, make_train_step
+from jaxmoe.training import Batch, RecipeOptions, adamw, init_state, make_train_step
+from jaxmoe.training.recipes import standard
 
 BATCHES = 8
 BATCH_SIZE = 16
@@ -66,7 +67,7 @@ def _standard_step(batch: Batch):
     step = jax.jit(
         make_train_step(
             mixture,
-            RECIPES["standard"],
+            standard,
             RecipeOptions(),
             ThreatModel(),
             optimizer,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.mixture import Mixture, from_functions
-from jaxmoe.models import build_expert, build_router
+from jaxmoe.models import ConvRouter, ResNet
 
 CLASSES = 10
 # Where a GPU is, sizes can be those of real work; two CPU cores should be done in minutes.
@@ -27,8 +27,7 @@ def dtypes() -> tuple[str, ...]:
 
 def resnet(dtype: str = "float32") -> nn.Module:
     """A 3D ResNet of width 32, four stages of one block."""
-    return build_expert(
-        "resnet",
+    return ResNet(
         num_classes=CLASSES,
         width=32,
         stage_sizes=(1, 1, 1, 1),
@@ -39,7 +38,7 @@ def resnet(dtype: str = "float32") -> nn.Module:
 
 def small_resnet() -> nn.Module:
     """A 3D ResNet of two stages, where what is counted does not depend on the size."""
-    return build_expert("resnet", num_classes=CLASSES, width=8, stage_sizes=(1, 1), stem="small")
+    return ResNet(num_classes=CLASSES, width=8, stage_sizes=(1, 1), stem="small")
 
 
 def clips(batch: int, frames: int, size: int) -> tuple[jax.Array, jax.Array]:
@@ -59,15 +58,14 @@ def even_mixture(num_experts: int, dtype: str = "float32") -> tuple[Mixture, Any
       The mixture, and the `apply` functions of its router and of one expert.
     """
     # Two stages: a third of the time to compile of four, and the dispatch is the same.
-    expert = build_expert(
-        "resnet",
+    expert = ResNet(
         num_classes=CLASSES,
         width=24,
         stage_sizes=(1, 1),
         stem="small",
         dtype=jnp.dtype(dtype),
     )
-    router = build_router("conv", num_experts=num_experts, width=8, dtype=jnp.dtype(dtype))
+    router = ConvRouter(num_experts=num_experts, width=8, dtype=jnp.dtype(dtype))
 
     def route(params, x):
         turn = jnp.arange(x.shape[0]) % num_experts

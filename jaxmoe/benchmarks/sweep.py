@@ -11,7 +11,7 @@ from jaxmoe.benchmarks.row import Row, machine
 from jaxmoe.benchmarks.subjects import clips, small_resnet
 from jaxmoe.evaluation import Grid, sweep_grid
 from jaxmoe.mixture import Mixture, from_modules
-from jaxmoe.models import build_router
+from jaxmoe.models import ConvRouter
 
 BAR = 0.4
 ATTACKS = ("fgsm", "pgd", "mi-fgsm", "tlga-r", "pgd-e", "tla-m", "j-tlga")
@@ -21,7 +21,7 @@ STEPS = 10
 
 def run() -> list[Row]:
     """One row: 4 ε × 7 attacks ÷ 28 runs, compilation included."""
-    router = build_router("conv", num_experts=4, width=8)
+    router = ConvRouter(num_experts=4, width=8)
     mixture = from_modules(router, small_resnet(), num_experts=4)
     x, y = clips(8, 4, 32)
     params = jax.jit(mixture.init)(jax.random.key(0), x[:1])

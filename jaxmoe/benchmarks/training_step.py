@@ -9,15 +9,8 @@ from jaxmoe.benchmarks.subjects import clips, even_mixture, scale
 from jaxmoe.benchmarks.timing import compare
 from jaxmoe.mixture import choose
 from jaxmoe.threat import ThreatModel
-from jaxmoe.training import (
-    RECIPES,
-    Batch,
-    Found,
-    RecipeOptions,
-    adamw,
-    init_state,
-    make_train_step,
-)
+from jaxmoe.training import Batch, Found, RecipeOptions, adamw, init_state, make_train_step
+from jaxmoe.training.recipes import j_tlat
 
 STEPS = 5
 BAR = 1.15
@@ -37,7 +30,7 @@ def run() -> list[Row]:
     step = jax.jit(
         make_train_step(
             mixture,
-            RECIPES["j_tlat"],
+            j_tlat,
             options,
             threat,
             optimizer,
@@ -57,7 +50,7 @@ def run() -> list[Row]:
     }
     sides = {"J-TLAT step": lambda: step(state, batch, jax.random.key(1))}
     x_adv = threat.random_start(jax.random.key(2), x)
-    for phase in RECIPES["j_tlat"](mixture, threat, options):
+    for phase in j_tlat(mixture, threat, options):
         attack_gradient = jax.jit(_attack_gradient(objectives[phase.name]))
         loss_gradient = jax.jit(_loss_gradient(phase))
         sides[f"{STEPS} input gradients, {phase.name}"] = lambda f=attack_gradient: [

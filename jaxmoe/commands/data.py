@@ -28,21 +28,23 @@ def run(arguments: list[str]) -> None:
 
     path = arguments[0] if arguments and not arguments[0].startswith("-") else None
     experiment = load_config(path) if path else Experiment()
-    if any(argument in ("-h", "--help") for argument in arguments):
+    help = {"-h", "--help"} & {*arguments}
+    given = [argument for argument in arguments[1 if path else 0 :] if argument not in help]
+    overrides = [_with_section(argument) for argument in given]
+    if help:
         print(_USAGE)
-        print("\n".join(describe_fields(experiment, ("data",))))
+        print("\n".join(describe_fields(apply_overrides(experiment, overrides), ("data",))))
         return
     if not arguments:
         raise ValueError("data: CONFIG.py or --name is missing; see jaxmoe data --help")
-    overrides = [_with_section(argument) for argument in arguments[1 if path else 0 :]]
     experiment = validate_data(apply_overrides(experiment, overrides))
 
-    from jaxmoe.data import describe
-    from jaxmoe.experiment import cropped, open_dataset
+    from jaxmoe.data import describe, load_dataset
+    from jaxmoe.experiment import cropped
     from jaxmoe.reporting.progress import make_progress
 
     with make_progress() as progress:
-        dataset = open_dataset(experiment.data, progress.data)
+        dataset = load_dataset(experiment.data, progress=progress.data)
     _print(describe(dataset))
     if path and (note := cropped(dataset.test, experiment.data)):
         print(note)
@@ -50,7 +52,8 @@ def run(arguments: list[str]) -> None:
 
 
 def _with_section(argument: str) -> str:
-    if argument.startswith("--") and "." not in argument.partition("=")[0]:
+    name = argument.partition("=")[0]
+    if argument.startswith("--") and "." not in name and name != "--data":
         return f"--data.{argument[2:]}"
     return argument
 

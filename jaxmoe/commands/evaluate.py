@@ -64,6 +64,7 @@ class Plan(NamedTuple):
     norm: str
     dual_alpha: float | None  # of a dual model
     looked_at: str | None  # which test examples, where not all
+    measures: tuple[str, ...]  # names of `evaluation.MEASURES`
 
 
 def run(arguments: list[str]) -> None:
@@ -91,6 +92,12 @@ def run(arguments: list[str]) -> None:
         nargs="+",
         metavar="NAME",
         help="attacks of the cascade auto-attack-custom, with the numbers given here",
+    )
+    parser.add_argument(
+        "--measures",
+        nargs="+",
+        metavar="NAME",
+        help="more columns, by name: confidence, label-probability, changed, or a plugin's",
     )
     parser.add_argument(
         "--examples",
@@ -140,6 +147,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     from jaxmoe.attacks import CASCADES, canonical_name, find_attack
     from jaxmoe.attacks.cascade import CUSTOM, custom
     from jaxmoe.config import check_attacks
+    from jaxmoe.evaluation.measures import find_measures
     from jaxmoe.experiment import cropped, evaluation_attacks, evaluation_settings
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.run import load
@@ -165,6 +173,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     changes = {name: value for name, value in given.items() if value is not None}
     settings = dataclasses.replace(evaluation_settings(experiment), **changes)
 
+    measures = find_measures(getattr(options, "measures", None) or defaults.measures or ())
     checkpoint = options.checkpoint or defaults.checkpoint
     gradients = getattr(options, "gradient", None) or [settings.gradient]
     own = [name for name in attacks if name in CASCADES and name != CUSTOM]
@@ -190,7 +199,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
             )
     alpha = None if part else trained.experiment.mixture.alpha
     numbers = settings, gradients, seed, batch_size, checkpoint, norm, alpha
-    return Plan(attacks, epsilons, *numbers, looked_at), trained
+    return Plan(attacks, epsilons, *numbers, looked_at, measures), trained
 
 
 def _take_examples(trained: "Trained", count: int | None) -> "tuple[Trained, str | None]":
@@ -240,6 +249,7 @@ def _run_and_write(
                 checks=checks,
                 keep=report.keep,
                 columns=trained.dataset.columns(trained.dataset.test),
+                measures=plan.measures,
             )
             progress.evaluation(1, 1, "GFLOPs of the mixture")
             flops = _count_flops(trained, plan.batch_size)

@@ -7,13 +7,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING
 
-from jaxmoe.commands.arguments import (
-    RunFailedError,
-    Stopped,
-    hold_output,
-    number,
-    split_part,
-)
+from jaxmoe.commands.arguments import RunFailedError, Stopped, hold_output, number, split_part
 from jaxmoe.commands.evaluate import JOURNAL, NUMBERS, Plan, make_parser, open_run
 
 if TYPE_CHECKING:

@@ -22,6 +22,9 @@ field of it can be replaced on the command line:
 
   jaxmoe train configs/video/ut_interaction_at_m.py --data.directory DIR --threat.epsilon 4/255
 
+--data, --expert, --router and --recipe take a name, and each has fields of its own, which are shown
+for the names that are chosen here: jaxmoe train --expert vit --recipe rt_er --help.
+
 fields, with their values {origin}:"""
 
 
@@ -36,18 +39,22 @@ def run(arguments: list[str]) -> None:
     wants_help = any(argument in ("-h", "--help") for argument in arguments)
     path = arguments[0] if arguments and not arguments[0].startswith("-") else None
     if wants_help:
-        _print_help(path)
+        _print_help(path, [argument for argument in arguments if argument not in ("-h", "--help")])
         return
     if path is None:
         raise ValueError("train: CONFIG.py is missing; see jaxmoe train --help")
 
     from jaxmoe.config import validate
     from jaxmoe.overrides import apply_overrides
+    from jaxmoe.plugins import load_plugins, loaded
 
-    experiment = validate(apply_overrides(load_config(path), arguments[1:]))
-    folder = experiment.run.directory
+    experiment = apply_overrides(load_config(path), arguments[1:])
+    load_plugins(experiment.run.plugins or ())
+    own = dataclasses.replace(experiment.run, plugins=loaded() or None)
+    experiment = validate(dataclasses.replace(experiment, run=own))
+    folder = own.directory
 
-    from jaxmoe.experiment import open_dataset
+    from jaxmoe.data import load_dataset
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.run import train
     from jaxmoe.run_folder import state_of
@@ -57,7 +64,7 @@ def run(arguments: list[str]) -> None:
     checkpoints = Checkpoints(run)
     try:
         with make_progress() as progress:
-            dataset = open_dataset(experiment.data, progress.data)
+            dataset = load_dataset(experiment.data, progress=progress.data)
             listed = str(run / "run.json")
             for line in [*notes_on_clips(dataset, listed), *notes_on_classes(dataset)]:
                 progress.say(line)
@@ -96,10 +103,12 @@ def notes_on_routes(run: pathlib.Path) -> list[str]:
     ]
 
 
-def _print_help(path: str | None) -> None:
+def _print_help(path: str | None, arguments: list[str]) -> None:
     from jaxmoe.config import Experiment
+    from jaxmoe.overrides import apply_overrides
 
     experiment = load_config(path) if path else Experiment()
+    experiment = apply_overrides(experiment, arguments[1:] if path else arguments)
     print(_USAGE.format(origin=f"in {path}" if path else "where CONFIG.py does not set them"))
     print("\n".join(describe_fields(experiment)))
 
@@ -107,16 +116,21 @@ def _print_help(path: str | None) -> None:
 def describe_fields(experiment: object, sections: tuple[str, ...] | None = None) -> list[str]:
     """Lines that say each field's name, value, accepted values and meaning."""
     from jaxmoe.overrides import list_fields
+    from jaxmoe.registry import Entry
 
     lines = []
     for section in dataclasses.fields(experiment):
         if sections is not None and section.name not in sections:
             continue
-        summary = (type(getattr(experiment, section.name)).__doc__ or "").partition("\n")[0]
+        part = getattr(experiment, section.name)
+        summary = (type(part).__doc__ or "").partition("\n")[0]
         lines += ["", f"{section.name}: {summary}"]
+        if isinstance(part, Entry):
+            lines.append(f"  --{section.name} {part.name}")
+            lines.append(f"      one of {', '.join(part.registry)}")
         for field in list_fields(experiment, section.name):
             lines.append(f"  --{field.name} {_shown(field.value)}")
-            lines.append(f"      {'; '.join(filter(None, (field.comment, field.accepted)))}")
+            lines.append(f"      {'; '.join(filter(None, (field.help, field.accepted)))}")
     return lines
 
 

@@ -1,30 +1,20 @@
 """Datasets of clips: prepare them once, read them by index, load them in batches."""
 
-from jaxmoe.data.dataset import (
-    ARRAY_DATASETS,
-    DATASETS,
-    IMAGE_DATASETS,
-    RENDERED_DATASETS,
-    SEGMENTATION_DATASETS,
-    VIDEO_DATASETS,
-    Dataset,
-    load_dataset,
-)
+from jaxmoe.data.dataset import Dataset, load_dataset
 from jaxmoe.data.describe import DatasetSummary, SplitSummary, describe
+from jaxmoe.data.kinds import DATASETS, Clips, DataConfig, Images
 from jaxmoe.data.listing import SPLITS
 from jaxmoe.data.source import ClipSource
 
 __all__ = [
-    "ARRAY_DATASETS",
     "DATASETS",
-    "IMAGE_DATASETS",
-    "RENDERED_DATASETS",
-    "SEGMENTATION_DATASETS",
     "SPLITS",
-    "VIDEO_DATASETS",
     "ClipSource",
+    "Clips",
+    "DataConfig",
     "Dataset",
     "DatasetSummary",
+    "Images",
     "Loader",
     "SplitSummary",
     "describe",

@@ -5,45 +5,15 @@ import itertools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any
 
-from jaxmoe.data.domains import DomainCue
-from jaxmoe.data.films import film_of, shared_films
+from jaxmoe.data.films import shared_films
 from jaxmoe.data.holdout import hold_out
+from jaxmoe.data.kinds import DATASETS, DataConfig
 from jaxmoe.data.listing import SPLITS, nearest
-from jaxmoe.data.official_splits import hmdb51_source, ucf101_source
 from jaxmoe.data.source import ClipRecord, ClipSource
-
-VIDEO_DATASETS = ("synthetic_actions", "video_folder", "ucf101", "hmdb51")
-SEGMENTATION_DATASETS = (
-    *("synthetic_scenes", "segmentation_folder"),
-    *("camvid", "cityscapes", "a2d2"),
-)
-IMAGE_DATASETS = (
-    *("synthetic_shapes", "image_folder", "npz", "cifar10", "tiny_imagenet"),
-    *SEGMENTATION_DATASETS,
-)
-DATASETS = VIDEO_DATASETS + IMAGE_DATASETS
-ARRAY_DATASETS = ("npz", "cifar10")  # whose images have a size of their own
-RENDERED_DATASETS = ("synthetic_actions", "synthetic_shapes", "synthetic_scenes")
-_FEWER_CLASSES = ("synthetic_actions", "synthetic_shapes")
-
-# Shorter side of the stored frames where the caller names none.
-_RESOLUTIONS = {
-    **dict.fromkeys(VIDEO_DATASETS, 64),
-    **dict.fromkeys(IMAGE_DATASETS, 32),
-    **dict.fromkeys(SEGMENTATION_DATASETS, 180),
-    **dict.fromkeys(RENDERED_DATASETS, 32),
-}
-
-# What film or place a clip is of, where names tell: its clips are not told apart by a split.
-_SOURCES = {
-    **dict.fromkeys(("video_folder", "image_folder"), lambda path: film_of(path) or path),
-    "ucf101": ucf101_source,
-    "hmdb51": hmdb51_source,
-    "cityscapes": lambda path: path.split("/")[-2],  # a city
-    "a2d2": lambda path: path.split("/")[0],  # a drive
-}
+from jaxmoe.options import check_ranges
+from jaxmoe.overrides import check_field_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,28 +64,11 @@ class Dataset:
 
 
 def load_dataset(
-    name: str,
+    name: DataConfig | str,
     *,
-    directory: str | os.PathLike | None = None,
-    manifest: str | os.PathLike | None = None,
-    subset: str | None = None,
-    split: int = 1,
-    resolution: int | None = None,
-    frames: int = 16,
-    stride: int | None = None,
-    short: Literal["pad", "skip"] = "pad",
-    validation_fraction: float = 0.125,
-    test_fraction: float = 0.2,
-    seed: int = 0,
-    cache: str | os.PathLike | None = None,
     progress: Callable[[int, int], None] | None = None,
-    train_clips: int = 1000,
-    validation_clips: int = 200,
-    test_clips: int = 300,
-    classes: int = 10,
-    domains: int = 1,
-    domain_cue: DomainCue = "tint",
     trains: bool = True,
+    **fields: Any,
 ) -> Dataset:
     """Loads a dataset; the first time its files are decoded, resized and stored in the cache.
 
@@ -123,38 +76,11 @@ def load_dataset(
     that cannot be used are named in `skipped` every time, not only when they were found.
 
     Args:
-      name: one of `DATASETS`.
-      directory: where the files are; `npz`'s is the file; `cifar10`'s is the published archive or
-        its folder, and without one it is downloaded; rendered ones need none.
-      manifest: of the three `…_folder` only: another CSV file with the columns `path,label,split`,
-        or `path,label_map,split` for segmentation.
-      subset: `column=value`, or `column=value,value`: train on the examples alone whose column of
-        the manifest, or of the data set's own, has such a value; validation and test stay whole.
-      split: `ucf101` and `hmdb51` only: official split 1, 2 or 3.
-      resolution: shorter side of the stored frames in pixels, or height and width of synthetic
-        clips and images; None is 64 for videos of files, 180 for segmentation of files and 32 else.
-        `npz` and `cifar10` have their own.
-      frames: frames that a clip should have: synthetic clips have as many, a video with fewer is
-        too short. Images have one.
-      stride: frames between two of a clip, so that a video needs (frames − 1) · stride + 1; None is
-        as many as it has. At a variable rate it counts in frames' mean time.
-      short: what becomes of a video that is too short: `pad` repeats its last frame, `skip`
-        leaves it out; both are reported.
-      validation_fraction: share of train held out where the data has no validation split.
-      test_fraction: share of train held out where the data has no test split.
-      seed: of what is held out, and of the synthetic clips; it is part of the data, so keep it
-        apart from the seed of a training run.
-      cache: folder for prepared data; None is `$JAXMOE_CACHE`, else `~/.cache/jaxmoe/datasets`.
+      name: of `DATASETS`, or a configuration of it.
       progress: called as `progress(done, total)` while videos are prepared.
-      train_clips: of rendered datasets: clips or images for training.
-      validation_clips: of rendered datasets.
-      test_clips: of rendered datasets.
-      classes: of `synthetic_actions` and `synthetic_shapes`: how many of the motions or shapes.
-      domains: of rendered datasets: in each a motion or a shape means another class, at most as
-        many as there are; the column `domain` tells them.
-      domain_cue: what of a clip tells its domain, `tint` or faint `stripes` (`data.domains`).
       trains: False for clips to judge by alone: there need be none to train on, and `test` is the
         test split, or all there is where the data has one split under another name.
+      **fields: of the configuration, such as `directory`; paths may be `pathlib`'s.
 
     Returns:
       A `Dataset` whose splits all have at least one clip; its test split alone without `trains`.
@@ -163,162 +89,44 @@ def load_dataset(
       ValueError, FileNotFoundError: bad input; one line that names the field.
       OSError: the cache cannot be written.
     """
-    if name not in DATASETS:
-        raise ValueError(
-            f"data.name: unknown dataset {name!r}; accepted are "
-            f"{', '.join(DATASETS)}{nearest(name, DATASETS)}"
-        )
-    _check(short, frames, seed, validation_fraction, test_fraction)
-    folders = ("video_folder", "image_folder", "segmentation_folder")
-    if manifest and name not in folders:
-        raise ValueError(f"data.manifest: {manifest}; only {' and '.join(folders)} take one")
-    if directory is not None and name in RENDERED_DATASETS:
-        raise ValueError(
-            f"data.directory: {directory}, but data.name = {name} is rendered and reads no files; "
-            "expected none, or a data.name such as video_folder"
-        )
-    if domains != 1 and name not in RENDERED_DATASETS:
-        raise ValueError(
-            f"data.domains: {domains}; only {' and '.join(RENDERED_DATASETS)} have them"
-        )
-    if classes != 10 and name not in _FEWER_CLASSES:
-        raise ValueError(f"data.classes: {classes}; only {' and '.join(_FEWER_CLASSES)} have it")
-    if domains == 1 and domain_cue != "tint":
-        raise ValueError(f"data.domain_cue: {domain_cue}; expected data.domains above 1 with it")
-    from jaxmoe.data import image_builders, segmentation_builders, video_builders
-    from jaxmoe.data.array_builders import read_npz
-    from jaxmoe.data.cifar10 import read_cifar10
+    if isinstance(name, str):
+        paths = {field: os.fspath(v) for field, v in fields.items() if isinstance(v, os.PathLike)}
+        config = DATASETS.make(name, **fields | paths)
+    else:
+        config = dataclasses.replace(name, **fields)
+    check_field_types("data", config)
+    check_ranges("data", config)
+    config.check()
     from jaxmoe.data.prepare import prepare
-    from jaxmoe.data.synthetic import SyntheticActions, SyntheticScenes, SyntheticShapes
 
-    shared = {"cache": cache, "progress": progress}
-    meaning = {"domains": domains, "domain_cue": domain_cue}
-    folder_fields = {"manifest": manifest, "trains": trains}
-    asked, resolution = resolution, _RESOLUTIONS[name] if resolution is None else resolution
-    rendered = {
-        "size": resolution,
-        "train": train_clips,
-        "validation": validation_clips,
-        "test": test_clips,
-        "seed": seed,
-        **shared,
-    }
-    listed = {
-        "directory": directory,
-        "resolution": resolution,
-        **shared,
-    }
-    match name:
-        case "synthetic_actions":
-            builder = SyntheticActions(frames=frames, classes=classes, **meaning, **rendered)
-        case "synthetic_shapes":
-            builder = SyntheticShapes(classes=classes, **meaning, **rendered)
-        case "synthetic_scenes":
-            builder = SyntheticScenes(**meaning, **rendered)
-        case "video_folder":
-            builder = video_builders.VideoFolder(**folder_fields, **listed)
-        case "ucf101":
-            builder = video_builders.UCF101(split=split, **listed)
-        case "hmdb51":
-            builder = video_builders.HMDB51(split=split, **listed)
-        case "image_folder":
-            builder = image_builders.ImageFolder(**folder_fields, **listed)
-        case "tiny_imagenet":
-            builder = image_builders.TinyImageNet(**listed)
-        case "segmentation_folder":
-            builder = segmentation_builders.SegmentationFolder(**folder_fields, **listed)
-        case "camvid":
-            builder = segmentation_builders.CamVid(**listed)
-        case "cityscapes":
-            builder = segmentation_builders.Cityscapes(**listed)
-        case "a2d2":
-            builder = segmentation_builders.A2D2(**listed)
-        case "npz":
-            builder = read_npz(directory, trains=trains, **shared)
-        case "cifar10":
-            builder = read_cifar10(directory, **shared)
-    if name in IMAGE_DATASETS:
-        frames = 1
-    needed = (frames - 1) * (stride or 1) + 1
-    folder = prepare(builder)
-    fractions = (test_fraction, validation_fraction) if trains else None
-    dataset = _open(name, folder, needed, short, seed, fractions)
+    builder = config.builder(progress, trains=trains)
+    dataset = _open(config, prepare(builder), trains=trains)
     dataset = dataclasses.replace(dataset, rows=builder.columns)
-    if name in ARRAY_DATASETS and asked not in (None, min(dataset.test.smallest)):
+    own_size = min(dataset.test.smallest)
+    if not config.resized and config.resolution not in (None, own_size):
         raise ValueError(
-            f"data.resolution: {asked}; {name} is not resized, its images have "
-            f"{min(dataset.test.smallest)} pixels: leave it out"
+            f"data.resolution: {config.resolution}; {config.name} is not resized, its images have "
+            f"{own_size} pixels: leave it out"
         )
-    return dataset if subset is None else _take_subset(dataset, subset)
+    return dataset if config.subset is None else _take_subset(dataset, config.subset)
 
 
-def _check(short: str, frames: int, seed: int, validation: float, test: float) -> None:
-    if short not in ("pad", "skip"):
-        raise ValueError(f"data.short: {short!r}; accepted are pad, skip")
-    if frames < 1:
-        raise ValueError(f"data.frames: {frames}; it is a number of frames, at least 1")
-    if seed < 0:
-        raise ValueError(f"data.seed: {seed}; a seed is at least 0")
-    for name, value in (("validation_fraction", validation), ("test_fraction", test)):
-        if not 0 < value < 1:
-            raise ValueError(f"data.{name}: {value}; accepted is a share between 0 and 1")
-
-
-def _open(
-    name: str,
-    folder: pathlib.Path,
-    needed: int,
-    short: str,
-    seed: int,
-    fractions: tuple[float, float] | None,
-) -> Dataset:
-    """The splits of prepared records; without `fractions` the test split alone."""
+def _open(config: DataConfig, folder: pathlib.Path, *, trains: bool) -> Dataset:
+    """The splits of prepared records; unless it `trains`, the test split alone."""
     import tensorflow_datasets as tfds
 
     metadata = tfds.builder_from_directory(folder).info.metadata
-    skipped = [(path, reason) for path, reason in metadata["skipped"]]
-    padded: list[tuple[str, str]] = []
-    splits: dict[str, tuple[ClipRecord, ...]] = {}
-    for split, rows in metadata["clips"].items():
-        records = [ClipRecord(position, split, *row) for position, row in enumerate(rows)]
-        too_short = [record for record in records if record.num_frames < needed]
-        reasons = [
-            (r.path, f"{r.num_frames} frames, fewer than the {needed} of a clip") for r in too_short
-        ]
-        if short == "skip":
-            skipped.extend(reasons)
-            records = [record for record in records if record.num_frames >= needed]
-        else:
-            padded.extend(reasons)
-        splits[split] = tuple(records)
-    if fractions is None:
+    splits, skipped, padded = _long_enough(config, metadata)
+    if not trains:
         splits = {"train": (), "validation": (), "test": _to_judge(splits)}
-    held_out = tuple(split for split in ("test", "validation") if split not in splits)
-    for split, fraction in zip(("test", "validation"), fractions or (0.0, 0.0), strict=True):
-        if split in held_out:
-            # Different seeds, or both would be drawn from the same end of a class.
-            splits["train"], splits[split] = hold_out(
-                splits["train"], fraction, 2 * seed + (split == "test"), _SOURCES.get(name)
-            )
-    for split, records in splits.items():
-        if not records and (fractions or split == "test"):
-            raise ValueError(
-                f"data.directory: split {split!r} has no usable clip; {len(skipped)} were skipped "
-                f"and {', '.join(held_out) or 'nothing'} was held out of train"
-            )
-    trained = {record.label for record in splits["train"]}
-    for record in itertools.chain(*splits.values()):
-        if record.label not in trained and fractions:
-            raise ValueError(
-                f"data.directory: label {metadata['classes'][record.label]!r} of {record.path} has "
-                f"no usable clip in train; {len(skipped)} were skipped"
-            )
-    codec = metadata["codec"]
-    still, dense = name in IMAGE_DATASETS, metadata.get("dense", False)
-    kinds = still, dense, name in ARRAY_DATASETS
-    sources = {split: ClipSource(folder, codec, splits[split], *kinds) for split in SPLITS}
+    held_out = _hold_out(config, splits) if trains else ()
+    _check_splits(splits, metadata["classes"], len(skipped), held_out, trains=trains)
+    kinds = not config.holds_clips, metadata.get("dense", False), not config.resized
+    sources = {
+        split: ClipSource(folder, metadata["codec"], splits[split], *kinds) for split in SPLITS
+    }
     return Dataset(
-        name=name,
+        name=config.name,
         classes=tuple(metadata["classes"]),
         skipped=tuple(skipped),
         padded=tuple(padded),
@@ -328,6 +136,66 @@ def _open(
         notes=(*metadata.get("notes", ()), *_notes(splits)),
         **sources,
     )
+
+
+def _long_enough(config: DataConfig, metadata: Mapping[str, Any]) -> tuple[dict, list, list]:
+    """The records of each split; (path, reason) of those skipped, and of those that are padded."""
+    needed = config.clip_span
+    skipped = [(path, reason) for path, reason in metadata["skipped"]]
+    padded: list[tuple[str, str]] = []
+    splits: dict[str, tuple[ClipRecord, ...]] = {}
+    for split, rows in metadata["clips"].items():
+        records = [ClipRecord(position, split, *row) for position, row in enumerate(rows)]
+        too_short = [record for record in records if record.num_frames < needed]
+        reasons = [
+            (r.path, f"{r.num_frames} frames, fewer than the {needed} of a clip") for r in too_short
+        ]
+        if config.short == "skip":
+            skipped.extend(reasons)
+            records = [record for record in records if record.num_frames >= needed]
+        else:
+            padded.extend(reasons)
+        splits[split] = tuple(records)
+    return splits, skipped, padded
+
+
+def _hold_out(config: DataConfig, splits: dict[str, tuple[ClipRecord, ...]]) -> tuple[str, ...]:
+    """Takes the splits that are not there out of train, in place; their names."""
+    held_out = tuple(split for split in ("test", "validation") if split not in splits)
+    for split in held_out:
+        fraction = getattr(config, f"{split}_fraction")
+        if not 0 < fraction < 1:
+            raise ValueError(
+                f"data.{split}_fraction: {fraction}; accepted is a share between 0 and 1"
+            )
+        # Different seeds, or both would be drawn from the same end of a class.
+        seed = 2 * config.seed + (split == "test")
+        splits["train"], splits[split] = hold_out(splits["train"], fraction, seed, config.source_of)
+    return held_out
+
+
+def _check_splits(
+    splits: Mapping[str, Sequence[ClipRecord]],
+    classes: Sequence[str],
+    skipped: int,
+    held_out: Sequence[str],
+    *,
+    trains: bool,
+) -> None:
+    """Refuses a split without clips, and a class that there is nothing to train on of."""
+    for split, records in splits.items():
+        if not records and (trains or split == "test"):
+            raise ValueError(
+                f"data.directory: split {split!r} has no usable clip; {skipped} were skipped "
+                f"and {', '.join(held_out) or 'nothing'} was held out of train"
+            )
+    trained = {record.label for record in splits["train"]}
+    for record in itertools.chain(*splits.values()):
+        if record.label not in trained and trains:
+            raise ValueError(
+                f"data.directory: label {classes[record.label]!r} of {record.path} has "
+                f"no usable clip in train; {skipped} were skipped"
+            )
 
 
 def _notes(splits: Mapping[str, Sequence[ClipRecord]]) -> tuple[str, ...]:

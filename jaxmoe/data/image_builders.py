@@ -10,13 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxmoe.data.clip_builder import (
-    Dense,
-    EncodedClip,
-    PlannedClip,
-    Progress,
-    UnusableClipError,
-)
+from jaxmoe.data.clip_builder import Dense, EncodedClip, PlannedClip, Progress, UnusableClipError
 from jaxmoe.data.listed_builder import FolderBuilder, ListedBuilder
 from jaxmoe.data.listing import require_directory
 from jaxmoe.data.still import read_image

@@ -6,6 +6,7 @@ from jaxmoe.evaluation.grid import Grid, GridResult, GridRow, sweep_grid
 from jaxmoe.evaluation.guards import NonFiniteError, NonFiniteGradient, ThreatViolation
 from jaxmoe.evaluation.lipschitz import Lipschitz, mixture_lipschitz, model_lipschitz
 from jaxmoe.evaluation.masking import masking_checks
+from jaxmoe.evaluation.measures import MEASURES, Measure
 from jaxmoe.evaluation.metrics import (
     accuracy,
     choice_flips,
@@ -25,6 +26,7 @@ from jaxmoe.evaluation.verdict import EvaluationWarning
 __all__ = [
     "ALL_OTHERS",
     "CLEAN",
+    "MEASURES",
     "WORST_CASE",
     "AutoAttackResult",
     "Check",
@@ -34,6 +36,7 @@ __all__ = [
     "GridResult",
     "GridRow",
     "Lipschitz",
+    "Measure",
     "MixtureFlops",
     "NonFiniteError",
     "NonFiniteGradient",

@@ -18,12 +18,10 @@ from jaxmoe.attacks.edge import (
     to_pixels,
 )
 from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.choices import Norm
 from jaxmoe.evaluation.arrays import cut
 from jaxmoe.evaluation.cascade import Cascading
-from jaxmoe.evaluation.guards import (
-    check_finite_outputs,
-    check_fits,
-)
+from jaxmoe.evaluation.guards import check_finite_outputs, check_fits
 from jaxmoe.evaluation.journal import Journal
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.model_checks import ModelChecks
@@ -41,7 +39,8 @@ from jaxmoe.evaluation.rows import (
 from jaxmoe.evaluation.standing import StandingClips
 from jaxmoe.evaluation.summary import to_host
 from jaxmoe.evaluation.verdict import flags_in_short, tell_of_masking, tell_of_model
-from jaxmoe.threat import Norm, ThreatModel, check_number
+from jaxmoe.options import check_number
+from jaxmoe.threat import ThreatModel
 
 Version = Literal["standard", "plus", "rand"]
 VERSIONS = {

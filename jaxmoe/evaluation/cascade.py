@@ -16,6 +16,7 @@ from jaxmoe.attacks.cascade import Cascade, Stage
 from jaxmoe.attacks.randomized import Randomized
 from jaxmoe.attacks.registry import ATTACKS
 from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.choices import GradientMode
 from jaxmoe.evaluation.guards import check_attack
 from jaxmoe.evaluation.journal import Journal, entry
 from jaxmoe.evaluation.programs import Programs
@@ -23,7 +24,6 @@ from jaxmoe.evaluation.rows import StageRow
 from jaxmoe.evaluation.scoring import count_classes
 from jaxmoe.evaluation.standing import Batch, StandingClips
 from jaxmoe.evaluation.summary import mean
-from jaxmoe.mixture import GradientMode
 
 
 class CascadeResult(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxmoe.threat import Norm
+from jaxmoe.choices import Norm
 
 
 class Examples:

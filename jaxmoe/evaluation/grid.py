@@ -24,6 +24,7 @@ from jaxmoe.attacks.attack import Model
 from jaxmoe.attacks.edge import check_params
 from jaxmoe.attacks.perturb import numbered_keys
 from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.choices import Norm
 from jaxmoe.evaluation.guards import (
     Attacked,
     as_epsilons,
@@ -42,7 +43,7 @@ from jaxmoe.evaluation.rows import CLEAN, Check, count_labels, notes_on_labels, 
 from jaxmoe.evaluation.scoring import Metric, Outputs, verify
 from jaxmoe.evaluation.summary import mean, to_host
 from jaxmoe.evaluation.verdict import flags_in_short, tell_of_model
-from jaxmoe.threat import Norm, ThreatModel
+from jaxmoe.threat import ThreatModel
 
 Batch = dict[str, np.ndarray]
 

@@ -9,7 +9,7 @@ from jaxmoe.attacks import ATTACKS, AttackResult
 from jaxmoe.attacks.edge import check_axes, check_labels, check_pixels
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.scoring import Metric, Outputs, Scores, Verdict
-from jaxmoe.threat import check_number
+from jaxmoe.options import check_number
 
 # Beyond it, ‖δ‖ > ε is no rounding error; relative where ε > 1, as float32 is.
 _TOLERANCE = 1e-6

@@ -22,6 +22,7 @@ import numpy as np
 
 import jaxmoe
 from jaxmoe.attacks import ATTACKS, AttackSettings
+from jaxmoe.evaluation.measures import MEASURES
 from jaxmoe.evaluation.programs import Programs
 from jaxmoe.mixture import Mixture
 
@@ -113,6 +114,8 @@ def fingerprint(programs: Programs, params: Any, *parts: Any) -> str:
     metric = getattr(programs.metric, "__qualname__", repr(programs.metric))
     structure = str(jax.tree.structure(params))
     named = code_digest(), mixture, _source(model), programs.norm, metric, structure, parts
+    if programs.measures:
+        named = *named, [(name, _source(MEASURES[name].of)) for name in programs.measures]
     digest = hashlib.sha256(repr(named).encode())
     for leaf in jax.tree.leaves(params):
         leaf = jnp.asarray(leaf)

@@ -18,16 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxmoe.choices import Norm
 from jaxmoe.evaluation.full_precision import at_full_precision, check_dtypes
-from jaxmoe.models import (
-    ConvRouter,
-    FrozenBatchNorm,
-    GroupNorm,
-    LinearRouter,
-    PooledRouter,
-    ResNet,
-)
-from jaxmoe.threat import Norm
+from jaxmoe.models import ConvRouter, FrozenBatchNorm, GroupNorm, LinearRouter, PooledRouter, ResNet
 
 Differences = Float[np.ndarray, "K K"]
 

@@ -16,6 +16,7 @@ import numpy as np
 from jaxmoe.attacks import ATTACKS
 from jaxmoe.attacks.cascade import CASCADES
 from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.choices import GradientMode
 from jaxmoe.evaluation.cascade import Cascading
 from jaxmoe.evaluation.examples import Examples
 from jaxmoe.evaluation.guards import (
@@ -41,12 +42,13 @@ from jaxmoe.evaluation.summary import (
     join_or_none,
     join_valid,
     mean,
+    mean_measures,
     summarize_isolated,
     summarize_lipschitz,
     summarize_routing,
     to_host,
 )
-from jaxmoe.mixture import GradientMode, Mixture, PartScores
+from jaxmoe.mixture import Mixture, PartScores
 from jaxmoe.threat import format_epsilon
 
 # Bytes of clean outputs that stay on the device; beyond it they are computed anew for each attack.
@@ -117,6 +119,7 @@ class Passes:
           ValueError: no valid clip, or clips that are not for one of `attacks`.
         """
         outputs, logits, batches, probes = [], [], [], Probes(probe_batches)
+        measured = []
         model, parts = self.programs.model, []
         routes = isinstance(model, Mixture) and model.num_experts > 1
         seconds, kept_bytes, digest = 0.0, 0, hashlib.sha256()
@@ -133,6 +136,7 @@ class Passes:
                 of_model.add(batch, seen)
             if routes:
                 parts.append(jax.device_get(self.programs.parts(self.params, batch, result)))
+            measured.append(jax.device_get(self.programs.measured(batch, result)))
             logits.append(seen.logits)
             kept_bytes += sum(leaf.nbytes for leaf in jax.tree.leaves(large))
             if kept_bytes > _KEEP_BELOW:
@@ -171,6 +175,7 @@ class Passes:
             compile_seconds=_seconds_of(self.programs, OUTPUTS) - compiled,
             mean_iou=iou_of(confusion),
             **summarize_routing(router, None, valid),
+            measures=mean_measures(measured, valid),
         )
         return Clean(
             row,
@@ -256,6 +261,7 @@ class Passes:
             **summarize_routing(routers, scores, valid),
             **summarize_lipschitz([score.lipschitz for score in scores], valid),
             mean_iou=iou_of(confusion),
+            measures=mean_measures([score.measures for score in scores], valid),
         )
         margin = join_or_none([score.margin for score in scores], valid)
         if margin is not None:

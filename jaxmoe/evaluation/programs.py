@@ -6,7 +6,7 @@
 import functools
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,18 +17,12 @@ from jaxmoe.attacks.attack import Model
 from jaxmoe.attacks.edge import check_params, to_pixels
 from jaxmoe.attacks.perturb import numbered_keys
 from jaxmoe.attacks.registry import build_traced as build_attack
+from jaxmoe.choices import Norm
+from jaxmoe.evaluation.measures import find_measures, measure
 from jaxmoe.evaluation.metrics import accuracy
-from jaxmoe.evaluation.scoring import (
-    Metric,
-    Outputs,
-    Scores,
-    Verdict,
-    run_model,
-    score,
-    verify,
-)
+from jaxmoe.evaluation.scoring import Metric, Outputs, Scores, Verdict, run_model, score, verify
 from jaxmoe.mixture import PartScores, score_parts
-from jaxmoe.threat import Norm, ThreatModel, example_keys
+from jaxmoe.threat import ThreatModel, example_keys
 
 OUTPUTS = "outputs"  # the program that runs the model, on clean and on adversarial clips
 
@@ -40,16 +34,24 @@ class Programs:
       model: a mixture, or `(params, x) -> logits`.
       norm: of the threat model.
       metric: `(logits, labels) -> [B]`.
+      measures: names of `MEASURES` that are computed too.
       traces: how often each program was traced, by its name; an attack's is the attack's.
       compilations: how often each was compiled.
       compile_seconds: how long tracing and compiling each took in all.
       batch_sizes: of each attack, the sizes of the batches that it was compiled for.
     """
 
-    def __init__(self, model: Model, norm: Norm = "linf", metric: Metric = accuracy):
+    def __init__(
+        self,
+        model: Model,
+        norm: Norm = "linf",
+        metric: Metric = accuracy,
+        measures: Sequence[str] = (),
+    ):
         self.model = model
         self.norm = norm
         self.metric = metric
+        self.measures = find_measures(measures)
         self.traces: dict[str, int] = {}
         self.compilations: dict[str, int] = {}
         self.compile_seconds: dict[str, float] = {}
@@ -110,11 +112,22 @@ class Programs:
 
         def program(params, x_adv, x, y, outputs, clean, epsilon):
             threat = ThreatModel(self.norm, epsilon)
-            return score(self.model, self.metric, threat, params, x_adv, x, y, outputs, clean)
+            found = score(self.model, self.metric, threat, params, x_adv, x, y, outputs, clean)
+            return found._replace(measures=measure(self.measures, outputs, clean, y))
 
         inputs = params, x_adv, x, y, outputs, clean, jnp.float32(epsilon)
         scores, more_seconds = self.timed("score", program, *inputs)
         return scores, seconds + more_seconds
+
+    def measured(self, batch: dict[str, Any], clean: Outputs) -> dict[str, jax.Array] | None:
+        """The measures of a clean batch, [B] each; None where none are asked for."""
+        if not self.measures:
+            return None
+
+        def program(y, clean):
+            return measure(self.measures, clean, clean, y)
+
+        return self.timed("measures", program, inputs_of(batch)[1], clean)[0]
 
     def parts(self, params: Any, batch: dict[str, Any], clean: Outputs) -> PartScores:
         """Scores each part of a mixture by itself, on a clean batch and its outputs."""

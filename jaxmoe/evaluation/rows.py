@@ -1,7 +1,7 @@
 """The table of an evaluation: one row for each attack and ε, and what the rows were made from."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -72,6 +72,14 @@ class Row(NamedTuple):
     mixture_gain: float | None = None  # accuracy less that of the best single expert
     expert_agreement: float | None = None  # two experts predict the same, mean over pairs, 0–1
     route_class_information: float | None = None  # of first choice and class, nats
+    measures: dict[str, float] | None = None  # means of those of `MEASURES` that were asked for
+
+    def as_record(self) -> dict[str, Any]:
+        """Returns the row for JSON; without measures where there are none."""
+        record = self._asdict()
+        if self.measures is None:
+            del record["measures"]
+        return record
 
 
 class StageRow(NamedTuple):

@@ -55,6 +55,7 @@ class Scores(NamedTuple):
     # Right where one part alone sees x', and the other the clean clip.
     isolated_router: Float[Array, " batch"] | None
     isolated_experts: Float[Array, " batch"] | None
+    measures: dict[str, Float[Array, " batch"]] | None = None  # by name, those that are asked for
 
 
 class Verdict(NamedTuple):

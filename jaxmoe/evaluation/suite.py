@@ -19,6 +19,7 @@ from jaxmoe.attacks.attack import Model
 from jaxmoe.attacks.cascade import CASCADES
 from jaxmoe.attacks.edge import check_params
 from jaxmoe.attacks.settings import AttackSettings
+from jaxmoe.choices import GradientMode, Norm
 from jaxmoe.evaluation.guards import as_epsilons, check_arguments
 from jaxmoe.evaluation.journal import Journal, fingerprint
 from jaxmoe.evaluation.masking import CHECKS, masking_checks
@@ -40,8 +41,7 @@ from jaxmoe.evaluation.scoring import Metric
 from jaxmoe.evaluation.specialization import columns_of, row_fields, specialization
 from jaxmoe.evaluation.summary import iou_of, mean
 from jaxmoe.evaluation.verdict import tell_of_masking, tell_of_model
-from jaxmoe.mixture import GradientMode
-from jaxmoe.threat import Norm, ThreatModel
+from jaxmoe.threat import ThreatModel
 
 
 def evaluate_suite(
@@ -65,6 +65,7 @@ def evaluate_suite(
     checks: bool = True,
     keep: Callable[[SuiteResult], None] | None = None,
     columns: Mapping[str, Mapping[int, str]] | None = None,
+    measures: Sequence[str] = (),
 ) -> SuiteResult:
     """Runs the clean clips, each attack at each ε, and checks for masked gradients.
 
@@ -102,6 +103,7 @@ def evaluate_suite(
         with the worst cases, before the checks begin.
       columns: other labels of the clips, by name and by a clip's index; a mixture's routes are
         compared with them (`specialization`).
+      measures: names of `MEASURES`, whose means the rows have too.
 
     Raises:
       ValueError: an unknown attack, an ε that is negative, no valid clip, batches that differ from
@@ -119,7 +121,8 @@ def evaluate_suite(
         for name in attacks:
             for part in parts_of(name):
                 build_attack(part, mixture, threat, own)
-    programs = (programs or Programs(mixture, norm, metric)).check(mixture, norm, metric)
+    programs = programs or Programs(mixture, norm, metric, measures)
+    programs.check(mixture, norm, metric)
     params = jax.device_put(check_params(params))  # once, and not in every call of every program
     run = Passes(programs, params, batches_factory, settings, gradients, seed, progress)
     parts = [part for name in attacks for part in parts_of(name)]

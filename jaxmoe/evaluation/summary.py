@@ -3,6 +3,7 @@
 Axes: N = valid clips, B = batch, M = experts.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -131,3 +132,12 @@ def to_host(outputs: Outputs) -> Outputs:
 def mean_over_positions(logits: Float[np.ndarray, "B ... K"]) -> Float[np.ndarray, "B K"]:
     """The mean of each example's logits over its positions; as they are where there is one."""
     return logits if logits.ndim == 2 else logits.mean(axis=tuple(range(1, logits.ndim - 1)))
+
+
+def mean_measures(
+    batches: Sequence[dict[str, np.ndarray] | None], valid: Sequence[np.ndarray]
+) -> dict[str, float] | None:
+    """The mean over valid clips of each measure; None where there are none."""
+    if batches[0] is None:
+        return None
+    return {name: mean(join_valid([each[name] for each in batches], valid)) for name in batches[0]}

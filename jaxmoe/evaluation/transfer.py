@@ -22,6 +22,7 @@ from jaxmoe.attacks import build_attack, canonical_name, find_attack
 from jaxmoe.attacks.attack import Model
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.universal import Delta, universal_attack
+from jaxmoe.choices import Norm
 from jaxmoe.evaluation.consistency import Look
 from jaxmoe.evaluation.guards import (
     DIFFERENT_PASS,
@@ -33,26 +34,14 @@ from jaxmoe.evaluation.guards import (
     check_fits,
     check_same_pass,
 )
-from jaxmoe.evaluation.journal import (
-    Journal,
-    batch_digest,
-    code_digest,
-    entry,
-    fingerprint,
-)
+from jaxmoe.evaluation.journal import Journal, batch_digest, code_digest, entry, fingerprint
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.model_checks import ModelChecks
 from jaxmoe.evaluation.passes import BatchesFactory, Progress
 from jaxmoe.evaluation.programs import Programs, inputs_of, on_device
 from jaxmoe.evaluation.rows import CLEAN, Check, count_labels, notes_on_labels, robust
 from jaxmoe.evaluation.scoring import Metric
-from jaxmoe.evaluation.summary import (
-    iou_of,
-    join_confusion,
-    join_valid,
-    mean,
-    to_host,
-)
+from jaxmoe.evaluation.summary import iou_of, join_confusion, join_valid, mean, to_host
 from jaxmoe.evaluation.transfer_result import (
     ALL_OTHERS,
     TransferResult,
@@ -61,7 +50,7 @@ from jaxmoe.evaluation.transfer_result import (
 )
 from jaxmoe.evaluation.universal import UNIVERSAL, fit_named
 from jaxmoe.evaluation.verdict import tell
-from jaxmoe.threat import Norm, ThreatModel, format_epsilon
+from jaxmoe.threat import ThreatModel, format_epsilon
 
 Models = Mapping[str, tuple[Model, Any]]
 """Models with their params, by name."""

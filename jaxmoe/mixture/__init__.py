@@ -1,10 +1,11 @@
 """Mixtures: how one is built, how clips are routed and dispatched, how its gradient is seen."""
 
+from jaxmoe.choices import BALANCES, COMBINES, GRADIENT_MODES, Balance, Combine, GradientMode
 from jaxmoe.mixture.assignment import assign_evenly
 from jaxmoe.mixture.dispatch import dispatch
 from jaxmoe.mixture.dual import dual_mixture, robust_part, with_alpha
 from jaxmoe.mixture.gated import component, ensemble, from_gate, single_expert
-from jaxmoe.mixture.gradient_modes import GRADIENT_MODES, GradientMode, with_gradient
+from jaxmoe.mixture.gradient_modes import with_gradient
 from jaxmoe.mixture.mixture import (
     Head,
     Mixture,
@@ -27,17 +28,7 @@ from jaxmoe.mixture.mixture import (
     with_training_route,
 )
 from jaxmoe.mixture.parts import PartScores, fixed_routes, score_parts
-from jaxmoe.mixture.routing import (
-    BALANCES,
-    COMBINES,
-    Balance,
-    Combine,
-    Routing,
-    balance_loss,
-    choose,
-    expert_load,
-    mean_over_classes,
-)
+from jaxmoe.mixture.routing import Routing, balance_loss, choose, expert_load, mean_over_classes
 
 __all__ = [
     "BALANCES",

@@ -1,14 +1,11 @@
 """What an attack sees of the mixture's gradient. Scoring always uses the hard forward."""
 
 from collections.abc import Callable
-from typing import Literal, get_args
 
 import jax
 
+from jaxmoe.choices import GRADIENT_MODES, GradientMode
 from jaxmoe.mixture.mixture import Clips, Mixture, Params, apply_soft
-
-GradientMode = Literal["hard", "soft", "straight_through"]
-GRADIENT_MODES: tuple[str, ...] = get_args(GradientMode)
 
 
 def with_gradient(mixture: Mixture, mode: GradientMode) -> Callable[[Params, Clips], jax.Array]:

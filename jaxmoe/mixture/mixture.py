@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from jaxmoe.choices import COMBINES, Combine
 from jaxmoe.mixture.dispatch import PlainExpert, dispatch
-from jaxmoe.mixture.routing import COMBINES, Combine, choose
+from jaxmoe.mixture.routing import choose
 from jaxmoe.models.fast_convolutions import fast_convolutions
 
 Params = Any

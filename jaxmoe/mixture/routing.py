@@ -3,18 +3,14 @@
 Axes: B = batch, M = experts, k = chosen experts.
 """
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-Combine = Literal["softmax", "renormalized", "none"]
-COMBINES: tuple[str, ...] = get_args(Combine)
-
-Balance = Literal["switch", "importance", "load", "v-moe"]
-BALANCES: tuple[str, ...] = get_args(Balance)
+from jaxmoe.choices import BALANCES, Balance, Combine
 
 
 class Routing(NamedTuple):

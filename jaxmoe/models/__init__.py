@@ -11,15 +11,12 @@ from jaxmoe.models.frrn import FRRN
 from jaxmoe.models.gates import ClasswiseGate, SimpleGate
 from jaxmoe.models.norm import FrozenBatchNorm, GroupNorm, Normalize
 from jaxmoe.models.pool import average_pool_to, max_pool, resize
-from jaxmoe.models.registry import EXPERTS, ROUTERS, build_expert, build_router
 from jaxmoe.models.resnet import BasicBlock, ResNet
 from jaxmoe.models.routers import ConvRouter, LinearRouter, PooledRouter
 from jaxmoe.models.vit import TransformerBlock, VisionTransformer
 
 __all__ = [
-    "EXPERTS",
     "FRRN",
-    "ROUTERS",
     "BasicBlock",
     "ClasswiseGate",
     "Conv",
@@ -35,8 +32,6 @@ __all__ = [
     "TransformerBlock",
     "VisionTransformer",
     "average_pool_to",
-    "build_expert",
-    "build_router",
     "conv",
     "fast_convolutions",
     "max_pool",

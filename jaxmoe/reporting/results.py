@@ -49,15 +49,28 @@ def write_results(
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    records = [without_nan(row._asdict()) for row in rows]
+    records = [without_nan(row.as_record()) for row in rows]
     contents = {
         JSON: json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        CSV: as_csv(records, Row._fields),
+        CSV: as_csv(_flat(records), _columns(rows)),
         MARKDOWN: results_markdown(rows, checks, flops, notes, head, specialization),
     }
     for name, text in contents.items():
         write_text(folder / name, text)
     return [folder / name for name in contents]
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    """The columns of `results.csv`; a measure is one of its own."""
+    measures = (rows[0].measures or {}) if rows else {}
+    return [*Row._fields[:-1], *measures]
+
+
+def _flat(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {**{k: v for k, v in record.items() if k != "measures"}, **(record.get("measures") or {})}
+        for record in records
+    ]
 
 
 def read_results(folder: str | os.PathLike) -> list[Row]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxmoe.evaluation.flops import MixtureFlops
+from jaxmoe.evaluation.measures import MEASURES
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, StageRow, SuiteResult
 from jaxmoe.evaluation.specialization import Specialization, specialization_sentence
 from jaxmoe.evaluation.verdict import verdict_line
@@ -49,6 +50,12 @@ _DENSE = {
 _ISOLATED = Column("isolated %", lambda row: _percent(row.isolated_accuracy))
 
 
+def _measure(name: str) -> Column:
+    """The column of a measure, under its own name where this process does not know it."""
+    title = MEASURES[name].title if name in MEASURES else name
+    return Column(title, lambda row: _number((row.measures or {}).get(name)))
+
+
 def main_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """The titles and the cells of the main table."""
     columns = COLUMNS
@@ -57,6 +64,8 @@ def main_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     if any(row.isolated_accuracy is not None for row in rows):
         place = [column.title for column in columns].index("n")
         columns = [*columns[:place], _ISOLATED, *columns[place:]]
+    for name in rows[0].measures or () if rows else ():
+        columns = [*columns, _measure(name)]
     return [c.title for c in columns], [[c.cell(row) for c in columns] for row in rows]
 
 

@@ -13,13 +13,12 @@ from jaxmoe.training.loop import (
 from jaxmoe.training.metrics_log import MetricsLog, read_metrics
 from jaxmoe.training.optimizer import adamw, epsilon_schedule, learning_rate_schedule
 from jaxmoe.training.phase import PARTS, Found, Phase, Recipe, RecipeOptions
-from jaxmoe.training.recipes import RECIPES, dense, shared_expert
+from jaxmoe.training.recipes import dense, shared_expert
 from jaxmoe.training.step import Batch, TrainState, init_state, make_train_step
 from jaxmoe.training.validation import Validation, make_validate
 
 __all__ = [
     "PARTS",
-    "RECIPES",
     "Batch",
     "Checkpoints",
     "DamagedCheckpointError",

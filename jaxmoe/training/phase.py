@@ -6,7 +6,8 @@ from typing import Any, Literal, NamedTuple
 from jaxtyping import Array, Float, Int, Key
 
 from jaxmoe.attacks import AttackSettings
-from jaxmoe.mixture import Balance, Mixture, Routing
+from jaxmoe.choices import Balance
+from jaxmoe.mixture import Mixture, Routing
 from jaxmoe.threat import ThreatModel
 
 Params = Any

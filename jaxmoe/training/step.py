@@ -14,14 +14,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jaxmoe.attacks import cross_entropy
 from jaxmoe.attacks.edge import to_pixels
-from jaxmoe.mixture import (
-    Mixture,
-    Router,
-    balance_loss,
-    noisy_route,
-    routers,
-    with_training_route,
-)
+from jaxmoe.mixture import Mixture, Router, balance_loss, noisy_route, routers, with_training_route
 from jaxmoe.threat import ThreatModel, example_keys
 from jaxmoe.training.optimizer import Schedule
 from jaxmoe.training.phase import PARTS, Found, Params, Phase, Recipe, RecipeOptions

@@ -90,8 +90,8 @@ def test_void_and_classes_that_nothing_has_are_said(folder, capsys):
     assert "sky" in absent
     (folder / "streets.py").write_text(
         "from jaxmoe.config import *\ndef config():\n"
-        "    data = DataConfig(name='camvid', resolution=8, size=4, width=6, directory='streets')\n"
-        "    return Experiment(data=data, expert=ExpertConfig(name='deeplab'))\n"
+        "    data = CamVidConfig(resolution=8, size=4, width=6, directory='streets')\n"
+        "    return Experiment(data=data, expert=DeepLabConfig())\n"
     )
     assert run("data streets.py") == 0
     assert "evaluated is the middle 6 × 4 of 12 × 8 (width × height)" in capsys.readouterr().out

@@ -8,9 +8,7 @@ import pytest
 
 from jaxmoe.cli import main
 from jaxmoe.commands.arguments import hold_output
-from jaxmoe.config import (
-    to_dict,
-)
+from jaxmoe.config import to_dict
 from jaxmoe.run_folder import hold_for_training
 from jaxmoe.training import Checkpoints
 from tests.commands.tiny import TINY, refused, run

@@ -9,21 +9,20 @@ import optax
 import pytest
 
 from jaxmoe import run as runs
-from jaxmoe.config import DataConfig, ExpertConfig
+from jaxmoe.config import ResNetConfig, SyntheticShapesConfig
 from jaxmoe.experiment import evaluation_loader
 from tests.commands.tiny import TINY, refused, run
 
 IMAGES = dataclasses.replace(
     TINY,
-    data=DataConfig(
-        name="synthetic_shapes",
+    data=SyntheticShapesConfig(
         size=8,
         padding=1,
         train_clips=20,
         validation_clips=10,
         test_clips=10,
     ),
-    expert=ExpertConfig(width=4, stage_sizes=(1,), stem_strides=(1, 2, 2)),
+    expert=ResNetConfig(width=4, stage_sizes=(1,), stem_strides=(1, 2, 2)),
     run=dataclasses.replace(TINY.run, evaluate_every=0),
 )
 CONFIG = f"""
@@ -50,7 +49,7 @@ def folder(standard_promotion, tmp_path_factory):
 def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
     start = f"--training.initialize-from {folder}/standard"
     start += f" --training.initialize-standard-from {folder}/standard"
-    dual = f"--training.recipe jtdmoe --training.upper-moves standard --mixture.alpha 0.75 {start}"
+    dual = f"--recipe jtdmoe --recipe.upper-moves standard --mixture.alpha 0.75 {start}"
     assert run(f"train {folder}/c.py --run.directory {folder}/dual {dual}") == 0
     assert run(f"evaluate {folder}/dual --attacks pgd-e") == 0
     rows = json.loads((folder / "dual" / "results.json").read_text())
@@ -111,25 +110,25 @@ def test_attacks_in_time_are_refused(folder, command, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--training.recipe jtdmoe", "mixture.alpha: None is not accepted; expected from 0 to 1"),
+        ("--recipe jtdmoe", "mixture.alpha: None is not accepted; expected from 0 to 1"),
         ("--mixture.alpha 1.5", "mixture.alpha: 1.5 is not accepted"),
         (
             "--mixture.alpha 0.7",
             "training.initialize_standard_from: None is not accepted; expected a run",
         ),
         (
-            "--training.recipe jtdmoe --mixture.alpha 0.7 --mixture.router-noise 0.1",
+            "--recipe jtdmoe --mixture.alpha 0.7 --mixture.router-noise 0.1",
             "mixture.router_noise: 0.1 is not accepted; expected 0",
         ),
         (
-            "--training.recipe j_tlat",
+            "--recipe j_tlat",
             "training.recipe: j_tlat is not accepted; expected standard or at_m: it attacks frames",
         ),
         (
             "--evaluation.attacks pgd TLGA_R",
             "evaluation.attacks: tlga-r is not accepted; expected attacks such as pgd: it attacks",
         ),
-        ("--training.recipe rt_er --mixture.experts 1", "mixture.experts: 1 is not accepted"),
+        ("--recipe rt_er --mixture.experts 1", "mixture.experts: 1 is not accepted"),
         (
             "--expert.name vit --expert.patch 3",
             "expert.patch: 3 is not accepted; expected a divisor",

@@ -8,22 +8,19 @@ import numpy as np
 import pytest
 
 from jaxmoe import run as runs
-from jaxmoe.config import DataConfig, ExpertConfig, MixtureConfig
+from jaxmoe.config import DeepLabConfig, MixtureConfig, SyntheticScenesConfig
 from tests.commands.tiny import TINY, refused, run
 
 SCENES = dataclasses.replace(
     TINY,
-    data=DataConfig(
-        name="synthetic_scenes",
+    data=SyntheticScenesConfig(
         size=16,
         padding=1,
         train_clips=40,
         validation_clips=10,
         test_clips=10,
     ),
-    expert=ExpertConfig(
-        name="deeplab", width=4, stage_sizes=(1,), features=4, low_level=4, rates=(1,)
-    ),
+    expert=DeepLabConfig(width=4, stage_sizes=(1,), features=4, low_level=4, rates=(1,)),
     mixture=MixtureConfig(experts=1, balance_weight=0.0),
 )
 CONFIG = f"""
@@ -33,7 +30,7 @@ from jaxmoe.attacks import AttackSettings
 def config():
     return {SCENES!r}
 """
-GATE = "--training.recipe gate --router.name simple_gate --mixture.experts 2 --mixture.top-k 2"
+GATE = "--recipe gate --router.name simple_gate --mixture.experts 2 --mixture.top-k 2"
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -121,7 +118,7 @@ def test_transfer_between_a_mixture_and_its_parts(folder, capsys):
             "training.initialize_experts_from: ('a',) is not accepted; expected 2 runs",
         ),
         ("--mixture.head conv", "mixture.head: conv is not accepted; expected none without"),
-        ("--training.recipe gate", "mixture.experts: 1 is not accepted; expected at least 2"),
+        ("--recipe gate", "mixture.experts: 1 is not accepted; expected at least 2"),
         ("--data.subset place=rund", "data.subset: no training example has place 'rund'"),
         (
             f"{GATE} --mixture.router-noise 0.5 --training.initialize-experts-from a b",

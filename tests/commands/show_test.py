@@ -7,7 +7,7 @@ import pytest
 
 from jaxmoe.cli import main
 from jaxmoe.commands.show import _what
-from jaxmoe.config import TrainingConfig
+from jaxmoe.config import ATMConfig, TrainingConfig
 from jaxmoe.reporting import write_results
 from tests.commands.tiny import TINY
 from tests.launch.fakes import row
@@ -38,13 +38,12 @@ def test_a_trained_and_evaluated_run(trained, capsys):
 
 
 def test_stages_are_told_in_their_order():
-    training = TrainingConfig(
-        recipe="at_m", shared_epochs=3, specialize_epochs=4, standard_epochs=5, epochs=6
-    )
-    told = _what(dataclasses.replace(TINY, training=training))["epochs"]
+    training = TrainingConfig(shared_epochs=3, specialize_epochs=4, standard_epochs=5, epochs=6)
+    tiny = dataclasses.replace(TINY, recipe=ATMConfig())
+    told = _what(dataclasses.replace(tiny, training=training))["epochs"]
     assert told == "shared 3, specialists by clusters 4, standard 5, at_m 6"
     later = dataclasses.replace(training, initialize_from="runs/a")
-    assert _what(dataclasses.replace(TINY, training=later))["epochs"] == "at_m 6, from runs/a"
+    assert _what(dataclasses.replace(tiny, training=later))["epochs"] == "at_m 6, from runs/a"
 
 
 @pytest.mark.parametrize(("name", "said"), [("nowhere", "no config.json"), (".", "no config.json")])

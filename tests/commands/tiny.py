@@ -5,20 +5,22 @@ import pathlib
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.cli import main
 from jaxmoe.config import (
-    DataConfig,
     EvaluationConfig,
     Experiment,
-    ExpertConfig,
     MixtureConfig,
-    RouterConfig,
+    PooledRouterConfig,
+    ResNetConfig,
     RunConfig,
+    SyntheticActionsConfig,
     TrainingConfig,
 )
 
 TINY = Experiment(
-    data=DataConfig(frames=4, size=16, train_clips=20, validation_clips=10, test_clips=10),
-    expert=ExpertConfig(width=4, stage_sizes=(1,)),
-    router=RouterConfig("pooled"),
+    data=SyntheticActionsConfig(
+        frames=4, size=16, train_clips=20, validation_clips=10, test_clips=10
+    ),
+    expert=ResNetConfig(width=4, stage_sizes=(1,)),
+    router=PooledRouterConfig(),
     mixture=MixtureConfig(experts=2),
     attack=AttackSettings(steps=2),
     training=TrainingConfig(epochs=1, batch_size=10),

@@ -19,7 +19,7 @@ from tests.commands.tiny import CONFIG, refused, run
 @pytest.mark.parametrize("every", [0, 1])
 def test_validation_is_left_out_on_request(folder, capsys, every):
     with jax.numpy_dtype_promotion("standard"):  # of optax's schedules
-        assert run(f"train config.py --training.recipe standard --run.evaluate-every {every}") == 0
+        assert run(f"train config.py --recipe standard --run.evaluate-every {every}") == 0
     said = [line for line in capsys.readouterr().out.splitlines() if ": epoch" in line]
     looks = (folder / "run" / "metrics.jsonl").read_text().count("validation/accuracy")
     assert (folder / "run" / "checkpoints" / "best").is_dir() == bool(every)
@@ -37,7 +37,7 @@ def test_experts_part_on_domains_and_their_evaluation_says_what_the_router_decid
 
     monkeypatch.setattr("jaxmoe.training.loop.make_train_step", make_train_step)
     fields = "--data.domains 2 --data.train-clips 40 --data.test-clips 40 --run.directory apart"
-    fields += " --training.recipe standard --training.specialize-epochs 1"
+    fields += " --recipe standard --training.specialize-epochs 1"
     with jax.numpy_dtype_promotion("standard"):  # of optax's schedules
         assert run(f"train config.py {fields} --mixture.spread-left 0.5") == 0
     assert spreads == [[1.0, 0.75, 0.5]] * 2, "in each stage by itself"
@@ -104,7 +104,7 @@ def test_a_run_whose_routes_do_not_matter_says_so_at_its_end(tmp_path, gain, loa
 
 
 def test_specialists_of_a_column_may_be_all_that_is_trained(folder, capsys):
-    fields = "--data.domains 2 --data.domain-cue stripes --training.recipe standard"
+    fields = "--data.domains 2 --data.domain-cue stripes --recipe standard"
     fields += " --training.specialize column --training.specialize-epochs 2 --training.epochs 0"
     with jax.numpy_dtype_promotion("standard"):  # of optax's schedules
         assert run(f"train config.py {fields}") == 0
@@ -121,7 +121,7 @@ def test_specialists_of_a_column_may_be_all_that_is_trained(folder, capsys):
         ("--mixture.balance load --mixture.top-k 2", ["mixture.balance", "load", "top_k"]),
         ("--data.name npz --data.directory x --data.classes 4", ["data.classes", "4", "only"]),
         (
-            "--training.recipe jtdmoe --mixture.alpha 0.5 --training.attacked-route clean",
+            "--recipe jtdmoe --mixture.alpha 0.5 --training.attacked-route clean",
             ["training.attacked_route", "clean", "own with jtdmoe"],
         ),
         ("--training.epochs 0", ["training.epochs", "0", "specialize_epochs"]),

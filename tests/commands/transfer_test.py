@@ -5,9 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxmoe.config import (
-    to_dict,
-)
+from jaxmoe.config import to_dict
 from tests.commands.tiny import TINY, refused, run
 
 

@@ -8,14 +8,7 @@ import pytest
 
 from jaxmoe.attacks import ATTACKS, AttackResult, AttackSettings, NamedAttack, build_attack
 from jaxmoe.attacks.cascade import CASCADES, custom
-from jaxmoe.evaluation import (
-    Grid,
-    auto_attack,
-    evaluate_suite,
-    passes,
-    sweep_grid,
-    transfer_matrix,
-)
+from jaxmoe.evaluation import Grid, auto_attack, evaluate_suite, passes, sweep_grid, transfer_matrix
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.mixture import component, from_gate
 from jaxmoe.models import ClasswiseGate, Conv, SimpleGate

@@ -6,7 +6,7 @@ import pytest
 
 from jaxmoe.evaluation import mixture_flops
 from jaxmoe.mixture import from_functions, from_modules
-from jaxmoe.models import build_expert, build_router
+from jaxmoe.models import PooledRouter, ResNet
 
 
 def linear(params, x):
@@ -35,8 +35,8 @@ def test_a_linear_mixture_costs_two_operations_for_each_weight_and_block(top_k, 
 
 
 def test_a_residual_mixture_of_four_costs_at_most_two_fifths_of_the_dense_one():
-    expert = build_expert("resnet", num_classes=5, width=16, stage_sizes=(1,), stem="small")
-    mixture = from_modules(build_router("pooled", num_experts=4), expert, num_experts=4)
+    expert = ResNet(num_classes=5, width=16, stage_sizes=(1,), stem="small")
+    mixture = from_modules(PooledRouter(num_experts=4), expert, num_experts=4)
     params = jax.eval_shape(mixture.init, jax.random.key(0), jnp.zeros((1, 4, 16, 16, 3)))
     flops = mixture_flops(mixture, params, (4, 16, 16, 3), batch_size=32)
     assert flops.blocks * flops.block_size >= 32

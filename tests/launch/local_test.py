@@ -13,9 +13,11 @@ from jaxmoe.config import *
 
 def config():
     return Experiment(
-        data=DataConfig(frames=4, size=16, train_clips=20, validation_clips=10, test_clips=10),
-        expert=ExpertConfig(width=4, stage_sizes=(1,)),
-        router=RouterConfig("pooled"),
+        data=SyntheticActionsConfig(
+            frames=4, size=16, train_clips=20, validation_clips=10, test_clips=10
+        ),
+        expert=ResNetConfig(width=4, stage_sizes=(1,)),
+        router=PooledRouterConfig(),
         mixture=MixtureConfig(experts=2),
         training=TrainingConfig(epochs=1, batch_size=8),
         run=RunConfig(directory="run"),

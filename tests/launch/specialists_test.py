@@ -154,7 +154,7 @@ def test_defences_take_equal_gradients(defence):
         "rt_er": 2 * attack + 3,  # attacks F and an expert; runs F, and that expert twice
         # The same with all four experts; then both mixtures on clean clips.
         "jtdmoe": attack + 4 * attack + 1 + 4 * 2 + 2,
-    }[e.training.recipe]
+    }[e.recipe.name]
     wanted = launcher.ADVERSARIAL_GRADIENTS
     if defence in ("J-TLAT", "AT-M, longer"):
         wanted = launcher.OF_J_TLAT

@@ -8,11 +8,11 @@ import optax
 import pytest
 
 from jaxmoe.attacks import AttackSettings
-from jaxmoe.config import Experiment, MixtureConfig, TrainingConfig, validate
+from jaxmoe.config import RECIPES, Experiment, GateConfig, MixtureConfig, TrainingConfig, validate
 from jaxmoe.mixture import from_gate
 from jaxmoe.models import ClasswiseGate, Conv, SimpleGate
 from jaxmoe.threat import ThreatModel
-from jaxmoe.training import RECIPES, Batch, RecipeOptions, adamw, init_state, make_train_step
+from jaxmoe.training import Batch, RecipeOptions, adamw, init_state, make_train_step
 from tests.training.conftest import tiny_batch
 from tests.training.step_test import build, same
 
@@ -50,7 +50,7 @@ def test_the_gate_learns_and_its_experts_stay_the_same_to_the_bit(gate, conv):
     step = jax.jit(
         make_train_step(
             mixture,
-            RECIPES["gate"],
+            RECIPES.make("gate").phases,
             RecipeOptions(),
             ThreatModel(),
             optimizer,
@@ -84,7 +84,9 @@ def first_step(mixture, recipe, options, epsilon=0.0):
     optimizer = adamw(1e-2, 1.0)
     rate, schedule = optax.constant_schedule(2e-2), optax.constant_schedule(epsilon)
     threat = ThreatModel("linf", epsilon)
-    step = make_train_step(mixture, RECIPES[recipe], options, threat, optimizer, rate, schedule)
+    step = make_train_step(
+        mixture, RECIPES.make(recipe).phases, options, threat, optimizer, rate, schedule
+    )
     state, metrics = jax.jit(step)(init_state(params, optimizer), batch(), jax.random.key(0))
     return params, state.params, metrics
 
@@ -118,8 +120,8 @@ def test_recipes_that_choose_experts_train_a_classwise_gate(recipe):
     ],
 )
 def test_a_router_that_could_not_learn_is_refused(fields, message):
-    training = TrainingConfig(recipe="gate", initialize_from="a run")
-    experiment = Experiment(training=training, mixture=MixtureConfig(**fields))
+    training = TrainingConfig(initialize_from="a run")
+    experiment = Experiment(recipe=GateConfig(), training=training, mixture=MixtureConfig(**fields))
     if message is None:
         validate(experiment)
         return

@@ -14,9 +14,8 @@ import jax, numpy as np, optax
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.parallel import AXIS, Parallel
 from jaxmoe.threat import ThreatModel
-from jaxmoe.training import (
-    RECIPES, RecipeOptions, adamw, init_state, make_train_step, make_validate,
-)
+from jaxmoe.config import RECIPES
+from jaxmoe.training import RecipeOptions, adamw, init_state, make_train_step, make_validate
 from tests.training.conftest import tiny_batch, tiny_mixture
 
 mixture = tiny_mixture()
@@ -28,7 +27,7 @@ kept = few._replace(balance="v-moe", router_noise=0.25, route_weight=1.0, attack
 RUNS = {"standard": ("standard", few), "j_tlat": ("j_tlat", few), "kept": ("at_m", kept)}
 for name, (recipe, options) in RUNS.items():
     step = lambda axis: make_train_step(
-        mixture, RECIPES[recipe], options, ThreatModel("linf", 0.1), optimizer,
+        mixture, RECIPES.make(recipe).phases, options, ThreatModel("linf", 0.1), optimizer,
         optax.constant_schedule(1e-2), optax.constant_schedule(0.1), axis_name=axis,
     )
     ends = []

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jaxmoe.attacks import AttackSettings
+from jaxmoe.config import RECIPES
 from jaxmoe.threat import ThreatModel, example_keys
-from jaxmoe.training import RECIPES, Found, RecipeOptions
+from jaxmoe.training import Found, RecipeOptions
 from jaxmoe.training.recipes import dense, shared_expert
 from tests.training.conftest import CLASSES, EXPERTS
 
@@ -81,7 +82,7 @@ def compare(fast, slow, params):
 
 
 def phases(mixture, recipe):
-    return RECIPES[recipe](mixture, ThreatModel("linf", 0.1), OPTIONS)
+    return RECIPES.make(recipe).phases(mixture, ThreatModel("linf", 0.1), OPTIONS)
 
 
 def test_standard_at_m_and_tlat_equal_their_formulas(mixture, params, clips):
@@ -135,7 +136,7 @@ def test_what_the_adversary_sees_is_not_what_is_minimised(mixture, params, clips
 
     def gradient(mode):
         options = OPTIONS._replace(attack=dataclasses.replace(OPTIONS.attack, gradient=mode))
-        phase = RECIPES[recipe](mixture, ThreatModel("linf", 0.1), options)[-1]
+        phase = RECIPES.make(recipe).phases(mixture, ThreatModel("linf", 0.1), options)[-1]
         return jax.jit(jax.grad(lambda p: jnp.mean(phase.loss(p, x, y, Found(x_adv)))))(params)
 
     for a, b in zip(*map(jax.tree.leaves, (gradient("hard"), gradient("soft"))), strict=True):

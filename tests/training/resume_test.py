@@ -14,11 +14,11 @@ import pytest
 
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.config import (
-    DataConfig,
     Experiment,
-    ExpertConfig,
     MixtureConfig,
+    ResNetConfig,
     RunConfig,
+    SyntheticActionsConfig,
     TrainingConfig,
 )
 
@@ -43,8 +43,10 @@ class Silent:
 
 def experiment(directory: str, **training) -> Experiment:
     return Experiment(
-        data=DataConfig(frames=4, size=8, train_clips=40, validation_clips=10, test_clips=10),
-        expert=ExpertConfig(width=4, stage_sizes=(1,)),
+        data=SyntheticActionsConfig(
+            frames=4, size=8, train_clips=40, validation_clips=10, test_clips=10
+        ),
+        expert=ResNetConfig(width=4, stage_sizes=(1,)),
         mixture=MixtureConfig(experts=2, balance_weight=0.1),
         attack=AttackSettings(steps=2),
         training=TrainingConfig(
@@ -188,7 +190,7 @@ def test_a_checkpoint_of_another_model_is_refused(runs, tmp_path, monkeypatch):
     monkeypatch.setenv("JAXMOE_CACHE", str(cache))
     wider = dataclasses.replace(
         experiment(str(tmp_path / "wider"), initialize_from=str(whole)),
-        expert=ExpertConfig(width=8, stage_sizes=(1,)),
+        expert=ResNetConfig(width=8, stage_sizes=(1,)),
     )
     with pytest.raises(ValueError, match="holds another model"):
         train(wider, Silent())

@@ -7,9 +7,10 @@ import optax
 import pytest
 
 from jaxmoe.attacks import AttackSettings, kl_divergence
+from jaxmoe.config import RECIPES
 from jaxmoe.mixture import dual_mixture
 from jaxmoe.threat import ThreatModel, example_keys
-from jaxmoe.training import RECIPES, Found, RecipeOptions, adamw, init_state, make_train_step
+from jaxmoe.training import Found, RecipeOptions, adamw, init_state, make_train_step
 from jaxmoe.training.recipes.robust_experts import second_choice
 from tests.training.conftest import EXPERTS, tiny_batch, tiny_mixture
 from tests.training.recipes_test import (
@@ -48,7 +49,7 @@ def mean(loss, *inputs):
 
 def test_rt_er_equals_its_formula(mixture, params, clips):
     x, x_adv, y = clips
-    (phase,) = RECIPES["rt_er"](mixture, THREAT, OPTIONS)
+    (phase,) = RECIPES.make("rt_er").phases(mixture, THREAT, OPTIONS)
     keys = example_keys(jax.random.key(0), jnp.arange(4))
     found = jax.jit(phase.attack)(keys, params, x, y, None)._replace(x_adv=x_adv)
     assert found.finite
@@ -66,7 +67,9 @@ def test_rt_er_equals_its_formula(mixture, params, clips):
 
 def test_the_second_expert_may_see_the_mixtures_perturbation(mixture, params, clips):
     x, _, y = clips
-    (phase,) = RECIPES["rt_er"](mixture, THREAT, OPTIONS._replace(expert_attack="shared"))
+    (phase,) = RECIPES.make("rt_er").phases(
+        mixture, THREAT, OPTIONS._replace(expert_attack="shared")
+    )
     keys = example_keys(jax.random.key(0), jnp.arange(4))
     found = jax.jit(phase.attack)(keys, params, x, y, None)
     np.testing.assert_array_equal(found.x_experts, found.x_adv)
@@ -75,7 +78,7 @@ def test_the_second_expert_may_see_the_mixtures_perturbation(mixture, params, cl
 
 def test_the_second_experts_attack_raises_its_own_loss(mixture, params, clips):
     x, _, y = clips
-    (phase,) = RECIPES["rt_er"](mixture, THREAT, OPTIONS)
+    (phase,) = RECIPES.make("rt_er").phases(mixture, THREAT, OPTIONS)
     keys = example_keys(jax.random.key(0), jnp.arange(4))
     found = jax.jit(phase.attack)(keys, params, x, y, None)
     for clip, attacked, label, expert in zip(
@@ -90,7 +93,7 @@ def test_the_second_experts_attack_raises_its_own_loss(mixture, params, clips):
 def test_jtdmoes_lower_level_equals_its_formula(dual, dual_params, clips, expert_attack):
     x, x_adv, y = clips
     options = OPTIONS._replace(expert_attack=expert_attack)
-    lower, _ = RECIPES["jtdmoe"](dual, THREAT, options)
+    lower, _ = RECIPES.make("jtdmoe").phases(dual, THREAT, options)
     keys = example_keys(jax.random.key(0), jnp.arange(4))
     found = jax.jit(lower.attack)(keys, dual_params, x, y, None)
     assert found.x_experts.shape == (EXPERTS, *x.shape)
@@ -114,7 +117,7 @@ def test_jtdmoes_lower_level_equals_its_formula(dual, dual_params, clips, expert
 
 def test_each_experts_perturbation_has_a_start_of_its_own(dual, dual_params, clips):
     x, _, y = clips
-    lower, _ = RECIPES["jtdmoe"](dual, THREAT, OPTIONS)
+    lower, _ = RECIPES.make("jtdmoe").phases(dual, THREAT, OPTIONS)
     same_experts = jax.tree.map(lambda p: jnp.repeat(p[:1], EXPERTS, 0), dual_params["experts"])
     keys = example_keys(jax.random.key(0), jnp.arange(4))
     found = jax.jit(lower.attack)(keys, {**dual_params, "experts": same_experts}, x, y, None)
@@ -123,7 +126,7 @@ def test_each_experts_perturbation_has_a_start_of_its_own(dual, dual_params, cli
 
 def test_jtdmoes_upper_level_equals_its_formula(dual, dual_params, clips):
     x, _, y = clips
-    _, upper = RECIPES["jtdmoe"](dual, THREAT, OPTIONS)
+    _, upper = RECIPES.make("jtdmoe").phases(dual, THREAT, OPTIONS)
 
     def slow(p, x, y):
         both = (1 - p["alpha"]) * mixture_of(p["standard"], x) + p["alpha"] * mixture_of(p, x)
@@ -143,7 +146,7 @@ def test_jtdmoe_moves_what_it_says(dual, dual_params, upper, moves, kept):
     options = OPTIONS._replace(upper_moves=upper)
     optimizer = adamw(1e-2, 1.0)
     rate, epsilon = optax.constant_schedule(1e-2), optax.constant_schedule(0.1)
-    recipe = RECIPES["jtdmoe"]
+    recipe = RECIPES.make("jtdmoe").phases
     before = init_state(dual_params, optimizer)
     for phase, moved in ((0, ("router", "experts")), (1, moves)):
         step = make_train_step(
@@ -174,7 +177,7 @@ def test_jtdmoe_balances_every_router_that_its_upper_level_moves(dual, dual_para
         options = OPTIONS._replace(upper_moves=upper, balance_weight=weight)
         plain, one = optax.identity(), optax.constant_schedule(1.0)
         step = make_train_step(
-            dual, RECIPES["jtdmoe"], options, THREAT, plain, one, one, only_phase=1
+            dual, RECIPES.make("jtdmoe").phases, options, THREAT, plain, one, one, only_phase=1
         )
         after, _ = jax.jit(step)(init_state(dual_params, plain), batch, jax.random.key(0))
         return after.params["router"]["w"], after.params["standard"]["router"]["w"]
@@ -190,7 +193,7 @@ def test_jtdmoe_balances_every_router_that_its_upper_level_moves(dual, dual_para
 
 def test_trades_equals_its_formula(mixture, params, clips):
     x, x_adv, y = clips
-    (phase,) = RECIPES["trades"](mixture, THREAT, OPTIONS)
+    (phase,) = RECIPES.make("trades").phases(mixture, THREAT, OPTIONS)
 
     def slow(p, x, x_adv, y):
         clean = mixture_of(p, x)

@@ -8,18 +8,10 @@ import pytest
 
 from jaxmoe.attacks import AttackSettings, cross_entropy
 from jaxmoe.attacks.edge import to_pixels
+from jaxmoe.config import RECIPES
 from jaxmoe.mixture import balance_loss, dual_mixture
 from jaxmoe.threat import ThreatModel
-from jaxmoe.training import (
-    PARTS,
-    RECIPES,
-    Found,
-    Phase,
-    RecipeOptions,
-    adamw,
-    init_state,
-    make_train_step,
-)
+from jaxmoe.training import PARTS, Found, Phase, RecipeOptions, adamw, init_state, make_train_step
 from tests.training.conftest import tiny_batch, tiny_mixture
 
 OPTIONS = RecipeOptions(AttackSettings(steps=2), balance_weight=0.3)
@@ -29,7 +21,7 @@ def build(mixture, recipe, **fields):
     optimizer = adamw(1e-2, 1.0)
     step = make_train_step(
         mixture,
-        RECIPES[recipe],
+        RECIPES.make(recipe).phases,
         fields.pop("options", OPTIONS),
         ThreatModel("linf", 0.1),
         optimizer,
@@ -138,7 +130,7 @@ def test_an_adversarial_step_at_epsilon_zero_is_the_standard_step(mixture, param
     def first_step(recipe):
         step = make_train_step(
             mixture,
-            RECIPES[recipe],
+            RECIPES.make(recipe).phases,
             RecipeOptions(AttackSettings(steps=2)),
             ThreatModel("linf", 0.1),
             optimizer,

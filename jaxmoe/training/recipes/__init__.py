@@ -1,6 +1,8 @@
-"""Recipes: each makes the phases of a training step from a mixture, a threat model and options."""
+"""Recipes: each makes the phases of a training step from a mixture, a threat model and options.
 
-from jaxmoe.training.phase import Recipe
+`config.RECIPES` has them by name, with the fields of each.
+"""
+
 from jaxmoe.training.recipes.adversarial import at_m, global_phase, inner_attack, tlat, trades
 from jaxmoe.training.recipes.gate import gate
 from jaxmoe.training.recipes.j_tlat import j_tlat, router_phase, weak_experts_phase
@@ -15,22 +17,7 @@ from jaxmoe.training.recipes.specialists import (
 )
 from jaxmoe.training.recipes.standard import dense, shared_expert, standard
 
-RECIPES: dict[str, Recipe] = {
-    "standard": standard,
-    "at_m": at_m,
-    "trades": trades,
-    "tlat": tlat,
-    "j_tlat": j_tlat,
-    "rt_er": rt_er,
-    "jtdmoe": jtdmoe,
-    "gate": gate,
-}
-
-TEMPORAL_RECIPES = ("tlat", "j_tlat")  # of attacks in time, which images have not
-
 __all__ = [
-    "RECIPES",
-    "TEMPORAL_RECIPES",
     "at_m",
     "by_cluster",
     "by_likelihood",

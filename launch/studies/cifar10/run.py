@@ -57,7 +57,7 @@ LINES = {
     "at_s": Line("one network, PGD-AT", "at", "single", None, _ONE, OF_ONE),
     "standard": Line("standard", "standard"),
     "at": Line("PGD-AT", "at", "standard"),
-    "rt_er_2": Line("RT-ER, β = 2", "rt_er", "standard", None, ("--training.beta", "2")),
+    "rt_er_2": Line("RT-ER, β = 2", "rt_er", "standard", None, ("--recipe.beta", "2")),
     "rt_er_6": Line("RT-ER, β = 6", "rt_er", "standard"),
     "at_long": Line("PGD-AT, longer", "at", "at", None, ("--training.epochs", "22"), ATTACKS),
     "rt_er_long": Line(
@@ -267,7 +267,7 @@ def gradients(run: pathlib.Path) -> int:
         "jtdmoe": steps + 1 + experts * (steps + 2) + 2,  # every expert as f2; then F_S and F_R
     }
     before = 0 if t.initialize_from else t.shared_epochs
-    return before + an_epoch[t.recipe] * t.epochs
+    return before + an_epoch[experiment.recipe.name] * t.epochs
 
 
 def rows_of(run: pathlib.Path) -> dict[str, Row]:

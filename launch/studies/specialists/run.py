@@ -111,15 +111,15 @@ _SAME_FOR_ALL = {
 _KEEPS_ROUTES = {"training.route-weight": "1", "training.attacked-route": "clean"}
 DEFENCES: dict[str, dict[str, str]] = {
     "standard": {},
-    "AT-M": {"training.recipe": "at_m", "training.epochs": "12"},
-    "AT-M, longer": {"training.recipe": "at_m", "training.epochs": "15", **_KEEPS_ROUTES},
-    "TLAT": {"training.recipe": "tlat", "training.epochs": "10", **_KEEPS_ROUTES},
-    "J-TLAT": {"training.recipe": "j_tlat", "training.epochs": "4", **_KEEPS_ROUTES},
-    "RT-ER": {"training.recipe": "rt_er", "training.epochs": "5", "training.beta": "2"},
+    "AT-M": {"recipe": "at_m", "training.epochs": "12"},
+    "AT-M, longer": {"recipe": "at_m", "training.epochs": "15", **_KEEPS_ROUTES},
+    "TLAT": {"recipe": "tlat", "training.epochs": "10", **_KEEPS_ROUTES},
+    "J-TLAT": {"recipe": "j_tlat", "training.epochs": "4", **_KEEPS_ROUTES},
+    "RT-ER": {"recipe": "rt_er", "training.epochs": "5", "recipe.beta": "2"},
     "JTDMoE": {
-        "training.recipe": "jtdmoe",
+        "recipe": "jtdmoe",
         "training.epochs": "2",
-        "training.beta": "2",
+        "recipe.beta": "2",
         "mixture.alpha": "0.7",
     },
 }

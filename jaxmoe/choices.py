@@ -1,0 +1,26 @@
+"""The words that fields accept, in one place that needs no JAX."""
+
+from typing import Literal, get_args
+
+Norm = Literal["linf", "l2"]
+NORMS: tuple[str, ...] = get_args(Norm)
+
+# How a mixture weights its experts, and what keeps them busy: `mixture.routing`.
+Combine = Literal["softmax", "renormalized", "none"]
+COMBINES: tuple[str, ...] = get_args(Combine)
+Balance = Literal["switch", "importance", "load", "v-moe"]
+BALANCES: tuple[str, ...] = get_args(Balance)
+
+# What an attack sees of a mixture's gradient: `mixture.gradient_modes`.
+GradientMode = Literal["hard", "soft", "straight_through"]
+GRADIENT_MODES: tuple[str, ...] = get_args(GradientMode)
+
+# Of temporal momentum: `attacks.updates`.
+Axis = Literal["iterations", "frames"]
+AXES: tuple[str, ...] = get_args(Axis)
+Direction = Literal["shorten", "boost"]
+DIRECTIONS: tuple[str, ...] = get_args(Direction)
+
+# What the router's Lipschitz quotient compares: `attacks.objectives`.
+RouterOutput = Literal["weights", "logits"]
+ROUTER_OUTPUTS: tuple[str, ...] = get_args(RouterOutput)

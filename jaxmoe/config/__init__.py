@@ -1,0 +1,128 @@
+"""Typed configuration: what an experiment is, as frozen dataclasses.
+
+A file in `configs/` has `config()`, which returns an `Experiment`. Data set, expert, router and
+recipe each bring their own fields (`DATASETS`, `EXPERTS`, `ROUTERS`, `RECIPES`); the other sections
+are the same for all. Every field can be overridden on the command line under its own name,
+`--optimizer.learning-rate 3e-4`. `validate` finds impossible values before anything compiles; each
+error is one line with the field, its value and what would do.
+"""
+
+from jaxmoe.attack_settings import AttackSettings
+from jaxmoe.config.check import check_attacks, validate, validate_data
+from jaxmoe.config.experiment import Experiment
+from jaxmoe.config.experts import (
+    EXPERTS,
+    DeepLabConfig,
+    ExpertConfig,
+    FRRNConfig,
+    ResNetConfig,
+    ViTConfig,
+)
+from jaxmoe.config.recipes import (
+    RECIPES,
+    ATMConfig,
+    GateConfig,
+    JTDMoEConfig,
+    JTLATConfig,
+    RecipeConfig,
+    RTERConfig,
+    StandardConfig,
+    TLATConfig,
+    TRADESConfig,
+)
+from jaxmoe.config.records import from_dict, to_dict
+from jaxmoe.config.routers import (
+    ROUTERS,
+    ClasswiseGateConfig,
+    ConvRouterConfig,
+    LinearRouterConfig,
+    PooledRouterConfig,
+    RouterConfig,
+    SimpleGateConfig,
+)
+from jaxmoe.config.sections import (
+    EvaluationConfig,
+    MixtureConfig,
+    OptimizerConfig,
+    RunConfig,
+    ThreatConfig,
+    TrainingConfig,
+)
+from jaxmoe.data.kinds import DATASETS, DataConfig
+from jaxmoe.data.sets import (
+    A2D2Config,
+    CamVidConfig,
+    CIFAR10Config,
+    CityscapesConfig,
+    HMDB51Config,
+    ImageFolderConfig,
+    NpzConfig,
+    SegmentationFolderConfig,
+    SyntheticActionsConfig,
+    SyntheticScenesConfig,
+    SyntheticShapesConfig,
+    TinyImageNetConfig,
+    UCF101Config,
+    VideoFolderConfig,
+)
+from jaxmoe.options import option
+from jaxmoe.plugins import load_plugins
+from jaxmoe.registry import nearest
+
+__all__ = [
+    "DATASETS",
+    "EXPERTS",
+    "RECIPES",
+    "ROUTERS",
+    "A2D2Config",
+    "ATMConfig",
+    "AttackSettings",
+    "CIFAR10Config",
+    "CamVidConfig",
+    "CityscapesConfig",
+    "ClasswiseGateConfig",
+    "ConvRouterConfig",
+    "DataConfig",
+    "DeepLabConfig",
+    "EvaluationConfig",
+    "Experiment",
+    "ExpertConfig",
+    "FRRNConfig",
+    "GateConfig",
+    "HMDB51Config",
+    "ImageFolderConfig",
+    "JTDMoEConfig",
+    "JTLATConfig",
+    "LinearRouterConfig",
+    "MixtureConfig",
+    "NpzConfig",
+    "OptimizerConfig",
+    "PooledRouterConfig",
+    "RTERConfig",
+    "RecipeConfig",
+    "ResNetConfig",
+    "RouterConfig",
+    "RunConfig",
+    "SegmentationFolderConfig",
+    "SimpleGateConfig",
+    "StandardConfig",
+    "SyntheticActionsConfig",
+    "SyntheticScenesConfig",
+    "SyntheticShapesConfig",
+    "TLATConfig",
+    "TRADESConfig",
+    "ThreatConfig",
+    "TinyImageNetConfig",
+    "TrainingConfig",
+    "UCF101Config",
+    "ViTConfig",
+    "VideoFolderConfig",
+    "check_attacks",
+    "from_dict",
+    "load_plugins",
+    "nearest",
+    "option",
+    "to_dict",
+    "validate",
+    "validate_data",
+]

@@ -1,0 +1,50 @@
+"""`Experiment`: everything that decides a run."""
+
+import dataclasses
+from typing import ClassVar
+
+from jaxmoe.attack_settings import AttackSettings
+from jaxmoe.config.experts import ExpertConfig, ResNetConfig
+from jaxmoe.config.recipes import RecipeConfig, StandardConfig
+from jaxmoe.config.routers import ConvRouterConfig, RouterConfig
+from jaxmoe.config.sections import (
+    EvaluationConfig,
+    MixtureConfig,
+    OptimizerConfig,
+    RunConfig,
+    ThreatConfig,
+    TrainingConfig,
+)
+from jaxmoe.data.kinds import DataConfig
+from jaxmoe.data.sets import SyntheticActionsConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a run.
+
+    `attack` has the numbers of the attacks inside training; λ, β and γ of evaluation too.
+    """
+
+    data: DataConfig = SyntheticActionsConfig()
+    expert: ExpertConfig = ResNetConfig()
+    router: RouterConfig = ConvRouterConfig()
+    mixture: MixtureConfig = MixtureConfig()
+    threat: ThreatConfig = ThreatConfig()
+    attack: AttackSettings = AttackSettings()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    recipe: RecipeConfig = StandardConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    run: RunConfig = RunConfig()
+
+    # What fields were called before, and what each is now.
+    renamed: ClassVar[dict[str, str]] = {
+        "training.recipe": "recipe",
+        "training.schedule": "recipe.order",
+        **{
+            f"training.{name}": f"recipe.{name}"
+            for name in ("global_attack", "weak_experts", "lam", "beta", "expert_attack")
+        },
+        "training.upper_moves": "recipe.upper_moves",
+    }

@@ -1,0 +1,226 @@
+"""The recipes of training, each with its own fields.
+
+A recipe of one's own is a subclass of `RecipeConfig` in `RECIPES`: its `phases` are what one
+training step does.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from jaxmoe.options import option
+from jaxmoe.registry import Entry, Registry, field_names
+
+if TYPE_CHECKING:
+    from jaxmoe.mixture import Mixture
+    from jaxmoe.threat import ThreatModel
+    from jaxmoe.training import Phase, RecipeOptions
+
+RECIPES = Registry(
+    "recipe",
+    "RECIPES",
+    {
+        "standard": f"{__name__}:StandardConfig",
+        "at_m": f"{__name__}:ATMConfig",
+        "trades": f"{__name__}:TRADESConfig",
+        "tlat": f"{__name__}:TLATConfig",
+        "j_tlat": f"{__name__}:JTLATConfig",
+        "rt_er": f"{__name__}:RTERConfig",
+        "jtdmoe": f"{__name__}:JTDMoEConfig",
+        "gate": f"{__name__}:GateConfig",
+    },
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeConfig(Entry):
+    """How a mixture is trained: standard, or against attacks.
+
+    Attributes:
+      sees_frames: its attacks are attacks in time, so it trains on clips.
+      needs_dual: it trains a dual model, `mixture.alpha`.
+      needs_experts: it takes at least so many.
+      needs_weights: it trains the router by the weights of the experts' outputs alone.
+      keeps_experts: it leaves the experts as they are, so they come from other runs.
+      own_route: it decides itself which expert an attacked clip trains, and takes no noise there.
+      balance_weight: of the balance loss, where nobody says it (`jaxmoe.fit`).
+    """
+
+    registry: ClassVar[Registry] = RECIPES
+    sees_frames: ClassVar[bool] = False
+    needs_dual: ClassVar[bool] = False
+    needs_experts: ClassVar[int] = 1
+    needs_weights: ClassVar[bool] = False
+    keeps_experts: ClassVar[bool] = False
+    own_route: ClassVar[bool] = False
+    balance_weight: ClassVar[float] = 0.5
+
+    def phases(
+        self, mixture: "Mixture", threat: "ThreatModel", options: "RecipeOptions"
+    ) -> "tuple[Phase, ...]":
+        """Returns the phases of a training step; `options` has the numbers of `fill` by then."""
+        raise NotImplementedError
+
+    def fill(self, options: "RecipeOptions") -> "RecipeOptions":
+        """Returns the options with the fields of this recipe that they have too."""
+        own = {name: getattr(self, name) for name in field_names(type(self))}
+        return options._replace(**{k: v for k, v in own.items() if k in options._fields})
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether each phase has epochs of its own; else all are taken on every batch."""
+        return False
+
+    def refusals(self, mixture: Any) -> Iterator[tuple[str, object, str]]:
+        """Yields what does not fit a `MixtureConfig`: a field, its value, what is accepted."""
+        del mixture
+        yield from ()
+
+
+@dataclasses.dataclass(frozen=True)
+class StandardConfig(RecipeConfig):
+    """Cross-entropy of clean inputs."""
+
+    name: ClassVar[str] = "standard"
+
+    def phases(self, mixture, threat, options):
+        """Returns `training.recipes.standard`'s."""
+        from jaxmoe.training.recipes import standard
+
+        return standard(mixture, threat, options)
+
+
+@dataclasses.dataclass(frozen=True)
+class ATMConfig(RecipeConfig):
+    """AT-M: adversarial training of the whole mixture with PGD."""
+
+    name: ClassVar[str] = "at_m"
+
+    def phases(self, mixture, threat, options):
+        """Returns `training.recipes.at_m`'s."""
+        from jaxmoe.training.recipes import at_m
+
+        return at_m(mixture, threat, options)
+
+
+@dataclasses.dataclass(frozen=True)
+class TRADESConfig(RecipeConfig):
+    """TRADES on the whole mixture: clean cross-entropy and β times a divergence."""
+
+    name: ClassVar[str] = "trades"
+
+    beta: float = option(6.0, "β of the divergence", least=0)
+
+    def phases(self, mixture, threat, options):
+        """Returns `training.recipes.trades`'s."""
+        from jaxmoe.training.recipes import trades
+
+        return trades(mixture, threat, options)
+
+
+@dataclasses.dataclass(frozen=True)
+class TLATConfig(RecipeConfig):
+    """TLAT: adversarial training of the whole mixture with TLA-M."""
+
+    name: ClassVar[str] = "tlat"
+    sees_frames: ClassVar[bool] = True
+
+    lam: float = option(1e-4, "λ of the Lipschitz quotient in the loss", least=0)
+
+    def phases(self, mixture, threat, options):
+        """Returns `training.recipes.tlat`'s."""
+        from jaxmoe.training.recipes import tlat
+
+        return tlat(mixture, threat, options)
+
+
+@dataclasses.dataclass(frozen=True)
+class JTLATConfig(RecipeConfig):
+    """J-TLAT: repairs the router, the weak experts and the whole mixture in turn."""
+
+    name: ClassVar[str] = "j_tlat"
+    sees_frames: ClassVar[bool] = True
+    balance_weight: ClassVar[float] = 1.5
+
+    order: Literal["minibatch", "epoch"] = option(
+        "minibatch", "all phases on each batch, or an epoch of each in turn"
+    )
+    global_attack: Literal["j-tlga", "tla-m"] = option("j-tlga", "the third phase's")
+    weak_experts: int = option(2, "experts that the second phase repairs", least=1)
+    lam: float = option(1e-4, "λ of the Lipschitz quotients in the losses", least=0)
+
+    def phases(self, mixture, threat, options):
+        """Returns `training.recipes.j_tlat`'s."""
+        from jaxmoe.training.recipes import j_tlat
+
+        return j_tlat(mixture, threat, options)
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether each phase has epochs of its own."""
+        return self.order == "epoch"
+
+    def refusals(self, mixture: Any) -> Iterator[tuple[str, object, str]]:
+        """Yields more weak experts than there are."""
+        if self.weak_experts > mixture.experts:
+            yield (
+                "weak_experts",
+                self.weak_experts,
+                f"at most mixture.experts = {mixture.experts}",
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RTERConfig(RecipeConfig):
+    """RT-ER: experts that are robust by themselves."""
+
+    name: ClassVar[str] = "rt_er"
+    needs_experts: ClassVar[int] = 2
+
+    beta: float = option(6.0, "β of the divergence", least=0)
+    expert_attack: Literal["own", "shared"] = option(
+        "own", "what attacks the second expert: a perturbation of its own, or the mixture's"
+    )
+
+    def phases(self, mixture, threat, options):
+        """Returns `training.recipes.rt_er`'s."""
+        from jaxmoe.training.recipes import rt_er
+
+        return rt_er(mixture, threat, options)
+
+
+@dataclasses.dataclass(frozen=True)
+class JTDMoEConfig(RecipeConfig):
+    """JTDMoE: a dual model's standard and robust mixtures, trained together."""
+
+    name: ClassVar[str] = "jtdmoe"
+    needs_dual: ClassVar[bool] = True
+    own_route: ClassVar[bool] = True
+
+    beta: float = option(6.0, "β of the divergence", least=0)
+    expert_attack: Literal["own", "shared"] = option(
+        "own", "what attacks an expert: a perturbation of its own, or the mixture's"
+    )
+    upper_moves: Literal["both", "standard"] = option("both", "what the upper level trains")
+
+    def phases(self, mixture, threat, options):
+        """Returns `training.recipes.jtdmoe`'s."""
+        from jaxmoe.training.recipes import jtdmoe
+
+        return jtdmoe(mixture, threat, options)
+
+
+@dataclasses.dataclass(frozen=True)
+class GateConfig(RecipeConfig):
+    """Trains a router or gate on experts that stay as they are."""
+
+    name: ClassVar[str] = "gate"
+    needs_experts: ClassVar[int] = 2
+    needs_weights: ClassVar[bool] = True
+    keeps_experts: ClassVar[bool] = True
+
+    def phases(self, mixture, threat, options):
+        """Returns `training.recipes.gate`'s."""
+        from jaxmoe.training.recipes import gate
+
+        return gate(mixture, threat, options)

@@ -1,0 +1,67 @@
+"""Experiments as what JSON can hold, and back: `config.json` of a run."""
+
+import dataclasses
+import json
+from typing import Any
+
+from jaxmoe.config.experiment import Experiment
+from jaxmoe.overrides import check_types
+from jaxmoe.plugins import load_recorded
+from jaxmoe.registry import Entry, field_names, nearest
+
+
+def to_dict(experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """Returns the experiment as nested dicts that JSON can hold."""
+    found = {}
+    for section in dataclasses.fields(experiment):
+        part = getattr(experiment, section.name)
+        name = {"name": part.name} if isinstance(part, Entry) else {}
+        found[section.name] = {**name, **dataclasses.asdict(part)}
+    return json.loads(json.dumps(found))
+
+
+def from_dict(values: dict[str, dict[str, Any]]) -> Experiment:
+    """Returns the experiment that `to_dict` gave, now or when it had other sections.
+
+    Raises:
+      ValueError: a section or field that does not exist, or a value of another type.
+      FileNotFoundError: a plugin that is not where it was.
+    """
+    values = _as_now(values)
+    load_recorded(values.get("run", {}).get("plugins") or ())
+    known = {section.name: section.default for section in dataclasses.fields(Experiment)}
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{name}: no such section; {nearest(name, known)}")
+    sections = {name: _section(name, values.get(name, {}), part) for name, part in known.items()}
+    experiment = Experiment(**sections)
+    check_types(experiment)
+    return experiment
+
+
+def _section(section: str, given: dict[str, Any], default: Any) -> Any:
+    kind, given = type(default), dict(given)
+    if isinstance(default, Entry):
+        registry = default.registry
+        kind = registry.find(given.pop("name", default.name), f"{section}.name")
+        # Once every section had the fields of all its entries.
+        others = {name for other in registry for name in field_names(registry[other])}
+        given = {n: v for n, v in given.items() if n in field_names(kind) or n not in others}
+    known = field_names(kind)
+    for name in given:
+        if name not in known:
+            raise ValueError(f"{section}.{name}: no such field; {nearest(name, known)}")
+    return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in given.items()})
+
+
+def _as_now(values: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The values under the names that fields have now; a recipe's were among the training's."""
+    values = {section: dict(fields) for section, fields in values.items()}
+    if "recipe" in values.get("training", {}):
+        moved: dict[str, Any] = {}
+        for old, now in Experiment.renamed.items():
+            section, _, name = old.partition(".")
+            if name in values[section]:
+                moved[now.partition(".")[2] or "name"] = values[section].pop(name)
+        values["recipe"] = {**values.get("recipe", {}), **moved}
+    return values

@@ -1,0 +1,252 @@
+"""The kinds of data sets: what each has for fields, what it holds, and how it is prepared.
+
+A data set of one's own is a subclass of `Clips` or `Images` in `DATASETS`. Imports no JAX.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from jaxmoe.data.domains import DomainCue
+from jaxmoe.options import option
+from jaxmoe.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    from jaxmoe.data.clip_builder import ClipBuilder, Progress
+
+_SETS = "jaxmoe.data.sets"
+DATASETS = Registry(
+    "data",
+    "DATASETS",
+    {
+        "synthetic_actions": f"{_SETS}:SyntheticActionsConfig",
+        "video_folder": f"{_SETS}:VideoFolderConfig",
+        "ucf101": f"{_SETS}:UCF101Config",
+        "hmdb51": f"{_SETS}:HMDB51Config",
+        "synthetic_shapes": f"{_SETS}:SyntheticShapesConfig",
+        "image_folder": f"{_SETS}:ImageFolderConfig",
+        "npz": f"{_SETS}:NpzConfig",
+        "cifar10": f"{_SETS}:CIFAR10Config",
+        "tiny_imagenet": f"{_SETS}:TinyImageNetConfig",
+        "synthetic_scenes": f"{_SETS}:SyntheticScenesConfig",
+        "segmentation_folder": f"{_SETS}:SegmentationFolderConfig",
+        "camvid": f"{_SETS}:CamVidConfig",
+        "cityscapes": f"{_SETS}:CityscapesConfig",
+        "a2d2": f"{_SETS}:A2D2Config",
+    },
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(Entry):
+    """Where clips or images come from and how they are cut.
+
+    Attributes:
+      holds_clips: its examples have an axis of time.
+      labels_pixels: every pixel has a label; else an example has one.
+      needs_directory: nothing can be read without `directory`.
+      resized: its examples are stored at `resolution`; else they have a size of their own.
+    """
+
+    registry: ClassVar[Registry] = DATASETS
+    holds_clips: ClassVar[bool]
+    labels_pixels: ClassVar[bool] = False
+    needs_directory: ClassVar[bool] = False
+    resized: ClassVar[bool] = True
+    # What is a field of some alone. Without annotations, or the others' would be no fields.
+    directory = manifest = stride = None
+    frames, padding, short = 1, 0, "pad"
+
+    resolution: int | None = option(
+        None, "shorter side of the stored frames in pixels; none is the data set's own", least=1
+    )
+    size: int = option(32, "H of what a model sees, and W, in pixels", least=1)
+    width: int | None = option(None, "W where it is not H, in pixels", least=1)
+    flip: bool = option(False, "mirror training examples at random")
+    subset: str | None = option(None, "column=value[,value]: train on these examples alone")
+    validation_fraction: float = option(
+        0.125, "share of train held out where there is no validation split"
+    )
+    test_fraction: float = option(0.2, "share of train held out where there is no test split")
+    seed: int = option(0, "of what is held out, and rendered; apart from the run's", least=0)
+    workers: int = option(0, "loader processes; 0 is threads of this one", least=0)
+    cache: str | None = option(
+        None, "where prepared data is kept; none is $JAXMOE_CACHE or ~/.cache/jaxmoe"
+    )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what a model sees: `[T, H, W, 3]`, of images `[H, W, 3]`."""
+        image = (self.size, self.size if self.width is None else self.width, 3)
+        return (self.frames, *image) if self.holds_clips else image
+
+    @property
+    def stored(self) -> int:
+        """Shorter side of the stored frames, in pixels."""
+        return self.resolution or self.default_resolution
+
+    @property
+    def default_resolution(self) -> int:
+        """The same where nobody says it."""
+        return 32
+
+    @property
+    def clip_span(self) -> int:
+        """How many frames a video must have for one clip."""
+        return (self.frames - 1) * (self.stride or 1) + 1
+
+    def builder(self, progress: "Progress | None", *, trains: bool) -> "ClipBuilder":
+        """Returns the TFDS builder that prepares it.
+
+        Args:
+          progress: called with (examples done, examples in all).
+          trains: False where there need be nothing to train on.
+
+        Raises:
+          ValueError, FileNotFoundError: one line that names the field.
+        """
+        raise NotImplementedError
+
+    def source_of(self, path: str) -> str:
+        """Returns the film or place that a path is of, whose clips a split keeps together."""
+        return path
+
+    def check(self) -> None:
+        """Refuses values that do not fit together.
+
+        Raises:
+          ValueError: one line that names the field.
+        """
+        if self.needs_directory and not self.directory:
+            raise ValueError(
+                f"data.directory: {self.directory} is not accepted; expected the folder or file "
+                "with the data"
+            )
+        for name in ("validation_fraction", "test_fraction"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ValueError(
+                    f"data.{name}: {value} is not accepted; expected at least 0 and below 1"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips(DataConfig):
+    """Clips of videos."""
+
+    holds_clips: ClassVar[bool] = True
+
+    frames: int = option(16, "of a clip", least=1)
+    stride: int | None = option(
+        None, "frames between two of a clip; none spreads them over the video", least=1
+    )
+    short: Literal["pad", "skip"] = option(
+        "pad", "what becomes of a video with fewer frames than a clip"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Images(DataConfig):
+    """Images."""
+
+    holds_clips: ClassVar[bool] = False
+
+    padding: int = option(
+        0, "black pixels around training images before a crop; 4 is usual for CIFAR", least=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class OfFiles(DataConfig):
+    """Data that is read from files."""
+
+    needs_directory: ClassVar[bool] = True
+
+    directory: str | None = option(None, "the folder or file with the data")
+
+    def listing(self, progress: "Progress | None") -> dict:
+        """Returns what the builders of files take."""
+        return {
+            "directory": self.directory,
+            "resolution": self.stored,
+            "cache": self.cache,
+            "progress": progress,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class OfFolders(OfFiles):
+    """Data in class folders, or listed by a manifest."""
+
+    manifest: str | None = option(None, "another manifest.csv, for other splits of the same files")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendered(DataConfig):
+    """Data that is rendered, and needs no files."""
+
+    train_clips: int = option(1000, "rendered for training", least=1)
+    validation_clips: int = option(100, "rendered to choose by", least=1)
+    test_clips: int = option(200, "rendered to judge by", least=1)
+    domains: int = option(1, "in which motions and shapes mean other classes", least=1)
+    domain_cue: DomainCue = option("tint", "what tells a domain; stripes are faint, 4/255")
+
+    @property
+    def default_resolution(self) -> int:
+        """Rendered at the size that a model sees."""
+        return self.size
+
+    def check(self) -> None:
+        """Also refuses to mirror what a mirror changes."""
+        super().check()
+        if self.flip and self.domain_cue == "stripes":
+            raise ValueError(
+                "data.flip: True is not accepted; expected false: mirrored stripes are another "
+                "domain's"
+            )
+        if self.domains == 1 and self.domain_cue != "tint":
+            raise ValueError(
+                f"data.domain_cue: {self.domain_cue}; expected data.domains above 1 with it"
+            )
+
+    def rendering(self, progress: "Progress | None") -> dict:
+        """Returns what the builders of rendered data take."""
+        return {
+            "size": self.stored,
+            "train": self.train_clips,
+            "validation": self.validation_clips,
+            "test": self.test_clips,
+            "seed": self.seed,
+            "domains": self.domains,
+            "domain_cue": self.domain_cue,
+            "cache": self.cache,
+            "progress": progress,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Videos(OfFiles, Clips):
+    """Clips of video files."""
+
+    @property
+    def default_resolution(self) -> int:
+        """Enough for crops of 56 pixels."""
+        return 64
+
+
+@dataclasses.dataclass(frozen=True)
+class OfficialSplits(Videos):
+    """Videos whose archives name three splits."""
+
+    split: int = option(1, "official split, 1 to 3")
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledPixels(OfFiles, Images):
+    """Images from files in which every pixel has a label."""
+
+    labels_pixels: ClassVar[bool] = True
+
+    @property
+    def default_resolution(self) -> int:
+        """Half of what CamVid is usually used at."""
+        return 180

@@ -1,0 +1,176 @@
+"""A thing of one's own is one file: a plugin, or a file of the package and one line more."""
+
+import json
+import pathlib
+import shutil
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from jaxmoe.attacks import ATTACKS
+from jaxmoe.config import DATASETS, EXPERTS, RECIPES
+from jaxmoe.evaluation import MEASURES
+from jaxmoe.plugins import load_plugins, load_recorded
+from jaxmoe.run_folder import read_experiment
+from tests.commands.tiny import run
+from tests.readme_test import ROOT, plugin_of
+from tests.registries import restored
+
+PLUGIN = plugin_of(ROOT / "jaxmoe" / "config" / "README.md")
+CONFIG = """
+from jaxmoe.config import *
+from jaxmoe.attacks import AttackSettings
+
+def config():
+    return Experiment(
+        data=DATASETS.make("corners", size=8, images=12),
+        expert=EXPERTS.make("perceptron", hidden=4),
+        router=LinearRouterConfig(),
+        mixture=MixtureConfig(experts=2),
+        attack=AttackSettings(steps=2),
+        recipe=RECIPES.make("experts_only", clean_weight=0.1),
+        training=TrainingConfig(epochs=1, batch_size=12),
+        evaluation=EvaluationConfig(
+            attacks=("unsure",), measures=("gap",), steps=2, batch_size=12, checkpoint="latest"
+        ),
+        run=RunConfig(directory="run", evaluate_every=0),
+    )
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    (tmp_path / "config.py").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAXMOE_CACHE", str(tmp_path / "cache"))
+    with restored(), jax.numpy_dtype_promotion("standard"):
+        yield tmp_path
+
+
+def forget():
+    """Registries as a new process has them."""
+    for registry, name in ((DATASETS, "corners"), (EXPERTS, "perceptron")):
+        del registry._entries[name]
+    del RECIPES._entries["experts_only"], ATTACKS["unsure"], MEASURES["gap"]
+    sys.modules["jaxmoe.plugins"]._loaded.clear()
+
+
+def test_all_five_work_from_a_file_and_on_the_command_line(folder, capsys):
+    assert run("train config.py --plugin mine.py --expert.hidden 5") == 0
+    recorded = json.loads((folder / "run" / "config.json").read_text("utf-8"))
+    assert recorded["run"]["plugins"] == [str(folder / "mine.py")]
+    assert recorded["expert"] == {"name": "perceptron", "dtype": "float32", "hidden": 5}
+    assert recorded["recipe"] == {"name": "experts_only", "clean_weight": 0.1}
+    capsys.readouterr()
+    forget()  # the run remembers its plugin
+    assert run("evaluate run --measures gap confidence --no-checks") == 0
+    table = capsys.readouterr().out
+    rows = json.loads((folder / "run" / "results.json").read_text("utf-8"))
+    assert [row["attack"] for row in rows] == ["clean", "unsure", "worst-case"]
+    for row in rows[:2]:
+        assert row["measures"].keys() == {"gap", "confidence"}
+        assert 0 <= row["measures"]["gap"] <= row["measures"]["confidence"] <= 1
+    assert "gap of the top two" in table
+    assert "gap" in (folder / "run" / "results.csv").read_text("utf-8").splitlines()[0].split(",")
+
+    forget()
+    (folder / "mine.py").rename(folder / "moved.py")
+    assert run("evaluate run") == 2
+    error = capsys.readouterr().err
+    assert error.splitlines() == [
+        f"jaxmoe: run.plugins: {folder / 'mine.py'} is not there, and the run needs it; "
+        "--plugin mine.py says where it is now"
+    ]
+    shutil.move(folder / "moved.py", folder / "cache" / "mine.py")
+    assert run("show run --plugin cache/mine.py") == 0
+    assert "2 × perceptron" in capsys.readouterr().out
+
+
+def test_help_and_listings_show_them(folder, capsys):
+    arguments = "--data corners --expert perceptron --recipe experts_only"
+    assert run(f"train --plugin mine.py {arguments} --help") == 0
+    told = capsys.readouterr().out
+    for line in ("--data.images 40", "--expert.hidden 16", "--recipe.clean-weight 0.5"):
+        assert line in told
+    assert "units of the hidden layer" in told
+    assert "--expert.depth" not in told
+    assert run("attacks --plugin=mine.py --part router") == 0
+    assert "unsure" in capsys.readouterr().out
+    assert run(f"train config.py --plugin mine.py {arguments} --expert.hiden 3") == 2
+    assert "did you mean --expert.hidden?" in capsys.readouterr().err
+    assert run("evaluate run --plugin mine.py") == 2
+    assert "run: no config.json in run" in capsys.readouterr().err
+
+
+def test_inside_the_package_it_is_a_file_and_a_line(folder, monkeypatch, capsys):
+    module = types.ModuleType("jaxmoe.toy")
+    module.__file__ = str(folder / "mine.py")
+    monkeypatch.setitem(sys.modules, "jaxmoe.toy", module)
+    exec(compile(PLUGIN, module.__file__, "exec"), module.__dict__)
+    attack, measure = ATTACKS["unsure"], MEASURES["gap"]
+    forget()
+    for registry, line in (
+        (DATASETS, {"corners": "jaxmoe.toy:CornersConfig"}),
+        (EXPERTS, {"perceptron": "jaxmoe.toy:PerceptronConfig"}),
+        (RECIPES, {"experts_only": "jaxmoe.toy:ExpertsOnlyConfig"}),
+    ):
+        registry._entries |= line
+    ATTACKS["unsure"], MEASURES["gap"] = attack, measure
+    assert run("train config.py") == 0
+    capsys.readouterr()
+    assert run("evaluate run --no-checks") == 0
+    assert "gap of the top two" in capsys.readouterr().out
+    assert read_experiment(pathlib.Path("run")).run.plugins is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--plugin none.py", "--plugin: no such file: none.py; expected a python file"),
+        ("--plugin config.txt", "--plugin: config.txt is no python file; expected FILE.py"),
+        ("--plugin broken.py", "--plugin: broken.py raised ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_plugin_that_cannot_be_read_is_one_line(folder, capsys, arguments, message):
+    (folder / "config.txt").touch()
+    (folder / "broken.py").write_text("1 / 0\n")
+    assert run(f"attacks {arguments}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_plugin_is_read_once(folder):
+    (folder / "counts.py").write_text(
+        "import builtins\nbuiltins.counted = getattr(builtins, 'counted', 0) + 1\n"
+    )
+    import builtins
+
+    load_plugins(["counts.py"])
+    load_plugins([folder / "counts.py"])
+    load_recorded([str(folder / "elsewhere" / "counts.py")])
+    assert builtins.counted == 1
+    del builtins.counted
+
+
+def test_measures_are_means_over_examples():
+    from jaxmoe.evaluation.measures import measure
+    from jaxmoe.evaluation.scoring import Outputs
+
+    logits = np.log(np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2]], np.float32))
+    adverse = np.log(np.array([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]], np.float32))
+    clean, attacked = (Outputs(z, *[None] * 6) for z in (logits, adverse))
+    found = measure(
+        ("confidence", "label-probability", "changed"), attacked, clean, np.array([0, 2])
+    )
+    np.testing.assert_allclose(found["confidence"], [0.5, 0.6], rtol=1e-6)
+    np.testing.assert_allclose(found["label-probability"], [0.2, 0.1], rtol=1e-6)
+    np.testing.assert_array_equal(found["changed"], [1, 0])
+    # One position without a label, one with.
+    dense = Outputs(np.stack([adverse])[:, :, None], *[None] * 6)
+    labels = np.array([[[-1], [1]]])
+    found = measure(("label-probability",), dense, dense, labels)
+    np.testing.assert_allclose(found["label-probability"], [0.3], rtol=1e-6)

@@ -34,7 +34,15 @@ from jaxmoe.parallel import Parallel
 from jaxmoe.run import loop_options, recipe_options
 from jaxmoe.run_folder import hold_for_training
 from jaxmoe.threat import ThreatModel
-from jaxmoe.training import Phase, Progress, Recipe, RecipeOptions, Stage, make_validate
+from jaxmoe.training import (
+    LoopOptions,
+    Phase,
+    Progress,
+    Recipe,
+    RecipeOptions,
+    Stage,
+    make_validate,
+)
 from jaxmoe.training import fit as train_through
 
 __all__ = ["attack", "auto_attack", "evaluate", "fit"]
@@ -183,24 +191,16 @@ def fit(
             f"recipe: {known.name} attacks in time, and inputs of shape {list(passes.shape)} look "
             "like images; expected clips [B, T, H, W, C], or a recipe such as at_m"
         )
-    loop = dataclasses.replace(
-        loop_options(Experiment()),
-        seed=seed,
-        evaluate_every=1,
-        checkpoint_every=1,
-        log_every=min(10, passes.length),
-    )
-    if learning_rate is not None:
-        loop = dataclasses.replace(loop, learning_rate=learning_rate)
+    loop = _loop_options(learning_rate, seed, passes.length)
     if epsilon_warmup is None:
         epsilon_warmup = Experiment().training.epsilon_warmup
-    validate = None
+    judge = None
     if validation is not None:
-        judge = make_validate(mixture, threat, options.attack, parallel, adversarial=attacks)
         judged = _Passes("validation", validation, mixture, params, 1)
+        of_params = make_validate(mixture, threat, options.attack, parallel, adversarial=attacks)
 
-        def validate(params):
-            return judge(params, judged.whole(len(parallel.devices)))
+        def judge(params):
+            return of_params(params, judged.whole(len(parallel.devices)))
 
     name = known.name if known else "fit"
     asked = {
@@ -226,11 +226,18 @@ def fit(
             options=loop,
             recipe_options=options,
             run=run,
-            validate=validate,
+            validate=judge,
             parallel=parallel,
             progress=progress,
         )
     return jax.device_put(trained)
+
+
+def _loop_options(learning_rate: float | None, seed: int, batches: int) -> LoopOptions:
+    """The loop's numbers: those of an experiment, a checkpoint and a validation each epoch."""
+    own = {} if learning_rate is None else {"learning_rate": learning_rate}
+    each = {"evaluate_every": 1, "checkpoint_every": 1, "log_every": min(10, batches)}
+    return dataclasses.replace(loop_options(Experiment()), seed=seed, **each, **own)
 
 
 def _options_of(known: RecipeConfig | None, options: RecipeOptions | None) -> RecipeOptions:

@@ -65,6 +65,7 @@ class Plan(NamedTuple):
     dual_alpha: float | None  # of a dual model
     looked_at: str | None  # which test examples, where not all
     measures: tuple[str, ...]  # names of `evaluation.MEASURES`
+    cascades: dict[str, Any]  # the one of --cascade, by its name
 
 
 def run(arguments: list[str]) -> None:
@@ -156,14 +157,15 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     folder, part = split_part(options.run)
     experiment = read_experiment(folder)
     defaults = experiment.evaluation
-    attacks = options.attacks or evaluation_attacks(experiment)
+    attacks, cascades = options.attacks or evaluation_attacks(experiment), {}
     if cascade := getattr(options, "cascade", None):
         for name in cascade:
             find_attack(name)  # a cascade of cascades is refused
-        CASCADES[CUSTOM] = custom([canonical_name(name) for name in cascade])
-        attacks = [*(options.attacks or ()), CUSTOM]
-    attacks = [canonical_name(name) for name in attacks]
-    check_attacks("attacks", [*attacks, *(cascade or ())], experiment.data)
+        cascades[CUSTOM] = custom([canonical_name(name) for name in cascade])
+        attacks = list(options.attacks or ())
+    attacks = [*map(canonical_name, attacks), *cascades]
+    named = [name for name in attacks if name not in cascades]
+    check_attacks("attacks", [*named, *(cascade or ())], experiment.data)
     epsilons = options.epsilons or list(defaults.epsilons)
     batch_size = defaults.batch_size if options.batch_size is None else options.batch_size
     seed = defaults.seed if options.seed is None else options.seed
@@ -176,7 +178,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     measures = find_measures(getattr(options, "measures", None) or defaults.measures or ())
     checkpoint = options.checkpoint or defaults.checkpoint
     gradients = getattr(options, "gradient", None) or [settings.gradient]
-    own = [name for name in attacks if name in CASCADES and name != CUSTOM]
+    own = [name for name in attacks if name in CASCADES]
     ignored = [f"--{name}" for name in COUNTS if given[name] is not None]
     with make_progress() as progress:
         trained = load(
@@ -199,7 +201,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
             )
     alpha = None if part else trained.experiment.mixture.alpha
     numbers = settings, gradients, seed, batch_size, checkpoint, norm, alpha
-    return Plan(attacks, epsilons, *numbers, looked_at, measures), trained
+    return Plan(attacks, epsilons, *numbers, looked_at, measures, cascades), trained
 
 
 def _take_examples(trained: "Trained", count: int | None) -> "tuple[Trained, str | None]":
@@ -250,6 +252,7 @@ def _run_and_write(
                 keep=report.keep,
                 columns=trained.dataset.columns(trained.dataset.test),
                 measures=plan.measures,
+                cascades=plan.cascades,
             )
             progress.evaluation(1, 1, "GFLOPs of the mixture")
             flops = _count_flops(trained, plan.batch_size)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxmoe.evaluation.rows import WORST_CASE, row_line
@@ -11,10 +12,11 @@ from jaxmoe.files import write_text
 from jaxmoe.reporting import plot_margins, plot_robust_accuracy, write_results
 from jaxmoe.reporting.results import JSON
 from jaxmoe.reporting.tables import print_attacks, print_checks, print_flops
+from jaxmoe.threat import format_epsilon
 
 if TYPE_CHECKING:
     from jaxmoe.commands.evaluate import Plan
-    from jaxmoe.evaluation import Check, SuiteResult
+    from jaxmoe.evaluation import Check, Row, SuiteResult
     from jaxmoe.reporting.progress import BarProgress, PlainProgress
     from jaxmoe.run import Trained
 
@@ -86,6 +88,7 @@ class EvaluationReport:
         if flops is not None:
             print_flops(flops)
         print(f"written to {self._folder}: {', '.join(self.files)}")
+        print(headline(result.rows))
 
     @property
     def stopped(self) -> str:
@@ -146,6 +149,24 @@ class EvaluationReport:
                 plot_margins(result.margins, result.label, classes, margins, title, self._plan.norm)
             )
         self.files |= dict.fromkeys(file.name for file in drawn)
+
+
+def headline(rows: Sequence["Row"]) -> str:
+    """Returns the clean accuracy, and the worst case of each ε with the attack that did most."""
+    clean = rows[0]
+    dense = clean.mean_iou is not None
+    said = [f"clean {_figure(clean, dense=dense)}"]
+    for row in rows:
+        if row.attack == WORST_CASE:
+            others = [r for r in rows if r.epsilon == row.epsilon and r.attack != WORST_CASE]
+            most = min(others, key=lambda r: r.robust_accuracy).attack if others else "none"
+            radius = format_epsilon(row.epsilon, row.norm)
+            said.append(f"worst case at ε = {radius} {_figure(row, dense=dense)}, most by {most}")
+    return "; ".join(said)
+
+
+def _figure(row: "Row", *, dense: bool) -> str:
+    return f"{100 * row.mean_iou:.1f} % mIoU" if dense else f"{100 * row.robust_accuracy:.1f} %"
 
 
 def _all_checks(result: "SuiteResult") -> "tuple[Check, ...]":

@@ -21,14 +21,12 @@ from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.choices import Norm
 from jaxmoe.evaluation.arrays import cut
 from jaxmoe.evaluation.cascade import Cascading
-from jaxmoe.evaluation.guards import check_finite_outputs, check_fits
+from jaxmoe.evaluation.clean_pass import CleanPass
 from jaxmoe.evaluation.journal import Journal
 from jaxmoe.evaluation.metrics import accuracy
-from jaxmoe.evaluation.model_checks import ModelChecks
 from jaxmoe.evaluation.programs import Programs
 from jaxmoe.evaluation.row_checks import cascade_checks
 from jaxmoe.evaluation.rows import (
-    CLEAN,
     Check,
     StageRow,
     count_labels,
@@ -37,7 +35,6 @@ from jaxmoe.evaluation.rows import (
     stage_line,
 )
 from jaxmoe.evaluation.standing import StandingClips
-from jaxmoe.evaluation.summary import to_host
 from jaxmoe.evaluation.verdict import flags_in_short, tell_of_masking, tell_of_model
 from jaxmoe.options import check_number
 from jaxmoe.threat import ThreatModel
@@ -138,22 +135,14 @@ def auto_attack(
     logits = logits_of(model, params, to_pixels(x[:1])).shape
     check_label_shape(y, (len(y), *logits[1:]))
     check_labels(y, logits[-1])
-    check_fits(attacks, {"clip": x, "label": y})
     programs = (programs or Programs(model, norm)).check(model, norm, accuracy)
 
     batches = cut(x, y, batch_size)
 
-    def look(batch):
-        return to_host(programs.clean(params, batch)[0])
-
-    def right(batch):
-        outputs = look(batch)
-        check_finite_outputs(outputs.finite, batch, CLEAN, 0.0)
-        model_checks.add(batch, outputs)
-        return outputs.correct[batch["valid"]]
-
-    model_checks = ModelChecks(model, params, look)
-    clean = np.concatenate([right(batch) for batch in batches()])
+    clean_pass = CleanPass(programs, params, attacks)
+    for batch in batches():
+        clean_pass.add(batch)
+    clean = clean_pass.of_valid(clean_pass.correct)
     x_adv = np.array(to_pixels(x))
 
     def keep(name, batch, clips, right):
@@ -170,7 +159,7 @@ def auto_attack(
     notes += notes_on_labels(count_labels(y, logits[-1]))
     for line in notes:
         tell(line)
-    of_model = model_checks.found()
+    of_model = clean_pass.found()
     tell_of_model(of_model, say)
     tell(f"{cascade.title}: clean {np.mean(clean):.2%} of {len(x)}")
     cascading = Cascading(

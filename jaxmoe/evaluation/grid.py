@@ -8,7 +8,6 @@ Axes: P = points of the grid, B = batch, N = valid clips.
 """
 
 import dataclasses
-import hashlib
 import itertools
 import os
 import pathlib
@@ -25,23 +24,20 @@ from jaxmoe.attacks.edge import check_params
 from jaxmoe.attacks.perturb import numbered_keys
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.choices import Norm
+from jaxmoe.evaluation.clean_pass import CleanPass
 from jaxmoe.evaluation.guards import (
     Attacked,
     as_epsilons,
     check_arguments,
     check_attack,
-    check_batch,
-    check_clean,
-    check_fits,
     same_pass,
 )
-from jaxmoe.evaluation.journal import Journal, batch_digest, entry, fingerprint
+from jaxmoe.evaluation.journal import Journal, entry, fingerprint
 from jaxmoe.evaluation.metrics import accuracy
-from jaxmoe.evaluation.model_checks import ModelChecks
 from jaxmoe.evaluation.programs import Programs, as_numbers, attack_keys, inputs_of
-from jaxmoe.evaluation.rows import CLEAN, Check, count_labels, notes_on_labels, robust
-from jaxmoe.evaluation.scoring import Metric, Outputs, verify
-from jaxmoe.evaluation.summary import mean, to_host
+from jaxmoe.evaluation.rows import Check, notes_on_labels, robust
+from jaxmoe.evaluation.scoring import Metric, verify
+from jaxmoe.evaluation.summary import mean
 from jaxmoe.evaluation.verdict import flags_in_short, tell_of_model
 from jaxmoe.threat import ThreatModel
 
@@ -190,24 +186,24 @@ def sweep_grid(
     memory = memory or device_memory() // 2
     params = jax.device_put(check_params(params))  # once, and not in every call of every program
     sweep = _Sweep(programs, params, grid, settings, seed, memory, {})
-    clean = sweep.clean(batches_factory(), names)
-    tell_of_model(clean.checks, say)
-    batches = len(clean.indices)
-    if not sum(map(len, clean.correct)):
-        raise ValueError("batches: no valid clip")
+    clean = CleanPass(programs, params, names)
+    for batch in batches_factory():
+        clean.add(batch)
+    of_model, batches = clean.end().found(), len(clean.index)
+    tell_of_model(of_model, say)
     notes = Journal(None, "")
     if journal is not None:
         own = fingerprint(programs, params, clean.digest)
         notes = Journal(journal, own, clean.logits)
-    labels = notes_on_labels(clean.counts) if metric is accuracy else []
+    labels = notes_on_labels(clean.counts) if clean.counts is not None else []
     note = notes.note({own for name in names for own in sweep.entries(name)})
     for line in filter(None, [*labels, note]):
         (say or (lambda line: None))(line)
-    right_when_clean = np.concatenate(clean.correct)
+    right_when_clean = clean.of_valid(clean.correct)
     rows, correct = [], {}
     for place, name in enumerate(names):
         right, gradients = [], 0
-        for number, batch in enumerate(same_pass(batches_factory(), clean.indices)):
+        for number, batch in enumerate(same_pass(batches_factory(), clean.index)):
             found, gradients = sweep.attack(name, number, batch, notes)
             right.append(found[:, batch["valid"]])
             if progress:
@@ -235,19 +231,8 @@ def sweep_grid(
         compilations,
         dict(sweep.chunks),
         tuple(labels),
-        clean.checks,
+        of_model,
     )
-
-
-class _Clean(NamedTuple):
-    """The clips without an attack, batch by batch."""
-
-    correct: list[np.ndarray]  # of the valid clips
-    logits: list[np.ndarray]  # padding included
-    indices: list[np.ndarray]  # padding included
-    digest: str
-    counts: np.ndarray | int  # labels of each class, where they are classes
-    checks: tuple[Check, ...]  # of the model itself
 
 
 class _Sweep(NamedTuple):
@@ -260,28 +245,6 @@ class _Sweep(NamedTuple):
     seed: int
     memory: int
     chunks: dict[str, int]  # points at once, by attack
-
-    def clean(self, batches: Iterable[Batch], attacks: Sequence[str]) -> "_Clean":
-        """Runs the clips without an attack, before those that are named."""
-        correct, logits, indices, digest = [], [], [], hashlib.sha256()
-        counts = 0
-        of_model = ModelChecks(self.programs.model, self.params, self._look, self.programs.metric)
-        for batch in batches:
-            check_batch(batch)
-            outputs = self._look(batch)
-            check_clean(outputs, batch, self.programs.metric, CLEAN)
-            check_fits(attacks, batch)
-            of_model.add(batch, outputs)
-            correct.append(outputs.correct[batch["valid"]])
-            logits.append(outputs.logits)
-            indices.append(np.asarray(batch["index"]))
-            digest.update(batch_digest(batch))
-            if self.programs.metric is accuracy:
-                counts += count_labels(batch["label"][batch["valid"]], logits[0].shape[-1])
-        return _Clean(correct, logits, indices, digest.hexdigest(), counts, of_model.found())
-
-    def _look(self, batch: Batch) -> Outputs:
-        return to_host(self.programs.clean(self.params, batch)[0])
 
     def attack(
         self, name: str, number: int, batch: Batch, journal: Journal

@@ -7,14 +7,14 @@ Source: Athalye et al. 2018, section 3.1 (https://arxiv.org/abs/1802.00420).
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmoe.attacks import ATTACKS, AttackSettings, cross_entropy
+from jaxmoe.attacks import ATTACKS, CASCADES, AttackSettings, Cascade, cross_entropy
 from jaxmoe.attacks.attack import scored_apply
 from jaxmoe.attacks.perturb import is_finite, is_zero, numbered_keys
 from jaxmoe.attacks.randomized import Randomized
@@ -54,6 +54,7 @@ def masking_checks(
     stages: Sequence[StageRow] = (),
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
     places: np.ndarray | None = None,
+    cascades: Mapping[str, Cascade] = CASCADES,
 ) -> tuple[Check, ...]:
     """All checks of a suite: those of its rows, and those that attack `batches` themselves.
 
@@ -66,7 +67,7 @@ def masking_checks(
     checks = [
         zero_gradient_check(busy),
         loss_check(busy),
-        epsilon_check(rows, correct),
+        epsilon_check(rows, correct, cascades),
         square_check(correct, stages, programs.norm),
     ]
     epsilons = [row.epsilon for row in rows if row.attack == WORST_CASE]
@@ -82,7 +83,7 @@ def masking_checks(
     # A model's own noise breaks clips too, the more often it is looked at.
     if not isinstance(programs.model, Randomized):
         probes["random noise"] = lambda tell: noise_check(
-            programs, params, batches, correct, places, max(epsilons), seed, tell
+            programs, params, batches, correct, places, max(epsilons), seed, tell, cascades
         )
     probes["PGD at unbounded ε"] = lambda tell: unbounded_check(
         programs, params, batches, settings, seed, tell
@@ -133,6 +134,7 @@ def noise_check(
     epsilon: float,
     seed: int,
     tell: Tell = lambda: None,
+    cascades: Mapping[str, Cascade] = CASCADES,
 ) -> Check:
     """Random noise, which needs no gradient, must not break more clips than the attacks do."""
 
@@ -162,7 +164,7 @@ def noise_check(
     attacks = {
         name: values[places]
         for (name, e), values in correct.items()
-        if e == epsilon and sees_whole(name)
+        if e == epsilon and sees_whole(name, cascades)
     }
     if not attacks:
         sentence = "No attack took a gradient of the whole model."

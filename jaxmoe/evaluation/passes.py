@@ -4,17 +4,16 @@ Axes: N = valid clips, B = batch, M = experts.
 """
 
 import dataclasses
-import hashlib
 import itertools
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxmoe.attacks import ATTACKS
-from jaxmoe.attacks.cascade import CASCADES
+from jaxmoe.attacks.cascade import CASCADES, Cascade
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.choices import GradientMode
 from jaxmoe.evaluation.cascade import Cascading
@@ -22,23 +21,17 @@ from jaxmoe.evaluation.examples import Examples
 from jaxmoe.evaluation.guards import (
     DIFFERENT_PASS,
     check_attack,
-    check_batch,
-    check_clean,
-    check_fits,
     check_same_pass,
 )
-from jaxmoe.evaluation.journal import Journal, batch_digest, entry
-from jaxmoe.evaluation.model_checks import ModelChecks
-from jaxmoe.evaluation.probes import Probes
+from jaxmoe.evaluation.journal import Journal, entry
 from jaxmoe.evaluation.programs import OUTPUTS, Programs
-from jaxmoe.evaluation.rows import CLEAN, Check, Row, StageRow, robust, stage_line
-from jaxmoe.evaluation.scoring import Outputs
+from jaxmoe.evaluation.rows import CLEAN, Row, StageRow, robust, stage_line
 from jaxmoe.evaluation.standing import StandingClips
 from jaxmoe.evaluation.strongest import pick, strongest
+from jaxmoe.evaluation.suite_pass import Clean, SuitePass
 from jaxmoe.evaluation.summary import (
     iou_of,
     join_confusion,
-    join_last,
     join_or_none,
     join_valid,
     mean,
@@ -46,41 +39,14 @@ from jaxmoe.evaluation.summary import (
     summarize_isolated,
     summarize_lipschitz,
     summarize_routing,
-    to_host,
 )
-from jaxmoe.mixture import Mixture, PartScores
+from jaxmoe.mixture import Mixture
 from jaxmoe.threat import format_epsilon
-
-# Bytes of clean outputs that stay on the device; beyond it they are computed anew for each attack.
-_KEEP_BELOW = 1 << 29
 
 BatchesFactory = Callable[[], Iterable[dict[str, np.ndarray]]]
 """Each call is one pass over the same clips, in the same order and batches."""
 Progress = Callable[[int, int, str], None]
 """`(batches done, batches in all, what runs)`; the total is known after the clean pass."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Clean:
-    """The clean pass: its row, and what every later pass compares with."""
-
-    row: Row
-    correct: np.ndarray  # [N]
-    index: np.ndarray  # [N]
-    label: np.ndarray
-    # Of each batch, padding included: logits and experts on the device, the rest in host memory.
-    outputs: list[Outputs]
-    batch_indices: list[np.ndarray]
-    batch_valid: list[np.ndarray]
-    probes: list[dict]  # batches of clips that stand for all, for the checks of masked gradients
-    probed: np.ndarray  # where they are in the pass, [n]
-    digest: str  # of the batches
-    # Of each batch, the mean over pixels where they have labels; marks a model beside its params.
-    logits: list[np.ndarray]
-    confusion: np.ndarray | None  # [N, K, K], where every position has a label
-    margin: np.ndarray | None  # [N]
-    checks: tuple[Check, ...]  # of the model itself
-    parts: PartScores | None  # of a mixture of several experts, [.., N]
 
 
 @dataclasses.dataclass
@@ -102,6 +68,7 @@ class Passes:
     done: int = 0
     total: int = 0
     clips: StandingClips | None = None  # of all cascades: what one has read serves the next
+    cascades: Mapping[str, Cascade] = dataclasses.field(default_factory=lambda: CASCADES)
 
     def clean(
         self,
@@ -118,84 +85,15 @@ class Passes:
         Raises:
           ValueError: no valid clip, or clips that are not for one of `attacks`.
         """
-        outputs, logits, batches, probes = [], [], [], Probes(probe_batches)
-        measured = []
-        model, parts = self.programs.model, []
-        routes = isinstance(model, Mixture) and model.num_experts > 1
-        seconds, kept_bytes, digest = 0.0, 0, hashlib.sha256()
-        of_model = ModelChecks(model, self.params, self._look, self.programs.metric)
+        seen = SuitePass(self.programs, self.params, attacks, probe_batches, checks=checks)
         compiled = _seconds_of(self.programs, OUTPUTS)
         self.begin(CLEAN)
         for batch in self.batches():
-            check_batch(batch)
-            result, batch_seconds = self.programs.clean(self.params, batch)
-            seen, large = to_host(result), (result.logits, result.experts)
-            check_clean(seen, batch, self.programs.metric, CLEAN)
-            check_fits(attacks, batch)
-            if checks:
-                of_model.add(batch, seen)
-            if routes:
-                parts.append(jax.device_get(self.programs.parts(self.params, batch, result)))
-            measured.append(jax.device_get(self.programs.measured(batch, result)))
-            logits.append(seen.logits)
-            kept_bytes += sum(leaf.nbytes for leaf in jax.tree.leaves(large))
-            if kept_bytes > _KEEP_BELOW:
-                large = None, None
-            outputs.append(seen._replace(logits=large[0], experts=large[1]))
-            batches.append({name: np.asarray(batch[name]) for name in ("index", "label", "valid")})
-            probes.add(batch)
-            seconds += batch_seconds
-            digest.update(batch_digest(batch))
+            seen.add(batch)
             self._report(CLEAN)
-        if not any(batch["valid"].any() for batch in batches):
-            raise ValueError("batches: no valid clip")
-        self.total = passes * len(batches)
-        kept = {
-            name: np.concatenate([batch[name][batch["valid"]] for batch in batches])
-            for name in ("index", "label")
-        }
-        valid = [batch["valid"] for batch in batches]
-        correct = join_valid([output.correct for output in outputs], valid)
-        router = None
-        if outputs[0].router is not None:
-            router = join_valid([output.router for output in outputs], valid)
-        confusion = join_confusion([output.confusion for output in outputs], valid)
-        row = Row(
-            attack=CLEAN,
-            epsilon=0.0,
-            norm=self.programs.norm,
-            robust_accuracy=mean(correct),
-            accuracy_under_attack=mean(correct),
-            n=len(correct),
-            seed=self.seed,
-            steps=None,
-            restarts=None,
-            gradient_evaluations=0,
-            seconds=seconds,
-            compile_seconds=_seconds_of(self.programs, OUTPUTS) - compiled,
-            mean_iou=iou_of(confusion),
-            **summarize_routing(router, None, valid),
-            measures=mean_measures(measured, valid),
-        )
-        return Clean(
-            row,
-            correct,
-            kept["index"],
-            kept["label"],
-            outputs,
-            [batch["index"] for batch in batches],
-            valid,
-            *probes.drawn(),
-            digest.hexdigest(),
-            logits,
-            confusion,
-            join_or_none([output.margin for output in outputs], valid),
-            of_model.found(),
-            join_last(parts, valid) if routes else None,
-        )
-
-    def _look(self, batch: dict) -> Outputs:
-        return to_host(self.programs.clean(self.params, batch)[0])
+        seen.end()
+        self.total = passes * len(seen.valid)
+        return seen.summary(_seconds_of(self.programs, OUTPUTS) - compiled, self.seed)
 
     def attack(
         self, name: str, epsilon: float, clean: Clean
@@ -273,11 +171,11 @@ class Passes:
     ) -> tuple[Row, np.ndarray, np.ndarray | None]:
         """Runs a cascade at one ε; as `attack`, and adds its rows to `stages`."""
         n = len(clean.correct)
-        parts = parts_of(name)
+        parts = parts_of(name, self.cascades)
         compiled = sum(_seconds_of(self.programs, part) for part in set(parts))
 
         cascading = self._cascading(name, epsilon, clean)
-        found = cascading.run(name, CASCADES[name], epsilon, clean.correct, clean.confusion)
+        found = cascading.run(name, self.cascades[name], epsilon, clean.correct, clean.confusion)
         self.done += len(clean.outputs) - 1
         self._report(self._what(name, epsilon))
         row = Row(
@@ -303,9 +201,9 @@ class Passes:
 
     def entries(self, name: str, epsilon: float, clean: Clean) -> list[str]:
         """The first parts of all keys that results of an attack or a cascade have in a journal."""
-        if name not in CASCADES:
+        if name not in self.cascades:
             return [self._entry(name, epsilon)]
-        return self._cascading(name, epsilon, clean).entries(name, CASCADES[name], epsilon)
+        return self._cascading(name, epsilon, clean).entries(name, self.cascades[name], epsilon)
 
     def _entry(self, name: str, epsilon: float) -> str:
         modes, made = self._modes(name), self._mark(name, epsilon)
@@ -399,9 +297,9 @@ def _mean_count(counts: list[np.ndarray], valid: list[np.ndarray]) -> float:
     return float(np.average([float(count) for count in counts], weights=clips))
 
 
-def parts_of(name: str) -> list[str]:
+def parts_of(name: str, cascades: Mapping[str, Cascade] = CASCADES) -> list[str]:
     """The attacks of a cascade, or the attack itself."""
-    return [stage.attack for stage in CASCADES[name].stages] if name in CASCADES else [name]
+    return [stage.attack for stage in cascades[name].stages] if name in cascades else [name]
 
 
 def _seconds_of(programs: Programs, name: str) -> float:

@@ -5,11 +5,11 @@ alarm and two of a hundred thousand are none either. Axes: N = valid clips.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxmoe.attacks import ATTACKS, CASCADES
+from jaxmoe.attacks import ATTACKS, CASCADES, Cascade
 from jaxmoe.evaluation.cascade import CascadeResult
 from jaxmoe.evaluation.rows import CLEAN, Check, Row, StageRow
 from jaxmoe.evaluation.significance import exceeds, outweighs
@@ -66,7 +66,11 @@ def loss_check(rows: Sequence[Row]) -> Check:
     return Check(name, len(flat) / len(attacked), verdict(not flat), sentence)
 
 
-def epsilon_check(rows: Sequence[Row], correct: Correct | None = None) -> Check:
+def epsilon_check(
+    rows: Sequence[Row],
+    correct: Correct | None = None,
+    cascades: Mapping[str, Cascade] = CASCADES,
+) -> Check:
     """The largest rise of an attack's robust accuracy from one ε to the next larger.
 
     Only attacks that look in the whole ball for mistakes of the whole model must grow with it: one
@@ -75,9 +79,10 @@ def epsilon_check(rows: Sequence[Row], correct: Correct | None = None) -> Check:
     Args:
       rows: of a suite.
       correct: clip by clip, so that clips that went the other way count too.
+      cascades: those that the rows may be of.
     """
     rises, name = [], "accuracy falls with ε"
-    for attack in dict.fromkeys(row.attack for row in rows if searches_ball(row.attack)):
+    for attack in dict.fromkeys(row.attack for row in rows if searches_ball(row.attack, cascades)):
         ordered = sorted((row for row in rows if row.attack == attack), key=lambda row: row.epsilon)
         for less, more in itertools.pairwise(ordered):
             rise = more.robust_accuracy - less.robust_accuracy
@@ -107,20 +112,20 @@ def _is_significant(less: Row, more: Row, correct: Correct | None) -> bool:
     return outweighs(int(np.sum(larger > smaller)), int(np.sum(larger < smaller)))
 
 
-def searches_ball(name: str) -> bool:
+def searches_ball(name: str, cascades: Mapping[str, Cascade] = CASCADES) -> bool:
     """Whether an attack, or one of a cascade, looks everywhere for mistakes of the whole model."""
-    return any(ATTACKS[part].white_box for part in _parts_of(name))
+    return any(ATTACKS[part].white_box for part in _parts_of(name, cascades))
 
 
-def sees_whole(name: str) -> bool:
+def sees_whole(name: str, cascades: Mapping[str, Cascade] = CASCADES) -> bool:
     """Returns whether an attack, or one of a cascade, follows gradients of the whole model."""
-    named = [ATTACKS[part] for part in _parts_of(name)]
+    named = [ATTACKS[part] for part in _parts_of(name, cascades)]
     return any(one.component in ("model", "joint") and not one.black_box for one in named)
 
 
-def _parts_of(name: str) -> list[str]:
+def _parts_of(name: str, cascades: Mapping[str, Cascade]) -> list[str]:
     """The attacks of a cascade, an attack itself, or none of what is no attack."""
-    parts = [stage.attack for stage in CASCADES[name].stages] if name in CASCADES else [name]
+    parts = [stage.attack for stage in cascades[name].stages] if name in cascades else [name]
     return [part for part in parts if part in ATTACKS]
 
 

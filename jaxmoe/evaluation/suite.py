@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxmoe.attacks import build_attack, canonical_name
 from jaxmoe.attacks.attack import Model
-from jaxmoe.attacks.cascade import CASCADES
+from jaxmoe.attacks.cascade import CASCADES, Cascade
 from jaxmoe.attacks.edge import check_params
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.choices import GradientMode, Norm
@@ -24,7 +24,7 @@ from jaxmoe.evaluation.guards import as_epsilons, check_arguments
 from jaxmoe.evaluation.journal import Journal, fingerprint
 from jaxmoe.evaluation.masking import CHECKS, masking_checks
 from jaxmoe.evaluation.metrics import accuracy
-from jaxmoe.evaluation.passes import BatchesFactory, Passes, Progress, parts_of
+from jaxmoe.evaluation.passes import BatchesFactory, Clean, Passes, Progress, parts_of
 from jaxmoe.evaluation.programs import Programs
 from jaxmoe.evaluation.rows import (
     CLEAN,
@@ -66,6 +66,7 @@ def evaluate_suite(
     keep: Callable[[SuiteResult], None] | None = None,
     columns: Mapping[str, Mapping[int, str]] | None = None,
     measures: Sequence[str] = (),
+    cascades: Mapping[str, Cascade] | None = None,
 ) -> SuiteResult:
     """Runs the clean clips, each attack at each ε, and checks for masked gradients.
 
@@ -104,6 +105,7 @@ def evaluate_suite(
       columns: other labels of the clips, by name and by a clip's index; a mixture's routes are
         compared with them (`specialization`).
       measures: names of `MEASURES`, whose means the rows have too.
+      cascades: more cascades by name, beside `CASCADES`.
 
     Raises:
       ValueError: an unknown attack, an ε that is negative, no valid clip, batches that differ from
@@ -113,26 +115,70 @@ def evaluate_suite(
       ThreatViolation: an attack returned a clip outside the threat model.
     """
     check_arguments(attacks, batches_factory)
-    attacks = _canonical_names(attacks)
+    known = {**CASCADES, **(cascades or {})}
+    attacks = _canonical_names(attacks, known)
     epsilons = as_epsilons(epsilons)
     gradients = tuple(dict.fromkeys(gradients or (settings.gradient,)))
-    for epsilon, mode in itertools.product(epsilons, gradients):
-        threat, own = ThreatModel(norm, epsilon), dataclasses.replace(settings, gradient=mode)
-        for name in attacks:
-            for part in parts_of(name):
-                build_attack(part, mixture, threat, own)
+    parts = [part for name in attacks for part in parts_of(name, known)]
+    _check_attacks(parts, mixture, norm, epsilons, settings, gradients)
     programs = programs or Programs(mixture, norm, metric, measures)
     programs.check(mixture, norm, metric)
     params = jax.device_put(check_params(params))  # once, and not in every call of every program
-    run = Passes(programs, params, batches_factory, settings, gradients, seed, progress)
-    parts = [part for name in attacks for part in parts_of(name)]
+    run = Passes(
+        programs, params, batches_factory, settings, gradients, seed, progress, cascades=known
+    )
     passes = 1 + len(attacks) * len(epsilons)
     clean = run.clean(passes, probe_batches if checks else 0, parts, checks=checks)
     tell_of_model(clean.checks, say)
-    if journal is not None:
-        own = fingerprint(programs, params, clean.digest)
-        run.journal = Journal(journal, own, clean.logits)
     wanted = list(itertools.product(attacks, epsilons))
+    notes = _begin(run, clean, wanted, parts, journal, examples, say)
+    table = _Table(run, clean, notes, columns)
+    keep = keep or (lambda result: None)
+    keep(table.found())
+    for name, epsilon in wanted:
+        table.add(name, epsilon)
+        keep(table.found())
+    if attacks:
+        table.add_worst_cases(epsilons)
+        keep(table.found())
+    if not checks:
+        return table.found()
+    run.begin(CHECKS)
+    own = programs, params, clean.probes, table.rows, table.correct, settings, seed, run.stages
+    tell = progress or (lambda done, total, what: None)
+    masking = masking_checks(*own, tell, clean.probed, known)
+    tell_of_masking(masking, say)
+    return table.found(masking)
+
+
+def _check_attacks(
+    parts: Sequence[str],
+    mixture: Model,
+    norm: Norm,
+    epsilons: Sequence[float],
+    settings: AttackSettings,
+    gradients: Sequence[GradientMode],
+) -> None:
+    """Builds every attack once, which says what cannot be built before anything compiles."""
+    for epsilon, mode in itertools.product(epsilons, gradients):
+        threat, own = ThreatModel(norm, epsilon), dataclasses.replace(settings, gradient=mode)
+        for part in parts:
+            build_attack(part, mixture, threat, own)
+
+
+def _begin(
+    run: Passes,
+    clean: Clean,
+    wanted: Sequence[tuple[str, float]],
+    parts: Sequence[str],
+    journal: str | os.PathLike | None,
+    examples: str | os.PathLike | None,
+    say: Callable[[str], None] | None,
+) -> list[str]:
+    """Opens the journal and the folder of examples; returns what a reader has to know."""
+    if journal is not None:
+        own = fingerprint(run.programs, run.params, clean.digest)
+        run.journal = Journal(journal, own, clean.logits)
     entries = {key: run.entries(*key, clean) for key in wanted}
     if examples:
         run.examples = pathlib.Path(examples)
@@ -148,49 +194,57 @@ def evaluate_suite(
         run.say(line)
     if note := run.journal.note({*itertools.chain(*entries.values())}):
         run.say(note)
-    measured = None
-    if clean.parts is not None:
-        known = columns_of(clean.index, columns)
-        measured = specialization(clean.parts, clean.correct, clean.label, known)
-    rows = [clean.row._replace(**row_fields(measured))]
-    correct = {(CLEAN, 0.0): clean.correct}
-    confusion = {(CLEAN, 0.0): clean.confusion}
+    return notes
 
-    def found(masking: tuple[Check, ...] = ()) -> SuiteResult:
+
+class _Table:
+    """The rows of a suite as they come, and what they were made from."""
+
+    def __init__(
+        self,
+        run: Passes,
+        clean: Clean,
+        notes: Sequence[str],
+        columns: Mapping[str, Mapping[int, str]] | None,
+    ):
+        self.run, self.clean, self.notes, self.measured = run, clean, tuple(notes), None
+        if clean.parts is not None:
+            known = columns_of(clean.index, columns)
+            self.measured = specialization(clean.parts, clean.correct, clean.label, known)
+        self.rows = [clean.row._replace(**row_fields(self.measured))]
+        self.correct = {(CLEAN, 0.0): clean.correct}
+        self.confusion = {(CLEAN, 0.0): clean.confusion}
+
+    def add(self, name: str, epsilon: float) -> None:
+        """Runs an attack or a cascade at an ε, and adds its row."""
+        attack = self.run.cascade if name in self.run.cascades else self.run.attack
+        row, correct, confusion = attack(name, epsilon, self.clean)
+        self.correct[name, epsilon], self.confusion[name, epsilon] = correct, confusion
+        self.rows.append(row)
+
+    def add_worst_cases(self, epsilons: Sequence[float]) -> None:
+        """Adds a row for each ε: right under every attack."""
+        own = self.rows, self.correct, self.confusion
+        self.rows += [_worst_case(*own, epsilon) for epsilon in epsilons]
+
+    def found(self, masking: tuple[Check, ...] = ()) -> SuiteResult:
+        """Returns all that was found so far."""
+        clean, programs = self.clean, self.run.programs
         return SuiteResult(
-            tuple(rows),
-            dict(correct),
+            tuple(self.rows),
+            dict(self.correct),
             clean.index,
             clean.label,
             masking,
             dict(programs.compilations),
             dict(programs.compile_seconds),
-            tuple(run.stages),
-            tuple(notes),
-            None if clean.confusion is None else dict(confusion),
-            None if clean.margin is None else {(CLEAN, 0.0): clean.margin, **run.margins},
+            tuple(self.run.stages),
+            self.notes,
+            None if clean.confusion is None else dict(self.confusion),
+            None if clean.margin is None else {(CLEAN, 0.0): clean.margin, **self.run.margins},
             clean.checks,
-            measured,
+            self.measured,
         )
-
-    keep = keep or (lambda result: None)
-    keep(found())
-    for name, epsilon in wanted:
-        attack = run.cascade if name in CASCADES else run.attack
-        row, correct[name, epsilon], confusion[name, epsilon] = attack(name, epsilon, clean)
-        rows.append(row)
-        keep(found())
-    if attacks:
-        rows += [_worst_case(rows, correct, confusion, epsilon) for epsilon in epsilons]
-        keep(found())
-    if not checks:
-        return found()
-    run.begin(CHECKS)
-    own = programs, params, clean.probes, rows, correct, settings, seed, run.stages
-    tell = progress or (lambda done, total, what: None)
-    masking = masking_checks(*own, tell, clean.probed)
-    tell_of_masking(masking, say)
-    return found(masking)
 
 
 def _worst_case(rows: list[Row], correct: dict, confusion: dict, epsilon: float) -> Row:
@@ -224,5 +278,6 @@ def _worst_case(rows: list[Row], correct: dict, confusion: dict, epsilon: float)
     )
 
 
-def _canonical_names(attacks: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(canonical_name(name) for name in attacks))
+def _canonical_names(attacks: Sequence[str], known: Mapping[str, Cascade]) -> tuple[str, ...]:
+    spelt = (name if name in known else canonical_name(name) for name in attacks)
+    return tuple(dict.fromkeys(spelt))

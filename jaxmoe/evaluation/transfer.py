@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,44 +23,32 @@ from jaxmoe.attacks.attack import Model
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.universal import Delta, universal_attack
 from jaxmoe.choices import Norm
-from jaxmoe.evaluation.consistency import Look
+from jaxmoe.evaluation.clean_pass import CleanPass
 from jaxmoe.evaluation.guards import (
     DIFFERENT_PASS,
     as_epsilons,
     check_arguments,
     check_attack,
-    check_batch,
-    check_clean,
-    check_fits,
     check_same_pass,
 )
 from jaxmoe.evaluation.journal import Journal, batch_digest, code_digest, entry, fingerprint
 from jaxmoe.evaluation.metrics import accuracy
-from jaxmoe.evaluation.model_checks import ModelChecks
 from jaxmoe.evaluation.passes import BatchesFactory, Progress
 from jaxmoe.evaluation.programs import Programs, inputs_of, on_device
-from jaxmoe.evaluation.rows import CLEAN, Check, count_labels, notes_on_labels, robust
+from jaxmoe.evaluation.rows import CLEAN, Check, notes_on_labels
 from jaxmoe.evaluation.scoring import Metric
-from jaxmoe.evaluation.summary import iou_of, join_confusion, join_valid, mean, to_host
 from jaxmoe.evaluation.transfer_result import (
     ALL_OTHERS,
     TransferResult,
-    TransferRow,
     flags_of_targets,
 )
+from jaxmoe.evaluation.transfer_scores import Score, all_others, join_scores, least, row_of
 from jaxmoe.evaluation.universal import UNIVERSAL, fit_named
 from jaxmoe.evaluation.verdict import tell
 from jaxmoe.threat import ThreatModel, format_epsilon
 
 Models = Mapping[str, tuple[Model, Any]]
 """Models with their params, by name."""
-
-
-class Score(NamedTuple):
-    """What is right, clip by clip, and the confusion matrices where every pixel has a label."""
-
-    correct: np.ndarray  # [N]
-    confusion: np.ndarray | None  # [N, K, K]
 
 
 def transfer_matrix(
@@ -134,7 +122,7 @@ def transfer_matrix(
     programs = {model: Programs(model, norm, metric) for model in models}
     run = _Run(programs, targets, batches_factory, settings, seed, epochs, progress)
     clean = run.clean(attacks, 1 + len(sources) * len(attacks) * len(epsilons))
-    notes = notes_on_labels(clean.counts) if metric is accuracy else []
+    notes = notes_on_labels(clean.counts) if clean.counts is not None else []
     for line in notes:
         (say or (lambda line: None))(line)
     tell(flags_of_targets(clean.checks), say)
@@ -157,8 +145,8 @@ def transfer_matrix(
                 found = run.attack(source, model, attack, epsilon, clean, training.get(source))
                 for target, score in found.items():
                     scores[source, target, attack, epsilon] = score
-            scores |= _all_others(scores, sources, targets, attack, epsilon)
-    rows = [_row(key, score, clean.scores[key[1]], norm, seed) for key, score in scores.items()]
+            scores |= all_others(scores, sources, targets, attack, epsilon)
+    rows = [row_of(key, score, clean.scores[key[1]], norm, seed) for key, score in scores.items()]
     return TransferResult(
         tuple(rows),
         {key: score.correct for key, score in scores.items()},
@@ -192,7 +180,7 @@ class _Clean:
     batch_indices: list[np.ndarray]  # padding included
     logits: dict[str, list[np.ndarray]]  # of each batch, by target
     digest: str  # of the clips
-    counts: np.ndarray | int  # labels of each class, where they are classes
+    counts: np.ndarray | None  # labels of each class, where they are classes
     checks: dict[str, tuple[Check, ...]]  # of each target itself
 
 
@@ -216,42 +204,31 @@ class _Run:
 
     def clean(self, attacks: Sequence[str], passes: int) -> _Clean:
         """Scores the clean clips; `passes` is how many there will be with this one."""
-        scores, valid, indices = self._nothing_yet(), [], []
-        logits, counts = {target: [] for target in self.targets}, 0
-        digest = hashlib.sha256()
-        of_model = {
-            target: ModelChecks(
-                model, params, self._look(model, params), self.programs[model].metric
-            )
+        seen = {
+            target: CleanPass(self.programs[model], params, attacks, f"{CLEAN} on {target}")
             for target, (model, params) in self.targets.items()
         }
         for batch in self.batches():
             self._report(CLEAN)
-            check_batch(batch)
-            for target, (model, params) in self.targets.items():
-                metric = self.programs[model].metric
-                outputs = self._look(model, params)(batch)
-                check_clean(outputs, batch, metric, f"{CLEAN} on {target}")
-                of_model[target].add(batch, outputs)
-                scores[target].append(Score(outputs.correct, outputs.confusion))
-                logits[target].append(outputs.logits)
-            check_fits(attacks, batch)
-            if metric is accuracy:
-                counts += count_labels(batch["label"][batch["valid"]], outputs.logits.shape[-1])
-            digest.update(batch_digest(batch))
-            valid.append(np.asarray(batch["valid"]))
-            indices.append(np.asarray(batch["index"]))
+            for target in seen.values():
+                target.add(batch)
             self._count(CLEAN)
-        if not any(mask.any() for mask in valid):
-            raise ValueError("batches: no valid clip")
-        self.total = passes * len(indices)
-        joined = {target: _join(parts, valid) for target, parts in scores.items()}
-        index, self.classes = join_valid(indices, valid), outputs.logits.shape[-1]
-        checks = {target: found.found() for target, found in of_model.items()}
-        return _Clean(joined, index, indices, logits, digest.hexdigest(), counts, checks)
-
-    def _look(self, model: Model, params: Any) -> Look:
-        return lambda batch: to_host(self.programs[model].clean(params, batch)[0])
+        for target in seen.values():
+            first = target.end()
+        self.total, self.classes = passes * len(first.index), first.classes
+        scores = {
+            target: join_scores(list(map(Score, one.correct, one.confusion)), one.valid)
+            for target, one in seen.items()
+        }
+        return _Clean(
+            scores,
+            first.of_valid(first.index),
+            first.index,
+            {target: one.logits for target, one in seen.items()},
+            first.digest,
+            first.counts,
+            {target: one.found() for target, one in seen.items()},
+        )
 
     def attack(
         self,
@@ -282,12 +259,12 @@ class _Run:
                     seen.append(Score(verdict.correct, verdict.confusion))
             for target, found in scores.items():
                 seen = tries.get(target)
-                found.append(self.journal.recall(keys[target], lambda seen=seen: _least(seen)))
+                found.append(self.journal.recall(keys[target], lambda seen=seen: least(seen)))
             valid.append(np.asarray(batch["valid"]))
             self._count(what)
         if len(valid) != len(clean.batch_indices):
             raise ValueError(DIFFERENT_PASS.format(len(valid)))
-        return {target: _join(parts, valid) for target, parts in scores.items()}
+        return {target: join_scores(parts, valid) for target, parts in scores.items()}
 
     def entry(self, name: str, source: str, epsilon: float, training: BatchesFactory | None) -> str:
         """The first part of all keys that results of an attack on a source have in a journal."""
@@ -368,48 +345,6 @@ def _add(programs: Programs, delta: Delta, batch: dict, epsilon: float) -> Any:
     x, y, _ = inputs_of(batch)
     inputs = delta, x, y, jnp.float32(epsilon)
     return programs.timed("universal", program, *inputs)[0]
-
-
-def _all_others(
-    scores: dict, sources: Models, targets: Models, attack: str, epsilon: float
-) -> dict[tuple[str, str, str, float], Score]:
-    """Right under the clips of every source but the target itself, clip by clip."""
-    worst = {}
-    for target in targets:
-        others = [scores[source, target, attack, epsilon] for source in sources if source != target]
-        if others:
-            worst[ALL_OTHERS, target, attack, epsilon] = _least(others)
-    return worst
-
-
-def _least(scores: Sequence[Score]) -> Score:
-    """Clip by clip the score that leaves the least right."""
-    correct = np.stack([score.correct for score in scores])
-    least, place = np.argmin(correct, axis=0), np.arange(correct.shape[1])
-    if scores[0].confusion is None:
-        return Score(correct[least, place], None)
-    confusion = np.stack([score.confusion for score in scores])
-    return Score(correct[least, place], confusion[least, place])
-
-
-def _join(parts: Sequence[Score], valid: list[np.ndarray]) -> Score:
-    """The scores of all batches' valid clips."""
-    correct = join_valid([part.correct for part in parts], valid)
-    return Score(correct, join_confusion([part.confusion for part in parts], valid))
-
-
-def _row(key: tuple, score: Score, clean: Score, norm: Norm, seed: int) -> TransferRow:
-    return TransferRow(
-        *key,
-        norm=norm,
-        robust_accuracy=mean(robust(score.correct, clean.correct)),
-        accuracy_under_attack=mean(score.correct),
-        clean_accuracy=mean(clean.correct),
-        n=len(score.correct),
-        seed=seed,
-        mean_iou=iou_of(score.confusion),
-        clean_iou=iou_of(clean.confusion),
-    )
 
 
 def _check_models(sources: Models, targets: Models) -> None:

@@ -1,4 +1,4 @@
-"""What a person sees while they wait: bars on a terminal, plain lines where output is piped.
+"""What a person sees while they wait: one bar on a terminal, plain lines where output is piped.
 
 `make_progress()` is a context manager. It implements `training.Progress` for training, and is told
 of data preparation by `data(done, total)` and of evaluation by `evaluation(done, total, what)`.
@@ -18,7 +18,7 @@ _HEARTBEAT_SECONDS = 60.0
 
 
 def make_progress(stream: TextIO | None = None) -> "PlainProgress | BarProgress":
-    """Bars if `stream` (standard output by default) is a terminal, else plain lines."""
+    """A bar if `stream` (standard output by default) is a terminal, else plain lines."""
     stream = stream or sys.stdout
     return BarProgress(stream) if stream.isatty() else PlainProgress(stream)
 
@@ -90,7 +90,7 @@ class PlainProgress:
 
 
 class BarProgress:
-    """A bar for each stage, attack and data preparation, with rich."""
+    """One bar, of what runs now, with rich; what is done becomes a line above it."""
 
     def __init__(self, stream: TextIO):
         from rich import console, progress
@@ -104,8 +104,8 @@ class BarProgress:
             progress.TextColumn("{task.fields[more]}"),
             console=console.Console(file=stream, highlight=False),
         )
-        self._tasks: dict[str, Any] = {}
-        self._stage = ""
+        self._task: Any = None
+        self._name = ""
         self._losses: dict[str, float] = {}
 
     def __enter__(self) -> "BarProgress":
@@ -117,7 +117,7 @@ class BarProgress:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Lets others print: the bars begin anew below."""
+        """Lets others print: the bar begins anew below."""
         self._progress.stop()
         try:
             yield
@@ -125,16 +125,14 @@ class BarProgress:
             self._progress.start()
 
     def say(self, line: str) -> None:
-        """Prints a line above the bars."""
+        """Prints a line above the bar."""
         # Not as markup: a file's name may have brackets.
         self._progress.console.print(line, markup=False, soft_wrap=True)
 
     def stage(self, name: str, steps: int, done: int) -> None:
         """A stage of training begins."""
-        self._stage, self._losses = name, {}
-        self._tasks[name] = self._progress.add_task(
-            name, total=steps, completed=done, more="compiling…"
-        )
+        self._losses = {}
+        self._begin(name, steps, done, "compiling…")
 
     def step(self, metrics: Mapping[str, float] | None) -> None:
         """A step is done."""
@@ -142,11 +140,11 @@ class BarProgress:
         # Phases have their names in the lines of epochs; here they would not fit 80 columns.
         more = "/".join(f"{value:.2f}" for value in self._losses.values())
         more = f"loss {more}" if more else "first steps"
-        self._progress.update(self._tasks[self._stage], advance=1, more=more)
+        self._progress.update(self._task, advance=1, more=f"{more}{self._speed('steps')}")
 
     def epoch(self, epoch: int, validation: "Validation") -> None:
         """An epoch was validated."""
-        self.say(f"{self._stage}: epoch {epoch}, {show_epoch(self._losses, validation)}")
+        self.say(f"{self._name}: epoch {epoch}, {show_epoch(self._losses, validation)}")
 
     def data(self, done: int, total: int) -> None:
         """Videos were decoded."""
@@ -156,11 +154,27 @@ class BarProgress:
         """A batch was evaluated."""
         self._update("evaluating", done, total, what)
 
+    def _begin(self, name: str, total: int, done: int, more: str) -> None:
+        """The bar is another's from here on."""
+        if self._task is not None:
+            ended = self._progress.tasks[0]
+            if ended.finished:
+                self.say(f"{self._name}: {ended.total:.0f} done in {show_seconds(ended.elapsed)}")
+            self._progress.remove_task(self._task)
+        self._name = name
+        self._task = self._progress.add_task(name, total=total, completed=done, more=more)
+
     def _update(self, name: str, done: int, total: int, more: str) -> None:
-        task = self._tasks.get(name)
-        if task is None or self._progress.tasks[task].finished:
-            self._tasks[name] = task = self._progress.add_task(name, total=total, more=more)
-        self._progress.update(task, completed=done, total=total, more=more)
+        if self._task is None or name != self._name or self._progress.tasks[0].finished:
+            self._begin(name, total, done, more)
+        more = f"{more}{self._speed('batches')}" if name == "evaluating" else more
+        # Before the clean pass ends nobody knows how much there is: a bar that moves to and fro.
+        known = total if total > done or done > 0 else None
+        self._progress.update(self._task, completed=done, total=known, more=more)
+
+    def _speed(self, of: str) -> str:
+        speed = self._progress.tasks[0].speed
+        return f", {speed:.2g} {of}/s" if speed else ""
 
 
 def read_losses(metrics: Mapping[str, float] | None) -> dict[str, float]:

@@ -17,7 +17,7 @@ from jaxmoe.evaluation.rows import Check, Row
 from jaxmoe.evaluation.specialization import Specialization, specialization_sentence
 from jaxmoe.evaluation.verdict import verdict_line
 from jaxmoe.files import read_json, write_text
-from jaxmoe.reporting.tables import main_table, specialization_table
+from jaxmoe.reporting.tables import legend, main_table, specialization_table
 
 JSON, CSV, MARKDOWN = "results.json", "results.csv", "results.md"
 
@@ -97,6 +97,7 @@ def results_markdown(
     lines += markdown_table(*main_table(rows))
     if rows:
         lines += ["", f"n = {rows[0].n} clips, seed {rows[0].seed}, norm {rows[0].norm}."]
+        lines += ["", f"{legend(rows)}."]
     for note in notes:
         lines += ["", f"{note}."]
     if specialization is not None:

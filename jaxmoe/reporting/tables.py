@@ -11,6 +11,7 @@ from rich.table import Table
 from jaxmoe.evaluation.flops import MixtureFlops
 from jaxmoe.evaluation.measures import MEASURES
 from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, StageRow, SuiteResult
+from jaxmoe.evaluation.significance import interval
 from jaxmoe.evaluation.specialization import Specialization, specialization_sentence
 from jaxmoe.evaluation.verdict import verdict_line
 from jaxmoe.threat import format_epsilon
@@ -27,10 +28,16 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
+def _interval(row: Row) -> str:
+    low, high = interval(row.robust_accuracy * row.n, row.n)
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
 COLUMNS = (
     Column("attack", lambda row: row.attack),
     Column("ε", lambda row: format_epsilon(row.epsilon, row.norm)),
     Column("robust accuracy %", lambda row: _percent(row.robust_accuracy)),
+    Column("95 % interval", lambda row: _interval(row)),
     Column("n", lambda row: str(row.n)),
     Column("flip rate %", lambda row: _percent(row.flip_rate)),
     Column("gradient evaluations", lambda row: f"{row.gradient_evaluations:.0f}"),
@@ -43,7 +50,17 @@ _DENSE = {
     "robust accuracy %": (
         Column("mIoU %", lambda row: _percent(row.mean_iou)),
         Column("robust pixel accuracy %", lambda row: _percent(row.robust_accuracy)),
-    )
+    ),
+    "95 % interval": (),  # of one share of right pixels an image, not of right and wrong images
+}
+
+LEGEND = {
+    "robust accuracy %": "right when clean and under the attack",
+    "robust pixel accuracy %": "pixels right when clean and under the attack",
+    "95 % interval": "what as many other examples could show (Clopper and Pearson)",
+    "isolated %": "right where the attacked part alone sees the attack",
+    "flip rate %": "examples whose first expert changed",
+    "gradient evaluations": "for each example",
 }
 
 # Of attacks on the router or the experts: where that part alone sees the attacked clip.
@@ -67,6 +84,13 @@ def main_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     for name in rows[0].measures or () if rows else ():
         columns = [*columns, _measure(name)]
     return [c.title for c in columns], [[c.cell(row) for c in columns] for row in rows]
+
+
+def legend(rows: Sequence[Row]) -> str:
+    """Returns what the columns of the main table are."""
+    titles, _ = main_table(rows)
+    said = [f"{title.removesuffix(' %')}: {LEGEND[title]}" for title in titles if title in LEGEND]
+    return "; ".join(said)
 
 
 def print_suite(
@@ -94,6 +118,7 @@ def print_attacks(result: SuiteResult, file: TextIO | None = None) -> None:
         *main_table(result.rows),
         bold=lambda row: row[0] in (CLEAN, WORST_CASE),
     )
+    sheet.line(legend(result.rows))
     _print_stages(sheet, result.stages, first.norm)
     for note in result.notes:
         sheet.line(note)

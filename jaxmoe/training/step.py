@@ -76,28 +76,70 @@ def make_train_step(
         quotient of two small numbers while ε is small: its weight rises with ε.
       spread: step → share of the balance weight and of the router's noise; None is all of them.
       axis_name: of the devices, to average over; None for one device.
-      only_phase: run this phase alone (J-TLAT's `schedule="epoch"`); None runs all, in order.
+      only_phase: run this phase alone (J-TLAT's `order="epoch"`); None runs all, in order.
 
     The key is the run's: the step and each example's own index are folded in here, so a result does
     not depend on the number of devices.
     """
 
-    def step(state: TrainState, batch: Batch, key) -> tuple[TrainState, Metrics]:
+    made = _Step(
+        mixture,
+        recipe,
+        options,
+        threat,
+        optimizer,
+        learning_rate,
+        epsilon,
+        lam_share,
+        spread,
+        axis_name,
+        only_phase,
+    )
+    return made.step
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Step:
+    """What `make_train_step` was given, and the step."""
+
+    mixture: Mixture
+    recipe: Recipe
+    options: RecipeOptions
+    threat: ThreatModel
+    optimizer: optax.GradientTransformation
+    learning_rate: Schedule
+    epsilon: Schedule
+    lam_share: Schedule | None
+    spread: Schedule | None
+    axis_name: str | None
+    only_phase: int | None
+
+    def step(
+        self, state: TrainState, batch: Batch, key: Key[Array, ""]
+    ) -> tuple[TrainState, Metrics]:
+        """Runs the phases in order, each on what the one before it left."""
         x = to_pixels(batch.clip)
         threat_now = ThreatModel(
-            threat.norm, jnp.asarray(epsilon(state.step), jnp.float32), threat.bounds, threat.frames
+            self.threat.norm,
+            jnp.asarray(self.epsilon(state.step), jnp.float32),
+            self.threat.bounds,
+            self.threat.frames,
         )
-        options_now = _with_lam(options, lam_share, state.step)
-        share = jnp.float32(1) if spread is None else jnp.asarray(spread(state.step), jnp.float32)
-        phases = recipe(mixture, threat_now, options_now)
-        chosen = range(len(phases)) if only_phase is None else (only_phase,)
-        rate = jnp.asarray(learning_rate(state.step), jnp.float32)
+        options_now = _with_lam(self.options, self.lam_share, state.step)
+        share = (
+            jnp.float32(1)
+            if self.spread is None
+            else jnp.asarray(self.spread(state.step), jnp.float32)
+        )
+        phases = self.recipe(self.mixture, threat_now, options_now)
+        chosen = range(len(phases)) if self.only_phase is None else (self.only_phase,)
+        rate = jnp.asarray(self.learning_rate(state.step), jnp.float32)
         key = jax.random.fold_in(key, state.step)
-        if options.router_noise or options.attacked_route == "clean":
+        if self.options.router_noise or self.options.attacked_route == "clean":
             keys = example_keys(jax.random.fold_in(key, len(phases)), batch.index)
-            learning = _learning_mixture(mixture, options, share, keys, x)
+            learning = _learning_mixture(self.mixture, self.options, share, keys, x)
             # In losses alone: an attack sees the router as it will be used.
-            losses = [phase.loss for phase in recipe(learning, threat_now, options_now)]
+            losses = [phase.loss for phase in self.recipe(learning, threat_now, options_now)]
             phases = [p._replace(loss=loss) for p, loss in zip(phases, losses, strict=True)]
 
         params, optimizer_states = state.params, dict(state.optimizer)
@@ -105,13 +147,15 @@ def make_train_step(
         found = None
         for i in chosen:
             keys = example_keys(jax.random.fold_in(key, i), batch.index)
-            params, optimizer_states, found, phase_metrics = _run_phase(
+            params, optimizer_states, found, phase_metrics = self._run_phase(
                 phases[i], params, optimizer_states, keys, batch, x, found, rate, share
             )
             metrics |= phase_metrics
-        return TrainState(state.step + 1, params, optimizer_states), _mean(metrics, axis_name)
+        return TrainState(state.step + 1, params, optimizer_states), _mean(metrics, self.axis_name)
 
-    def _run_phase(phase: Phase, params, optimizer_states, keys, batch, x, previous, rate, share):
+    def _run_phase(
+        self, phase: Phase, params, optimizer_states, keys, batch, x, previous, rate, share
+    ):
         found, y = Found(x), batch.label
         if phase.attack is not None:
             found = jax.lax.stop_gradient(phase.attack(keys, params, x, y, previous))
@@ -121,22 +165,22 @@ def make_train_step(
             everything = {**params, **moving}
             loss = jnp.mean(phase.loss(everything, x, y, found))
             total = loss
-            for part, route in routers(mixture):
+            for part, route in routers(self.mixture):
                 if part in phase.moves:
-                    total = total + _routing_loss(phase, route, everything, x, found, share)
+                    total = total + self._routing_loss(phase, route, everything, x, found, share)
             return total, loss
 
         head = {"head"} & set(params) if phase.moves >= PARTS else set()
         moving = {part: params[part] for part in sorted(phase.moves | head)}
         gradient, loss = jax.grad(objective, has_aux=True)(moving)
-        gradient = _mean(_without_frozen(gradient), axis_name)
+        gradient = _mean(_without_frozen(gradient), self.axis_name)
         new_params, new_states = dict(params), dict(optimizer_states)
         for part in moving:
-            updates, new_states[part] = optimizer.update(
+            updates, new_states[part] = self.optimizer.update(
                 gradient[part], optimizer_states[part], params[part]
             )
             new_params[part] = _apply(params[part], updates, rate)
-            if mixture.num_experts > 1:
+            if self.mixture.num_experts > 1:
                 new_params[part], new_states[part] = _keep_idle(
                     part,
                     gradient[part],
@@ -150,26 +194,24 @@ def make_train_step(
         }
         return new_params, new_states, found, metrics
 
-    def _routing_loss(phase: Phase, route: Router, params, x, found, share) -> Array:
+    def _routing_loss(self, phase: Phase, route: Router, params, x, found, share) -> Array:
         """Returns the weighted balance loss of one router, plus that of keeping its routes."""
         total = jnp.zeros((), jnp.float32)
-        if not options.balance_weight and not options.route_weight:
+        if not self.options.balance_weight and not self.options.route_weight:
             return total
         seen = [route(params, x)]
         if phase.attack is not None:
             seen.append(route(params, found.x_adv))
-        if options.balance_weight:
+        if self.options.balance_weight:
             # Clean and attacked clips by themselves: one expert for all of either starves others.
-            kind, k = options.balance, mixture.top_k
-            balances = [balance_loss(logits, kind, axis_name, top_k=k) for logits in seen]
-            total = total + options.balance_weight * share * sum(balances) / len(balances)
+            kind, k = self.options.balance, self.mixture.top_k
+            balances = [balance_loss(logits, kind, self.axis_name, top_k=k) for logits in seen]
+            total = total + self.options.balance_weight * share * sum(balances) / len(balances)
         # A phase of the router alone has this loss for its own.
-        if options.route_weight and phase.attack is not None and phase.moves >= PARTS:
+        if self.options.route_weight and phase.attack is not None and phase.moves >= PARTS:
             kept = cross_entropy(seen[1], jnp.argmax(seen[0], axis=-1))
-            total = total + options.route_weight * jnp.mean(kept)
+            total = total + self.options.route_weight * jnp.mean(kept)
         return total
-
-    return step
 
 
 def _learning_mixture(

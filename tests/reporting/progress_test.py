@@ -48,6 +48,26 @@ def test_an_epoch_says_what_the_router_decides(load, gains, said):
     assert ("points" in line) == (gains[0] is not None)
 
 
+def test_one_bar_is_shown_and_what_is_done_becomes_a_line():
+    from jaxmoe.reporting.progress import BarProgress
+
+    stream = io.StringIO()
+    with BarProgress(stream) as progress:
+        progress.data(2, 2)
+        progress.stage("standard", 1, 0)
+        progress.step({"clean/loss": 0.5})
+        progress.stage("at_m", 4, 2)
+        progress.step(None)
+        progress.evaluation(0, 0, "clean")
+        progress.evaluation(1, 3, "clean")
+        assert len(progress._progress.tasks) == 1
+        assert progress._progress.tasks[0].completed == 1
+    lines = stream.getvalue().splitlines()
+    for name in ("preparing clips: 2 done in 0:00", "standard: 1 done in 0:00"):
+        assert name in lines
+    assert not any(line.startswith("at_m:") for line in lines)
+
+
 def test_bars_survive_names_with_brackets():
     from jaxmoe.reporting.progress import BarProgress
 

@@ -4,6 +4,8 @@ import argparse
 import dataclasses
 import pathlib
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxmoe.commands.arguments import (
@@ -64,8 +66,8 @@ class Plan(NamedTuple):
     norm: str
     dual_alpha: float | None  # of a dual model
     looked_at: str | None  # which test examples, where not all
-    measures: tuple[str, ...]  # names of `evaluation.MEASURES`
-    cascades: dict[str, Any]  # the one of --cascade, by its name
+    measures: tuple[str, ...] = ()  # names of `evaluation.MEASURES`
+    cascades: Mapping[str, Any] = MappingProxyType({})  # the one of --cascade, by its name
 
 
 def run(arguments: list[str]) -> None:

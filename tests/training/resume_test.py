@@ -14,6 +14,7 @@ import pytest
 
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.config import (
+    ATMConfig,
     Experiment,
     MixtureConfig,
     ResNetConfig,
@@ -49,9 +50,9 @@ def experiment(directory: str, **training) -> Experiment:
         expert=ResNetConfig(width=4, stage_sizes=(1,)),
         mixture=MixtureConfig(experts=2, balance_weight=0.1),
         attack=AttackSettings(steps=2),
+        recipe=ATMConfig(),
         training=TrainingConfig(
             **{
-                "recipe": "at_m",
                 "shared_epochs": 1,
                 "shared_noise": 0.1,
                 "standard_epochs": 1,

@@ -236,7 +236,7 @@ def fit(
 def _loop_options(learning_rate: float | None, seed: int, batches: int) -> LoopOptions:
     """The loop's numbers: those of an experiment, a checkpoint and a validation each epoch."""
     own = {} if learning_rate is None else {"learning_rate": learning_rate}
-    each = {"evaluate_every": 1, "checkpoint_every": 1, "log_every": min(10, batches)}
+    each = {"validate_every": 1, "checkpoint_every": 1, "log_every": min(10, batches)}
     return dataclasses.replace(loop_options(Experiment()), seed=seed, **each, **own)
 
 

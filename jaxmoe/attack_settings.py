@@ -71,7 +71,7 @@ class AttackSettings:
     stop_denominator: bool = option(
         False, "leave the Lipschitz quotient's denominator out of the gradient"
     )
-    until_wrong: bool = option(False, "Auto-PGD stops where the model has failed on a whole batch")
+    early_stop: bool = option(False, "Auto-PGD stops where the model has failed on a whole batch")
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

@@ -42,7 +42,7 @@ def build_mixture(experiment: Experiment, num_classes: int) -> Mixture:
         combine=mixture.combine,
         block_size=mixture.block_size,
     )
-    return built if mixture.alpha is None else dual_mixture(built, built, mixture.alpha)
+    return built if mixture.dual_weight is None else dual_mixture(built, built, mixture.dual_weight)
 
 
 def build_threat(experiment: Experiment) -> ThreatModel:

@@ -111,7 +111,7 @@ def video(
             checkpoint="latest",
         ),
         # Judged on test clips at once: a look at the validation clips is twenty seconds to compile.
-        run=RunConfig(directory=directory, checkpoint_every=1, evaluate_every=0, log_every=5),
+        run=RunConfig(directory=directory, checkpoint_every=1, validate_every=0, log_every=5),
     )
 
 
@@ -146,7 +146,7 @@ def image(
             batch_size=100,
             checkpoint="latest",
         ),
-        run=RunConfig(directory=directory, checkpoint_every=1, evaluate_every=0, log_every=5),
+        run=RunConfig(directory=directory, checkpoint_every=1, validate_every=0, log_every=5),
     )
 
 
@@ -181,7 +181,7 @@ def segmentation(domains: str | None, directory: str, experts: tuple[str, ...] =
             batch_size=32,
             checkpoint="latest",
         ),
-        run=RunConfig(directory=directory, checkpoint_every=5, evaluate_every=0, log_every=5),
+        run=RunConfig(directory=directory, checkpoint_every=5, validate_every=0, log_every=5),
     )
     if domains is not None:
         return expert

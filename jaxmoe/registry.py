@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 
@@ -42,8 +43,14 @@ class Registry(Mapping[str, type[Entry]]):
       title: what the registry is called in code, such as "EXPERTS".
     """
 
-    def __init__(self, kind: str, title: str, entries: Mapping[str, str | type[Entry]]):
-        self.kind, self.title = kind, title
+    def __init__(
+        self,
+        kind: str,
+        title: str,
+        entries: Mapping[str, str | type[Entry]],
+        aliases: Mapping[str, str] = MappingProxyType({}),
+    ):
+        self.kind, self.title, self._aliases = kind, title, dict(aliases)
         self._entries = dict(entries)
 
     def __getitem__(self, name: str) -> type[Entry]:
@@ -61,11 +68,13 @@ class Registry(Mapping[str, type[Entry]]):
         return len(self._entries)
 
     def find(self, name: str, field: str) -> type[Entry]:
-        """Returns the dataclass of an entry.
+        """Returns the dataclass of an entry, whose name may have capitals and hyphens.
 
         Raises:
           ValueError: there is none; the line has the nearest name.
         """
+        spelt = name.lower().replace("-", "_")
+        name = name if name in self._entries else self._aliases.get(spelt, spelt)
         if name not in self._entries:
             raise ValueError(
                 f"{field}: {name!r} is not accepted; {nearest(name, self)} All are "
@@ -82,7 +91,7 @@ class Registry(Mapping[str, type[Entry]]):
         kind = self.find(name, f"{self.kind}.name")
         for field in fields:
             if field not in field_names(kind):
-                raise ValueError(f"{self.kind}.{field}: {self.unknown_field(name, field)}")
+                raise ValueError(f"{self.kind}.{field}: {self.unknown_field(kind.name, field)}")
         return kind(**fields)
 
     def add(self, entry: type[Entry]) -> type[Entry]:
@@ -118,7 +127,7 @@ def switch(config: Any, name: str, field: str) -> Any:
       ValueError: there is no such entry.
     """
     kind = type(config).registry.find(name, field)
-    if name == config.name:
+    if kind is type(config):
         return config
     shared = set(field_names(kind)) & set(field_names(type(config)))
     return kind(**{each: getattr(config, each) for each in shared})

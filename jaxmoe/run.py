@@ -190,7 +190,7 @@ def loop_options(experiment: Experiment) -> LoopOptions:
     """The loop's numbers from the configuration's sections."""
     run = {
         f: getattr(experiment.run, f)
-        for f in ("seed", "checkpoint_every", "evaluate_every", "log_every")
+        for f in ("seed", "checkpoint_every", "validate_every", "log_every")
     }
     return LoopOptions(**dataclasses.asdict(experiment.optimizer), **run)
 
@@ -309,7 +309,7 @@ def _initial_params(experiment: Experiment, mixture: Mixture, dataset: data.Data
         field = "initialize_standard_from"
         source = _params_of(t.initialize_standard_from, params["standard"], dataset, field)
         params = {**params, "standard": source}
-    alpha = experiment.mixture.alpha
+    alpha = experiment.mixture.dual_weight
     return params if alpha is None else with_alpha(params, alpha)
 
 
@@ -357,7 +357,7 @@ def _params_of(
     if state != "finished":
         advice = "it is still training; wait" if state == "training" else "train it first"
         raise ValueError(f"training.{field}: {source} is not trained to its end; {advice}")
-    whole = other.mixture.alpha is not None or other.mixture.head != "none"
+    whole = other.mixture.dual_weight is not None or other.mixture.head != "none"
     parts = set(like) if whole else PARTS
     wanted = {part: like[part] for part in parts}
     return restore_params(source, "latest", wanted, loop_options(other))

@@ -50,7 +50,7 @@ def changed(section: str, **fields) -> Experiment:
         ("optimizer", {"learning_rate": 0.0}, r"optimizer\.learning_rate: 0\.0 .* above 0"),
         ("evaluation", {"epsilons": (0.1, -0.1)}, r"evaluation\.epsilons: -0\.1"),
         ("evaluation", {"attacks": ("pdg",)}, r"'pdg' is no attack; did you mean pgd"),
-        ("run", {"evaluate_every": 0}, r"run\.evaluate_every: 0 .* at least 1, or .* latest"),
+        ("run", {"validate_every": 0}, r"run\.validate_every: 0 .* at least 1, or .* latest"),
     ],
 )
 def test_an_impossible_value_is_one_line_with_field_and_value(section, fields, message):

@@ -36,7 +36,7 @@ def config():
         evaluation=EvaluationConfig(
             attacks=("unsure",), measures=("gap",), steps=2, batch_size=12, checkpoint="latest"
         ),
-        run=RunConfig(directory="run", evaluate_every=0),
+        run=RunConfig(directory="run", validate_every=0),
     )
 """
 

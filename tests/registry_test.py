@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jaxmoe.attacks import ATTACKS
 from jaxmoe.config import DATASETS, EXPERTS, RECIPES, ROUTERS, ExpertConfig, option
 from jaxmoe.models import ResNet
 from jaxmoe.overrides import field_types
@@ -68,6 +69,19 @@ def test_errors_name_the_nearest(registry, name, fields, message):
         registry.make(name, **fields)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("spelt", "name"),
+    [("J-TLAT", "j_tlat"), ("PGD-AT", "at_m"), ("pgd_at", "at_m"), ("RT-ER", "rt_er")],
+)
+def test_the_papers_names_find_a_recipe(spelt, name):
+    assert RECIPES.make(spelt).name == name
+
+
+def test_an_attack_its_key_and_its_function_are_one_word():
+    for name, attack in ATTACKS.items():
+        assert attack.build.__name__ == name.replace("-", "_")
 
 
 def test_a_switch_keeps_what_both_have():

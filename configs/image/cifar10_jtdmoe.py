@@ -19,5 +19,5 @@ def config() -> Experiment:
         initialize_from="runs/cifar10_rt_er",
         initialize_standard_from="runs/cifar10_standard",
     )
-    mixture = dataclasses.replace(experiment.mixture, alpha=0.7)
+    mixture = dataclasses.replace(experiment.mixture, dual_weight=0.7)
     return dataclasses.replace(experiment, mixture=mixture)

@@ -20,5 +20,5 @@ def config() -> Experiment:
         initialize_from="runs/cifar10_small_rt_er",
         initialize_standard_from="runs/cifar10_small_standard",
     )
-    mixture = dataclasses.replace(experiment.mixture, alpha=0.7)
+    mixture = dataclasses.replace(experiment.mixture, dual_weight=0.7)
     return dataclasses.replace(experiment, mixture=mixture)

@@ -39,5 +39,5 @@ def config() -> Experiment:
             batch_size=8,
             checkpoint="latest",
         ),
-        run=RunConfig(directory="runs/camvid_deeplab_expert0", evaluate_every=0),
+        run=RunConfig(directory="runs/camvid_deeplab_expert0", validate_every=0),
     )

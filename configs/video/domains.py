@@ -49,5 +49,5 @@ def config() -> Experiment:
             batch_size=96,
             checkpoint="latest",
         ),
-        run=RunConfig(directory="runs/domains", evaluate_every=10, log_every=20),
+        run=RunConfig(directory="runs/domains", validate_every=10, log_every=20),
     )

@@ -44,21 +44,21 @@ Look = Callable[[Float[Array, "batch ..."]], tuple[Float[Array, " batch"], Bool[
 """Per-example loss to maximise, and whether the model is right there."""
 
 
-def auto_pgd(
+def apgd_ce(
     model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
     """APGD-CE: Auto-PGD on CE(F). AutoAttack takes 100 steps."""
     return _untargeted(model, threat, settings, cross_entropy)
 
 
-def auto_pgd_ratio(
+def apgd_dlr(
     model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
     """APGD-DLR: Auto-PGD on the difference-of-logits ratio, which the logits' scale cannot mask."""
     return _untargeted(model, threat, settings, difference_of_logits_ratio)
 
 
-def auto_pgd_targeted(
+def apgd_t(
     model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
     """APGD-T: Auto-PGD toward each of the `settings.targets` likeliest wrong classes, one by one.
@@ -78,8 +78,8 @@ def auto_pgd_targeted(
                 return targeted_difference_of_logits_ratio(logits, y, target)
 
             look = _look(model, settings, params, y, loss)
-            own, until = numbered_keys(keys, number), settings.until_wrong
-            return maximize(own, x, look, threat, settings.steps, until_wrong=until)
+            own, until = numbered_keys(keys, number), settings.early_stop
+            return maximize(own, x, look, threat, settings.steps, early_stop=until)
 
         return _counted(model, settings, attempt, targets.shape[0] * settings.restarts)
 
@@ -92,8 +92,8 @@ def _untargeted(model: Model, threat: ThreatModel, settings: AttackSettings, obj
         look = _look(model, settings, params, y, lambda logits: objective(logits, y))
 
         def attempt(number):
-            own, until = numbered_keys(keys, number), settings.until_wrong
-            return maximize(own, x, look, threat, settings.steps, until_wrong=until)
+            own, until = numbered_keys(keys, number), settings.early_stop
+            return maximize(own, x, look, threat, settings.steps, early_stop=until)
 
         return _counted(model, settings, attempt, settings.restarts)
 
@@ -156,11 +156,11 @@ def maximize(
     threat: ThreatModel,
     steps: int,
     *,
-    until_wrong: bool = False,
+    early_stop: bool = False,
 ) -> tuple[AttackResult, Bool[Array, " batch"]]:
     """Maximises the loss of `look` inside `threat`, as one compiled loop of `steps` steps.
 
-    It takes `steps` + 1 gradients, or with `until_wrong` as many as it takes until the model has
+    It takes `steps` + 1 gradients, or with `early_stop` as many as it takes until the model has
     failed on every example; the trace is then filled up with the greatest losses. Momentum,
     checkpoints and halvings are those of algorithm 1; at a halving an example goes back to its best
     iterate.
@@ -252,7 +252,7 @@ def maximize(
 
     def unfinished(loop: _Loop):
         going = loop.number <= steps
-        return going & ~jnp.all(loop.state.failed) if until_wrong else going
+        return going & ~jnp.all(loop.state.failed) if early_stop else going
 
     def once(loop: _Loop):
         state, (loss, zero, finite) = step(loop.state, loop.number)

@@ -21,21 +21,21 @@ from jaxmoe.models.precision import unit_roundoff, with_exact_products
 from jaxmoe.threat import ThreatModel
 
 
-def router_attack(
+def pgd_r(
     mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
     """PGD-R: constant steps on CE(r(x'), argmax r(x)), away from the clean route."""
     return _router_attack(mixture, threat, settings, constant_step, lam=0.0, gamma1=0.0)
 
 
-def lipschitz_router_attack(
+def tla_r(
     mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
     """TLA-R: temporal steps on ℓ_R = CE(r(x'), y_R) + λ L_Lip(r)."""
     return _router_attack(mixture, threat, settings, temporal_step, lam=settings.lam, gamma1=0.0)
 
 
-def guided_router_attack(
+def tlga_r(
     mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
     """TLGA-R: temporal steps on ℓ*_R = ℓ_R − γ1 CE(r(x'), ŷ_R), toward the least trusted expert."""
@@ -44,28 +44,28 @@ def guided_router_attack(
     )
 
 
-def expert_attack(
+def pgd_e(
     mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
     """PGD-E: constant steps on the chosen experts' CE, routing frozen at the clean choice."""
     return _expert_attack(mixture, threat, settings, constant_step, lam=0.0)
 
 
-def lipschitz_expert_attack(
+def tla_e(
     mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
     """TLA-E: temporal steps on the chosen experts' CE + λ L_Lip(E_i), routing frozen."""
     return _expert_attack(mixture, threat, settings, temporal_step, lam=settings.lam)
 
 
-def joint_attack(
+def j_tla(
     mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
     """J-TLA: temporal steps on ℓ_MoE + γ2 ℓ_R, the whole and the router at once."""
     return _joint_attack(mixture, threat, settings, gamma1=0.0)
 
 
-def joint_guided_attack(
+def j_tlga(
     mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
     """J-TLGA: temporal steps on ℓ*_MoE = ℓ_MoE + γ2 ℓ*_R."""

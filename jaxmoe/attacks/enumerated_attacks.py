@@ -29,7 +29,7 @@ Climb = Callable[
 """`(keys, target) -> (result, whether the model failed on it)`: one attempt from one start."""
 
 
-def each_expert_attack(
+def pgd_each_e(
     mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
     """PGD-each-E: constant steps on CE(E_j(x'), y) of one expert j, for every j. M attempts.
@@ -49,7 +49,7 @@ def each_expert_attack(
     return _one_by_one(mixture, threat, settings, constant_step, plan)
 
 
-def enumerated_route_attack(
+def enumerated_route(
     mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
     """Enumerated route: Auto-PGD on CE(E_j(x'), y) − CE(r(x'), j), for every expert j. M attempts.
@@ -79,9 +79,7 @@ def enumerated_route_attack(
     return attack
 
 
-def targeted_pgd(
-    model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
-) -> Attack:
+def pgd_t(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()) -> Attack:
     """PGD-T: constant steps on −CE(F, t) for each of the `settings.targets` likeliest wrong t.
 
     There are K − 1 targets at most, here and below.
@@ -99,7 +97,7 @@ def targeted_pgd(
     return _one_by_one(model, threat, settings, constant_step, plan)
 
 
-def targeted_router_attack(
+def pgd_r_t(
     mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
     """PGD-R-T: constant steps on −CE(r(x'), j), toward each expert j but the clean first choice.
@@ -126,7 +124,7 @@ def targeted_router_attack(
     return _one_by_one(mixture, threat, settings, constant_step, plan)
 
 
-def targeted_expert_attack(
+def pgd_e_t(
     mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
     """PGD-E-T: constant steps on −Σ_i w_i CE(E_i(x'), t), routing frozen, toward each target t.
@@ -148,7 +146,7 @@ def targeted_expert_attack(
     return _one_by_one(mixture, threat, settings, constant_step, plan)
 
 
-def targeted_joint_attack(
+def j_tlga_t(
     mixture: Mixture, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
     """J-TLGA-T: J-TLGA with −CE(F, t) in place of CE(F, y), toward each target t.

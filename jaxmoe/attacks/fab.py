@@ -56,9 +56,7 @@ def fab(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSett
     return attack
 
 
-def fab_targeted(
-    model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
-) -> Attack:
+def fab_t(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()) -> Attack:
     """FAB-T: to the boundary with each of the `settings.targets` likeliest wrong classes."""
 
     def attack(key, params, x, y):

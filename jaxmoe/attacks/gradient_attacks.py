@@ -40,7 +40,7 @@ def pgd(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSett
     )
 
 
-def standing_pgd(
+def pgd_standing(
     model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
     """PGD on the CE of those pixels alone that are still right, for dense predictions.
@@ -80,9 +80,7 @@ def mi_fgsm(
     )
 
 
-def lipschitz_attack(
-    model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
-) -> Attack:
+def tla_m(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()) -> Attack:
     """TLA-M: temporal steps on ℓ_MoE = CE(F) + λ L_Lip(F).
 
     Reference: TLGA, ICLR 2026 (https://arxiv.org/abs/2602.01369).

@@ -7,32 +7,32 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from jaxmoe.attacks.attack import Attack, Model
-from jaxmoe.attacks.auto_pgd import auto_pgd, auto_pgd_ratio, auto_pgd_targeted
+from jaxmoe.attacks.auto_pgd import apgd_ce, apgd_dlr, apgd_t
 from jaxmoe.attacks.cascade import CASCADES
 from jaxmoe.attacks.compiled import at_edge, run_as_program, run_here
 from jaxmoe.attacks.component_attacks import (
-    expert_attack,
-    guided_router_attack,
-    joint_attack,
-    joint_guided_attack,
-    lipschitz_expert_attack,
-    lipschitz_router_attack,
-    router_attack,
+    j_tla,
+    j_tlga,
+    pgd_e,
+    pgd_r,
+    tla_e,
+    tla_r,
+    tlga_r,
 )
 from jaxmoe.attacks.edge import check_epsilon
 from jaxmoe.attacks.enumerated_attacks import (
-    each_expert_attack,
-    enumerated_route_attack,
-    targeted_expert_attack,
-    targeted_joint_attack,
-    targeted_pgd,
-    targeted_router_attack,
+    enumerated_route,
+    j_tlga_t,
+    pgd_e_t,
+    pgd_each_e,
+    pgd_r_t,
+    pgd_t,
 )
-from jaxmoe.attacks.fab import fab, fab_targeted
-from jaxmoe.attacks.gradient_attacks import fgsm, lipschitz_attack, mi_fgsm, pgd, standing_pgd
+from jaxmoe.attacks.fab import fab, fab_t
+from jaxmoe.attacks.gradient_attacks import fgsm, mi_fgsm, pgd, pgd_standing, tla_m
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.square import square
-from jaxmoe.attacks.temporal_attacks import flickering, sparse_frames_attack, temporal_translation
+from jaxmoe.attacks.temporal_attacks import flicker, sparse, tt
 from jaxmoe.mixture import Mixture
 from jaxmoe.threat import ThreatModel
 
@@ -127,23 +127,23 @@ ATTACKS: dict[str, NamedAttack] = {
     "pgd": NamedAttack("PGD", pgd, "model", maximises="CE(F)"),
     "pgd-standing": NamedAttack(
         "PGD-standing",
-        standing_pgd,
+        pgd_standing,
         "model",
         maximises="the CE of what is still right, such as pixels",
     ),
     "mi-fgsm": NamedAttack(
         "MI-FGSM", mi_fgsm, "model", from_clean=True, maximises="CE(F), with momentum"
     ),
-    "apgd-ce": NamedAttack("APGD-CE", auto_pgd, "model", maximises="CE(F), by Auto-PGD"),
+    "apgd-ce": NamedAttack("APGD-CE", apgd_ce, "model", maximises="CE(F), by Auto-PGD"),
     "apgd-dlr": NamedAttack(
         "APGD-DLR",
-        auto_pgd_ratio,
+        apgd_dlr,
         "model",
         maximises="the ratio of logits' differences, by Auto-PGD",
     ),
     "apgd-t": NamedAttack(
         "APGD-T",
-        auto_pgd_targeted,
+        apgd_t,
         "model",
         by_target=True,
         maximises="that ratio toward each of 9 targets, by Auto-PGD",
@@ -158,7 +158,7 @@ ATTACKS: dict[str, NamedAttack] = {
     ),
     "fab-t": NamedAttack(
         "FAB-T",
-        fab_targeted,
+        fab_t,
         "model",
         by_target=True,
         restarts_inside=True,
@@ -176,7 +176,7 @@ ATTACKS: dict[str, NamedAttack] = {
     ),
     "tt": NamedAttack(
         "TT",
-        temporal_translation,
+        tt,
         "model",
         from_clean=True,
         partial=True,
@@ -185,7 +185,7 @@ ATTACKS: dict[str, NamedAttack] = {
     ),
     "sparse": NamedAttack(
         "Sparse",
-        sparse_frames_attack,
+        sparse,
         "model",
         partial=True,
         temporal=True,
@@ -193,84 +193,82 @@ ATTACKS: dict[str, NamedAttack] = {
     ),
     "flicker": NamedAttack(
         "Flicker",
-        flickering,
+        flicker,
         "model",
         partial=True,
         temporal=True,
         picture=True,
         maximises="CE(F), with one colour offset for each frame",
     ),
-    "pgd-r": NamedAttack("PGD-R", router_attack, "router", maximises="CE(r, its clean choice)"),
+    "pgd-r": NamedAttack("PGD-R", pgd_r, "router", maximises="CE(r, its clean choice)"),
     "tla-r": NamedAttack(
         "TLA-R",
-        lipschitz_router_attack,
+        tla_r,
         "router",
         temporal=True,
         maximises="PGD-R's + λ L_Lip(r), in temporal steps",
     ),
     "tlga-r": NamedAttack(
         "TLGA-R",
-        guided_router_attack,
+        tlga_r,
         "router",
         temporal=True,
         maximises="TLA-R's − γ1 CE(r, the least trusted expert)",
     ),
     "pgd-e": NamedAttack(
-        "PGD-E", expert_attack, "experts", maximises="CE of the experts, the route frozen"
+        "PGD-E", pgd_e, "experts", maximises="CE of the experts, the route frozen"
     ),
     "tla-e": NamedAttack(
         "TLA-E",
-        lipschitz_expert_attack,
+        tla_e,
         "experts",
         temporal=True,
         maximises="PGD-E's + λ L_Lip of the experts, in temporal steps",
     ),
     "tla-m": NamedAttack(
         "TLA-M",
-        lipschitz_attack,
+        tla_m,
         "model",
         temporal=True,
         maximises="CE(F) + λ L_Lip(F), in temporal steps",
     ),
     "j-tla": NamedAttack(
-        "J-TLA", joint_attack, "joint", temporal=True, maximises="TLA-M's + γ2 times TLA-R's"
+        "J-TLA", j_tla, "joint", temporal=True, maximises="TLA-M's + γ2 times TLA-R's"
     ),
     "j-tlga": NamedAttack(
         "J-TLGA",
-        joint_guided_attack,
+        j_tlga,
         "joint",
         temporal=True,
         maximises="TLA-M's + γ2 times TLGA-R's",
     ),
     "pgd-t": NamedAttack(
-        "PGD-T", targeted_pgd, "model", by_target=True, maximises="−CE(F) of each of 9 targets"
+        "PGD-T", pgd_t, "model", by_target=True, maximises="−CE(F) of each of 9 targets"
     ),
-    "pgd-r-t": NamedAttack(
-        "PGD-R-T", targeted_router_attack, "router", maximises="−CE(r) of each other expert"
-    ),
+    "pgd-r-t": NamedAttack("PGD-R-T", pgd_r_t, "router", maximises="−CE(r) of each other expert"),
     "pgd-e-t": NamedAttack(
         "PGD-E-T",
-        targeted_expert_attack,
+        pgd_e_t,
         "experts",
         by_target=True,
         maximises="−CE of each of 9 targets by the experts, the route frozen",
     ),
     "pgd-each-e": NamedAttack(
         "PGD-each-E",
-        each_expert_attack,
+        pgd_each_e,
         "experts",
         maximises="CE(E_j), for each expert j by itself",
     ),
     "enumerated-route": NamedAttack(
         "Enumerated route",
-        enumerated_route_attack,
+        enumerated_route,
         "joint",
         by_parts=True,
         maximises="CE(E_j) − CE(r, j) for each expert j, by Auto-PGD",
     ),
     "j-tlga-t": NamedAttack(
         "J-TLGA-T",
-        targeted_joint_attack,
+        j_tlga_t,
         "joint",
         by_target=True,
         temporal=True,

@@ -1,4 +1,4 @@
-"""Attacks on a whole classifier of clips that use time: TT, sparse frames and flickering.
+"""Attacks on a whole classifier of clips that use time: TT, sparse frames and flicker.
 
 Axes: B = batch, T = frames, H = height, W = width, C = channels, L = shifts to each side.
 """
@@ -21,9 +21,7 @@ from jaxmoe.attacks.updates import momentum, steepest_direction
 from jaxmoe.threat import ThreatModel
 
 
-def temporal_translation(
-    model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
-) -> Attack:
+def tt(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()) -> Attack:
     """TT: MI-FGSM on the mean CE(F) of the clip shifted cyclically by −L … L frames.
 
     L is `settings.shifts`; 0 is MI-FGSM. The means' weights are Gaussian (`shift_weights`). It is
@@ -53,7 +51,7 @@ def temporal_translation(
     return attack
 
 
-def sparse_frames_attack(
+def sparse(
     model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
     """PGD on the `settings.sparse_frames` frames of each clip that matter most, among the allowed.
@@ -88,7 +86,7 @@ def sparse_frames_attack(
     return attack
 
 
-def flickering(
+def flicker(
     model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()
 ) -> Attack:
     """Flickering: PGD on one colour offset for each frame, the same at every pixel.
@@ -105,7 +103,7 @@ def flickering(
 
     def attack(key, params, x, y):
         if x.ndim != 5:
-            raise ValueError(f"flickering: inputs of shape {x.shape}, not [B, T, H, W, C]")
+            raise ValueError(f"flicker: inputs of shape {x.shape}, not [B, T, H, W, C]")
         loss = _classification_loss(model, settings, params, y)
         offsets = _offset_threat(threat, pixels=x.shape[2] * x.shape[3])
         result = perturb(

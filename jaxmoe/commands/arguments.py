@@ -180,13 +180,13 @@ def take_alpha(trained: Any, alpha: float | None, part: str | None) -> Any:
     from jaxmoe.mixture import with_alpha
 
     experiment = trained.experiment
-    if experiment.mixture.alpha is None:
-        raise ValueError("--dual-alpha: RUN is no dual model: it has no mixture.alpha")
+    if experiment.mixture.dual_weight is None:
+        raise ValueError("--dual-alpha: RUN is no dual model: it has no mixture.dual_weight")
     if part is not None:
         raise ValueError(f"--dual-alpha: {part} is a part of a dual model, which has no alpha")
     if not 0 <= alpha <= 1:
         raise ValueError(f"--dual-alpha: {alpha:g} is not accepted; expected from 0 to 1")
-    mixture = dataclasses.replace(experiment.mixture, alpha=alpha)
+    mixture = dataclasses.replace(experiment.mixture, dual_weight=alpha)
     return trained._replace(
         experiment=dataclasses.replace(experiment, mixture=mixture),
         params=with_alpha(trained.params, alpha),

@@ -123,8 +123,8 @@ def _describe(trained: "Trained", part: str | None, crop: str | None) -> dict[st
     details: dict[str, Any] = {"training_finished": trained.finished}
     if part is not None:
         details["part"] = part
-    elif trained.experiment.mixture.alpha is not None:
-        details["alpha"] = trained.experiment.mixture.alpha
+    elif trained.experiment.mixture.dual_weight is not None:
+        details["alpha"] = trained.experiment.mixture.dual_weight
     if trained.other is not None:
         details["test set"] = "; ".join(trained.other.notes)
         details["test set digest"] = trained.other.digest
@@ -198,7 +198,7 @@ class _Certification:
 
         if method == "smoothing":
             model = take_part(trained, self.part).mixture
-            dual = trained.experiment.mixture.alpha is not None
+            dual = trained.experiment.mixture.dual_weight is not None
             words = self.part or ("the dual model" if dual else "the mixture")
             curve = smoothing_curve(
                 model,
@@ -247,8 +247,8 @@ class _Certification:
         expert_bounds = [bounds_of(i) for i in range(experiment.mixture.experts)]
         router_bounds = logit_difference_bounds(router, params["router"], shape, norm)
         standard = None
-        if experiment.mixture.alpha is not None:
-            single = dataclasses.replace(experiment.mixture, alpha=None)
+        if experiment.mixture.dual_weight is not None:
+            single = dataclasses.replace(experiment.mixture, dual_weight=None)
             standard = build_mixture(dataclasses.replace(experiment, mixture=single), classes)
         return certifiable(self.trained.mixture, router_bounds, np.stack(expert_bounds), standard)
 

@@ -201,7 +201,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
                 f"{' and '.join(own)}: with AutoAttack's own numbers; {' '.join(ignored)} for "
                 "other attacks alone (--cascade makes one with your numbers)"
             )
-    alpha = None if part else trained.experiment.mixture.alpha
+    alpha = None if part else trained.experiment.mixture.dual_weight
     numbers = settings, gradients, seed, batch_size, checkpoint, norm, alpha
     return Plan(attacks, epsilons, *numbers, looked_at, measures, cascades), trained
 

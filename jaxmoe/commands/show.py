@@ -35,8 +35,8 @@ def _what(experiment) -> dict[str, str]:
     model = f"{m.experts} × {e.name}, top-{m.top_k}, {experiment.router.name} router"
     if m.experts == 1:
         model = f"one {e.name}"
-    if m.alpha is not None:
-        model = f"dual model, α = {m.alpha:g}, of two mixtures of {model}"
+    if m.dual_weight is not None:
+        model = f"dual model, α = {m.dual_weight:g}, of two mixtures of {model}"
     data = " × ".join(map(str, experiment.data.shape[:-1]))
     where = f" in {experiment.data.directory}" if experiment.data.directory else ""
     own = experiment.recipe.name

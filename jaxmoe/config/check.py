@@ -81,9 +81,9 @@ def _check_optimizer(e: Experiment) -> None:
 
 def _check_evaluation(e: Experiment) -> None:
     _check(
-        e.run.evaluate_every > 0 or e.evaluation.checkpoint == "latest",
-        "run.evaluate_every",
-        e.run.evaluate_every,
+        e.run.validate_every > 0 or e.evaluation.checkpoint == "latest",
+        "run.validate_every",
+        e.run.validate_every,
         "at least 1, or evaluation.checkpoint = latest: without validation nothing is the best",
     )
     _check(bool(e.evaluation.epsilons), "evaluation.epsilons", "()", "at least one ε")
@@ -139,7 +139,9 @@ def _check_gate(e: Experiment) -> None:
     dense = mixture.top_k == mixture.experts
     _check(dense, "mixture.top_k", mixture.top_k, f"all {mixture.experts}: a gate weights all")
     _check(mixture.combine == "softmax", "mixture.combine", mixture.combine, "softmax")
-    _check(mixture.alpha is None, "mixture.alpha", mixture.alpha, "none with a gate")
+    _check(
+        mixture.dual_weight is None, "mixture.dual_weight", mixture.dual_weight, "none with a gate"
+    )
     noise = mixture.router_noise
     _check(noise == 0, "mixture.router_noise", noise, "0 with a gate: all experts are chosen")
     apart = e.training.specialize_epochs
@@ -176,12 +178,12 @@ def _check_recipe(e: Experiment) -> None:
 
 
 def _check_dual(e: Experiment) -> None:
-    alpha, source = e.mixture.alpha, e.training.initialize_standard_from
+    alpha, source = e.mixture.dual_weight, e.training.initialize_standard_from
     if e.recipe.needs_dual:
         expected = f"from 0 to 1: {e.recipe.name} trains a dual model"
-        _check(alpha is not None, "mixture.alpha", None, expected)
+        _check(alpha is not None, "mixture.dual_weight", None, expected)
     field = "training.initialize_standard_from"
-    _check(source is None or alpha is not None, field, source, "a dual model, mixture.alpha")
+    _check(source is None or alpha is not None, field, source, "a dual model, mixture.dual_weight")
     trained = alpha is None or source is not None
     _check(trained, field, None, "a run: clean stages train a dual model's robust mixture alone")
 

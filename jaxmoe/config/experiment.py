@@ -47,4 +47,8 @@ class Experiment:
             for name in ("global_attack", "weak_experts", "lam", "beta", "expert_attack")
         },
         "training.upper_moves": "recipe.upper_moves",
+        "mixture.alpha": "mixture.dual_weight",
+        "run.evaluate_every": "run.validate_every",
+        "data.short": "data.short_videos",
+        "attack.until_wrong": "attack.early_stop",
     }

@@ -29,6 +29,7 @@ RECIPES = Registry(
         "jtdmoe": f"{__name__}:JTDMoEConfig",
         "gate": f"{__name__}:GateConfig",
     },
+    aliases={"pgd_at": "at_m"},
 )
 
 
@@ -38,7 +39,7 @@ class RecipeConfig(Entry):
 
     Attributes:
       sees_frames: its attacks are attacks in time, so it trains on clips.
-      needs_dual: it trains a dual model, `mixture.alpha`.
+      needs_dual: it trains a dual model, `mixture.dual_weight`.
       needs_experts: it takes at least so many.
       needs_weights: it trains the router by the weights of the experts' outputs alone.
       keeps_experts: it leaves the experts as they are, so they come from other runs.

@@ -55,13 +55,11 @@ def _section(section: str, given: dict[str, Any], default: Any) -> Any:
 
 
 def _as_now(values: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The values under the names that fields have now; a recipe's were among the training's."""
+    """The values under the names that fields have now."""
     values = {section: dict(fields) for section, fields in values.items()}
-    if "recipe" in values.get("training", {}):
-        moved: dict[str, Any] = {}
-        for old, now in Experiment.renamed.items():
-            section, _, name = old.partition(".")
-            if name in values[section]:
-                moved[now.partition(".")[2] or "name"] = values[section].pop(name)
-        values["recipe"] = {**values.get("recipe", {}), **moved}
+    for old, now in Experiment.renamed.items():
+        section, _, name = old.partition(".")
+        if name in values.get(section, {}):
+            place, _, own = now.partition(".")
+            values.setdefault(place, {})[own or "name"] = values[section].pop(name)
     return values

@@ -26,7 +26,7 @@ class MixtureConfig:
         1.0, "share of balance_weight and router_noise left at a stage's end", least=0, most=1
     )
     head: Literal["none", "conv"] = option("none", "after the weighted experts: with a gate alone")
-    alpha: float | None = option(
+    dual_weight: float | None = option(
         None,
         "α of a dual model, (1 − α) standard + α robust; none is no dual model",
         least=0,
@@ -119,7 +119,7 @@ class RunConfig:
     directory: str = option("runs/unnamed", "its folder")
     seed: int = option(0, "of params, order and attacks", least=0)
     checkpoint_every: int = option(5, "epochs", least=1)
-    evaluate_every: int = option(5, "epochs, on the validation split; 0 is never", least=0)
+    validate_every: int = option(5, "epochs, on the validation split; 0 is never", least=0)
     log_every: int = option(10, "steps", least=1)
     plugins: tuple[str, ...] | None = option(
         None, "python files with data sets, experts, … of one's own, as --plugin names them"

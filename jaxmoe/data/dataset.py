@@ -150,7 +150,7 @@ def _long_enough(config: DataConfig, metadata: Mapping[str, Any]) -> tuple[dict,
         reasons = [
             (r.path, f"{r.num_frames} frames, fewer than the {needed} of a clip") for r in too_short
         ]
-        if config.short == "skip":
+        if config.short_videos == "skip":
             skipped.extend(reasons)
             records = [record for record in records if record.num_frames >= needed]
         else:

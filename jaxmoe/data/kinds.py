@@ -54,7 +54,7 @@ class DataConfig(Entry):
     resized: ClassVar[bool] = True
     # What is a field of some alone. Without annotations, or the others' would be no fields.
     directory = manifest = stride = None
-    frames, padding, short = 1, 0, "pad"
+    frames, padding, short_videos = 1, 0, "pad"
 
     resolution: int | None = option(
         None, "shorter side of the stored frames in pixels; none is the data set's own", least=1
@@ -139,7 +139,7 @@ class Clips(DataConfig):
     stride: int | None = option(
         None, "frames between two of a clip; none spreads them over the video", least=1
     )
-    short: Literal["pad", "skip"] = option(
+    short_videos: Literal["pad", "skip"] = option(
         "pad", "what becomes of a video with fewer frames than a clip"
     )
 

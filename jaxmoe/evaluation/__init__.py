@@ -2,10 +2,10 @@
 
 from jaxmoe.evaluation.auto_attack import AutoAttackResult, auto_attack
 from jaxmoe.evaluation.flops import MixtureFlops, mixture_flops
+from jaxmoe.evaluation.gradient_masking import masking_checks
 from jaxmoe.evaluation.grid import Grid, GridResult, GridRow, sweep_grid
 from jaxmoe.evaluation.guards import NonFiniteError, NonFiniteGradient, ThreatViolation
 from jaxmoe.evaluation.lipschitz import Lipschitz, mixture_lipschitz, model_lipschitz
-from jaxmoe.evaluation.masking import masking_checks
 from jaxmoe.evaluation.measures import MEASURES, Measure
 from jaxmoe.evaluation.metrics import (
     accuracy,

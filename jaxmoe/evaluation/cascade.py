@@ -150,7 +150,7 @@ class Cascading(NamedTuple):
             # What an attack believes wrong must be what is scored: one draw of noise is not, nor
             # the soft mixture.
             sure = mode != "soft" and not isinstance(self.programs.model, Randomized)
-            yield dataclasses.replace(target, gradient=mode, until_wrong=sure)
+            yield dataclasses.replace(target, gradient=mode, early_stop=sure)
 
     def _compile_seconds(self, stage: Stage) -> float:
         return self.programs.compile_seconds.get(stage.attack, 0.0)

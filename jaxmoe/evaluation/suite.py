@@ -20,9 +20,9 @@ from jaxmoe.attacks.cascade import CASCADES, Cascade
 from jaxmoe.attacks.edge import check_params
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.choices import GradientMode, Norm
+from jaxmoe.evaluation.gradient_masking import CHECKS, masking_checks
 from jaxmoe.evaluation.guards import as_epsilons, check_arguments
 from jaxmoe.evaluation.journal import Journal, fingerprint
-from jaxmoe.evaluation.masking import CHECKS, masking_checks
 from jaxmoe.evaluation.metrics import accuracy
 from jaxmoe.evaluation.passes import BatchesFactory, Clean, Passes, Progress, parts_of
 from jaxmoe.evaluation.programs import Programs

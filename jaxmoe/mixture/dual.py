@@ -30,7 +30,9 @@ def dual_mixture(standard: Mixture, robust: Mixture, alpha: float) -> Mixture:
       ValueError: α outside [0, 1].
     """
     if not 0 <= alpha <= 1:
-        raise ValueError(f"mixture.alpha: {alpha} is not accepted; expected a number from 0 to 1")
+        raise ValueError(
+            f"mixture.dual_weight: {alpha} is not accepted; expected a number from 0 to 1"
+        )
 
     def init(key, x):
         robust_key, standard_key = jax.random.split(key)

@@ -75,7 +75,7 @@ class LoopOptions:
     gradient_clip: float
     seed: int
     checkpoint_every: int
-    evaluate_every: int
+    validate_every: int
     log_every: int
 
 
@@ -311,8 +311,8 @@ class _Loop(NamedTuple):
         """Validates and saves where the options say so, and at a stage's end."""
         stage, o = self.stages[number], self.options
         last = done == stage.epochs
-        judged = self.validate is not None and stage.validates and o.evaluate_every
-        if judged and (done % o.evaluate_every == 0 or last):
+        judged = self.validate is not None and stage.validates and o.validate_every
+        if judged and (done % o.validate_every == 0 or last):
             _read(unread, self.parallel, stage.name, place.global_step)
             self._judge(stage, done, place, replicated, log)
         if done % o.checkpoint_every == 0 or last:

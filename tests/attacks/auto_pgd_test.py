@@ -116,8 +116,8 @@ def test_it_is_the_published_algorithm(norm, epsilon):
         assert bool(failed[i]) == wrong
 
 
-@pytest.mark.parametrize("until_wrong", [False, True])
-def test_of_wrong_iterates_the_one_of_the_greatest_loss_is_kept_with_its_loss(until_wrong):
+@pytest.mark.parametrize("early_stop", [False, True])
+def test_of_wrong_iterates_the_one_of_the_greatest_loss_is_kept_with_its_loss(early_stop):
     # Right around the peak of the loss, where the climb ends, and wrong on both of its slopes.
     def look(x_adv):
         distance = jnp.abs(x_adv[:, 0, 0] - jnp.array([0.45, 0.5, 0.55]))
@@ -129,7 +129,7 @@ def test_of_wrong_iterates_the_one_of_the_greatest_loss_is_kept_with_its_loss(un
 
     @jax.jit
     def run(keys, x):
-        return maximize(keys, x, look, threat, 30, until_wrong=until_wrong)
+        return maximize(keys, x, look, threat, 30, early_stop=early_stop)
 
     result, failed = run(keys, x)
     assert failed.all()
@@ -138,7 +138,7 @@ def test_of_wrong_iterates_the_one_of_the_greatest_loss_is_kept_with_its_loss(un
     wrong = np.where(seen <= -0.02, seen, -np.inf)
     np.testing.assert_array_equal(result.loss, wrong.max(0))
     last = [losses[losses <= -0.02][-1] for losses in seen.T]
-    assert until_wrong or (result.loss > np.array(last)).any()  # it may be another
+    assert early_stop or (result.loss > np.array(last)).any()  # it may be another
 
 
 def test_checkpoints_are_the_papers():
@@ -185,12 +185,12 @@ def test_ratio_of_differences():
 
 @pytest.mark.parametrize("epsilon", [0.01, 0.3])
 def test_it_stops_where_every_example_is_wrong_and_not_before(epsilon):
-    def attack(until_wrong):
-        settings = AttackSettings(steps=STEPS, until_wrong=until_wrong)
+    def attack(early_stop):
+        settings = AttackSettings(steps=STEPS, early_stop=early_stop)
         run = build_attack("apgd-ce", model, ThreatModel("linf", epsilon), settings)
         return jax.jit(run, compiler_options=FAST)(jax.random.key(0), WEIGHTS, CLIPS, Y)
 
-    whole, early = attack(until_wrong=False), attack(until_wrong=True)
+    whole, early = attack(early_stop=False), attack(early_stop=True)
     wrong = jnp.argmax(model(WEIGHTS, whole.x_adv), -1) != Y
     np.testing.assert_array_equal(jnp.argmax(model(WEIGHTS, early.x_adv), -1) != Y, wrong)
     taken = int(early.gradients)

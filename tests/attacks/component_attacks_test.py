@@ -11,9 +11,9 @@ import pytest
 from jaxmoe.attacks import (
     AttackSettings,
     expert_loss,
-    guided_router_attack,
     model_loss,
-    router_attack,
+    pgd_r,
+    tlga_r,
 )
 from jaxmoe.attacks import router_loss as build_router_loss
 from jaxmoe.mixture import choose, from_functions
@@ -112,13 +112,13 @@ def test_guidance_leads_to_the_least_trusted_expert():
     most_trusted = moe.route(params, x).argmax(-1)
     settings = AttackSettings(gamma1=10.0, lam=0.0)
     reached = {}
-    for build in (router_attack, guided_router_attack):
+    for build in (pgd_r, tlga_r):
         attack = jax.jit(functools.partial(build(moe, ThreatModel("linf", 0.6), settings)))
         x_adv = attack(jax.random.key(0), params, x, jnp.zeros(16, jnp.int32)).x_adv
         route = moe.route(params, x_adv).argmax(-1)
         assert (route != most_trusted).mean() > 0.5
         reached[build] = (route == least_trusted).mean()
-    assert reached[guided_router_attack] > reached[router_attack]
+    assert reached[tlga_r] > reached[pgd_r]
 
 
 def test_a_router_without_a_gradient_shows_as_such():
@@ -127,7 +127,7 @@ def test_a_router_without_a_gradient_shows_as_such():
 
     x = jnp.asarray(np.random.default_rng(1).uniform(size=(4, 2, 4)), jnp.float32)
     y = jnp.zeros(4, jnp.int32)
-    attack = router_attack(one_layer(one_hot), ThreatModel(), AttackSettings(steps=2))
+    attack = pgd_r(one_layer(one_hot), ThreatModel(), AttackSettings(steps=2))
     result = jax.jit(attack)(jax.random.key(0), drawn_params(), x, y)
     np.testing.assert_array_equal(result.zero_gradient, 1)
     assert result.finite.all()

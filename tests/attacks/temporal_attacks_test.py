@@ -236,7 +236,7 @@ def test_a_grid_of_epsilon_is_a_vmap(name, norm):
     [
         ("tt", (4, 6), r"temporal translation: no frames in inputs of shape \(4, 6\)"),
         ("sparse", (4, 6), r"sparse frames: no frames in inputs of shape \(4, 6\)"),
-        ("flicker", (4, 2, 3, 1), r"flickering: .*\(4, 2, 3, 1\), not \[B, T, H, W, C\]"),
+        ("flicker", (4, 2, 3, 1), r"flicker: .*\(4, 2, 3, 1\), not \[B, T, H, W, C\]"),
     ],
 )
 def test_inputs_without_frames_are_refused(name, shape, message):

@@ -23,7 +23,7 @@ IMAGES = dataclasses.replace(
         test_clips=10,
     ),
     expert=ResNetConfig(width=4, stage_sizes=(1,), stem_strides=(1, 2, 2)),
-    run=dataclasses.replace(TINY.run, evaluate_every=0),
+    run=dataclasses.replace(TINY.run, validate_every=0),
 )
 CONFIG = f"""
 from jaxmoe.config import *
@@ -49,7 +49,7 @@ def folder(standard_promotion, tmp_path_factory):
 def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
     start = f"--training.initialize-from {folder}/standard"
     start += f" --training.initialize-standard-from {folder}/standard"
-    dual = f"--recipe jtdmoe --recipe.upper-moves standard --mixture.alpha 0.75 {start}"
+    dual = f"--recipe jtdmoe --recipe.upper-moves standard --mixture.dual-weight 0.75 {start}"
     assert run(f"train {folder}/c.py --run.directory {folder}/dual {dual}") == 0
     assert run(f"evaluate {folder}/dual --attacks pgd-e") == 0
     rows = json.loads((folder / "dual" / "results.json").read_text())
@@ -110,19 +110,19 @@ def test_attacks_in_time_are_refused(folder, command, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--recipe jtdmoe", "mixture.alpha: None is not accepted; expected from 0 to 1"),
-        ("--mixture.alpha 1.5", "mixture.alpha: 1.5 is not accepted"),
+        ("--recipe jtdmoe", "mixture.dual_weight: None is not accepted; expected from 0 to 1"),
+        ("--mixture.dual-weight 1.5", "mixture.dual_weight: 1.5 is not accepted"),
         (
-            "--mixture.alpha 0.7",
+            "--mixture.dual-weight 0.7",
             "training.initialize_standard_from: None is not accepted; expected a run",
         ),
         (
-            "--recipe jtdmoe --mixture.alpha 0.7 --mixture.router-noise 0.1",
+            "--recipe jtdmoe --mixture.dual-weight 0.7 --mixture.router-noise 0.1",
             "mixture.router_noise: 0.1 is not accepted; expected 0",
         ),
         (
             "--recipe j_tlat",
-            "training.recipe: j_tlat is not accepted; expected standard or at_m: it attacks frames",
+            "recipe.name: j_tlat is not accepted; expected standard or at_m or trades or rt_er",
         ),
         (
             "--evaluation.attacks pgd TLGA_R",
@@ -133,8 +133,11 @@ def test_attacks_in_time_are_refused(folder, command, capsys):
             "--expert.name vit --expert.patch 3",
             "expert.patch: 3 is not accepted; expected a divisor",
         ),
-        ("--expert.name vit --data.name synthetic_actions", "has clips, and vit sees images"),
-        ("--training.initialize-standard-from x", "expected a dual model, mixture.alpha"),
+        (
+            "--expert.name vit --data.name synthetic_actions",
+            "expected resnet with data.name = synthetic_actions, which has clips",
+        ),
+        ("--training.initialize-standard-from x", "expected a dual model, mixture.dual_weight"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(folder, arguments, message, capsys):

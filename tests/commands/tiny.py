@@ -25,7 +25,7 @@ TINY = Experiment(
     attack=AttackSettings(steps=2),
     training=TrainingConfig(epochs=1, batch_size=10),
     evaluation=EvaluationConfig(attacks=("fgsm",), batch_size=10, checkpoint="latest"),
-    run=RunConfig(directory="run", evaluate_every=1, log_every=1),
+    run=RunConfig(directory="run", validate_every=1, log_every=1),
 )
 CONFIG = f"""
 from jaxmoe.config import *

@@ -19,7 +19,7 @@ from tests.commands.tiny import CONFIG, refused, run
 @pytest.mark.parametrize("every", [0, 1])
 def test_validation_is_left_out_on_request(folder, capsys, every):
     with jax.numpy_dtype_promotion("standard"):  # of optax's schedules
-        assert run(f"train config.py --recipe standard --run.evaluate-every {every}") == 0
+        assert run(f"train config.py --recipe standard --run.validate-every {every}") == 0
     said = [line for line in capsys.readouterr().out.splitlines() if ": epoch" in line]
     looks = (folder / "run" / "metrics.jsonl").read_text().count("validation/accuracy")
     assert (folder / "run" / "checkpoints" / "best").is_dir() == bool(every)
@@ -119,10 +119,13 @@ def test_specialists_of_a_column_may_be_all_that_is_trained(folder, capsys):
     [
         ("--data.domains 2 --data.domain-cue stripes --data.flip true", ["data.flip", "mirrored"]),
         ("--mixture.balance load --mixture.top-k 2", ["mixture.balance", "load", "top_k"]),
-        ("--data.name npz --data.directory x --data.classes 4", ["data.classes", "4", "only"]),
         (
-            "--recipe jtdmoe --mixture.alpha 0.5 --training.attacked-route clean",
-            ["training.attacked_route", "clean", "own with jtdmoe"],
+            "--data.name npz --data.directory x --data.classes 4",
+            ["data.classes", "npz has no such field", "synthetic_shapes"],
+        ),
+        (
+            "--recipe jtdmoe --mixture.dual-weight 0.5 --training.attacked-route clean",
+            ["training.attacked_route", "clean", "own with recipe jtdmoe"],
         ),
         ("--training.epochs 0", ["training.epochs", "0", "specialize_epochs"]),
         ("--training.route-weight -1", ["training.route_weight", "-1", "≥ 0"]),
@@ -233,11 +236,7 @@ def test_a_run_that_another_process_trains_is_left_alone(folder, trained, capsys
 
 
 def test_a_config_files_types_are_checked_as_the_command_lines_are(folder, capsys):
-    (folder / "config.py").write_text(
-        CONFIG.replace("(name='synthetic_actions', ", "(frames='4', ").replace(
-            "frames=4, size", "size"
-        )
-    )
+    (folder / "config.py").write_text(CONFIG.replace("frames=4", "frames='4'"))
     line = refused("train config.py", folder, capsys)
     assert line == "jaxmoe: data.frames: '4' is not accepted; expected an integer"
     line = refused("data config.py", folder, capsys)

@@ -71,7 +71,7 @@ def test_unusable_videos_are_reported_on_every_run(folder):
 
 
 def test_short_videos_are_padded_and_reported(folder):
-    padded = _load(folder, frames=7, short="pad")
+    padded = _load(folder, frames=7, short_videos="pad")
     assert len(padded.padded) == 8
     assert padded.counts["train"] == 8
     assert ("train/kick+/a b.avi", "6 frames, fewer than the 7 of a clip") in padded.padded
@@ -79,17 +79,17 @@ def test_short_videos_are_padded_and_reported(folder):
 
 def test_short_videos_can_be_left_out(folder, write_video):
     write_video(folder / "train/kick+/short.avi", frames=2)
-    dataset = _load(folder, frames=4, short="skip")
+    dataset = _load(folder, frames=4, short_videos="skip")
     assert dataset.skipped == (("train/kick+/short.avi", "2 frames, fewer than the 4 of a clip"),)
     assert dataset.counts["train"] == 8
     # The other policy reads the same prepared records.
-    assert _load(folder, frames=4, short="pad").folder == dataset.folder
+    assert _load(folder, frames=4, short_videos="pad").folder == dataset.folder
 
 
 def test_a_stride_needs_longer_videos(folder):
-    dataset = _load(folder, frames=4, stride=2, short="pad")
+    dataset = _load(folder, frames=4, stride=2, short_videos="pad")
     assert dict(dataset.padded)["train/kick+/a b.avi"] == "6 frames, fewer than the 7 of a clip"
-    assert not _load(folder, frames=3, stride=2, short="pad").padded
+    assert not _load(folder, frames=3, stride=2, short_videos="pad").padded
 
 
 def test_a_manifest_of_another_dataset_is_refused(folder):
@@ -121,7 +121,7 @@ def test_a_split_without_a_usable_video_is_an_error_that_names_one(folder):
 
 def test_a_split_with_nothing_but_short_videos_is_an_error(folder):
     with pytest.raises(ValueError, match=r"split 'train' has no usable clip; 8 were skipped"):
-        _load(folder, frames=7, short="skip")
+        _load(folder, frames=7, short_videos="skip")
 
 
 def _built(dataset):
@@ -272,8 +272,8 @@ def test_a_file_name_that_is_no_unicode(tmp_path, write_video):
         (ValueError, r"data\.frames: 0", {"frames": 0}),
         (
             ValueError,
-            r"data\.short: 'drop' is not accepted; expected one of pad, skip",
-            {"short": "drop"},
+            r"data\.short_videos: 'drop' is not accepted; expected one of pad, skip",
+            {"short_videos": "drop"},
         ),
         (ValueError, r"data\.seed: -1", {"seed": -1}),
         (ValueError, r"data\.validation_fraction: 1", {"validation_fraction": 1}),

@@ -382,14 +382,14 @@ def test_every_target_is_an_attempt_and_fab_keeps_its_starts_in_one(classes, att
     cascading = Cascading(programs, 1.0, clips, settings, 0, ("hard",), Journal(None, ""))
     settings = list(cascading._attempts(stage("apgd-t", restarts=1)))
     assert [s.first_target for s in settings] == list(range(attempts))
-    assert {(s.targets, s.restarts, s.until_wrong) for s in settings} == {(1, 1, True)}
+    assert {(s.targets, s.restarts, s.early_stop) for s in settings} == {(1, 1, True)}
     assert [s.restarts for s in cascading._attempts(stage("apgd-ce"))] == [1, 1, 1]
     assert [s.restarts for s in cascading._attempts(stage("fab"))] == [3]
     assert len(list(cascading._attempts(stage("mi-fgsm")))) == 1
     noisy = cascading._replace(programs=Programs(Randomized(lambda p, x, key: model(p, x))))
-    assert not any(s.until_wrong for s in noisy._attempts(stage("apgd-ce")))
+    assert not any(s.early_stop for s in noisy._attempts(stage("apgd-ce")))
     soft = cascading._replace(gradients=("soft", "hard"))
-    modes = [(s.gradient, s.until_wrong) for s in soft._attempts(stage("apgd-ce", restarts=1))]
+    modes = [(s.gradient, s.early_stop) for s in soft._attempts(stage("apgd-ce", restarts=1))]
     assert modes == [("soft", False), ("hard", True)]
 
 

@@ -61,7 +61,7 @@ def experiment(directory: str, **training) -> Experiment:
             }
             | training
         ),
-        run=RunConfig(directory=directory, checkpoint_every=1, evaluate_every=2, log_every=1),
+        run=RunConfig(directory=directory, checkpoint_every=1, validate_every=2, log_every=1),
     )
 
 

@@ -120,7 +120,7 @@ DEFENCES: dict[str, dict[str, str]] = {
         "recipe": "jtdmoe",
         "training.epochs": "2",
         "recipe.beta": "2",
-        "mixture.alpha": "0.7",
+        "mixture.dual_weight": "0.7",
     },
 }
 NEEDS_ROUTER = ("J-TLAT", "RT-ER", "JTDMoE")

@@ -10,7 +10,7 @@ from planted import FAR, NEAR
 from jaxmoe.attacks import CASCADES, AttackSettings, Randomized
 from jaxmoe.attacks.cascade import custom
 from jaxmoe.evaluation import Programs, Row, evaluate_suite
-from jaxmoe.evaluation.masking import router_gradient_check
+from jaxmoe.evaluation.gradient_masking import router_gradient_check
 from jaxmoe.evaluation.row_checks import epsilon_check, loss_check
 from jaxmoe.evaluation.verdict import verdict_line
 

@@ -181,10 +181,7 @@ def fit(
     parallel, options = Parallel(devices), _options_of(known, options)
     threat = ThreatModel(norm, 0.0 if epsilon is None else epsilon)
     attacks = any(phase.attack is not None for phase in make(mixture, threat, options))
-    if attacks and epsilon is None:
-        raise ValueError("epsilon: None; expected a radius such as 8/255: the recipe attacks")
-    if epochs < 1:
-        raise ValueError(f"epochs: {epochs}; expected at least 1")
+    _check_asked(epochs, epsilon, attacks=attacks)
     passes = _Passes("batches", batches, mixture, params, len(parallel.devices))
     if known and known.sees_frames and looks_like_images(passes.shape):
         raise ValueError(
@@ -231,6 +228,13 @@ def fit(
             progress=progress,
         )
     return jax.device_put(trained)
+
+
+def _check_asked(epochs: int, epsilon: float | None, *, attacks: bool) -> None:
+    if attacks and epsilon is None:
+        raise ValueError("epsilon: None; expected a radius such as 8/255: the recipe attacks")
+    if epochs < 1:
+        raise ValueError(f"epochs: {epochs}; expected at least 1")
 
 
 def _loop_options(learning_rate: float | None, seed: int, batches: int) -> LoopOptions:

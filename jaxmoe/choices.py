@@ -5,6 +5,10 @@ from typing import Literal, get_args
 Norm = Literal["linf", "l2"]
 NORMS: tuple[str, ...] = get_args(Norm)
 
+# What of a rendered clip tells its domain: `data.domains`.
+DomainCue = Literal["tint", "stripes"]
+DOMAIN_CUES: tuple[str, ...] = get_args(DomainCue)
+
 # How a mixture weights its experts, and what keeps them busy: `mixture.routing`.
 Combine = Literal["softmax", "renormalized", "none"]
 COMBINES: tuple[str, ...] = get_args(Combine)

@@ -197,58 +197,13 @@ def maximize(
         x_adv = threat.project(state.x_adv + share * (ahead - state.x_adv) + inertia, x)
         x_adv = jnp.where(opening, state.x_adv, x_adv)
         gradient, loss, right, seen = value_and_gradient(x_adv)
-        better = loss > state.best_loss
-        more_wrong = ~right & (~state.failed | (loss > state.wrong_loss))
-        state = state._replace(
-            x_adv=x_adv,
-            previous=state.x_adv,
-            gradient=gradient,
-            # The first rise is counted from 0, as the authors' code does.
-            loss=jnp.where(opening, 0.0, loss),
-            best=where_example(better, x_adv, state.best),
-            best_gradient=where_example(better, gradient, state.best_gradient),
-            best_loss=jnp.maximum(loss, state.best_loss),
-            wrong=where_example(more_wrong, x_adv, state.wrong),
-            wrong_loss=jnp.where(more_wrong, loss, state.wrong_loss),
-            failed=state.failed | ~right,
-            rises=state.rises + (~opening & (loss > state.loss)).astype(x.dtype),
-        )
-        halve = state.rises <= RISES * window.astype(x.dtype)
-        halve |= ~state.halved & (state.best_before >= state.best_loss)
-        halve &= checkpoint
-        return (
-            state._replace(
-                step_size=jnp.where(halve, state.step_size / 2, state.step_size),
-                x_adv=where_example(halve, state.best, state.x_adv),
-                gradient=where_example(halve, state.best_gradient, state.gradient),
-                rises=jnp.where(checkpoint, 0, state.rises),
-                best_before=jnp.where(opening | checkpoint, state.best_loss, state.best_before),
-                halved=jnp.where(checkpoint, halve, state.halved),
-            ),
-            seen,
-        )
+        state = _remember(state, x_adv, gradient, loss, right, opening)
+        return _halve(state, window, checkpoint, opening), seen
 
     plan = schedule(steps)
     start = threat.surface_start(keys, x)
     batch, loss_dtype = x.shape[0], jax.eval_shape(look, start)[0].dtype
-    none, everyone = jnp.zeros(batch, x.dtype), jnp.ones(batch, bool)
-    unseen = jnp.full(batch, -jnp.inf, loss_dtype)
-    state = Climb(
-        x_adv=start,
-        previous=start,
-        gradient=jnp.zeros_like(start),
-        loss=jnp.zeros(batch, loss_dtype),
-        step_size=jnp.broadcast_to(jnp.asarray(FIRST_STEP * threat.epsilon, x.dtype), (batch,)),
-        best=start,
-        best_gradient=jnp.zeros_like(start),
-        best_loss=unseen,
-        wrong=start,
-        wrong_loss=unseen,
-        failed=~everyone,
-        rises=none,
-        best_before=unseen,
-        halved=everyone,
-    )
+    state = _at_start(start, loss_dtype, threat.epsilon)
 
     def unfinished(loop: _Loop):
         going = loop.number <= steps
@@ -265,7 +220,8 @@ def maximize(
         )
 
     trace = jnp.zeros((steps + 1, batch), loss_dtype)
-    nothing_seen = _Loop(jnp.asarray(0), state, trace, none, everyone)
+    zeros, finite = jnp.zeros(batch, x.dtype), jnp.ones(batch, bool)
+    nothing_seen = _Loop(jnp.asarray(0), state, trace, zeros, finite)
     end = jax.lax.while_loop(unfinished, once, nothing_seen)
     state, taken = end.state, end.number
     looked = jnp.arange(steps + 1) < taken
@@ -278,6 +234,66 @@ def maximize(
         end.finite,
     )
     return result, state.failed
+
+
+def _at_start(start: Array, loss_dtype: jnp.dtype, epsilon: Array | float) -> Climb:
+    """The state before the first look."""
+    batch = start.shape[0]
+    none, everyone = jnp.zeros(batch, start.dtype), jnp.ones(batch, bool)
+    unseen = jnp.full(batch, -jnp.inf, loss_dtype)
+    return Climb(
+        x_adv=start,
+        previous=start,
+        gradient=jnp.zeros_like(start),
+        loss=jnp.zeros(batch, loss_dtype),
+        step_size=jnp.broadcast_to(jnp.asarray(FIRST_STEP * epsilon, start.dtype), (batch,)),
+        best=start,
+        best_gradient=jnp.zeros_like(start),
+        best_loss=unseen,
+        wrong=start,
+        wrong_loss=unseen,
+        failed=~everyone,
+        rises=none,
+        best_before=unseen,
+        halved=everyone,
+    )
+
+
+def _remember(
+    state: Climb, x_adv: Array, gradient: Array, loss: Array, right: Array, opening: Array
+) -> Climb:
+    """The state after a look at `x_adv`, with the best iterates so far."""
+    better = loss > state.best_loss
+    more_wrong = ~right & (~state.failed | (loss > state.wrong_loss))
+    return state._replace(
+        x_adv=x_adv,
+        previous=state.x_adv,
+        gradient=gradient,
+        # The first rise is counted from 0, as the authors' code does.
+        loss=jnp.where(opening, 0.0, loss),
+        best=where_example(better, x_adv, state.best),
+        best_gradient=where_example(better, gradient, state.best_gradient),
+        best_loss=jnp.maximum(loss, state.best_loss),
+        wrong=where_example(more_wrong, x_adv, state.wrong),
+        wrong_loss=jnp.where(more_wrong, loss, state.wrong_loss),
+        failed=state.failed | ~right,
+        rises=state.rises + (~opening & (loss > state.loss)).astype(x_adv.dtype),
+    )
+
+
+def _halve(state: Climb, window: Array, checkpoint: Array, opening: Array) -> Climb:
+    """The state after a checkpoint: examples that rose too seldom take half the step."""
+    halve = state.rises <= RISES * window.astype(state.x_adv.dtype)
+    halve |= ~state.halved & (state.best_before >= state.best_loss)
+    halve &= checkpoint
+    return state._replace(
+        step_size=jnp.where(halve, state.step_size / 2, state.step_size),
+        x_adv=where_example(halve, state.best, state.x_adv),
+        gradient=where_example(halve, state.best_gradient, state.gradient),
+        rises=jnp.where(checkpoint, 0, state.rises),
+        best_before=jnp.where(opening | checkpoint, state.best_loss, state.best_before),
+        halved=jnp.where(checkpoint, halve, state.halved),
+    )
 
 
 def schedule(steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,10 +1,28 @@
-"""Datasets of clips: prepare them once, read them by index, load them in batches."""
+"""Datasets of clips and images: prepare them once, read them by index, load them in batches.
 
-from jaxmoe.data.dataset import Dataset, load_dataset
-from jaxmoe.data.describe import DatasetSummary, SplitSummary, describe
-from jaxmoe.data.kinds import DATASETS, Clips, DataConfig, Images
-from jaxmoe.data.listing import SPLITS
-from jaxmoe.data.source import ClipSource
+What is here is imported when it is first touched: to describe a configuration takes neither NumPy
+nor Grain.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxmoe.data.dataset import Dataset, load_dataset
+    from jaxmoe.data.kinds import DATASETS, Clips, DataConfig, Images
+    from jaxmoe.data.listing import SPLITS
+    from jaxmoe.data.loader import Loader, make_loader
+    from jaxmoe.data.source import ClipSource
+    from jaxmoe.data.summary import DatasetSummary, SplitSummary, describe
+
+_HOMES = {
+    "dataset": ("Dataset", "load_dataset"),
+    "kinds": ("DATASETS", "Clips", "DataConfig", "Images"),
+    "listing": ("SPLITS",),
+    "loader": ("Loader", "make_loader"),
+    "source": ("ClipSource",),
+    "summary": ("DatasetSummary", "SplitSummary", "describe"),
+}
 
 __all__ = [
     "DATASETS",
@@ -23,10 +41,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
-    # Grain takes a second to import, and describing a dataset does not need it.
-    if name in ("Loader", "make_loader"):
-        from jaxmoe.data import loader
-
-        return getattr(loader, name)
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

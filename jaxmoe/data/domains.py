@@ -9,13 +9,10 @@ something to specialise in. Within a domain the motion alone tells the label, as
 a single frame of a clip still says nothing of it.
 """
 
-from typing import Literal, get_args
-
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-DomainCue = Literal["tint", "stripes"]
-DOMAIN_CUES: tuple[str, ...] = get_args(DomainCue)
+from jaxmoe.choices import DOMAIN_CUES, DomainCue
 
 COLUMN = "domain"  # of the data set, for `data.subset` and for measures of routing
 _DARKEST = 0.25  # what a tint leaves of the channel that it dims the most

@@ -6,7 +6,7 @@ A data set of one's own is a subclass of `Clips` or `Images` in `DATASETS`. Impo
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from jaxmoe.data.domains import DomainCue
+from jaxmoe.choices import DomainCue
 from jaxmoe.options import option
 from jaxmoe.registry import Entry, Registry
 

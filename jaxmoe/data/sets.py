@@ -3,7 +3,6 @@
 import dataclasses
 from typing import ClassVar
 
-from jaxmoe.data.films import film_of
 from jaxmoe.data.kinds import (
     Clips,
     Images,
@@ -15,6 +14,12 @@ from jaxmoe.data.kinds import (
     Videos,
 )
 from jaxmoe.options import option
+
+
+def _film_of(path: str) -> str:
+    from jaxmoe.data.films import film_of  # imports NumPy, and help does not need it
+
+    return film_of(path) or path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +75,7 @@ class VideoFolderConfig(OfFolders, Videos):
 
     def source_of(self, path: str) -> str:
         """Returns the film that a file's name tells, or the file."""
-        return film_of(path) or path
+        return _film_of(path)
 
     def builder(self, progress, *, trains):
         """Returns a `VideoFolder`."""
@@ -126,7 +131,7 @@ class ImageFolderConfig(OfFolders, Images):
 
     def source_of(self, path: str) -> str:
         """Returns the film that a file's name tells, or the file."""
-        return film_of(path) or path
+        return _film_of(path)
 
     def builder(self, progress, *, trains):
         """Returns an `ImageFolder`."""

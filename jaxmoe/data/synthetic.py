@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from jaxmoe.choices import DomainCue
 from jaxmoe.data.actions import CLASSES, render_actions
 from jaxmoe.data.clip_builder import ClipBuilder, Dense, PlannedClip, Progress
-from jaxmoe.data.domains import COLUMN, DomainCue, check_domains, label_in, seen_in
+from jaxmoe.data.domains import COLUMN, check_domains, label_in, seen_in
 from jaxmoe.data.listing import SPLITS
 from jaxmoe.data.prepare import cache_folder, fingerprint
 from jaxmoe.data.shapes import SHAPES, render_shapes

@@ -132,9 +132,7 @@ def auto_attack(
     attacks = [stage.attack for stage in cascade.stages]
     for attack in attacks:
         build_attack(attack, model, threat, settings)
-    logits = logits_of(model, params, to_pixels(x[:1])).shape
-    check_label_shape(y, (len(y), *logits[1:]))
-    check_labels(y, logits[-1])
+    classes = _count_classes(model, params, x, y)
     programs = (programs or Programs(model, norm)).check(model, norm, accuracy)
 
     batches = cut(x, y, batch_size)
@@ -155,8 +153,8 @@ def auto_attack(
     def log(row: StageRow) -> None:
         tell(stage_line(row, norm))
 
-    notes = notes_on_losses(attacks, logits[-1])
-    notes += notes_on_labels(count_labels(y, logits[-1]))
+    notes = notes_on_losses(attacks, classes)
+    notes += notes_on_labels(count_labels(y, classes))
     for line in notes:
         tell(line)
     of_model = clean_pass.found()
@@ -172,13 +170,21 @@ def auto_attack(
         Journal(None, ""),
         keep,
         log,
-        classes=logits[-1],
+        classes=classes,
     )
     found = cascading.run(name, cascade, float(epsilon), clean)
     checks = cascade_checks(found, clean, norm)
     tell_of_masking(checks, say)
     left = found.correct > 0, x_adv, tuple(found.stages), clean > 0
     return AutoAttackResult(*left, checks, tuple(notes), of_model)
+
+
+def _count_classes(model: Model, params: Any, x: np.ndarray, y: np.ndarray) -> int:
+    """K, the last axis of the logits; refuses labels that are no classes."""
+    logits = logits_of(model, params, to_pixels(x[:1])).shape
+    check_label_shape(y, (len(y), *logits[1:]))
+    check_labels(y, logits[-1])
+    return logits[-1]
 
 
 def _find(version: Version | Sequence[str]) -> tuple[str, Cascade]:

@@ -209,20 +209,7 @@ def sweep_grid(
             if progress:
                 progress(place * batches + number + 1, len(names) * batches, name)
         correct[name] = np.concatenate(right, axis=1)
-        for point, values in zip(grid.points, correct[name], strict=True):
-            row = GridRow(
-                attack=name,
-                epsilon=point.epsilon,
-                numbers=dict(zip(grid.values, point.numbers, strict=True)),
-                robust_accuracy=mean(robust(values, right_when_clean)),
-                accuracy_under_attack=mean(values),
-                n=len(values),
-                seed=seed,
-                steps=ATTACKS[name].steps(settings),
-                restarts=1 if ATTACKS[name].from_clean else settings.restarts,
-                gradient_evaluations=gradients,
-            )
-            rows.append(row)
+        rows += sweep.rows(name, correct[name], right_when_clean, gradients)
     compilations = {name: programs.compilations.get(_title(name), 0) for name in names}
     return GridResult(
         tuple(rows),
@@ -272,6 +259,27 @@ class _Sweep(NamedTuple):
     def entries(self, name: str) -> list[str]:
         """The first parts of all keys that results of an attack may have in a journal."""
         return [self._entry(name, point) for point in self.grid.points]
+
+    def rows(
+        self, name: str, correct: np.ndarray, clean: np.ndarray, gradients: int
+    ) -> list[GridRow]:
+        """The rows of an attack: what is right at each point, [P, N], and when clean, [N]."""
+        named = ATTACKS[name]
+        return [
+            GridRow(
+                attack=name,
+                epsilon=point.epsilon,
+                numbers=dict(zip(self.grid.values, point.numbers, strict=True)),
+                robust_accuracy=mean(robust(values, clean)),
+                accuracy_under_attack=mean(values),
+                n=len(values),
+                seed=self.seed,
+                steps=named.steps(self.settings),
+                restarts=1 if named.from_clean else self.settings.restarts,
+                gradient_evaluations=gradients,
+            )
+            for point, values in zip(self.grid.points, correct, strict=True)
+        ]
 
     def _entry(self, name: str, point: Point) -> str:
         numbers = dict(zip(self.grid.values, point.numbers, strict=True))

@@ -1,7 +1,6 @@
 """A thing of one's own is one file: a plugin, or a file of the package and one line more."""
 
 import json
-import pathlib
 import shutil
 import sys
 import types
@@ -11,10 +10,15 @@ import numpy as np
 import pytest
 
 from jaxmoe.attacks import ATTACKS
-from jaxmoe.config import DATASETS, EXPERTS, RECIPES
+from jaxmoe.commands.arguments import load_config
+from jaxmoe.config import DATASETS, EXPERTS, RECIPES, from_dict, to_dict, validate
+from jaxmoe.data import load_dataset
 from jaxmoe.evaluation import MEASURES
+from jaxmoe.evaluation.measures import find_measures
+from jaxmoe.experiment import build_mixture, evaluation_attacks
 from jaxmoe.plugins import load_plugins, load_recorded
-from jaxmoe.run_folder import read_experiment
+from jaxmoe.run import init_params, recipe_options
+from jaxmoe.threat import ThreatModel
 from tests.commands.tiny import run
 from tests.readme_test import ROOT, plugin_of
 from tests.registries import restored
@@ -106,7 +110,7 @@ def test_help_and_listings_show_them(folder, capsys):
     assert "run: no config.json in run" in capsys.readouterr().err
 
 
-def test_inside_the_package_it_is_a_file_and_a_line(folder, monkeypatch, capsys):
+def test_inside_the_package_it_is_a_file_and_a_line(folder, monkeypatch):
     module = types.ModuleType("jaxmoe.toy")
     module.__file__ = str(folder / "mine.py")
     monkeypatch.setitem(sys.modules, "jaxmoe.toy", module)
@@ -120,11 +124,17 @@ def test_inside_the_package_it_is_a_file_and_a_line(folder, monkeypatch, capsys)
     ):
         registry._entries |= line
     ATTACKS["unsure"], MEASURES["gap"] = attack, measure
-    assert run("train config.py") == 0
-    capsys.readouterr()
-    assert run("evaluate run --no-checks") == 0
-    assert "gap of the top two" in capsys.readouterr().out
-    assert read_experiment(pathlib.Path("run")).run.plugins is None
+    experiment = validate(load_config("config.py"))
+    assert from_dict(to_dict(experiment)) == experiment
+    dataset = load_dataset(experiment.data)
+    mixture = build_mixture(experiment, len(dataset.classes))
+    assert len(dataset.train) == 12
+    params = init_params(experiment, mixture)
+    assert mixture.apply(params, np.zeros((2, 8, 8, 3), np.float32)).shape == (2, 4)
+    (phase,) = experiment.recipe.phases(mixture, ThreatModel(), recipe_options(experiment))
+    assert phase.moves == {"experts"}
+    assert find_measures(experiment.evaluation.measures) == ("gap",)
+    assert evaluation_attacks(experiment) == ("unsure",)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jaxmoe.options import option
-from jaxmoe.registry import Entry, Registry
+from jaxmoe.registry import Entry, Registry, field_names
 
 if TYPE_CHECKING:
     import flax.linen as nn
@@ -36,6 +36,7 @@ class ExpertConfig(Entry):
     Class variables say what an architecture can do; checks compare them with what the data needs.
 
     Attributes:
+      module: what it is called in `jaxmoe.models`, if it is there.
       sees_clips: it takes `[B, T, H, W, C]`.
       sees_images: it takes `[B, H, W, C]`.
       labels_pixels: it gives logits `[B, H, W, K]`; others give `[B, K]`.
@@ -44,6 +45,7 @@ class ExpertConfig(Entry):
     """
 
     registry: ClassVar[Registry] = EXPERTS
+    module: ClassVar[str]
     sees_clips: ClassVar[bool] = True
     sees_images: ClassVar[bool] = True
     labels_pixels: ClassVar[bool] = False
@@ -56,10 +58,18 @@ class ExpertConfig(Entry):
     def build(self, num_classes: int) -> "nn.Module":
         """Returns the Flax module `x -> logits` of one expert.
 
+        Here it is `module` of `jaxmoe.models`, which takes the fields of this configuration.
+
         Raises:
           ValueError: an impossible architecture.
         """
-        raise NotImplementedError
+        import jax.numpy as jnp
+
+        from jaxmoe import models
+
+        given = {name: getattr(self, name) for name in field_names(type(self))}
+        given["dtype"] = jnp.dtype(self.dtype)
+        return getattr(models, self.module)(num_classes, **given)
 
     def refusals(self, shape: tuple[int, ...]) -> Iterator[Refusal]:
         """Yields what does not fit an input `[T, H, W, C]` or `[H, W, C]`, or another field."""
@@ -72,6 +82,7 @@ class ResNetConfig(ExpertConfig):
     """A residual network, of images or, with kernels in time, of clips."""
 
     name: ClassVar[str] = "resnet"
+    module: ClassVar[str] = "ResNet"
 
     depth: Literal[10, 18, 34] = option(10, "layers; 10 has one block a stage")
     width: int = option(16, "channels of the first stage; 64 in the paper", least=1)
@@ -82,30 +93,19 @@ class ResNetConfig(ExpertConfig):
     stem_strides: tuple[int, int, int] = option((1, 2, 2), "time, height, width; CIFAR's are 1")
     norm: Literal["group", "frozen_batch"] = option("group", "frozen_batch is for imported weights")
 
-    def build(self, num_classes: int) -> "nn.Module":
-        """Returns a `models.ResNet`."""
-        from jaxmoe.models import ResNet
-
-        return ResNet(num_classes, **_fields(self))
-
 
 @dataclasses.dataclass(frozen=True)
 class ViTConfig(ExpertConfig):
     """A vision transformer, of images."""
 
     name: ClassVar[str] = "vit"
+    module: ClassVar[str] = "VisionTransformer"
     sees_clips: ClassVar[bool] = False
 
     depth: int = option(10, "blocks", least=1)
     width: int = option(16, "channels of a token", least=1)
     patch: int = option(4, "pixels of a patch's side", least=1)
     heads: int = option(4, "of the attention", least=1)
-
-    def build(self, num_classes: int) -> "nn.Module":
-        """Returns a `models.VisionTransformer`."""
-        from jaxmoe.models import VisionTransformer
-
-        return VisionTransformer(num_classes, **_fields(self))
 
     def refusals(self, shape: tuple[int, ...]) -> Iterator[Refusal]:
         """Yields patches that do not tile the image, and heads that do not share the width."""
@@ -121,6 +121,7 @@ class DeepLabConfig(ExpertConfig):
     """DeepLabv3+ on a residual network: labels pixels."""
 
     name: ClassVar[str] = "deeplab"
+    module: ClassVar[str] = "DeepLabV3Plus"
     sees_clips: ClassVar[bool] = False
     labels_pixels: ClassVar[bool] = True
     has_features: ClassVar[bool] = True
@@ -133,18 +134,13 @@ class DeepLabConfig(ExpertConfig):
     rates: tuple[int, ...] = option((2, 4, 6), "dilations; 6, 12, 18 in the paper")
     norm: Literal["group", "frozen_batch"] = option("group", "frozen_batch is for imported weights")
 
-    def build(self, num_classes: int) -> "nn.Module":
-        """Returns a `models.DeepLabV3Plus`."""
-        from jaxmoe.models import DeepLabV3Plus
-
-        return DeepLabV3Plus(num_classes, **_fields(self))
-
 
 @dataclasses.dataclass(frozen=True)
 class FRRNConfig(ExpertConfig):
     """A full-resolution residual network: labels pixels."""
 
     name: ClassVar[str] = "frrn"
+    module: ClassVar[str] = "FRRN"
     sees_clips: ClassVar[bool] = False
     labels_pixels: ClassVar[bool] = True
     has_features: ClassVar[bool] = True
@@ -153,17 +149,3 @@ class FRRNConfig(ExpertConfig):
     width: int = option(16, "channels of the pooled stream's first stage", least=1)
     residual_width: int = option(16, "channels at full resolution; 32 in the paper", least=1)
     norm: Literal["group", "frozen_batch"] = option("group", "frozen_batch is for imported weights")
-
-    def build(self, num_classes: int) -> "nn.Module":
-        """Returns a `models.FRRN`."""
-        from jaxmoe.models import FRRN
-
-        return FRRN(num_classes, **_fields(self))
-
-
-def _fields(config: ExpertConfig) -> dict:
-    """The fields of a module that are called as the configuration's."""
-    import jax.numpy as jnp
-
-    given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    return given | {"dtype": jnp.dtype(config.dtype)}

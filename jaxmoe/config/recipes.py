@@ -59,8 +59,13 @@ class RecipeConfig(Entry):
     def phases(
         self, mixture: "Mixture", threat: "ThreatModel", options: "RecipeOptions"
     ) -> "tuple[Phase, ...]":
-        """Returns the phases of a training step; `options` has the numbers of `fill` by then."""
-        raise NotImplementedError
+        """Returns the phases of a training step; `options` has the numbers of `fill` by then.
+
+        Here they are those of the function of this name in `training.recipes`.
+        """
+        from jaxmoe.training import recipes
+
+        return getattr(recipes, self.name)(mixture, threat, options)
 
     def fill(self, options: "RecipeOptions") -> "RecipeOptions":
         """Returns the options with the fields of this recipe that they have too."""
@@ -84,24 +89,12 @@ class StandardConfig(RecipeConfig):
 
     name: ClassVar[str] = "standard"
 
-    def phases(self, mixture, threat, options):
-        """Returns `training.recipes.standard`'s."""
-        from jaxmoe.training.recipes import standard
-
-        return standard(mixture, threat, options)
-
 
 @dataclasses.dataclass(frozen=True)
 class ATMConfig(RecipeConfig):
     """AT-M: adversarial training of the whole mixture with PGD."""
 
     name: ClassVar[str] = "at_m"
-
-    def phases(self, mixture, threat, options):
-        """Returns `training.recipes.at_m`'s."""
-        from jaxmoe.training.recipes import at_m
-
-        return at_m(mixture, threat, options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,12 +105,6 @@ class TRADESConfig(RecipeConfig):
 
     beta: float = option(6.0, "β of the divergence", least=0)
 
-    def phases(self, mixture, threat, options):
-        """Returns `training.recipes.trades`'s."""
-        from jaxmoe.training.recipes import trades
-
-        return trades(mixture, threat, options)
-
 
 @dataclasses.dataclass(frozen=True)
 class TLATConfig(RecipeConfig):
@@ -127,12 +114,6 @@ class TLATConfig(RecipeConfig):
     sees_frames: ClassVar[bool] = True
 
     lam: float = option(1e-4, "λ of the Lipschitz quotient in the loss", least=0)
-
-    def phases(self, mixture, threat, options):
-        """Returns `training.recipes.tlat`'s."""
-        from jaxmoe.training.recipes import tlat
-
-        return tlat(mixture, threat, options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,12 +130,6 @@ class JTLATConfig(RecipeConfig):
     global_attack: Literal["j-tlga", "tla-m"] = option("j-tlga", "the third phase's")
     weak_experts: int = option(2, "experts that the second phase repairs", least=1)
     lam: float = option(1e-4, "λ of the Lipschitz quotients in the losses", least=0)
-
-    def phases(self, mixture, threat, options):
-        """Returns `training.recipes.j_tlat`'s."""
-        from jaxmoe.training.recipes import j_tlat
-
-        return j_tlat(mixture, threat, options)
 
     @property
     def in_turn(self) -> bool:
@@ -183,12 +158,6 @@ class RTERConfig(RecipeConfig):
         "own", "what attacks the second expert: a perturbation of its own, or the mixture's"
     )
 
-    def phases(self, mixture, threat, options):
-        """Returns `training.recipes.rt_er`'s."""
-        from jaxmoe.training.recipes import rt_er
-
-        return rt_er(mixture, threat, options)
-
 
 @dataclasses.dataclass(frozen=True)
 class JTDMoEConfig(RecipeConfig):
@@ -204,12 +173,6 @@ class JTDMoEConfig(RecipeConfig):
     )
     upper_moves: Literal["both", "standard"] = option("both", "what the upper level trains")
 
-    def phases(self, mixture, threat, options):
-        """Returns `training.recipes.jtdmoe`'s."""
-        from jaxmoe.training.recipes import jtdmoe
-
-        return jtdmoe(mixture, threat, options)
-
 
 @dataclasses.dataclass(frozen=True)
 class GateConfig(RecipeConfig):
@@ -219,9 +182,3 @@ class GateConfig(RecipeConfig):
     needs_experts: ClassVar[int] = 2
     needs_weights: ClassVar[bool] = True
     keeps_experts: ClassVar[bool] = True
-
-    def phases(self, mixture, threat, options):
-        """Returns `training.recipes.gate`'s."""
-        from jaxmoe.training.recipes import gate
-
-        return gate(mixture, threat, options)

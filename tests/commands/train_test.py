@@ -236,7 +236,7 @@ def test_a_run_that_another_process_trains_is_left_alone(folder, trained, capsys
 
 
 def test_a_config_files_types_are_checked_as_the_command_lines_are(folder, capsys):
-    (folder / "config.py").write_text(CONFIG.replace("frames=4", "frames='4'"))
+    (folder / "config.py").write_text(CONFIG.replace(" frames=4", " frames='4'"))
     line = refused("train config.py", folder, capsys)
     assert line == "jaxmoe: data.frames: '4' is not accepted; expected an integer"
     line = refused("data config.py", folder, capsys)

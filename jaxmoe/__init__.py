@@ -3,8 +3,8 @@
 `attack`, `auto_attack`, `evaluate` and `fit` do in one call what most people come for.
 
 Rooms, from the ground up: `threat`, `models`, `mixture`, `attacks`, `training`, `data`, `parallel`,
-`evaluation`, `reporting`, `run`. Each is imported when first touched. Import jaxmoe before JAX
-computes: on CPUs it sets a flag that some numbers need (`compiler_flags`).
+`evaluation`, `reporting`, `config`, `runs`. Each is imported when first touched. Import jaxmoe
+before JAX computes: on CPUs it sets a flag that some numbers need (`compiler_flags`).
 """
 
 import importlib
@@ -24,7 +24,7 @@ _ROOMS = (
     "models",
     "parallel",
     "reporting",
-    "run",
+    "runs",
     "threat",
     "training",
 )

@@ -27,12 +27,12 @@ from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.choices import Norm
 from jaxmoe.config import RECIPES, Experiment, RecipeConfig
 from jaxmoe.evaluation import NonFiniteGradient, SuiteResult, auto_attack, evaluate_suite
-from jaxmoe.evaluation.arrays import cut
+from jaxmoe.evaluation.engine.arrays import cut
 from jaxmoe.files import read_json, write_json
 from jaxmoe.mixture import Mixture
 from jaxmoe.parallel import Parallel
-from jaxmoe.run import loop_options, recipe_options
-from jaxmoe.run_folder import hold_for_training
+from jaxmoe.runs.folder import hold_for_training
+from jaxmoe.runs.run import loop_options, recipe_options
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training import (
     LoopOptions,

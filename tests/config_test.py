@@ -24,7 +24,7 @@ from jaxmoe.config import (
     to_dict,
     validate,
 )
-from jaxmoe.experiment import evaluation_attacks
+from jaxmoe.runs.build import evaluation_attacks
 
 DATA = pathlib.Path(__file__).parent / "recorded"
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").rglob("*.py"))
@@ -141,7 +141,8 @@ def test_every_shipped_config_is_possible(path):
 def test_importing_jaxmoe_imports_no_room_and_never_tensorflow():
     script = (
         "import sys, jaxmoe; light = set(sys.modules);"
-        "import jaxmoe.cli, jaxmoe.run, jaxmoe.evaluation, jaxmoe.reporting, tensorflow_datasets;"
+        "import jaxmoe.cli, jaxmoe.runs.run, jaxmoe.evaluation, jaxmoe.reporting;"
+        "import tensorflow_datasets;"
         "print('jax' in light, 'grain' in light, 'tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -10,8 +10,8 @@ from PIL import Image
 
 from jaxmoe.config import Experiment, ImageFolderConfig
 from jaxmoe.data import load_dataset
-from jaxmoe.other_clips import open_clips
-from jaxmoe.run_folder import write_description
+from jaxmoe.runs.folder import write_description
+from jaxmoe.runs.other_clips import open_clips
 
 CLASSES = ("car", "dog", "tree")
 
@@ -142,7 +142,11 @@ def test_without_the_runs_own_clips_its_classes_are_known_and_it_says_what_is_no
         ("cat", {}, "'cat', which is no class of the run; its classes are car, dog, tree"),
         ("Dog", {}, "'Dog', which is no class of the run; .*did you mean 'dog'"),
         ("dog", {"name": "video_folder"}, "video_folder has other inputs or labels than image_fo"),
-        ("dog", {"name": "image_foldr"}, "'image_foldr' is not accepted; did you mean image_folder"),
+        (
+            "dog",
+            {"name": "image_foldr"},
+            "'image_foldr' is not accepted; did you mean image_folder",
+        ),
         ("dog", {"manifest": "none.csv"}, "no such file: none.csv"),
     ],
 )

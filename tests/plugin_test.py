@@ -14,10 +14,10 @@ from jaxmoe.commands.arguments import load_config
 from jaxmoe.config import DATASETS, EXPERTS, RECIPES, from_dict, to_dict, validate
 from jaxmoe.data import load_dataset
 from jaxmoe.evaluation import MEASURES
-from jaxmoe.evaluation.measures import find_measures
-from jaxmoe.experiment import build_mixture, evaluation_attacks
+from jaxmoe.evaluation.measures.measures import find_measures
 from jaxmoe.plugins import load_plugins, load_recorded
-from jaxmoe.run import init_params, recipe_options
+from jaxmoe.runs.build import build_mixture, evaluation_attacks
+from jaxmoe.runs.run import init_params, recipe_options
 from jaxmoe.threat import ThreatModel
 from tests.commands.tiny import run
 from tests.readme_test import ROOT, plugin_of
@@ -167,8 +167,8 @@ def test_a_plugin_is_read_once(folder):
 
 
 def test_measures_are_means_over_examples():
-    from jaxmoe.evaluation.measures import measure
-    from jaxmoe.evaluation.scoring import Outputs
+    from jaxmoe.evaluation.engine.scoring import Outputs
+    from jaxmoe.evaluation.measures.measures import measure
 
     logits = np.log(np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2]], np.float32))
     adverse = np.log(np.array([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]], np.float32))

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jaxmoe import quickstart
 from jaxmoe.config import validate
-from jaxmoe.evaluation.specialization import specialization
+from jaxmoe.evaluation.measures.specialization import specialization
 from jaxmoe.mixture import PartScores
+from jaxmoe.runs import quickstart
 
 
 @pytest.mark.parametrize("task", quickstart.TASKS)

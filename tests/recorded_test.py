@@ -8,8 +8,8 @@ import pytest
 
 from jaxmoe.config import JTLATConfig, PooledRouterConfig, ResNetConfig
 from jaxmoe.reporting import read_results
-from jaxmoe.run import load
-from jaxmoe.run_folder import read_experiment
+from jaxmoe.runs.folder import read_experiment
+from jaxmoe.runs.run import load
 from tests.commands.tiny import run
 
 RECORDED = pathlib.Path(__file__).parent / "recorded" / "run"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jaxmoe.run_folder import check_same_splits, recorded_classes
+from jaxmoe.runs.folder import check_same_splits, recorded_classes
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ jaxmoe train configs/video/quickstart.py
 """
 
 from jaxmoe.config import Experiment
-from jaxmoe.quickstart import video
+from jaxmoe.runs.quickstart import video
 
 
 def config() -> Experiment:

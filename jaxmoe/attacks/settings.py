@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 
-from jaxmoe.attack_settings import ARRAYS, AttackSettings
+from jaxmoe.settings import ARRAYS, AttackSettings
 
 __all__ = ["AttackSettings"]
 

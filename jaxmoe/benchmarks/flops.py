@@ -4,7 +4,7 @@ import jax
 
 from jaxmoe.benchmarks.row import Row, counted
 from jaxmoe.benchmarks.subjects import clips, even_mixture
-from jaxmoe.evaluation.flops import mixture_flops
+from jaxmoe.evaluation.measures.flops import mixture_flops
 
 BAR = 0.40
 

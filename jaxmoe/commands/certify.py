@@ -20,9 +20,9 @@ from jaxmoe.commands.arguments import (
 )
 
 if TYPE_CHECKING:
-    from jaxmoe.evaluation.certification import CertifiedCurve
+    from jaxmoe.evaluation.certify.certification import CertifiedCurve
     from jaxmoe.reporting.certificate import UnderAttack
-    from jaxmoe.run import Trained
+    from jaxmoe.runs.run import Trained
 
 _DESCRIPTION = """Proves for test examples of a trained run how far their predictions hold: the
 share that is predicted as labelled, and provably so in the whole ball, at each radius. Beside it
@@ -56,16 +56,19 @@ def run(arguments: list[str]) -> None:
       ValueError, FileNotFoundError: bad input, one line.
       RunFailedError: numbers that were not finite.
     """
+    from jaxmoe.settings import Smoothing
+
+    options = _make_parser(Smoothing()).parse(arguments)
+
     from jaxmoe.evaluation import NonFiniteError, ThreatViolation
-    from jaxmoe.evaluation.part import describe_part
-    from jaxmoe.evaluation.smoothing import Smoothing, check_smoothing
-    from jaxmoe.experiment import cropped
+    from jaxmoe.evaluation.certify.smoothing import check_smoothing
+    from jaxmoe.evaluation.engine.part import describe_part
     from jaxmoe.files import check_writable
     from jaxmoe.reporting.certificate import print_curves, write_curves
     from jaxmoe.reporting.progress import make_progress
-    from jaxmoe.run import load
+    from jaxmoe.runs.build import cropped
+    from jaxmoe.runs.run import load
 
-    options = _make_parser(Smoothing()).parse(arguments)
     smoothing = check_smoothing(
         Smoothing(options.sigma, options.selection, options.samples, options.failure)
     )
@@ -174,7 +177,7 @@ class _Certification:
     """Curves of one run, or of a part of it."""
 
     def __init__(self, trained: "Trained", part: str | None, options, radii, progress):
-        from jaxmoe.evaluation.part import take_part_of
+        from jaxmoe.evaluation.engine.part import take_part_of
 
         self.trained = trained
         self.part = part
@@ -188,7 +191,7 @@ class _Certification:
 
     def curve(self, method: str, smoothing) -> "tuple[CertifiedCurve, object]":
         """What a method proves, and the classifier for an attack to hold beside it."""
-        from jaxmoe.evaluation.certification import lipschitz_curve, smoothing_curve
+        from jaxmoe.evaluation.certify.certification import lipschitz_curve, smoothing_curve
 
         trained, options, done = self.trained, self.options, itertools.count(1)
         total = self.batches().batches_per_epoch
@@ -223,9 +226,9 @@ class _Certification:
         import jax
         import numpy as np
 
-        from jaxmoe.evaluation.certification import certifiable, certifiable_expert
-        from jaxmoe.evaluation.lipschitz_bounds import logit_difference_bounds
-        from jaxmoe.experiment import build_mixture, build_modules
+        from jaxmoe.evaluation.certify.certification import certifiable, certifiable_expert
+        from jaxmoe.evaluation.certify.lipschitz_bounds import logit_difference_bounds
+        from jaxmoe.runs.build import build_mixture, build_modules
 
         experiment, params = self.trained.experiment, self.trained.params
         classes = len(self.trained.dataset.classes)
@@ -263,9 +266,9 @@ class _Certification:
 
     def _attack(self, model) -> "UnderAttack":
         from jaxmoe.evaluation import evaluate_suite
-        from jaxmoe.evaluation.verdict import verdict_line
-        from jaxmoe.experiment import evaluation_settings
+        from jaxmoe.evaluation.engine.verdict import verdict_line
         from jaxmoe.reporting.certificate import UnderAttack
+        from jaxmoe.runs.build import evaluation_settings
 
         settings, steps = evaluation_settings(self.trained.experiment), self.options.steps
         result = evaluate_suite(
@@ -289,7 +292,7 @@ class _Certification:
 
     def batches(self):
         """One pass over the examples asked for."""
-        from jaxmoe.experiment import evaluation_loader
+        from jaxmoe.runs.build import evaluation_loader
 
         experiment = self.trained.experiment
         size = self.options.batch_size or experiment.evaluation.batch_size

@@ -40,8 +40,8 @@ def run(arguments: list[str]) -> None:
     experiment = validate_data(apply_overrides(experiment, overrides))
 
     from jaxmoe.data import describe, load_dataset
-    from jaxmoe.experiment import cropped
     from jaxmoe.reporting.progress import make_progress
+    from jaxmoe.runs.build import cropped
 
     with make_progress() as progress:
         dataset = load_dataset(experiment.data, progress=progress.data)

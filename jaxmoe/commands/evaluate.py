@@ -26,7 +26,7 @@ from jaxmoe.commands.arguments import (
 )
 
 if TYPE_CHECKING:
-    from jaxmoe.run import Trained
+    from jaxmoe.runs.run import Trained
 
 _DESCRIPTION = """Attacks the test clips of a trained run, each attack at each ε, and prints robust
 accuracy, routing, Lipschitz figures, GFLOPs and checks for masked gradients.
@@ -150,11 +150,11 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     from jaxmoe.attacks import CASCADES, canonical_name, find_attack
     from jaxmoe.attacks.cascade import CUSTOM, custom
     from jaxmoe.config import check_attacks
-    from jaxmoe.evaluation.measures import find_measures
-    from jaxmoe.experiment import cropped, evaluation_attacks, evaluation_settings
+    from jaxmoe.evaluation.measures.measures import find_measures
     from jaxmoe.reporting.progress import make_progress
-    from jaxmoe.run import load
-    from jaxmoe.run_folder import read_experiment
+    from jaxmoe.runs.build import cropped, evaluation_attacks, evaluation_settings
+    from jaxmoe.runs.folder import read_experiment
+    from jaxmoe.runs.run import load
 
     folder, part = split_part(options.run)
     experiment = read_experiment(folder)
@@ -210,7 +210,7 @@ def _take_examples(trained: "Trained", count: int | None) -> "tuple[Trained, str
     """The run with so many of its test examples, and which they are in words."""
     if count is None:
         return trained, None
-    from jaxmoe.evaluation.part import describe_part, take_part_of
+    from jaxmoe.evaluation.engine.part import describe_part, take_part_of
 
     whole = trained.dataset.test
     if not 1 <= count <= len(whole):
@@ -225,8 +225,8 @@ def _run_and_write(
 ) -> None:
     from jaxmoe.commands.evaluation_report import EvaluationReport
     from jaxmoe.evaluation import NonFiniteError, ThreatViolation, evaluate_suite
-    from jaxmoe.experiment import cropped, evaluation_loader
     from jaxmoe.reporting.progress import make_progress
+    from jaxmoe.runs.build import cropped, evaluation_loader
 
     data = trained.experiment.data
     loader = evaluation_loader(trained.dataset.test, data, plan.batch_size)
@@ -271,7 +271,7 @@ def _run_and_write(
 
 def _count_flops(trained: "Trained", batch_size: int) -> Any:
     """GFLOPs of the sparse mixture against the dense one; None where it is dense, or has a head."""
-    from jaxmoe.evaluation.flops import mixture_flops
+    from jaxmoe.evaluation.measures.flops import mixture_flops
     from jaxmoe.mixture import Mixture, no_head
 
     data, mixture = trained.experiment.data, trained.mixture

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jaxmoe.evaluation.rows import WORST_CASE, row_line
+from jaxmoe.evaluation.engine.rows import WORST_CASE, row_line
 from jaxmoe.files import write_text
 from jaxmoe.reporting import plot_margins, plot_robust_accuracy, write_results
 from jaxmoe.reporting.results import JSON
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jaxmoe.commands.evaluate import Plan
     from jaxmoe.evaluation import Check, Row, SuiteResult
     from jaxmoe.reporting.progress import BarProgress, PlainProgress
-    from jaxmoe.run import Trained
+    from jaxmoe.runs.run import Trained
 
 DETAILS = "evaluation.json"
 _FINISHED = "attacks_finished"  # a field of the details

@@ -35,8 +35,8 @@ def run(arguments: list[str]) -> None:
     folder = "runs/quickstart" + ("" if options.task == "video" else f"_{options.task}")
     directory = options.directory or folder
 
-    from jaxmoe import quickstart
     from jaxmoe.reporting.progress import make_progress
+    from jaxmoe.runs import quickstart
 
     try:
         with make_progress() as progress:

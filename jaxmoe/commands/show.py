@@ -18,7 +18,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a run")
     folder = pathlib.Path(parser.parse(arguments).run)
 
-    from jaxmoe.run_folder import read_experiment, state_of
+    from jaxmoe.runs.folder import read_experiment, state_of
 
     experiment = read_experiment(folder)
     lines = {**_what(experiment), **_how_far(folder)}
@@ -60,7 +60,7 @@ def _what(experiment) -> dict[str, str]:
 
 def _how_far(folder: pathlib.Path) -> dict[str, str]:
     from jaxmoe.reporting.progress import show_seconds
-    from jaxmoe.run_folder import state_of
+    from jaxmoe.runs.folder import state_of
     from jaxmoe.training import Checkpoints, DamagedCheckpointError
 
     try:

@@ -12,7 +12,7 @@ from jaxmoe.commands.evaluate import JOURNAL, NUMBERS, Plan, make_parser, open_r
 
 if TYPE_CHECKING:
     from jaxmoe.evaluation import Grid, GridResult
-    from jaxmoe.run import Trained
+    from jaxmoe.runs.run import Trained
 
 _DESCRIPTION = """Runs attacks x ε x numbers of the attacks on a trained run, draws robust accuracy
 against ε. All settings that fit the memory run at once: each attack compiles once for the grid.
@@ -95,10 +95,10 @@ def _run_and_write(
     options: argparse.Namespace,
 ) -> None:
     from jaxmoe.evaluation import NonFiniteError, ThreatViolation, sweep_grid
-    from jaxmoe.experiment import evaluation_loader
     from jaxmoe.files import write_text
     from jaxmoe.reporting import plot_curves
     from jaxmoe.reporting.progress import make_progress
+    from jaxmoe.runs.build import evaluation_loader
 
     split = "validation" if grid.values else "test"
     clips = trained.dataset.splits[split]

@@ -56,8 +56,8 @@ def run(arguments: list[str]) -> None:
 
     from jaxmoe.data import load_dataset
     from jaxmoe.reporting.progress import make_progress
-    from jaxmoe.run import train
-    from jaxmoe.run_folder import state_of
+    from jaxmoe.runs.folder import state_of
+    from jaxmoe.runs.run import train
     from jaxmoe.training import Checkpoints, NonFiniteTrainingError
 
     run = pathlib.Path(folder)

@@ -24,7 +24,7 @@ from jaxmoe.commands.arguments import (
 
 if TYPE_CHECKING:
     from jaxmoe.config import Experiment
-    from jaxmoe.run import Trained
+    from jaxmoe.runs.run import Trained
 
 _DESCRIPTION = """Does an attack on one model also break another? Makes adversarial test clips on
 each of the runs and scores them on all of them. Where source and target are the same run, the
@@ -145,10 +145,10 @@ def _open(
     options: argparse.Namespace, folders: Sequence[pathlib.Path]
 ) -> "tuple[Plan, list[Trained]]":
     """What the options ask for, and the runs, after every check that needs no compiling."""
-    from jaxmoe.experiment import cropped
     from jaxmoe.reporting.progress import make_progress
-    from jaxmoe.run import load
-    from jaxmoe.run_folder import describe_splits, read_experiment
+    from jaxmoe.runs.build import cropped
+    from jaxmoe.runs.folder import describe_splits, read_experiment
+    from jaxmoe.runs.run import load
 
     experiments = [read_experiment(folder) for folder in folders]
     plan = _plan(options, experiments, folders)
@@ -183,9 +183,9 @@ def _plan(
     folders: Sequence[pathlib.Path],
 ) -> Plan:
     from jaxmoe.config import check_attacks
-    from jaxmoe.evaluation.transfer import transfer_name
-    from jaxmoe.evaluation.universal import UNIVERSAL
-    from jaxmoe.experiment import evaluation_attacks, evaluation_settings
+    from jaxmoe.evaluation.transfer.transfer import transfer_name
+    from jaxmoe.evaluation.transfer.universal import UNIVERSAL
+    from jaxmoe.runs.build import evaluation_attacks, evaluation_settings
 
     first, defaults = experiments[0], experiments[0].evaluation
     attacks = [transfer_name(name) for name in options.attacks or evaluation_attacks(first)]
@@ -220,11 +220,11 @@ def _check_alike(
 
 def _run_and_write(runs: dict[str, Subject], output: pathlib.Path, plan: Plan) -> None:
     from jaxmoe.evaluation import NonFiniteError, ThreatViolation, transfer_matrix
-    from jaxmoe.evaluation.transfer_result import flags_of_targets
-    from jaxmoe.evaluation.universal import UNIVERSAL
-    from jaxmoe.experiment import evaluation_loader
+    from jaxmoe.evaluation.transfer.transfer_result import flags_of_targets
+    from jaxmoe.evaluation.transfer.universal import UNIVERSAL
     from jaxmoe.reporting import plot_transfer, print_transfer, write_transfer
     from jaxmoe.reporting.progress import make_progress
+    from jaxmoe.runs.build import evaluation_loader
 
     def loader(name: str, split: str) -> Any:
         found = runs[name].trained

@@ -7,7 +7,6 @@ are the same for all. Every field can be overridden on the command line under it
 error is one line with the field, its value and what would do.
 """
 
-from jaxmoe.attack_settings import AttackSettings
 from jaxmoe.config.check import check_attacks, validate, validate_data
 from jaxmoe.config.experiment import Experiment
 from jaxmoe.config.experts import (
@@ -68,6 +67,7 @@ from jaxmoe.data.sets import (
 from jaxmoe.options import option
 from jaxmoe.plugins import load_plugins
 from jaxmoe.registry import nearest
+from jaxmoe.settings import AttackSettings
 
 __all__ = [
     "DATASETS",

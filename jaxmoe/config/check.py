@@ -3,13 +3,13 @@
 import dataclasses
 from collections.abc import Iterable
 
-from jaxmoe.attack_settings import AttackSettings
 from jaxmoe.config.experiment import Experiment
 from jaxmoe.config.sections import TrainingConfig
 from jaxmoe.data.kinds import DataConfig
 from jaxmoe.options import check_ranges
 from jaxmoe.overrides import check_types
 from jaxmoe.registry import Registry
+from jaxmoe.settings import AttackSettings
 
 
 def validate(experiment: Experiment) -> Experiment:

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import ClassVar
 
-from jaxmoe.attack_settings import AttackSettings
 from jaxmoe.config.experts import ExpertConfig, ResNetConfig
 from jaxmoe.config.recipes import RecipeConfig, StandardConfig
 from jaxmoe.config.routers import ConvRouterConfig, RouterConfig
@@ -17,6 +16,7 @@ from jaxmoe.config.sections import (
 )
 from jaxmoe.data.kinds import DataConfig
 from jaxmoe.data.sets import SyntheticActionsConfig
+from jaxmoe.settings import AttackSettings
 
 
 @dataclasses.dataclass(frozen=True)

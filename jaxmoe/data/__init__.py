@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxmoe.data.dataset import Dataset, load_dataset
     from jaxmoe.data.kinds import DATASETS, Clips, DataConfig, Images
-    from jaxmoe.data.listing import SPLITS
-    from jaxmoe.data.loader import Loader, make_loader
-    from jaxmoe.data.source import ClipSource
+    from jaxmoe.data.listing.listing import SPLITS
+    from jaxmoe.data.loading.loader import Loader, make_loader
+    from jaxmoe.data.loading.source import ClipSource
     from jaxmoe.data.summary import DatasetSummary, SplitSummary, describe
 
 _HOMES = {
     "dataset": ("Dataset", "load_dataset"),
     "kinds": ("DATASETS", "Clips", "DataConfig", "Images"),
-    "listing": ("SPLITS",),
-    "loader": ("Loader", "make_loader"),
-    "source": ("ClipSource",),
+    "listing.listing": ("SPLITS",),
+    "loading.loader": ("Loader", "make_loader"),
+    "loading.source": ("ClipSource",),
     "summary": ("DatasetSummary", "SplitSummary", "describe"),
 }
 

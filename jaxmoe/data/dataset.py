@@ -7,11 +7,11 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jaxmoe.data.films import shared_films
-from jaxmoe.data.holdout import hold_out
 from jaxmoe.data.kinds import DATASETS, DataConfig
-from jaxmoe.data.listing import SPLITS, nearest
-from jaxmoe.data.source import ClipRecord, ClipSource
+from jaxmoe.data.listing.films import shared_films
+from jaxmoe.data.listing.holdout import hold_out
+from jaxmoe.data.listing.listing import SPLITS, nearest
+from jaxmoe.data.loading.source import ClipRecord, ClipSource
 from jaxmoe.options import check_ranges
 from jaxmoe.overrides import check_field_types
 
@@ -97,7 +97,7 @@ def load_dataset(
     check_field_types("data", config)
     check_ranges("data", config)
     config.check()
-    from jaxmoe.data.prepare import prepare
+    from jaxmoe.data.builders.prepare import prepare
 
     builder = config.builder(progress, trains=trains)
     dataset = _open(config, prepare(builder), trains=trains)

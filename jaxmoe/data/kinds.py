@@ -11,7 +11,7 @@ from jaxmoe.options import option
 from jaxmoe.registry import Entry, Registry
 
 if TYPE_CHECKING:
-    from jaxmoe.data.clip_builder import ClipBuilder, Progress
+    from jaxmoe.data.builders.clip_builder import ClipBuilder, Progress
 
 _SETS = "jaxmoe.data.sets"
 DATASETS = Registry(

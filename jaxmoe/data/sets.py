@@ -17,7 +17,7 @@ from jaxmoe.options import option
 
 
 def _film_of(path: str) -> str:
-    from jaxmoe.data.films import film_of  # imports NumPy, and help does not need it
+    from jaxmoe.data.listing.films import film_of  # imports NumPy, and help does not need it
 
     return film_of(path) or path
 
@@ -32,7 +32,7 @@ class SyntheticActionsConfig(Rendered, Clips):
 
     def builder(self, progress, *, trains):
         """Returns a `SyntheticActions`."""
-        from jaxmoe.data.synthetic import SyntheticActions
+        from jaxmoe.data.rendered.synthetic import SyntheticActions
 
         own = {"frames": self.frames, "classes": self.classes}
         return SyntheticActions(**own, **self.rendering(progress))
@@ -48,7 +48,7 @@ class SyntheticShapesConfig(Rendered, Images):
 
     def builder(self, progress, *, trains):
         """Returns a `SyntheticShapes`."""
-        from jaxmoe.data.synthetic import SyntheticShapes
+        from jaxmoe.data.rendered.synthetic import SyntheticShapes
 
         return SyntheticShapes(classes=self.classes, **self.rendering(progress))
 
@@ -62,7 +62,7 @@ class SyntheticScenesConfig(Rendered, Images):
 
     def builder(self, progress, *, trains):
         """Returns a `SyntheticScenes`."""
-        from jaxmoe.data.synthetic import SyntheticScenes
+        from jaxmoe.data.rendered.synthetic import SyntheticScenes
 
         return SyntheticScenes(**self.rendering(progress))
 
@@ -79,7 +79,7 @@ class VideoFolderConfig(OfFolders, Videos):
 
     def builder(self, progress, *, trains):
         """Returns a `VideoFolder`."""
-        from jaxmoe.data.video_builders import VideoFolder
+        from jaxmoe.data.builders.video_builders import VideoFolder
 
         own = {"manifest": self.manifest, "trains": trains}
         return VideoFolder(**own, **self.listing(progress))
@@ -93,13 +93,13 @@ class UCF101Config(OfficialSplits):
 
     def source_of(self, path: str) -> str:
         """Returns the group of a clip."""
-        from jaxmoe.data.official_splits import ucf101_source
+        from jaxmoe.data.listing.official_splits import ucf101_source
 
         return ucf101_source(path)
 
     def builder(self, progress, *, trains):
         """Returns a `UCF101`."""
-        from jaxmoe.data.video_builders import UCF101
+        from jaxmoe.data.builders.video_builders import UCF101
 
         return UCF101(split=self.split, **self.listing(progress))
 
@@ -112,13 +112,13 @@ class HMDB51Config(OfficialSplits):
 
     def source_of(self, path: str) -> str:
         """Returns the film of a clip."""
-        from jaxmoe.data.official_splits import hmdb51_source
+        from jaxmoe.data.listing.official_splits import hmdb51_source
 
         return hmdb51_source(path)
 
     def builder(self, progress, *, trains):
         """Returns an `HMDB51`."""
-        from jaxmoe.data.video_builders import HMDB51
+        from jaxmoe.data.builders.video_builders import HMDB51
 
         return HMDB51(split=self.split, **self.listing(progress))
 
@@ -135,7 +135,7 @@ class ImageFolderConfig(OfFolders, Images):
 
     def builder(self, progress, *, trains):
         """Returns an `ImageFolder`."""
-        from jaxmoe.data.image_builders import ImageFolder
+        from jaxmoe.data.builders.image_builders import ImageFolder
 
         own = {"manifest": self.manifest, "trains": trains}
         return ImageFolder(**own, **self.listing(progress))
@@ -149,7 +149,7 @@ class TinyImageNetConfig(OfFiles, Images):
 
     def builder(self, progress, *, trains):
         """Returns a `TinyImageNet`."""
-        from jaxmoe.data.image_builders import TinyImageNet
+        from jaxmoe.data.builders.image_builders import TinyImageNet
 
         return TinyImageNet(**self.listing(progress))
 
@@ -163,7 +163,7 @@ class NpzConfig(OfFiles, Images):
 
     def builder(self, progress, *, trains):
         """Returns an `ImageArrays`."""
-        from jaxmoe.data.array_builders import read_npz
+        from jaxmoe.data.builders.array_builders import read_npz
 
         return read_npz(self.directory, trains=trains, cache=self.cache, progress=progress)
 
@@ -178,7 +178,7 @@ class CIFAR10Config(OfFiles, Images):
 
     def builder(self, progress, *, trains):
         """Returns an `ImageArrays`."""
-        from jaxmoe.data.cifar10 import read_cifar10
+        from jaxmoe.data.builders.cifar10 import read_cifar10
 
         return read_cifar10(self.directory, cache=self.cache, progress=progress)
 
@@ -191,7 +191,7 @@ class SegmentationFolderConfig(OfFolders, LabelledPixels):
 
     def builder(self, progress, *, trains):
         """Returns a `SegmentationFolder`."""
-        from jaxmoe.data.segmentation_builders import SegmentationFolder
+        from jaxmoe.data.builders.segmentation_builders import SegmentationFolder
 
         own = {"manifest": self.manifest, "trains": trains}
         return SegmentationFolder(**own, **self.listing(progress))
@@ -205,7 +205,7 @@ class CamVidConfig(LabelledPixels):
 
     def builder(self, progress, *, trains):
         """Returns a `CamVid`."""
-        from jaxmoe.data.segmentation_builders import CamVid
+        from jaxmoe.data.builders.segmentation_builders import CamVid
 
         return CamVid(**self.listing(progress))
 
@@ -222,7 +222,7 @@ class CityscapesConfig(LabelledPixels):
 
     def builder(self, progress, *, trains):
         """Returns a `Cityscapes`."""
-        from jaxmoe.data.segmentation_builders import Cityscapes
+        from jaxmoe.data.builders.segmentation_builders import Cityscapes
 
         return Cityscapes(**self.listing(progress))
 
@@ -239,6 +239,6 @@ class A2D2Config(LabelledPixels):
 
     def builder(self, progress, *, trains):
         """Returns an `A2D2`."""
-        from jaxmoe.data.segmentation_builders import A2D2
+        from jaxmoe.data.builders.segmentation_builders import A2D2
 
         return A2D2(**self.listing(progress))

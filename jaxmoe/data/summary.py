@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from jaxmoe.data.dataset import Dataset
-from jaxmoe.data.source import ClipSource
+from jaxmoe.data.loading.source import ClipSource
 
 
 @dataclasses.dataclass(frozen=True)

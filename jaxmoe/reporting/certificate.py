@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TextIO
 
-from jaxmoe.evaluation.certification import CertifiedCurve, CertifiedExamples
+from jaxmoe.evaluation.certify.certification import CertifiedCurve, CertifiedExamples
 from jaxmoe.files import write_text
 from jaxmoe.reporting.figures import new_figure
 from jaxmoe.reporting.results import as_csv, markdown_table

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxmoe.attacks import ATTACKS
-from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Row
+from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE, Row
 from jaxmoe.threat import format_epsilon
 
 if TYPE_CHECKING:

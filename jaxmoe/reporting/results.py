@@ -12,10 +12,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from jaxmoe.evaluation.flops import MixtureFlops
-from jaxmoe.evaluation.rows import Check, Row
-from jaxmoe.evaluation.specialization import Specialization, specialization_sentence
-from jaxmoe.evaluation.verdict import verdict_line
+from jaxmoe.evaluation.engine.rows import Check, Row
+from jaxmoe.evaluation.engine.verdict import verdict_line
+from jaxmoe.evaluation.measures.flops import MixtureFlops
+from jaxmoe.evaluation.measures.specialization import Specialization, specialization_sentence
 from jaxmoe.files import read_json, write_text
 from jaxmoe.reporting.tables import legend, main_table, specialization_table
 

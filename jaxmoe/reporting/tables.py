@@ -8,12 +8,12 @@ from typing import NamedTuple, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from jaxmoe.evaluation.flops import MixtureFlops
-from jaxmoe.evaluation.measures import MEASURES
-from jaxmoe.evaluation.rows import CLEAN, WORST_CASE, Check, Row, StageRow, SuiteResult
-from jaxmoe.evaluation.significance import interval
-from jaxmoe.evaluation.specialization import Specialization, specialization_sentence
-from jaxmoe.evaluation.verdict import verdict_line
+from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE, Check, Row, StageRow, SuiteResult
+from jaxmoe.evaluation.engine.verdict import verdict_line
+from jaxmoe.evaluation.measures.flops import MixtureFlops
+from jaxmoe.evaluation.measures.measures import MEASURES
+from jaxmoe.evaluation.measures.significance import interval
+from jaxmoe.evaluation.measures.specialization import Specialization, specialization_sentence
 from jaxmoe.threat import format_epsilon
 
 

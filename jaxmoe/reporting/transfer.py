@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple, TextIO
 
-from jaxmoe.evaluation.transfer_result import TransferRow
+from jaxmoe.evaluation.transfer.transfer_result import TransferRow
 from jaxmoe.files import write_text
 from jaxmoe.reporting.figures import new_figure
 from jaxmoe.reporting.results import as_csv, markdown_table, without_nan

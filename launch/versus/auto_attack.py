@@ -46,7 +46,7 @@ from sides import (
 )
 
 import jaxmoe
-from jaxmoe.evaluation.part import draw_by_class
+from jaxmoe.evaluation.engine.part import draw_by_class
 from jaxmoe.files import write_text
 from jaxmoe.reporting.progress import show_seconds
 from jaxmoe.threat import ThreatModel

@@ -28,7 +28,7 @@ import user_networks
 from sides import check_files
 
 from jaxmoe import evaluation
-from jaxmoe.evaluation.programs import Programs
+from jaxmoe.evaluation.engine.programs import Programs
 from jaxmoe.models import native_convolutions
 from jaxmoe.reporting.progress import show_seconds
 

@@ -20,7 +20,7 @@ def test_every_command_that_judges_a_run_takes_other_clips(command, monkeypatch)
         asked.append(fields)
         raise RunFailedError("seen")
 
-    monkeypatch.setattr("jaxmoe.run.open_clips", stop)
+    monkeypatch.setattr("jaxmoe.runs.run.open_clips", stop)
     fields = {"name": "npz", "directory": "new", "manifest": "judge.csv"}
     options = " ".join(f"--data.{name} {value}" for name, value in fields.items())
     assert run(f"{command} {options}") == run(command) == 1

@@ -11,10 +11,10 @@ import pytest
 
 from jaxmoe.data import Loader
 from jaxmoe.evaluation import evaluate_suite
-from jaxmoe.evaluation.lipschitz_bounds import logit_difference_bounds
-from jaxmoe.evaluation.part import take_part_of
-from jaxmoe.experiment import build_modules, evaluation_loader
-from jaxmoe.run import load
+from jaxmoe.evaluation.certify.lipschitz_bounds import logit_difference_bounds
+from jaxmoe.evaluation.engine.part import take_part_of
+from jaxmoe.runs.build import build_modules, evaluation_loader
+from jaxmoe.runs.run import load
 from tests.commands.tiny import refused, run
 
 
@@ -88,7 +88,7 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys, mon
 
 def test_an_expert_alone_is_certified_by_its_own_constants(trained, folder, capsys, monkeypatch):
     crop = "the middle 8 × 8 of 16 × 16"
-    monkeypatch.setattr("jaxmoe.experiment.cropped", lambda *_: f"evaluated is {crop}")
+    monkeypatch.setattr("jaxmoe.runs.build.cropped", lambda *_: f"evaluated is {crop}")
     arguments = "--method lipschitz --radii 0 0.001 --examples 6 --steps 2"
     assert run(f"certify run@expert1 {arguments}") == 0
     assert "expert 1 alone" in capsys.readouterr().out
@@ -123,7 +123,7 @@ def test_some_examples_of_a_sorted_split_are_drawn_by_class(trained, folder, cap
 
     passes, begin = [], Loader.__iter__
     monkeypatch.setattr(Loader, "__iter__", lambda self: passes.append(1) or begin(self))
-    monkeypatch.setattr("jaxmoe.run.load", load_sorted)
+    monkeypatch.setattr("jaxmoe.runs.run.load", load_sorted)
     arguments = "--method lipschitz --radii 0 --steps 1 --examples 4"
     assert run(f"certify run@expert0 {arguments}") == 0
     assert len(passes) == 3  # certificates, and PGD with its clean clips

@@ -103,7 +103,7 @@ def test_what_a_machine_has_too_little_of_is_one_line(
     def broken(*_, **__):
         raise error
 
-    monkeypatch.setattr("jaxmoe.run.train", broken)
+    monkeypatch.setattr("jaxmoe.runs.run.train", broken)
     assert main(["train", "config.py"]) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"jaxmoe: {said}")
@@ -134,6 +134,17 @@ def test_other_bad_input_is_one_line(arguments, said, folder, capsys):
         assert part in line
 
 
+def test_no_help_waits_for_jax():
+    """An import of JAX alone is a second; NumPy is a tenth of one."""
+    helps = "; ".join(f"main([{name!r}, '--help'])" for name in COMMANDS)
+    script = (
+        f"import sys; from jaxmoe.cli import main; {helps}; "
+        "print([m for m in ('jax', 'numpy', 'flax', 'tensorflow_datasets') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
 def test_help_names_every_command(capsys):
     assert main([]) == 0
     overview = capsys.readouterr().out
@@ -149,7 +160,7 @@ def test_another_librarys_value_error_keeps_its_traceback(folder, monkeypatch):
     def broken(*_, **__):
         return np.zeros(3).reshape(2)
 
-    monkeypatch.setattr("jaxmoe.run.train", broken)
+    monkeypatch.setattr("jaxmoe.runs.run.train", broken)
     with pytest.raises(ValueError, match="reshape"):
         main(["train", "config.py"])
 
@@ -159,7 +170,7 @@ def test_ctrl_c_is_one_line_where_nothing_is_kept(command, folder, monkeypatch, 
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jaxmoe.run.load", stop)
-    monkeypatch.setattr("jaxmoe.experiment.open_dataset", stop)
+    monkeypatch.setattr("jaxmoe.runs.run.load", stop)
+    monkeypatch.setattr("jaxmoe.runs.build.open_dataset", stop)
     assert main(command.split()) == 130
     assert capsys.readouterr().err == "jaxmoe: stopped; nothing of it is kept\n"

@@ -8,8 +8,8 @@ import jax
 import pytest
 
 from jaxmoe.config import to_dict
-from jaxmoe.experiment import build_mixture
-from jaxmoe.run import init_params
+from jaxmoe.runs.build import build_mixture
+from jaxmoe.runs.run import init_params
 from jaxmoe.training import Checkpoints, adamw, init_state
 from tests.commands.tiny import CONFIG, TINY
 

@@ -9,7 +9,7 @@ import pytest
 from jaxmoe.cli import main
 from jaxmoe.commands.arguments import hold_output
 from jaxmoe.config import to_dict
-from jaxmoe.run_folder import hold_for_training
+from jaxmoe.runs.folder import hold_for_training
 from jaxmoe.training import Checkpoints
 from tests.commands.tiny import TINY, refused, run
 
@@ -114,7 +114,7 @@ def test_evaluate_takes_a_cascade_gradients_and_keeps_clips_and_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("jaxmoe.evaluation.suite.masking_checks", stop)
+        patched.setattr("jaxmoe.evaluation.suite.suite.masking_checks", stop)
         assert run(f"{command} --save-examples") == 130
     output = capsys.readouterr()
     assert "all rows are in run/results.json, without checks" in output.err

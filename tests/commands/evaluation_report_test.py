@@ -10,9 +10,9 @@ from jaxmoe.attacks import AttackSettings
 from jaxmoe.commands import evaluation_report
 from jaxmoe.commands.evaluate import Plan
 from jaxmoe.evaluation import Check, Row, SuiteResult
-from jaxmoe.other_clips import OtherClips
 from jaxmoe.reporting.progress import PlainProgress
-from jaxmoe.run import Trained
+from jaxmoe.runs.other_clips import OtherClips
+from jaxmoe.runs.run import Trained
 
 EPSILON = 8 / 255
 CLEAN = Row("clean", 0.0, "linf", 0.75, 0.75, 4, 0, None, None, 0, 0.5, 2.0)

@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmoe import run as runs
 from jaxmoe.config import ResNetConfig, SyntheticShapesConfig
-from jaxmoe.experiment import evaluation_loader
+from jaxmoe.runs import run as runs
+from jaxmoe.runs.build import evaluation_loader
 from tests.commands.tiny import TINY, refused, run
 
 IMAGES = dataclasses.replace(

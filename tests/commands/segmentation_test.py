@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmoe import run as runs
 from jaxmoe.config import DeepLabConfig, MixtureConfig, SyntheticScenesConfig
+from jaxmoe.runs import run as runs
 from tests.commands.tiny import TINY, refused, run
 
 SCENES = dataclasses.replace(

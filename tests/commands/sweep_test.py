@@ -10,7 +10,7 @@ from jaxmoe.cli import main
 
 def test_the_commands_know_every_number_of_a_grid():
     from jaxmoe.commands import evaluate
-    from jaxmoe.evaluation import grid
+    from jaxmoe.evaluation.suite import grid
 
     assert evaluate.NUMBERS == grid.NUMBERS
 
@@ -39,7 +39,7 @@ def test_sweep_runs_a_grid_of_epsilons_on_the_test_clips_and_of_numbers_on_valid
 
 
 def test_numbers_that_are_not_finite_are_one_line_in_every_command(trained, monkeypatch, capsys):
-    from jaxmoe.evaluation.guards import check_finite_outputs
+    from jaxmoe.evaluation.engine.guards import check_finite_outputs
 
     def broken(*_, **__):
         batch = {"index": np.arange(2), "valid": np.ones(2, bool)}

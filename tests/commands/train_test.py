@@ -10,8 +10,8 @@ import pytest
 
 from jaxmoe.cli import main
 from jaxmoe.commands.train import notes_on_routes
-from jaxmoe.run import _experts_by_column
-from jaxmoe.run_folder import hold_for_training
+from jaxmoe.runs.folder import hold_for_training
+from jaxmoe.runs.run import _experts_by_column
 from jaxmoe.training import step as step_module
 from tests.commands.tiny import CONFIG, refused, run
 
@@ -213,7 +213,7 @@ def test_ctrl_c_says_how_to_go_on(folder, trained, capsys, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jaxmoe.run.train", stop)
+    monkeypatch.setattr("jaxmoe.runs.run.train", stop)
     assert main(["train", "config.py"]) == 130
     (line,) = capsys.readouterr().err.splitlines()
     assert "the same command resumes run from its last checkpoint" in line
@@ -258,7 +258,7 @@ def test_half_a_file_of_a_run_is_named(file, folder, trained, capsys):
 def test_training_says_when_it_begins_anew_in_a_folder_that_was_used(
     folder, trained, capsys, monkeypatch
 ):
-    monkeypatch.setattr("jaxmoe.run.train", lambda *_: None)
+    monkeypatch.setattr("jaxmoe.runs.run.train", lambda *_: None)
     assert main(["train", "config.py"]) == 0
     assert "from the start" not in capsys.readouterr().out
     shutil.rmtree(trained / "checkpoints" / "latest")
@@ -277,7 +277,7 @@ def test_train_says_which_classes_have_no_examples(folder, capsys, monkeypatch):
         "y_test": labels[:2] * 0,
     }
     np.savez(folder / "pictures.npz", classes=classes, **parts)
-    monkeypatch.setattr("jaxmoe.run.train", lambda experiment, progress: None)
+    monkeypatch.setattr("jaxmoe.runs.run.train", lambda experiment, progress: None)
     assert run("train config.py --data.name npz --data.directory pictures.npz") == 0
     said = capsys.readouterr()
     lines = [line for line in (said.out + said.err).splitlines() if "has none of" in line]

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from jaxmoe.data.action_groups import HMDB51_GROUPS, UCF101_GROUPS, group_column
+from jaxmoe.data.listing.action_groups import HMDB51_GROUPS, UCF101_GROUPS, group_column
 
 
 def test_each_class_is_in_one_group():

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from jaxmoe.cli import main
-from jaxmoe.data import cifar10, load_dataset
+from jaxmoe.data import load_dataset
+from jaxmoe.data.builders import cifar10
 
 NAMES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 EACH = 10

@@ -14,7 +14,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from jaxmoe.data.decode import UnreadableVideoError, decode_frames
+from jaxmoe.data.decoding.decode import UnreadableVideoError, decode_frames
 
 FRAMES, RATE, WIDTH, HEIGHT = 24, 10, 96, 64
 _SOUND_RATE = 48_000

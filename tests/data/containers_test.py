@@ -10,7 +10,7 @@ import re
 import pytest
 
 import jaxmoe.data
-from jaxmoe.data.decode import UnreadableVideoError, decode_frames
+from jaxmoe.data.decoding.decode import UnreadableVideoError, decode_frames
 from tests.data.containers import (
     CONDITIONS,
     CONTAINERS,

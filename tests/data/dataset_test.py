@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxmoe.data import describe, load_dataset
-from jaxmoe.data.holdout import hold_out
-from jaxmoe.data.official_splits import hmdb51_source, ucf101_source
-from jaxmoe.data.source import ClipRecord
+from jaxmoe.data.listing.holdout import hold_out
+from jaxmoe.data.listing.official_splits import hmdb51_source, ucf101_source
+from jaxmoe.data.loading.source import ClipRecord
 
 
 def _load(folder, **kwargs):

@@ -10,7 +10,7 @@ import pytest
 from av.stream import Disposition
 from PIL import Image
 
-from jaxmoe.data.decode import UnreadableVideoError, decode_frames, decode_video
+from jaxmoe.data.decoding.decode import UnreadableVideoError, decode_frames, decode_video
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from jaxmoe.data import load_dataset
-from jaxmoe.data.actions import CLASSES
-from jaxmoe.data.domains import label_in, seen_in, tint
+from jaxmoe.data.rendered.actions import CLASSES
+from jaxmoe.data.rendered.domains import label_in, seen_in, tint
 
 FIELDS = {"validation_clips": 10, "test_clips": 10, "resolution": 16}
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxmoe.data.decode import UnreadableVideoError, decode_video
-from jaxmoe.data.file_end import FileEnd, file_end
+from jaxmoe.data.decoding.decode import UnreadableVideoError, decode_video
+from jaxmoe.data.decoding.file_end import FileEnd, file_end
 from tests.data.containers import CONTAINERS, make_films
 
 SIZED = ("mp4", "mov", "mkv", "webm", "avi", "ts", "mpg", "flv", "ogv", "wmv", "gif")

@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from jaxmoe.data.decode import UnreadableVideoError, decode_video
-from jaxmoe.data.film_picture import orientation
+from jaxmoe.data.decoding.decode import UnreadableVideoError, decode_video
+from jaxmoe.data.decoding.film_picture import orientation
 
 ONE = 1 << 16
 AXES = [

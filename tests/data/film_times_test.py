@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmoe.data.film_times import frame_times
+from jaxmoe.data.decoding.film_times import frame_times
 
 MILLISECOND = Fraction(1, 1000)
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from jaxmoe.data import load_dataset
-from jaxmoe.data.films import film_of
+from jaxmoe.data.listing.films import film_of
 
 
 @pytest.mark.parametrize(

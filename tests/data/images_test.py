@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from jaxmoe.data import describe, load_dataset, make_loader
-from jaxmoe.data.shapes import GROUND, SHAPES, render_shapes
-from jaxmoe.run_folder import describe_splits
+from jaxmoe.data.rendered.shapes import GROUND, SHAPES, render_shapes
+from jaxmoe.runs.folder import describe_splits
 
 
 def noise(*shape, seed=0) -> np.ndarray:

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from jaxmoe.data.class_folders import list_class_folders
-from jaxmoe.data.listing import require_directory
-from jaxmoe.data.manifest import read_manifest
+from jaxmoe.data.listing.class_folders import list_class_folders
+from jaxmoe.data.listing.listing import require_directory
+from jaxmoe.data.listing.manifest import read_manifest
 
 
 def _touch(root, *paths):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxmoe.data import load_dataset, make_loader
-from jaxmoe.data.source import ClipSource
+from jaxmoe.data.loading.source import ClipSource
 
 TRAIN = 23
 TEST = 11
@@ -170,7 +170,7 @@ def test_batches_are_read_by_their_positions_and_no_others(dataset, monkeypatch)
     whole = _take(loader, 3)
     read = []
     monkeypatch.setattr(
-        "jaxmoe.data.source.ClipSource._read",
+        "jaxmoe.data.loading.source.ClipSource._read",
         lambda self, i, frames, read_one=ClipSource._read: (
             read.append(i) or read_one(self, i, frames)
         ),

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 CALL = """
-from jaxmoe.data.main_guard import check_main_guard
+from jaxmoe.data.loading.main_guard import check_main_guard
 def start():
     check_main_guard(2)
 {}

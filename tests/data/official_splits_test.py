@@ -3,7 +3,7 @@
 import pytest
 
 from jaxmoe.data import load_dataset
-from jaxmoe.data.official_splits import list_hmdb51, list_ucf101
+from jaxmoe.data.listing.official_splits import list_hmdb51, list_ucf101
 
 UCF_TRAIN = [
     "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxmoe.data.picture import on_black, stored_size
+from jaxmoe.data.decoding.picture import on_black, stored_size
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from jaxmoe.data.clip_builder import UnusableClipError
-from jaxmoe.data.label_maps import read_numbers
-from jaxmoe.data.still import read_image
+from jaxmoe.data.decoding.still import read_image
+from jaxmoe.data.decoding.unusable import UnusableClipError
+from jaxmoe.data.listing.label_maps import read_numbers
 
 FORMATS = {
     **{"PNG": "PNG", "TIFF": "TIFF", "JPEG": "JPEG", "WebP": "WEBP"},

@@ -83,7 +83,7 @@ def test_a_clip_is_not_left_out_for_good_for_what_passes(folder, monkeypatch):
         raise OSError(errno.EMFILE, "Too many open files", str(file))
 
     with monkeypatch.context() as patched:
-        patched.setattr("jaxmoe.data.decode.file_end", refuse)
+        patched.setattr("jaxmoe.data.decoding.decode.file_end", refuse)
         with pytest.raises(OSError, match="Too many open files") as raised:
             _load(folder)
     assert raised.value.filename.startswith(str(folder))

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from jaxmoe.data import describe, load_dataset, make_loader
-from jaxmoe.data.label_folders import CAMVID_CLASSES
-from jaxmoe.data.synthetic import PLACES
+from jaxmoe.data.listing.label_folders import CAMVID_CLASSES
+from jaxmoe.data.rendered.synthetic import PLACES
 
 
 def write(path, pixels):

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from jaxmoe.data import load_dataset
-from jaxmoe.data.clip_builder import UnusableClipError
-from jaxmoe.data.frame_codec import VOID
-from jaxmoe.data.label_maps import read_colours, read_numbers
-from jaxmoe.data.still import read_image, turn
+from jaxmoe.data.decoding.frame_codec import VOID
+from jaxmoe.data.decoding.still import read_image, turn
+from jaxmoe.data.decoding.unusable import UnusableClipError
+from jaxmoe.data.listing.label_maps import read_colours, read_numbers
 
 RAMP = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (8, 1))
 LABELS = np.arange(96, dtype=np.uint8).reshape(8, 12) % 5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxmoe.data import load_dataset
-from jaxmoe.data.actions import CLASSES, render_actions
+from jaxmoe.data.rendered.actions import CLASSES, render_actions
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmoe.data import temporal_sampling as ts
+from jaxmoe.data.loading import temporal_sampling as ts
 
 LENGTH = st.integers(1, 300)
 FRAMES = st.integers(1, 64)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxmoe.data import load_dataset, make_loader
-from jaxmoe.data.video_builders import VideoFolder
+from jaxmoe.data.builders.video_builders import VideoFolder
 from tests.data.containers import CONTAINERS, make_films
 
 MP4 = next(container for container in CONTAINERS if container.name == "mp4")

@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from jaxmoe.data.class_folders import list_class_folders
-from jaxmoe.data.label_folders import list_camvid, list_pairs
-from jaxmoe.data.official_splits import list_hmdb51, list_ucf101
-from jaxmoe.data.walking import files_below
+from jaxmoe.data.listing.class_folders import list_class_folders
+from jaxmoe.data.listing.label_folders import list_camvid, list_pairs
+from jaxmoe.data.listing.official_splits import list_hmdb51, list_ucf101
+from jaxmoe.data.listing.walking import files_below
 
 LEFT_BEHIND = (
     *(".DS_Store", "._a.jpg", "Thumbs.db", "thumbs.db", "desktop.ini", "Desktop.ini", "Icon\r"),

@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets  # noqa: F401
 from absl import flags
 
-from jaxmoe.data.worker_batches import WorkerBatches
+from jaxmoe.data.loading.worker_batches import WorkerBatches
 
 
 def test_workers_do_not_see_ctrl_c_and_a_place_is_kept():

@@ -16,9 +16,9 @@ from planted import FAR, NEAR
 
 from jaxmoe.attacks import CASCADES, AttackSettings, Cascade, Randomized, build_attack, stage
 from jaxmoe.evaluation import Programs, auto_attack, evaluate_suite
-from jaxmoe.evaluation.cascade import Cascading
-from jaxmoe.evaluation.journal import Journal
-from jaxmoe.evaluation.standing import StandingClips
+from jaxmoe.evaluation.engine.cascade import Cascading
+from jaxmoe.evaluation.engine.journal import Journal
+from jaxmoe.evaluation.engine.standing import StandingClips
 from jaxmoe.threat import ThreatModel
 
 # Planted models guess and mask on purpose; `model_checks_test` looks at what is told of them.
@@ -111,7 +111,7 @@ KILLED = """
 import os, pathlib, pickle, signal, sys
 sys.path.insert(0, {folder!r})
 import cascade_test
-from jaxmoe.evaluation import journal
+from jaxmoe.evaluation.engine import journal
 
 dump, written = pickle.dump, []
 

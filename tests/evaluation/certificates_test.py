@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxmoe.attacks import perturb, steepest_step
-from jaxmoe.evaluation.certificates import (
+from jaxmoe.evaluation.certify.certificates import (
     Certificate,
     certified_accuracy,
     dual_radius,

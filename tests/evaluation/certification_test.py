@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.evaluation.certification import (
+from jaxmoe.evaluation.certify.certification import (
     _rounded_up,
     certifiable,
     lipschitz_curve,
     smoothing_curve,
 )
-from jaxmoe.evaluation.guards import NonFiniteError
-from jaxmoe.evaluation.lipschitz_bounds import logit_difference_bounds
-from jaxmoe.evaluation.smoothing import Smoothing
+from jaxmoe.evaluation.certify.lipschitz_bounds import logit_difference_bounds
+from jaxmoe.evaluation.certify.smoothing import Smoothing
+from jaxmoe.evaluation.engine.guards import NonFiniteError
 from jaxmoe.mixture import dual_mixture, from_modules, with_alpha
 from jaxmoe.models import LinearRouter, PooledRouter
 

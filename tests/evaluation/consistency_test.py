@@ -12,8 +12,8 @@ import pytest
 
 from jaxmoe.attacks import Randomized
 from jaxmoe.evaluation import Programs
-from jaxmoe.evaluation.consistency import consistency_check
-from jaxmoe.evaluation.summary import to_host
+from jaxmoe.evaluation.diagnostics.consistency import consistency_check
+from jaxmoe.evaluation.engine.summary import to_host
 from jaxmoe.mixture import from_modules
 from jaxmoe.models import LinearRouter, ResNet
 

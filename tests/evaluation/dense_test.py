@@ -8,8 +8,9 @@ import pytest
 
 from jaxmoe.attacks import ATTACKS, AttackResult, AttackSettings, NamedAttack, build_attack
 from jaxmoe.attacks.cascade import CASCADES, custom
-from jaxmoe.evaluation import Grid, auto_attack, evaluate_suite, passes, sweep_grid, transfer_matrix
-from jaxmoe.evaluation.metrics import accuracy
+from jaxmoe.evaluation import Grid, auto_attack, evaluate_suite, sweep_grid, transfer_matrix
+from jaxmoe.evaluation.measures.metrics import accuracy
+from jaxmoe.evaluation.suite import passes
 from jaxmoe.mixture import component, from_gate
 from jaxmoe.models import ClasswiseGate, Conv, SimpleGate
 from jaxmoe.threat import ThreatModel

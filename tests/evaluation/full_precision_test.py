@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.evaluation.certification import certifiable, certifiable_expert
-from jaxmoe.evaluation.full_precision import at_full_precision
-from jaxmoe.evaluation.lipschitz_bounds import affine_differences, logit_difference_bounds
+from jaxmoe.evaluation.certify.certification import certifiable, certifiable_expert
+from jaxmoe.evaluation.certify.lipschitz_bounds import affine_differences, logit_difference_bounds
+from jaxmoe.evaluation.diagnostics.full_precision import at_full_precision
 from jaxmoe.mixture import dual_mixture, from_modules, with_alpha
 from jaxmoe.models import LinearRouter, ResNet
 

@@ -10,9 +10,9 @@ from planted import FAR, NEAR
 from jaxmoe.attacks import CASCADES, AttackSettings, Randomized
 from jaxmoe.attacks.cascade import custom
 from jaxmoe.evaluation import Programs, Row, evaluate_suite
-from jaxmoe.evaluation.gradient_masking import router_gradient_check
-from jaxmoe.evaluation.row_checks import epsilon_check, loss_check
-from jaxmoe.evaluation.verdict import verdict_line
+from jaxmoe.evaluation.diagnostics.gradient_masking import router_gradient_check
+from jaxmoe.evaluation.diagnostics.row_checks import epsilon_check, loss_check
+from jaxmoe.evaluation.engine.verdict import verdict_line
 
 # Planted models guess and mask on purpose; `model_checks_test` looks at what is told of them.
 pytestmark = pytest.mark.filterwarnings("ignore::jaxmoe.evaluation.EvaluationWarning")

@@ -8,7 +8,7 @@ import pytest
 from jaxmoe.attacks import ATTACKS, AttackSettings
 from jaxmoe.benchmarks.subjects import linear_clips, linear_mixture
 from jaxmoe.evaluation import Grid, Programs, evaluate_suite, sweep_grid
-from jaxmoe.evaluation import grid as grid_module
+from jaxmoe.evaluation.suite import grid as grid_module
 
 # Planted models guess and mask on purpose; `model_checks_test` looks at what is told of them.
 pytestmark = pytest.mark.filterwarnings("ignore::jaxmoe.evaluation.EvaluationWarning")

@@ -9,8 +9,8 @@ import pytest
 
 from jaxmoe.attacks import ATTACKS, AttackSettings, NamedAttack
 from jaxmoe.evaluation import Programs
-from jaxmoe.evaluation.journal import Journal, entry
-from jaxmoe.evaluation.journal import fingerprint as fingerprint_of
+from jaxmoe.evaluation.engine.journal import Journal, entry
+from jaxmoe.evaluation.engine.journal import fingerprint as fingerprint_of
 
 
 def write(file, fingerprint="f", values=range(3)):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.evaluation.lipschitz_bounds import (
+from jaxmoe.evaluation.certify.lipschitz_bounds import (
     conv_bound,
     dense_bound,
     group_norm_bound,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxmoe.evaluation import accuracy, load_of_choices, routing_entropy, routing_iou
-from jaxmoe.evaluation.metrics import choice_flips, confusion, mean_iou
+from jaxmoe.evaluation.measures.metrics import choice_flips, confusion, mean_iou
 
 
 def test_accuracy_of_a_dense_task_is_the_share_of_its_pixels():

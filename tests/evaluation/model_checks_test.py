@@ -16,10 +16,10 @@ from jaxmoe.evaluation import (
     sweep_grid,
     transfer_matrix,
 )
-from jaxmoe.evaluation.certification import smoothing_curve
-from jaxmoe.evaluation.model_checks import guessing_check, logits_check
-from jaxmoe.evaluation.smoothing import Smoothing
-from jaxmoe.evaluation.verdict import verdict_line
+from jaxmoe.evaluation.certify.certification import smoothing_curve
+from jaxmoe.evaluation.certify.smoothing import Smoothing
+from jaxmoe.evaluation.diagnostics.model_checks import guessing_check, logits_check
+from jaxmoe.evaluation.engine.verdict import verdict_line
 
 PARAMS = jnp.float32(10.0)
 CLIPS = planted.clips(*[(0, FAR), (0, 0)] * 8)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmoe.evaluation.part import describe_part, draw_by_class, take_part_of
+from jaxmoe.evaluation.engine.part import describe_part, draw_by_class, take_part_of
 
 
 @settings(max_examples=60, deadline=None)

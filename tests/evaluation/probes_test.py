@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxmoe.evaluation.part import draw_by_class
-from jaxmoe.evaluation.probes import Probes
+from jaxmoe.evaluation.engine.part import draw_by_class
+from jaxmoe.evaluation.engine.probes import Probes
 
 
 def stream(labels, size, batches):

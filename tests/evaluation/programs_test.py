@@ -8,7 +8,7 @@ import pytest
 from planted import FAR, NEAR
 
 from jaxmoe.evaluation import Programs, evaluate_suite
-from jaxmoe.evaluation.programs import on_device
+from jaxmoe.evaluation.engine.programs import on_device
 
 # Planted models guess and mask on purpose; `model_checks_test` looks at what is told of them.
 pytestmark = pytest.mark.filterwarnings("ignore::jaxmoe.evaluation.EvaluationWarning")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxmoe.evaluation.rows import count_labels, notes_on_labels
+from jaxmoe.evaluation.engine.rows import count_labels, notes_on_labels
 
 
 def notes(label, classes):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.evaluation.scoring import run_model, score
+from jaxmoe.evaluation.engine.scoring import run_model, score
 from jaxmoe.mixture import from_functions
 from jaxmoe.threat import ThreatModel
 

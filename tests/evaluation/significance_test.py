@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from jaxmoe.evaluation.significance import (
+from jaxmoe.evaluation.measures.significance import (
     estimate_difference,
     estimate_mean,
     exceeds,

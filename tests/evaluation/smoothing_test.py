@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxmoe.evaluation.smoothing import (
+from jaxmoe.evaluation.certify.smoothing import (
     ABSTAINED,
     Smoothing,
     check_smoothing,

@@ -9,7 +9,7 @@ import pytest
 from planted import FAR, MIXTURE, PARAMS, batches, clips
 
 from jaxmoe.evaluation import evaluate_suite, specialization_sentence
-from jaxmoe.evaluation.specialization import columns_of, mutual_information, specialization
+from jaxmoe.evaluation.measures.specialization import columns_of, mutual_information, specialization
 from jaxmoe.mixture import PartScores
 
 N, M = 240, 3

@@ -4,7 +4,7 @@ import numpy as np
 import planted
 import pytest
 
-from jaxmoe.evaluation.standing import StandingClips
+from jaxmoe.evaluation.engine.standing import StandingClips
 
 N = 11
 CLIPS = np.arange(N, dtype=np.uint8).reshape(N, 1)

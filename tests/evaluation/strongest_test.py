@@ -3,8 +3,8 @@
 import numpy as np
 
 from jaxmoe.attacks import AttackResult
-from jaxmoe.evaluation.scoring import Scores
-from jaxmoe.evaluation.strongest import strongest
+from jaxmoe.evaluation.engine.scoring import Scores
+from jaxmoe.evaluation.engine.strongest import strongest
 
 
 def attempt(loss, correct, isolated):

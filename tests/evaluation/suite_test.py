@@ -121,7 +121,7 @@ def test_a_clip_must_survive_every_restart_whatever_its_loss(monkeypatch):
 
     calls = []
     factory = planted.batches(planted.clips((FAR, NEAR), (FAR, NEAR)), [0, 0])
-    monkeypatch.setattr("jaxmoe.evaluation.programs.build_attack", build)
+    monkeypatch.setattr("jaxmoe.evaluation.engine.programs.build_attack", build)
     result = run_plain(
         programs=_Uncompiled(planted.plain),
         factory=factory,

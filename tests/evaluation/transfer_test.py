@@ -159,7 +159,7 @@ def test_training_clips_need_no_numbers():
 
 
 def test_test_clips_have_no_say_in_a_universal_perturbation(monkeypatch):
-    from jaxmoe.evaluation import transfer
+    from jaxmoe.evaluation.transfer import transfer
 
     made = []
 
@@ -195,7 +195,8 @@ def test_a_clip_must_survive_every_restart(monkeypatch):
     keys = []
     monkeypatch.setitem(attacks.ATTACKS, "told", attacks.NamedAttack("told", build, "model"))
     monkeypatch.setattr(
-        "jaxmoe.evaluation.programs.Programs.timed", lambda self, name, f, *given: (f(*given), 0.0)
+        "jaxmoe.evaluation.engine.programs.Programs.timed",
+        lambda self, name, f, *given: (f(*given), 0.0),
     )
     factory = planted.batches(planted.clips((FAR, NEAR), (FAR, NEAR), (FAR, NEAR)), [0, 0, 0])
     settings = dataclasses.replace(SETTINGS, restarts=2)
@@ -206,7 +207,7 @@ def test_a_clip_must_survive_every_restart(monkeypatch):
 
 
 def test_a_matrix_that_was_stopped_goes_on_to_the_same_rows(tmp_path, monkeypatch):
-    from jaxmoe.evaluation import transfer
+    from jaxmoe.evaluation.transfer import transfer
 
     fits, fit_named = [], transfer.fit_named
     monkeypatch.setattr(

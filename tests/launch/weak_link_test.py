@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxmoe.config import Experiment
-from jaxmoe.evaluation.part import take_part_of
+from jaxmoe.evaluation.engine.part import take_part_of
 from jaxmoe.mixture import from_functions
 from jaxmoe.reporting import write_results
 from launch.studies.weak_link import run as launcher

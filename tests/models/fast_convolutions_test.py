@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from jaxmoe import attacks, mixture
-from jaxmoe.evaluation.full_precision import at_full_precision
+from jaxmoe.evaluation.diagnostics.full_precision import at_full_precision
 from jaxmoe.models import ResNet, conv, fast_convolutions, native_convolutions
 from jaxmoe.threat import ThreatModel
 

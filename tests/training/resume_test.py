@@ -25,7 +25,7 @@ from jaxmoe.config import (
 
 SCRIPT = """
 import sys
-from jaxmoe.run import train
+from jaxmoe.runs.run import train
 from tests.training.resume_test import Silent, experiment
 train(experiment(sys.argv[1]), Silent())
 """
@@ -99,7 +99,7 @@ def runs(tmp_path_factory):
 
 
 def params_of(run, cache, monkeypatch):
-    from jaxmoe.run import load
+    from jaxmoe.runs.run import load
 
     monkeypatch.setenv("JAXMOE_CACHE", str(cache))
     return load(run, "latest").params
@@ -131,7 +131,7 @@ def test_a_finished_run_is_left_as_it_is(runs, monkeypatch):
 
 
 def test_another_experiment_in_the_same_folder_is_refused(runs, monkeypatch):
-    from jaxmoe.run import train
+    from jaxmoe.runs.run import train
 
     _, killed, cache = runs
     monkeypatch.setenv("JAXMOE_CACHE", str(cache))
@@ -140,7 +140,7 @@ def test_another_experiment_in_the_same_folder_is_refused(runs, monkeypatch):
 
 
 def test_other_clips_in_the_same_folder_are_refused(runs, monkeypatch):
-    from jaxmoe.run import train
+    from jaxmoe.runs.run import train
 
     _, killed, cache = runs
     monkeypatch.setenv("JAXMOE_CACHE", str(cache))
@@ -155,7 +155,7 @@ def test_other_clips_in_the_same_folder_are_refused(runs, monkeypatch):
 
 
 def test_a_start_whose_clips_differ_is_refused(runs, tmp_path, monkeypatch):
-    from jaxmoe.run import train
+    from jaxmoe.runs.run import train
 
     whole, _, cache = runs
     monkeypatch.setenv("JAXMOE_CACHE", str(cache))
@@ -167,7 +167,7 @@ def test_a_start_whose_clips_differ_is_refused(runs, tmp_path, monkeypatch):
 
 
 def test_a_start_that_is_not_trained_to_its_end_is_refused(runs, tmp_path, monkeypatch):
-    from jaxmoe.run import train
+    from jaxmoe.runs.run import train
     from jaxmoe.training import Checkpoints
 
     whole, _, cache = runs
@@ -185,7 +185,7 @@ def _unfinished(checkpoints, source):
 
 
 def test_a_checkpoint_of_another_model_is_refused(runs, tmp_path, monkeypatch):
-    from jaxmoe.run import train
+    from jaxmoe.runs.run import train
 
     whole, _, cache = runs
     monkeypatch.setenv("JAXMOE_CACHE", str(cache))

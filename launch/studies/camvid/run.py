@@ -20,15 +20,15 @@ import sys
 
 import jax
 
-from jaxmoe import run as runs
 from jaxmoe.evaluation import Row, TransferRow, evaluate_suite, transfer_matrix
-from jaxmoe.evaluation.part import take_part_of
-from jaxmoe.evaluation.rows import CLEAN, WORST_CASE
-from jaxmoe.experiment import evaluation_loader, evaluation_settings
+from jaxmoe.evaluation.engine.part import take_part_of
+from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE
 from jaxmoe.mixture import component
 from jaxmoe.reporting import read_results, write_results, write_transfer
 from jaxmoe.reporting.progress import make_progress
 from jaxmoe.reporting.results import markdown_table
+from jaxmoe.runs import run as runs
+from jaxmoe.runs.build import evaluation_loader, evaluation_settings
 
 CONFIGS = pathlib.Path(__file__).parents[3] / "configs" / "segmentation"
 ARCHITECTURES = {"deeplab": "DeepLabv3+", "frrn": "FRRN-A"}

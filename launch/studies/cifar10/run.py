@@ -20,16 +20,16 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-from jaxmoe import run as runs
 from jaxmoe.evaluation import Programs, Row, evaluate_suite
-from jaxmoe.evaluation.metrics import accuracy
-from jaxmoe.evaluation.rows import CLEAN, WORST_CASE
-from jaxmoe.experiment import evaluation_loader, evaluation_settings
+from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE
+from jaxmoe.evaluation.measures.metrics import accuracy
 from jaxmoe.mixture import dual_mixture, with_alpha
 from jaxmoe.reporting import read_results, write_results
 from jaxmoe.reporting.progress import make_progress
 from jaxmoe.reporting.results import markdown_table
-from jaxmoe.run_folder import read_experiment
+from jaxmoe.runs import run as runs
+from jaxmoe.runs.build import evaluation_loader, evaluation_settings
+from jaxmoe.runs.folder import read_experiment
 
 CONFIGS = pathlib.Path(__file__).parents[3] / "configs" / "image"
 ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)

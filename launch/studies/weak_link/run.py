@@ -21,15 +21,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmoe import run as folders
 from jaxmoe.commands.arguments import number
-from jaxmoe.evaluation.metrics import accuracy
-from jaxmoe.evaluation.part import take_part_of
-from jaxmoe.evaluation.scoring import to_pixels
-from jaxmoe.experiment import evaluation_loader
+from jaxmoe.evaluation.engine.part import take_part_of
+from jaxmoe.evaluation.engine.scoring import to_pixels
+from jaxmoe.evaluation.measures.metrics import accuracy
 from jaxmoe.mixture import no_head
 from jaxmoe.reporting import read_results
 from jaxmoe.reporting.results import markdown_table
+from jaxmoe.runs import run as folders
+from jaxmoe.runs.build import evaluation_loader
 from jaxmoe.threat import format_epsilon
 
 

@@ -1,0 +1,1 @@
+"""TFDS builders that store examples as records."""

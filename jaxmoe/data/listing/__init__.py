@@ -1,0 +1,1 @@
+"""Which files, labels and splits a data set has."""

@@ -1,0 +1,1 @@
+"""Whether figures can be trusted: masked gradients, and the model itself."""

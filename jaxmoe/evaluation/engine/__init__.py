@@ -1,0 +1,1 @@
+"""Programs, scores and journals: what every evaluation runs on."""

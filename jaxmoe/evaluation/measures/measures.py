@@ -1,0 +1,93 @@
+"""Measures of predictions beside accuracy, by name: each becomes a column of the tables.
+
+A measure of one's own is an entry of `MEASURES`. Axes: B = batch, K = classes, … = positions of a
+dense task.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+if TYPE_CHECKING:
+    from jaxmoe.evaluation.engine.scoring import Outputs
+
+Measured = Callable[["Outputs", "Outputs", Array], Float[Array, " batch"]]
+"""`(outputs under attack, clean outputs, labels) -> [B]`, a number for each example."""
+
+
+class Measure(NamedTuple):
+    """A measure, whose mean over examples a table shows.
+
+    Attributes:
+      title: of its column, with its unit.
+      help: what it is, in a line.
+      of: what it computes; of clean examples both outputs are the same.
+    """
+
+    title: str
+    help: str
+    of: Measured
+
+
+def _of_label(value: Array, y: Array) -> Float[Array, " batch"]:
+    """The mean over an example's labelled positions."""
+    counted = jnp.broadcast_to(y >= 0, value.shape).astype(value.dtype)
+    axes = tuple(range(1, value.ndim))
+    return jnp.sum(value * counted, axes) / jnp.maximum(jnp.sum(counted, axes), 1)
+
+
+def confidence(outputs: "Outputs", clean: "Outputs", y: Array) -> Float[Array, " batch"]:
+    """Returns the largest softmax probability, 0 to 1."""
+    del clean
+    return _of_label(jnp.max(jax.nn.softmax(outputs.logits), axis=-1), y)
+
+
+def label_probability(outputs: "Outputs", clean: "Outputs", y: Array) -> Float[Array, " batch"]:
+    """Returns the softmax probability of the label, 0 to 1."""
+    del clean
+    place = jnp.maximum(y, 0)[..., None]
+    found = jnp.take_along_axis(jax.nn.softmax(outputs.logits), place, axis=-1)
+    return _of_label(found[..., 0], y)
+
+
+def prediction_changes(outputs: "Outputs", clean: "Outputs", y: Array) -> Float[Array, " batch"]:
+    """Returns 1 where the prediction is another than the clean one, right or wrong."""
+    changed = jnp.argmax(outputs.logits, axis=-1) != jnp.argmax(clean.logits, axis=-1)
+    return _of_label(changed.astype(jnp.float32), y)
+
+
+MEASURES: dict[str, Measure] = {
+    "confidence": Measure("confidence", "mean largest softmax probability, 0 to 1", confidence),
+    "label-probability": Measure(
+        "probability of the label",
+        "mean softmax probability of the label, 0 to 1",
+        label_probability,
+    ),
+    "changed": Measure(
+        "changed predictions", "share of predictions that an attack changed", prediction_changes
+    ),
+}
+
+
+def find_measures(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names, each once.
+
+    Raises:
+      ValueError: there is no such measure.
+    """
+    for name in names:
+        if name not in MEASURES:
+            raise ValueError(f"measures: {name!r} is none; expected some of {', '.join(MEASURES)}")
+    return tuple(dict.fromkeys(names))
+
+
+def measure(
+    names: Sequence[str], outputs: "Outputs", clean: "Outputs", y: Array
+) -> dict[str, Float[Array, " batch"]] | None:
+    """Returns each named measure of a batch, [B]; None without names."""
+    if not names:
+        return None
+    return {name: MEASURES[name].of(outputs, clean, y).astype(jnp.float32) for name in names}

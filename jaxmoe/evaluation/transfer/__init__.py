@@ -1,0 +1,1 @@
+"""Attacks on one model scored on others, and universal perturbations."""

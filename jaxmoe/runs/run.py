@@ -1,0 +1,363 @@
+"""One run, from a configuration to a trained model in a folder, and back from the folder.
+
+A run's folder holds `config.json`, `run.json` (versions, seed, git revision, command),
+`metrics.jsonl`, `tensorboard/`, `checkpoints/` and, once evaluated, `results.*`.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmoe import data
+from jaxmoe.config import Experiment, validate
+from jaxmoe.runs.build import build_mixture, build_threat, evaluation_loader
+from jaxmoe.mixture import Mixture, with_alpha
+from jaxmoe.runs.other_clips import OtherClips, open_clips, with_fields
+from jaxmoe.parallel import Parallel
+from jaxmoe.registry import field_names
+from jaxmoe.runs.folder import (
+    State,
+    check_same_experiment,
+    check_same_splits,
+    hold_for_training,
+    is_finished,
+    read_experiment,
+    state_of,
+    write_description,
+)
+from jaxmoe.training import (
+    PARTS,
+    Checkpoints,
+    LoopOptions,
+    Progress,
+    Recipe,
+    RecipeOptions,
+    Stage,
+    copy_expert,
+    dense,
+    fit,
+    make_validate,
+    restore_params,
+    shared_expert,
+)
+from jaxmoe.training.clusters import appearance, draw_records, find_centres
+from jaxmoe.training.recipes.specialists import (
+    by_cluster,
+    by_likelihood,
+    by_own_choice,
+    expert_choice,
+    specialists,
+    specialists_of,
+)
+from jaxmoe.training.recipes.standard import standard
+
+
+class Trained(NamedTuple):
+    """A run that was read back."""
+
+    experiment: Experiment
+    dataset: data.Dataset
+    mixture: Mixture
+    params: Any
+    state: State  # "finished", or "training" or "stopped" before the end of its training
+    other: OtherClips | None = None  # of a test split that is not its own
+
+    @property
+    def finished(self) -> bool:
+        """Returns whether it was trained to its end."""
+        return self.state == "finished"
+
+
+def train(
+    experiment: Experiment,
+    progress: Progress,
+    *,
+    data_progress: Callable[[int, int], None] | None = None,
+    devices: list[jax.Device] | None = None,
+) -> pathlib.Path:
+    """Trains an experiment into its run's folder, which it returns; resumes one that was stopped.
+
+    Raises:
+      ValueError: an impossible configuration, a folder that holds another experiment or that
+        another process trains in, or a checkpoint that is damaged.
+      FileNotFoundError: a directory or checkpoint that is not there.
+      OSError: the folder cannot be written; its last checkpoint is kept.
+    """
+    validate(experiment)
+    run = pathlib.Path(experiment.run.directory)
+    check_same_experiment(run, experiment)
+    dataset = data.load_dataset(experiment.data, progress=data_progress)
+    check_same_splits(run, dataset, "run.directory", "choose another directory")
+    parallel = Parallel(devices)
+    batch_size = experiment.training.batch_size
+    if batch_size % parallel.count:
+        raise ValueError(
+            f"training.batch_size: {batch_size} does not split over {parallel.count} devices"
+        )
+    loader = data.make_loader(
+        dataset.train,
+        batch_size=batch_size // jax.process_count(),
+        frames=experiment.data.frames,
+        size=experiment.data.size,
+        width=experiment.data.width,
+        stride=experiment.data.stride,
+        augment=True,
+        flip=experiment.data.flip,
+        padding=experiment.data.padding,
+        shuffle=True,
+        repeat=True,
+        seed=experiment.run.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        workers=experiment.data.workers,
+    )
+    mixture = build_mixture(experiment, len(dataset.classes))
+    threat = build_threat(experiment)
+    stages = _stages(experiment, dataset)
+    params = _initial_params(experiment, mixture, dataset)
+    phases = experiment.recipe.phases(mixture, threat, recipe_options(experiment))
+    adversarial = any(phase.attack is not None for phase in phases)
+    judge = make_validate(mixture, threat, experiment.attack, parallel, adversarial=adversarial)
+    validation = _validation_batches(experiment, dataset, parallel)
+    with hold_for_training(run), contextlib.closing(iter(loader)) as batches:
+        if not is_finished(run):
+            write_description(run, experiment, dataset)
+        fit(
+            mixture,
+            params,
+            stages,
+            batches,
+            loader.batches_per_epoch,
+            threat=threat,
+            options=loop_options(experiment),
+            recipe_options=recipe_options(experiment),
+            run=run,
+            validate=lambda params: judge(params, validation),
+            parallel=parallel,
+            progress=progress,
+        )
+    return run
+
+
+def load(
+    run: pathlib.Path,
+    checkpoint: str | None = None,
+    *,
+    data_progress: Callable[[int, int], None] | None = None,
+    **data_fields: Any,
+) -> Trained:
+    """Reads a run back: its experiment, data, mixture and params.
+
+    Args:
+      run: the folder.
+      checkpoint: "best" or "latest"; None is what the experiment's evaluation says.
+      data_progress: called with (clips done, clips in all) where they are prepared anew.
+      **data_fields: fields of `DataConfig` to replace: of a directory that has moved, or of other
+        clips to judge the run by (`open_clips`).
+
+    Raises:
+      FileNotFoundError: no run there, no data, or no checkpoint yet.
+      ValueError: a checkpoint of another model or a damaged one, or data whose splits are not the
+        run's.
+    """
+    experiment = read_experiment(run)
+    dataset, other = open_clips(run, experiment, data_fields, data_progress)
+    replaced = with_fields(experiment.data, data_fields)
+    experiment = dataclasses.replace(experiment, data=replaced)
+    mixture = build_mixture(experiment, len(dataset.classes))
+    like = jax.eval_shape(lambda: init_params(experiment, mixture))
+    which = checkpoint or experiment.evaluation.checkpoint
+    # Once: NumPy arrays would go to the device anew in every call of every program.
+    params = jax.device_put(restore_params(run, which, like, loop_options(experiment)))
+    return Trained(experiment, dataset, mixture, params, state_of(run), other)
+
+
+def init_params(experiment: Experiment, mixture: Mixture) -> Any:
+    """Fresh params, drawn from the run's seed.
+
+    From an `rbg` key: on CPU every Threefry draw of another shape costs a second to compile.
+    """
+    example = np.zeros((1, *experiment.data.shape), np.float32)
+    return jax.jit(mixture.init)(jax.random.key(experiment.run.seed, impl="rbg"), example)
+
+
+def loop_options(experiment: Experiment) -> LoopOptions:
+    """The loop's numbers from the configuration's sections."""
+    run = {
+        f: getattr(experiment.run, f)
+        for f in ("seed", "checkpoint_every", "validate_every", "log_every")
+    }
+    return LoopOptions(**dataclasses.asdict(experiment.optimizer), **run)
+
+
+def recipe_options(experiment: Experiment) -> RecipeOptions:
+    """The recipes' numbers from the configuration's sections."""
+    common = RecipeOptions(
+        attack=experiment.attack,
+        balance=experiment.mixture.balance,
+        balance_weight=experiment.mixture.balance_weight,
+        router_noise=experiment.mixture.router_noise,
+        spread_left=experiment.mixture.spread_left,
+        route_weight=experiment.training.route_weight,
+        attacked_route=experiment.training.attacked_route,
+    )
+    return experiment.recipe.fill(common)
+
+
+def _validation_batches(
+    experiment: Experiment, dataset: data.Dataset, parallel: Parallel
+) -> data.Loader:
+    """The validation clips, as many at once for each device as it trains on, or fewer.
+
+    It holds the training state meanwhile.
+    """
+    here, clips = len(parallel.devices), dataset.validation
+    share = min(experiment.training.batch_size // parallel.count, -(-len(clips) // here))
+    return evaluation_loader(clips, experiment.data, here * share)
+
+
+def _stages(experiment: Experiment, dataset: data.Dataset) -> tuple[Stage, ...]:
+    """Returns shared expert, dense mixture, specialists, clean mixture, recipe.
+
+    Each is there where it has epochs. The last one's validations select the best checkpoint.
+    """
+    t = experiment.training
+    own = experiment.recipe
+    recipe = Stage(
+        own.name, own.phases, t.epochs, epsilon_warmup=t.epsilon_warmup, in_turn=own.in_turn
+    )
+    stages = [recipe]
+    if t.initialize_from is not None or t.initialize_experts_from is not None:
+        return (recipe,)
+    if t.standard_epochs and own.name != "standard":
+        stages.insert(0, Stage("standard", standard, t.standard_epochs, selects=False))
+    if t.specialize_epochs:
+        apart = _specialists(experiment, dataset)
+        stages.insert(0, Stage("specialists", apart, t.specialize_epochs, selects=False))
+    if t.dense_epochs:
+        stages.insert(0, Stage("dense", dense, t.dense_epochs, selects=False))
+    if t.shared_epochs:
+        stages[0] = dataclasses.replace(stages[0], prepare=copy_expert(t.shared_noise))
+        shared = Stage("shared expert", shared_expert, t.shared_epochs, validates=False)
+        stages.insert(0, shared)
+    if not t.epochs:
+        stages.pop()
+    stages[-1] = dataclasses.replace(stages[-1], selects=True)
+    return tuple(stages)
+
+
+def _specialists(experiment: Experiment, dataset: data.Dataset) -> Recipe:
+    """Returns the recipe by which experts part."""
+    match experiment.training.specialize:
+        case "expert_choice":
+            return expert_choice
+        case "own":
+            return specialists(by_own_choice)
+        case "likelihood":
+            return specialists(by_likelihood)
+        case "column":
+            column, experts = experiment.training.specialize_column, experiment.mixture.experts
+            return specialists_of(_experts_by_column(dataset, column, experts))
+    clips = dataset.train.take(draw_records(dataset.train.records, experiment.run.seed))
+    batches = evaluation_loader(clips, experiment.data, experiment.evaluation.batch_size)
+    centres = find_centres(batches, experiment.mixture.experts, experiment.run.seed)
+    return specialists(by_cluster(centres, appearance))
+
+
+def _experts_by_column(dataset: data.Dataset, column: str, experts: int) -> np.ndarray:
+    """Returns the expert of each training example by its number; the values take turns."""
+    columns = dataset.columns(dataset.train)
+    if column not in columns:
+        known = ", ".join(columns) or "none: this data has no columns"
+        raise ValueError(f"training.specialize_column: {column!r} is not there; known are {known}")
+    missing = sum(not value for value in columns[column].values())
+    if missing:
+        raise ValueError(
+            f"training.specialize_column: {column!r} is empty for {missing} training clips; "
+            "expected a value for each"
+        )
+    values = sorted(set(columns[column].values()))
+    if len(values) < experts:
+        raise ValueError(
+            f"training.specialize_column: {column!r} has {len(values)} values; expected at least "
+            f"one for each of mixture.experts = {experts}"
+        )
+    found = np.zeros(max(columns[column]) + 1, np.int32)
+    for index, value in columns[column].items():
+        found[index] = values.index(value) % experts
+    return found
+
+
+def _initial_params(experiment: Experiment, mixture: Mixture, dataset: data.Dataset) -> Any:
+    """Fresh params, or those of the runs that training starts from."""
+    params = init_params(experiment, mixture)
+    if Checkpoints(pathlib.Path(experiment.run.directory)).has("latest"):
+        return params  # resumed from there: the source may be gone
+    t = experiment.training
+    if t.initialize_from is not None:
+        params = {**params, **_params_of(t.initialize_from, params, dataset, "initialize_from")}
+    if t.initialize_experts_from is not None:
+        found = [_expert_of(source, experiment, dataset) for source in t.initialize_experts_from]
+        experts = jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+        params = {**params, "experts": experts}
+    if t.initialize_standard_from is not None:
+        field = "initialize_standard_from"
+        source = _params_of(t.initialize_standard_from, params["standard"], dataset, field)
+        params = {**params, "standard": source}
+    alpha = experiment.mixture.dual_weight
+    return params if alpha is None else with_alpha(params, alpha)
+
+
+def _expert_of(run: str, experiment: Experiment, dataset: data.Dataset) -> Any:
+    """The latest params of the one expert of a run, which may have trained on a subset."""
+    field = "initialize_experts_from"
+    other = _experiment_of(run, field)
+    if other.mixture.experts != 1:
+        raise ValueError(
+            f"training.{field}: {run} has {other.mixture.experts} experts; expected a run of one"
+        )
+    for part in ("name", *field_names(type(experiment.expert))):
+        own, wanted = getattr(other.expert, part), getattr(experiment.expert, part)
+        if own != wanted and part != "dtype":
+            raise ValueError(
+                f"training.{field}: {run} has expert.{part} = {own}; expected {wanted}"
+            )
+    if other.data.name != experiment.data.name:
+        raise ValueError(
+            f"training.{field}: {run} was trained on {other.data.name}; expected "
+            f"{experiment.data.name}"
+        )
+    mixture = build_mixture(other, len(dataset.classes))
+    like = jax.eval_shape(lambda: init_params(other, mixture))
+    return _params_of(run, like, dataset, field, splits=("validation", "test"))["experts"]
+
+
+def _experiment_of(run: str, field: str) -> Experiment:
+    """The experiment of a run that training starts from."""
+    if not (pathlib.Path(run) / "config.json").is_file():
+        raise FileNotFoundError(f"training.{field}: no run in {run}; expected one that was trained")
+    return read_experiment(pathlib.Path(run))
+
+
+def _params_of(
+    run: str, like: Any, dataset: data.Dataset, field: str, splits: Sequence[str] = data.SPLITS
+) -> Any:
+    """The latest params of a finished run, those of its parts that `like` has."""
+    source, other = pathlib.Path(run), _experiment_of(run, field)
+    if other.data.name == dataset.name:
+        # A start that learned from test or validation clips would make both worthless.
+        advice = "expected a run on the same clips"
+        check_same_splits(source, dataset, f"training.{field}", advice, splits)
+    state = state_of(source)
+    if state != "finished":
+        advice = "it is still training; wait" if state == "training" else "train it first"
+        raise ValueError(f"training.{field}: {source} is not trained to its end; {advice}")
+    whole = other.mixture.dual_weight is not None or other.mixture.head != "none"
+    parts = set(like) if whole else PARTS
+    wanted = {part: like[part] for part in parts}
+    return restore_params(source, "latest", wanted, loop_options(other))

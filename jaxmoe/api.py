@@ -25,11 +25,13 @@ from jaxmoe.attacks.edge import (
 )
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.choices import Norm
-from jaxmoe.config import RECIPES, Experiment, RecipeConfig
+from jaxmoe.config import RECIPES, Experiment, MixtureConfig, RecipeConfig
 from jaxmoe.evaluation import NonFiniteGradient, SuiteResult, auto_attack, evaluate_suite
 from jaxmoe.evaluation.engine.arrays import cut
 from jaxmoe.files import read_json, write_json
 from jaxmoe.mixture import Mixture
+from jaxmoe.options import check_ranges
+from jaxmoe.overrides import check_field_types
 from jaxmoe.parallel import Parallel
 from jaxmoe.runs.folder import hold_for_training
 from jaxmoe.runs.run import loop_options, recipe_options
@@ -178,7 +180,10 @@ def fit(
       NonFiniteTrainingError: a loss or gradient that is not finite.
     """
     known, make = _find_recipe(recipe)
-    parallel, options = Parallel(devices), _options_of(known, options)
+    if known is not None:
+        _check_recipe(known, mixture)
+    given = isinstance(recipe, RecipeConfig)
+    parallel, options = Parallel(devices), _options_of(known, options, given=given)
     threat = ThreatModel(norm, 0.0 if epsilon is None else epsilon)
     attacks = any(phase.attack is not None for phase in make(mixture, threat, options))
     _check_asked(epochs, epsilon, attacks=attacks)
@@ -211,12 +216,16 @@ def fit(
         "seed": seed,
         "batches": passes.length,
     }
+    if known is not None:
+        asked["fields"] = dataclasses.asdict(known)
+    in_turn = known is not None and known.in_turn
+    stage = Stage(name, make, epochs, epsilon_warmup, in_turn=in_turn)
     run = None if directory is None else pathlib.Path(directory)
     with contextlib.nullcontext() if run is None else _held(run, asked):
         trained = train_through(
             mixture,
             params,
-            (Stage(name, make, epochs, epsilon_warmup),),
+            (stage,),
             passes,
             passes.length,
             threat=threat,
@@ -244,10 +253,28 @@ def _loop_options(learning_rate: float | None, seed: int, batches: int) -> LoopO
     return dataclasses.replace(loop_options(Experiment()), seed=seed, **each, **own)
 
 
-def _options_of(known: RecipeConfig | None, options: RecipeOptions | None) -> RecipeOptions:
-    """The numbers that are given, else those of an experiment and of the recipe."""
+def _check_recipe(recipe: RecipeConfig, mixture: Mixture) -> None:
+    """Refuses fields that are impossible, or do not fit the mixture.
+
+    Raises:
+      ValueError: one line that names the field.
+    """
+    check_field_types("recipe", recipe)
+    check_ranges("recipe", recipe)
+    sizes = MixtureConfig(experts=mixture.num_experts, top_k=mixture.top_k)
+    for name, value, expected in recipe.refusals(sizes):
+        raise ValueError(f"recipe.{name}: {value} is not accepted; expected {expected}")
+
+
+def _options_of(
+    known: RecipeConfig | None, options: RecipeOptions | None, *, given: bool = False
+) -> RecipeOptions:
+    """The numbers that are given, else those of an experiment; a recipe that is given has its own.
+
+    A recipe that only its name gives has the numbers of `options`, where these are given.
+    """
     if options is not None:
-        return options
+        return known.fill(options) if known and given else options
     options = recipe_options(Experiment())
     return known.fill(options)._replace(balance_weight=known.balance_weight) if known else options
 

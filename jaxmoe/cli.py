@@ -146,8 +146,11 @@ def _less_memory(command: str) -> str:
 
 def _raised_by_us(error: BaseException) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
-    package = pathlib.Path(__file__).parent
-    return pathlib.Path(frames[-1].filename).is_relative_to(package)
+    package, plugins = pathlib.Path(__file__).parent, ()
+    if "jaxmoe.plugins" in sys.modules:
+        plugins = sys.modules["jaxmoe.plugins"].loaded()
+    raised_in = frames[-1].filename
+    return pathlib.Path(raised_in).is_relative_to(package) or raised_in in plugins
 
 
 def _ask_for_huge_pages() -> None:

@@ -43,7 +43,7 @@ def check_ranges(section: str, config: Any) -> None:
 
 def _range(value: Any, least: float | None, most: float | None) -> str:
     if most is not None:
-        return f"from {least:g} to {most:g}"
+        return f"at most {most:g}" if least is None else f"from {least:g} to {most:g}"
     return "a finite number ≥ 0" if least == 0 else f"at least {least:g}"
 
 

@@ -141,7 +141,7 @@ def _is_of(kind: Any, value: Any) -> bool:
     if kind is float:
         return isinstance(value, int | float)
     if kind is Any:  # an array, for code
-        return not isinstance(value, str | bytes | list | tuple | dict)
+        return not isinstance(value, str | bytes | list | tuple | dict | bool | None)
     return not isinstance(kind, type) or isinstance(value, kind)
 
 

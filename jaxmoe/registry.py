@@ -35,6 +35,14 @@ class Entry:
         )
 
 
+class UnknownEntryError(ValueError):
+    """A name that a registry does not have. `what` says which, such as "expert mlp"."""
+
+    def __init__(self, message: str, what: str):
+        super().__init__(message)
+        self.what = what
+
+
 class Registry(Mapping[str, type[Entry]]):
     """Dataclasses by name. Those given as `"module:Class"` are imported when they are asked for.
 
@@ -76,10 +84,8 @@ class Registry(Mapping[str, type[Entry]]):
         spelt = name.lower().replace("-", "_")
         name = name if name in self._entries else self._aliases.get(spelt, spelt)
         if name not in self._entries:
-            raise ValueError(
-                f"{field}: {name!r} is not accepted; {nearest(name, self)} All are "
-                f"{', '.join(self)}"
-            )
+            message = f"{field}: {name!r} is not accepted; {nearest(name, self)} All are "
+            raise UnknownEntryError(f"{message}{', '.join(self)}", f"{self.kind} {name!r}")
         return self[name]
 
     def make(self, name: str, **fields: Any) -> Any:
@@ -98,8 +104,10 @@ class Registry(Mapping[str, type[Entry]]):
         """Adds a dataclass under its `name` and returns it: a decorator.
 
         Raises:
-          ValueError: no name, another entry of that name, or no frozen dataclass.
+          ValueError: another kind's, no name, another entry of that name, or no frozen dataclass.
         """
+        if getattr(entry, "registry", None) is not self:
+            raise ValueError(f"{entry.__name__}: it is no {self.kind} of {self.title}")
         name = entry.__dict__.get("name")
         if not isinstance(name, str):
             raise ValueError(f'{entry.__name__}: it has no name; expected name = "…"')
@@ -108,7 +116,7 @@ class Registry(Mapping[str, type[Entry]]):
             raise ValueError(f"{name}: {entry.__name__} is not a frozen dataclass")
         other = self._entries.get(name)
         if other is not None and not _is_same(other, entry):
-            raise ValueError(f"{name}: there is a {self.kind} of that name already")
+            raise ValueError(f"{name}: {self.title} has an entry of that name already")
         self._entries[name] = entry
         return entry
 
@@ -131,6 +139,21 @@ def switch(config: Any, name: str, field: str) -> Any:
         return config
     shared = set(field_names(kind)) & set(field_names(type(config)))
     return kind(**{each: getattr(config, each) for each in shared})
+
+
+def with_fields(config: Any, fields: Mapping[str, Any]) -> Any:
+    """Returns a configuration with these fields; `name` makes it another entry's.
+
+    Raises:
+      ValueError: no such entry, or a field that it does not have.
+    """
+    given, registry = dict(fields), type(config).registry
+    config = switch(config, given.pop("name", config.name), f"{registry.kind}.name")
+    for name in given:
+        if name not in field_names(type(config)):
+            said = registry.unknown_field(config.name, name)
+            raise ValueError(f"{registry.kind}.{name}: {said}")
+    return dataclasses.replace(config, **given)
 
 
 def field_names(kind: type) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ class AttackSettings:
         1.0, "γ1, weight of the guidance toward the least trusted expert", least=0
     )
     gamma2: Number = option(0.1, "γ2, weight of the router's loss in the joint attacks", least=0)
-    first_target: Number = option(
+    first_target: int | Any = option(
         0, "targets that a targeted attack leaves out, from the likeliest", least=0
     )
     steps: int = option(10, "gradient steps", least=1)

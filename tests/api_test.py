@@ -257,11 +257,27 @@ def test_an_attack_that_saw_nan_did_not_fail(mixture, params, examples):
         jaxmoe.attack(mixture, broken, x, y, "pgd", epsilon=EPSILON)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (JTLATConfig(weak_experts=9), r"recipe\.weak_experts: 9 is not accepted; expected at most"),
+        (JTLATConfig(lam=-1.0), r"recipe\.lam: -1\.0 is not accepted; expected a finite"),
+        (JTLATConfig(order="hour"), r"recipe\.order: 'hour' is not accepted; expected one of"),
+    ],
+)
+def test_a_recipes_fields_are_checked(mixture, params, examples, recipe, message):
+    with pytest.raises(ValueError, match=message):
+        jaxmoe.fit(mixture, params, pairs(examples), recipe, epochs=1, epsilon=0.1)
+
+
 def test_defaults_are_those_of_an_experiment():
     options = _options_of(_find_recipe("j_tlat")[0], None)
     assert options.balance_weight == 1.5, "without it all clips go to one expert"
     options = _options_of(_find_recipe(JTLATConfig(weak_experts=1))[0], None)
     assert (options.balance_weight, options.weak_experts) == (1.5, 1)
+    given = JTLATConfig(weak_experts=1)
+    assert _options_of(given, RecipeOptions(beta=1.0), given=True).weak_experts == 1
+    assert _options_of(given, RecipeOptions(weak_experts=3)).weak_experts == 3
     at_m = _options_of(_find_recipe("at_m")[0], None)
     assert at_m.balance_weight == MixtureConfig().balance_weight
 

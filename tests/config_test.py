@@ -98,6 +98,7 @@ def test_an_experiment_survives_json():
     [
         ({"threat": {"epsilom": 1}}, r"threat\.epsilom: no such field; did you mean epsilon\?"),
         ({"treat": {}}, r"treat: no such section; did you mean threat\?"),
+        ({"expert": {"patch": 8}, "recipe": {}}, r"expert\.patch: resnet has no such field; vit"),
         ({"data": {"frames": "8"}}, r"data\.frames: '8' is not accepted; expected an integer"),
     ],
 )

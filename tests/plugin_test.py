@@ -13,8 +13,10 @@ from jaxmoe.attacks import ATTACKS
 from jaxmoe.commands.arguments import load_config
 from jaxmoe.config import DATASETS, EXPERTS, RECIPES, from_dict, to_dict, validate
 from jaxmoe.data import load_dataset
-from jaxmoe.evaluation import MEASURES
-from jaxmoe.evaluation.measures.measures import find_measures
+from jaxmoe.evaluation import MEASURES, Measure, NonFiniteError
+from jaxmoe.evaluation.engine.scoring import Outputs
+from jaxmoe.evaluation.engine.summary import mean_measures
+from jaxmoe.evaluation.measures.measures import find_measures, measure
 from jaxmoe.plugins import load_plugins, load_recorded
 from jaxmoe.runs.build import build_mixture, evaluation_attacks
 from jaxmoe.runs.run import init_params, recipe_options
@@ -79,7 +81,8 @@ def test_all_five_work_from_a_file_and_on_the_command_line(folder, capsys):
         assert row["measures"].keys() == {"gap", "confidence"}
         assert 0 <= row["measures"]["gap"] <= row["measures"]["confidence"] <= 1
     assert "gap of the top two" in table
-    assert "gap" in (folder / "run" / "results.csv").read_text("utf-8").splitlines()[0].split(",")
+    titles = (folder / "run" / "results.csv").read_text("utf-8").splitlines()[0].split(",")
+    assert titles[-2:] == ["measure_confidence", "measure_gap"]
 
     forget()
     (folder / "mine.py").rename(folder / "moved.py")
@@ -163,12 +166,38 @@ def test_a_plugin_is_read_once(folder):
     load_plugins([folder / "counts.py"])
     load_recorded([str(folder / "elsewhere" / "counts.py")])
     assert builtins.counted == 1
+    (folder / "copy").mkdir()
+    shutil.copy("counts.py", "copy/counts.py")
+    load_recorded([str(folder / "copy" / "counts.py")])
+    assert builtins.counted == 1
+    (folder / "copy" / "counts.py").write_text("other = 1\n")
+    with pytest.raises(ValueError, match=r"run\.plugins: .*copy/counts.py is another file than"):
+        load_recorded([str(folder / "copy" / "counts.py")])
     del builtins.counted
 
 
+def test_what_no_later_command_finds_is_not_trained(folder, capsys):
+    added = PLUGIN.replace('"""mine.py"""', "") + CONFIG
+    (folder / "config.py").write_text(added)
+    assert run("train config.py") == 2
+    assert "where no later command finds it" in capsys.readouterr().err
+    assert not (folder / "run").exists()
+    assert run("train config.py --run.plugins mine.py") == 2
+    assert "expected --plugin FILE.py" in capsys.readouterr().err
+
+
+def test_a_run_whose_plugin_is_not_known_says_so(folder, capsys):
+    load_plugins(["mine.py"])
+    experiment = validate(load_config("config.py"))
+    (folder / "run").mkdir()
+    (folder / "run" / "config.json").write_text(json.dumps(to_dict(experiment)))
+    forget()
+    assert run("evaluate run") == 2
+    error = capsys.readouterr().err
+    assert "its config.json names data 'corners', which is not known here; --plugin" in error
+
+
 def test_measures_are_means_over_examples():
-    from jaxmoe.evaluation.engine.scoring import Outputs
-    from jaxmoe.evaluation.measures.measures import measure
 
     logits = np.log(np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2]], np.float32))
     adverse = np.log(np.array([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]], np.float32))
@@ -184,3 +213,15 @@ def test_measures_are_means_over_examples():
     labels = np.array([[[-1], [1]]])
     found = measure(("label-probability",), dense, dense, labels)
     np.testing.assert_allclose(found["label-probability"], [0.3], rtol=1e-6)
+
+
+def test_a_measure_that_is_none_is_refused(folder):
+    assert find_measures(["Label_Probability", "changed"]) == ("label-probability", "changed")
+    with pytest.raises(ValueError, match=r"'confidense' is not accepted; did you mean confidence"):
+        find_measures(["confidense"])
+    MEASURES["one"] = Measure("one", "one number for all", lambda outputs, *_: outputs.logits.sum())
+    outputs = Outputs(np.zeros((2, 3), np.float32), *[None] * 6)
+    with pytest.raises(ValueError, match=r"one gives shape \(\); expected a number for each of 2"):
+        measure(("one",), outputs, outputs, np.array([0, 1]))
+    with pytest.raises(NonFiniteError, match=r"measures: gap is not finite on 1 of 2 examples"):
+        mean_measures([{"gap": np.array([1.0, np.nan, np.nan])}], [np.array([True, True, False])])

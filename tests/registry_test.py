@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from collections.abc import Iterator
 from typing import ClassVar
 
 import jax
@@ -13,6 +14,7 @@ from jaxmoe.config import DATASETS, EXPERTS, RECIPES, ROUTERS, ExpertConfig, opt
 from jaxmoe.models import ResNet
 from jaxmoe.overrides import field_types
 from jaxmoe.registry import Registry, switch
+from tests.registries import restored
 
 REGISTRIES = {"data": DATASETS, "expert": EXPERTS, "router": ROUTERS, "recipe": RECIPES}
 
@@ -91,8 +93,9 @@ def test_a_switch_keeps_what_both_have():
 
 
 @pytest.fixture
-def registry() -> Registry:
-    return Registry("expert", "EXPERTS", dict(EXPERTS._entries))
+def registry() -> Iterator[Registry]:
+    with restored():
+        yield EXPERTS
 
 
 def test_an_entry_of_ones_own_is_added_once(registry):
@@ -106,11 +109,13 @@ def test_an_entry_of_ones_own_is_added_once(registry):
     assert registry.add(Own) is Own
     assert registry.make("own", hidden=4) == Own(hidden=4)
     registry.add(Own)
-    with pytest.raises(ValueError, match=r"resnet: there is a expert of that"):
+    with pytest.raises(ValueError, match=r"resnet: EXPERTS has an entry of that name"):
         registry.add(
             dataclasses.make_dataclass(
                 "Other", [], bases=(ExpertConfig,), frozen=True, namespace={"name": "resnet"}
             )
         )
+    with pytest.raises(ValueError, match=r"Own: it is no router of ROUTERS"):
+        ROUTERS.add(Own)
     with pytest.raises(ValueError, match=r"Nameless: it has no name"):
         registry.add(dataclasses.make_dataclass("Nameless", [], bases=(ExpertConfig,), frozen=True))

@@ -286,6 +286,8 @@ def canonical_name(name: str) -> str:
     Raises:
       ValueError: no such attack; the message has the nearest name.
     """
+    if name in ATTACKS:
+        return name
     key = name.lower().replace("_", "-")
     key = ALIASES.get(key, key)
     known = [*ATTACKS, *CASCADES]

@@ -1,5 +1,6 @@
 """`jaxmoe data`: prepares a dataset if need be, and shows what is in it."""
 
+import contextlib
 import sys
 
 from jaxmoe.commands.arguments import load_config, notes_on_classes, notes_on_clips
@@ -26,14 +27,16 @@ def run(arguments: list[str]) -> None:
     from jaxmoe.config import Experiment, validate_data
     from jaxmoe.overrides import apply_overrides
 
+    wants_help = any(argument in ("-h", "--help") for argument in arguments)
+    arguments = [argument for argument in arguments if argument not in ("-h", "--help")]
     path = arguments[0] if arguments and not arguments[0].startswith("-") else None
     experiment = load_config(path) if path else Experiment()
-    help = {"-h", "--help"} & {*arguments}
-    given = [argument for argument in arguments[1 if path else 0 :] if argument not in help]
-    overrides = [_with_section(argument) for argument in given]
-    if help:
+    overrides = [_with_section(argument) for argument in arguments[1 if path else 0 :]]
+    if wants_help:
+        with contextlib.suppress(ValueError):
+            experiment = apply_overrides(experiment, overrides)
         print(_USAGE)
-        print("\n".join(describe_fields(apply_overrides(experiment, overrides), ("data",))))
+        print("\n".join(describe_fields(experiment, ("data",))))
         return
     if not arguments:
         raise ValueError("data: CONFIG.py or --name is missing; see jaxmoe data --help")

@@ -158,10 +158,11 @@ def headline(rows: Sequence["Row"]) -> str:
     said = [f"clean {_figure(clean, dense=dense)}"]
     for row in rows:
         if row.attack == WORST_CASE:
-            others = [r for r in rows if r.epsilon == row.epsilon and r.attack != WORST_CASE]
-            most = min(others, key=lambda r: r.robust_accuracy).attack if others else "none"
+            attacks = [r for r in rows[1:] if r.epsilon <= row.epsilon and r.attack != WORST_CASE]
+            most = min(attacks, key=lambda r: r.mean_iou if dense else r.robust_accuracy)
             radius = format_epsilon(row.epsilon, row.norm)
-            said.append(f"worst case at ε = {radius} {_figure(row, dense=dense)}, most by {most}")
+            figure = _figure(row, dense=dense)
+            said.append(f"worst case at ε = {radius} {figure}, most by {most.attack}")
     return "; ".join(said)
 
 

@@ -39,16 +39,16 @@ def _what(experiment) -> dict[str, str]:
         model = f"dual model, α = {m.dual_weight:g}, of two mixtures of {model}"
     data = " × ".join(map(str, experiment.data.shape[:-1]))
     where = f" in {experiment.data.directory}" if experiment.data.directory else ""
-    own = experiment.recipe.name
+    own = experiment.recipe
     stages = {
         "shared": t.shared_epochs,
         "dense": t.dense_epochs,
         f"specialists by {t.specialize}": t.specialize_epochs,
-        "standard": 0 if own == "standard" else t.standard_epochs,
-        own: t.epochs,
+        "standard": 0 if own.is_clean else t.standard_epochs,
+        own.name: t.epochs,
     }
     if t.initialize_from is not None or t.initialize_experts_from is not None:
-        stages = {own: t.epochs}
+        stages = {own.name: t.epochs}
     recipe = ", ".join(f"{name} {epochs}" for name, epochs in stages.items() if epochs)
     start = t.initialize_from or ", ".join(t.initialize_experts_from or ())
     return {

@@ -1,5 +1,6 @@
 """`jaxmoe train CONFIG.py [--section.field value …]`."""
 
+import contextlib
 import dataclasses
 import pathlib
 
@@ -37,22 +38,24 @@ def run(arguments: list[str]) -> None:
       Stopped: Ctrl-C.
     """
     wants_help = any(argument in ("-h", "--help") for argument in arguments)
+    arguments = [argument for argument in arguments if argument not in ("-h", "--help")]
     path = arguments[0] if arguments and not arguments[0].startswith("-") else None
     if wants_help:
-        _print_help(path, [argument for argument in arguments if argument not in ("-h", "--help")])
+        _print_help(path, arguments)
         return
+    if any(argument.startswith("--run.plugins") for argument in arguments):
+        raise ValueError("--run.plugins: a run records them itself; expected --plugin FILE.py")
     if path is None:
         raise ValueError("train: CONFIG.py is missing; see jaxmoe train --help")
 
     from jaxmoe.config import validate
     from jaxmoe.overrides import apply_overrides
-    from jaxmoe.plugins import load_plugins, loaded
+    from jaxmoe.plugins import load_plugins
 
     experiment = apply_overrides(load_config(path), arguments[1:])
     load_plugins(experiment.run.plugins or ())
-    own = dataclasses.replace(experiment.run, plugins=loaded() or None)
-    experiment = validate(dataclasses.replace(experiment, run=own))
-    folder = own.directory
+    experiment = validate(experiment)
+    folder = experiment.run.directory
 
     from jaxmoe.data import load_dataset
     from jaxmoe.reporting.progress import make_progress
@@ -108,7 +111,8 @@ def _print_help(path: str | None, arguments: list[str]) -> None:
     from jaxmoe.overrides import apply_overrides
 
     experiment = load_config(path) if path else Experiment()
-    experiment = apply_overrides(experiment, arguments[1:] if path else arguments)
+    with contextlib.suppress(ValueError):  # what is not finished yet is what help is asked about
+        experiment = apply_overrides(experiment, arguments[1:] if path else arguments)
     print(_USAGE.format(origin=f"in {path}" if path else "where CONFIG.py does not set them"))
     print("\n".join(describe_fields(experiment)))
 

@@ -90,6 +90,10 @@ def _check_evaluation(e: Experiment) -> None:
     for epsilon in e.evaluation.epsilons:
         _check(0 <= epsilon < float("inf"), "evaluation.epsilons", epsilon, "finite numbers ≥ 0")
     check_attacks("evaluation.attacks", e.evaluation.attacks or (), e.data)
+    if e.evaluation.measures:
+        from jaxmoe.evaluation.measures.measures import find_measures
+
+        find_measures(e.evaluation.measures)
 
 
 def _check_mixture(e: Experiment) -> None:
@@ -110,7 +114,7 @@ def _check_epochs(e: Experiment) -> None:
     training: TrainingConfig = e.training
     starts = training.initialize_from, training.initialize_experts_from
     before = training.specialize_epochs or training.dense_epochs
-    clean = e.recipe.name == "standard" and before and starts == (None, None)
+    clean = e.recipe.is_clean and before and starts == (None, None)
     expected = "at least 1; 0 only of recipe standard, after specialize_epochs or dense_epochs"
     _check(training.epochs > 0 or clean, "training.epochs", training.epochs, expected)
 
@@ -195,7 +199,7 @@ def _with(registry: Registry, **capabilities: bool) -> str:
         for name, kind in registry.items()
         if all(getattr(kind, what) == value for what, value in capabilities.items())
     ]
-    return " or ".join(found)
+    return " or ".join(found) or "one of your own: none that is known fits"
 
 
 def _check(holds: bool, field: str, value: object, expected: str) -> None:

@@ -38,6 +38,8 @@ class RecipeConfig(Entry):
     """How a mixture is trained: standard, or against attacks.
 
     Attributes:
+      is_clean: it is clean training of the whole mixture: no such stage comes before it, and it may
+        have no epochs of its own where experts part.
       sees_frames: its attacks are attacks in time, so it trains on clips.
       needs_dual: it trains a dual model, `mixture.dual_weight`.
       needs_experts: it takes at least so many.
@@ -48,6 +50,7 @@ class RecipeConfig(Entry):
     """
 
     registry: ClassVar[Registry] = RECIPES
+    is_clean: ClassVar[bool] = False
     sees_frames: ClassVar[bool] = False
     needs_dual: ClassVar[bool] = False
     needs_experts: ClassVar[int] = 1
@@ -88,6 +91,7 @@ class StandardConfig(RecipeConfig):
     """Cross-entropy of clean inputs."""
 
     name: ClassVar[str] = "standard"
+    is_clean: ClassVar[bool] = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +131,7 @@ class JTLATConfig(RecipeConfig):
     order: Literal["minibatch", "epoch"] = option(
         "minibatch", "all phases on each batch, or an epoch of each in turn"
     )
-    global_attack: Literal["j-tlga", "tla-m"] = option("j-tlga", "the third phase's")
+    global_attack: Literal["j-tlga", "tla-m"] = option("j-tlga", "the attack of the third phase")
     weak_experts: int = option(2, "experts that the second phase repairs", least=1)
     lam: float = option(1e-4, "λ of the Lipschitz quotients in the losses", least=0)
 

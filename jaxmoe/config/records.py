@@ -27,26 +27,32 @@ def from_dict(values: dict[str, dict[str, Any]]) -> Experiment:
       ValueError: a section or field that does not exist, or a value of another type.
       FileNotFoundError: a plugin that is not where it was.
     """
+    of_before = "recipe" not in values
     values = _as_now(values)
     load_recorded(values.get("run", {}).get("plugins") or ())
     known = {section.name: section.default for section in dataclasses.fields(Experiment)}
     for name in values:
         if name not in known:
             raise ValueError(f"{name}: no such section; {nearest(name, known)}")
-    sections = {name: _section(name, values.get(name, {}), part) for name, part in known.items()}
+    sections = {
+        name: _section(name, values.get(name, {}), part, of_before=of_before)
+        for name, part in known.items()
+    }
     experiment = Experiment(**sections)
     check_types(experiment)
     return experiment
 
 
-def _section(section: str, given: dict[str, Any], default: Any) -> Any:
+def _section(section: str, given: dict[str, Any], default: Any, *, of_before: bool) -> Any:
     kind, given = type(default), dict(given)
     if isinstance(default, Entry):
         registry = default.registry
         kind = registry.find(given.pop("name", default.name), f"{section}.name")
-        # Once every section had the fields of all its entries.
         others = {name for other in registry for name in field_names(registry[other])}
-        given = {n: v for n, v in given.items() if n in field_names(kind) or n not in others}
+        if of_before:  # every section had the fields of all its entries
+            given = {n: v for n, v in given.items() if n in field_names(kind) or n not in others}
+        for name in given.keys() & others - {*field_names(kind)}:
+            raise ValueError(f"{section}.{name}: {registry.unknown_field(kind.name, name)}")
     known = field_names(kind)
     for name in given:
         if name not in known:

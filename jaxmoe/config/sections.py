@@ -13,7 +13,7 @@ Specialize = Literal["clusters", "likelihood", "own", "expert_choice", "column"]
 class MixtureConfig:
     """How many experts, how many of them a clip sees, and how they are kept busy."""
 
-    experts: int = option(4, "how many, M", least=1)
+    experts: int = option(4, "number of experts, M", least=1)
     top_k: int = option(1, "experts that see a clip; all of them is the dense mixture", least=1)
     combine: Combine = option("softmax", "how the chosen experts' outputs are weighted")
     block_size: int | None = option(None, "clips in a dispatch block; none picks one", least=1)
@@ -38,7 +38,7 @@ class MixtureConfig:
 class ThreatConfig:
     """The threat model of training."""
 
-    norm: Norm = option("linf", "of the perturbation, over a clip")
+    norm: Norm = option("linf", "norm of the perturbation of a whole clip")
     epsilon: float = option(8 / 255, "in pixel units")
 
 

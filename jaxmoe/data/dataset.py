@@ -14,6 +14,7 @@ from jaxmoe.data.listing.listing import SPLITS, nearest
 from jaxmoe.data.loading.source import ClipRecord, ClipSource
 from jaxmoe.options import check_ranges
 from jaxmoe.overrides import check_field_types
+from jaxmoe.registry import with_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,11 +90,11 @@ def load_dataset(
       ValueError, FileNotFoundError: bad input; one line that names the field.
       OSError: the cache cannot be written.
     """
+    paths = {field: os.fspath(v) for field, v in fields.items() if isinstance(v, os.PathLike)}
     if isinstance(name, str):
-        paths = {field: os.fspath(v) for field, v in fields.items() if isinstance(v, os.PathLike)}
         config = DATASETS.make(name, **fields | paths)
     else:
-        config = dataclasses.replace(name, **fields)
+        config = with_fields(name, fields | paths)
     check_field_types("data", config)
     check_ranges("data", config)
     config.check()

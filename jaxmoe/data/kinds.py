@@ -52,7 +52,7 @@ class DataConfig(Entry):
     labels_pixels: ClassVar[bool] = False
     needs_directory: ClassVar[bool] = False
     resized: ClassVar[bool] = True
-    # What is a field of some alone. Without annotations, or the others' would be no fields.
+    # Values for kinds that lack these fields; not annotated, so that they are no fields here.
     directory = manifest = stride = None
     frames, padding, short_videos = 1, 0, "pad"
 
@@ -70,7 +70,7 @@ class DataConfig(Entry):
     seed: int = option(0, "of what is held out, and rendered; apart from the run's", least=0)
     workers: int = option(0, "loader processes; 0 is threads of this one", least=0)
     cache: str | None = option(
-        None, "where prepared data is kept; none is $JAXMOE_CACHE or ~/.cache/jaxmoe"
+        None, "where prepared data is kept; none is $JAXMOE_CACHE or ~/.cache/jaxmoe/datasets"
     )
 
     @property
@@ -86,7 +86,7 @@ class DataConfig(Entry):
 
     @property
     def default_resolution(self) -> int:
-        """The same where nobody says it."""
+        """Shorter side of the stored frames where `resolution` is None, in pixels."""
         return 32
 
     @property
@@ -237,7 +237,7 @@ class Videos(OfFiles, Clips):
 class OfficialSplits(Videos):
     """Videos whose archives name three splits."""
 
-    split: int = option(1, "official split, 1 to 3")
+    split: int = option(1, "official split", least=1, most=3)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -83,7 +83,8 @@ class PlainProgress:
 
     def _heartbeat(self, what: str, done: int, total: int, more: str) -> None:
         if self._clock() - self._last_line >= _HEARTBEAT_SECONDS:
-            self._tell(f"{what}: {done} of {total}{more}")
+            known = f" of {total}" if total else ""
+            self._tell(f"{what}: {done}{known}{more}")
 
     def _tell(self, text: str) -> None:
         self.say(f"[{show_seconds(self._clock() - self._began)}] {text}")
@@ -162,15 +163,14 @@ class BarProgress:
                 self.say(f"{self._name}: {ended.total:.0f} done in {show_seconds(ended.elapsed)}")
             self._progress.remove_task(self._task)
         self._name = name
-        self._task = self._progress.add_task(name, total=total, completed=done, more=more)
+        self._task = self._progress.add_task(name, total=total or None, completed=done, more=more)
 
     def _update(self, name: str, done: int, total: int, more: str) -> None:
         if self._task is None or name != self._name or self._progress.tasks[0].finished:
             self._begin(name, total, done, more)
         more = f"{more}{self._speed('batches')}" if name == "evaluating" else more
         # Before the clean pass ends nobody knows how much there is: a bar that moves to and fro.
-        known = total if total > done or done > 0 else None
-        self._progress.update(self._task, completed=done, total=known, more=more)
+        self._progress.update(self._task, completed=done, total=total or None, more=more)
 
     def _speed(self, of: str) -> str:
         speed = self._progress.tasks[0].speed

@@ -63,12 +63,13 @@ def write_results(
 def _columns(rows: Sequence[Row]) -> list[str]:
     """The columns of `results.csv`; a measure is one of its own."""
     measures = (rows[0].measures or {}) if rows else {}
-    return [*Row._fields[:-1], *measures]
+    return [*Row._fields[:-1], *(f"measure_{name}" for name in measures)]
 
 
 def _flat(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {**{k: v for k, v in record.items() if k != "measures"}, **(record.get("measures") or {})}
+        {name: value for name, value in record.items() if name != "measures"}
+        | {f"measure_{name}": value for name, value in (record.get("measures") or {}).items()}
         for record in records
     ]
 

@@ -57,7 +57,7 @@ _DENSE = {
 LEGEND = {
     "robust accuracy %": "right when clean and under the attack",
     "robust pixel accuracy %": "pixels right when clean and under the attack",
-    "95 % interval": "what as many other examples could show (Clopper and Pearson)",
+    "95 % interval": "of the share, exact (Clopper and Pearson)",
     "isolated %": "right where the attacked part alone sees the attack",
     "flip rate %": "examples whose first expert changed",
     "gradient evaluations": "for each example",

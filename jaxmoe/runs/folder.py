@@ -1,6 +1,7 @@
 """What a run's folder says: its experiment, its splits, whether it was trained to its end."""
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -15,6 +16,8 @@ import jax
 from jaxmoe import data
 from jaxmoe.config import Experiment, from_dict, to_dict
 from jaxmoe.files import hold, is_held, read_json, write_json
+from jaxmoe.plugins import loaded
+from jaxmoe.registry import UnknownEntryError
 from jaxmoe.training import Checkpoints, DamagedCheckpointError
 
 TRAINING = "training"  # what the lock of a folder that is being trained is called
@@ -43,6 +46,11 @@ def read_experiment(run: pathlib.Path) -> Experiment:
     values = read_json(path)
     try:
         return from_dict(values)
+    except UnknownEntryError as error:
+        raise ValueError(
+            f"{run}: its config.json names {error.what}, which is not known here; --plugin FILE.py "
+            "names the file that adds it"
+        ) from None
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{run}: its config.json is damaged: {error}") from None
 
@@ -68,7 +76,8 @@ def write_description(run: pathlib.Path, experiment: Experiment, dataset: data.D
         "skipped": list(dataset.skipped),
         "padded": list(dataset.padded),
     }
-    write_json(run / "config.json", to_dict(experiment))
+    own = dataclasses.replace(experiment.run, plugins=loaded() or None)
+    write_json(run / "config.json", to_dict(dataclasses.replace(experiment, run=own)))
     write_json(run / "run.json", description)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxmoe import data
 from jaxmoe.config import DataConfig, Experiment
 from jaxmoe.data.listing.listing import nearest
-from jaxmoe.registry import field_names, switch
+from jaxmoe.registry import with_fields
 from jaxmoe.runs.folder import check_same_splits, describe_splits, recorded_classes
 
 _SHOWN = 10  # classes in a line
@@ -104,20 +104,6 @@ def open_clips(
         test=test,
     )
     return dataset, other._replace(notes=notes)
-
-
-def with_fields(config: DataConfig, fields: Mapping[str, Any]) -> DataConfig:
-    """Returns the configuration with these fields; `name` makes it another data set's.
-
-    Raises:
-      ValueError: no such data set, or a field that it does not have.
-    """
-    given = dict(fields)
-    config = switch(config, given.pop("name", config.name), "data.name")
-    for name in given:
-        if name not in field_names(type(config)):
-            raise ValueError(f"data.{name}: {config.registry.unknown_field(config.name, name)}")
-    return dataclasses.replace(config, **given)
 
 
 def _open_own(

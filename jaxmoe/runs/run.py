@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmoe import data
+from jaxmoe import data, plugins
 from jaxmoe.config import Experiment, validate
 from jaxmoe.runs.build import build_mixture, build_threat, evaluation_loader
 from jaxmoe.mixture import Mixture, with_alpha
-from jaxmoe.runs.other_clips import OtherClips, open_clips, with_fields
+from jaxmoe.runs.other_clips import OtherClips, open_clips
 from jaxmoe.parallel import Parallel
-from jaxmoe.registry import field_names
+from jaxmoe.registry import field_names, with_fields
 from jaxmoe.runs.folder import (
     State,
     check_same_experiment,
@@ -89,6 +89,7 @@ def train(
       OSError: the folder cannot be written; its last checkpoint is kept.
     """
     validate(experiment)
+    _check_found_again(experiment)
     run = pathlib.Path(experiment.run.directory)
     check_same_experiment(run, experiment)
     dataset = data.load_dataset(experiment.data, progress=data_progress)
@@ -142,6 +143,17 @@ def train(
             progress=progress,
         )
     return run
+
+
+def _check_found_again(experiment: Experiment) -> None:
+    """Refuses things of one's own that nothing would find when the run is read back."""
+    for section in dataclasses.fields(experiment):
+        kind = type(getattr(experiment, section.name))
+        if not kind.__module__.startswith(("jaxmoe.", plugins.PREFIX)):
+            raise ValueError(
+                f"{section.name}: {kind.__name__} is made in {kind.__module__}, where no later "
+                "command finds it; expected it in a file that --plugin or load_plugins names"
+            )
 
 
 def load(
@@ -234,7 +246,7 @@ def _stages(experiment: Experiment, dataset: data.Dataset) -> tuple[Stage, ...]:
     stages = [recipe]
     if t.initialize_from is not None or t.initialize_experts_from is not None:
         return (recipe,)
-    if t.standard_epochs and own.name != "standard":
+    if t.standard_epochs and not own.is_clean:
         stages.insert(0, Stage("standard", standard, t.standard_epochs, selects=False))
     if t.specialize_epochs:
         apart = _specialists(experiment, dataset)

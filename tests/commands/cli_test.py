@@ -171,6 +171,6 @@ def test_ctrl_c_is_one_line_where_nothing_is_kept(command, folder, monkeypatch, 
         raise KeyboardInterrupt
 
     monkeypatch.setattr("jaxmoe.runs.run.load", stop)
-    monkeypatch.setattr("jaxmoe.runs.build.open_dataset", stop)
+    monkeypatch.setattr("jaxmoe.data.dataset.load_dataset", stop)
     assert main(command.split()) == 130
     assert capsys.readouterr().err == "jaxmoe: stopped; nothing of it is kept\n"

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmoe
+from jaxmoe import plugins
 from jaxmoe.attacks import ATTACKS, AttackSettings
 from jaxmoe.evaluation.engine.programs import Programs
 from jaxmoe.evaluation.measures.measures import MEASURES
@@ -114,8 +115,9 @@ def fingerprint(programs: Programs, params: Any, *parts: Any) -> str:
     metric = getattr(programs.metric, "__qualname__", repr(programs.metric))
     structure = str(jax.tree.structure(params))
     named = code_digest(), mixture, _source(model), programs.norm, metric, structure, parts
-    if programs.measures:
-        named = *named, [(name, _source(MEASURES[name].of)) for name in programs.measures]
+    if programs.measures or plugins.digests():
+        named = *named, sorted(programs.measures), plugins.digests()
+        named = *named, [_file_of(MEASURES[name].of) for name in sorted(programs.measures)]
     digest = hashlib.sha256(repr(named).encode())
     for leaf in jax.tree.leaves(params):
         leaf = jnp.asarray(leaf)
@@ -156,8 +158,13 @@ def code_digest() -> str:
 
 def _code_of(attack: str) -> str:
     """A digest of the file that an attack of one's own is written in."""
+    return _file_of(ATTACKS[attack].build)
+
+
+def _file_of(function: Callable) -> str:
+    """A digest of the file that a function of one's own is written in; nothing of ours."""
     with contextlib.suppress(TypeError, OSError):  # made at a prompt: it has no file
-        file = pathlib.Path(inspect.getsourcefile(ATTACKS[attack].build))
+        file = pathlib.Path(inspect.getsourcefile(function))
         if not file.is_relative_to(_PACKAGE):
             return hashlib.sha256(file.read_bytes()).hexdigest()
     return ""

@@ -76,6 +76,18 @@ class Programs:
             raise ValueError("programs: compiled for another model, norm or metric")
         return self
 
+    def check_measures(self, measures: Sequence[str]) -> None:
+        """Refuses programs that compute other measures than these.
+
+        Raises:
+          ValueError: the line has both lists.
+        """
+        if self.measures != find_measures(measures):
+            raise ValueError(
+                f"measures: {', '.join(measures) or 'none'}; programs compute "
+                f"{', '.join(self.measures) or 'none'}: give both the same"
+            )
+
     def clean(self, params: Any, batch: dict[str, Any]) -> tuple[Outputs, float]:
         """Outputs of a clean batch, and the seconds that the model took on its pixels."""
         x, y, _ = inputs_of(batch)

@@ -19,8 +19,8 @@ class Row(NamedTuple):
     """One attack at one ε. All means and maxima are over the `n` valid clips.
 
     What does not apply is None: routing where the model has none, an attack's figures in the rows
-    of clean clips and of the worst case. Lipschitz figures are `evaluation.lipschitz`'s mean-square
-    quotients, without a root.
+    of clean clips and of the worst case. Lipschitz figures are the mean-square
+    quotients of `evaluation.measures.lipschitz`, without a root.
     """
 
     attack: str  # its name, or "clean", or "worst-case": right under every attack, clip by clip

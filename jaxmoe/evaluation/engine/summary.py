@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxmoe.evaluation.engine.guards import NonFiniteError
 from jaxmoe.evaluation.engine.rows import robust
 from jaxmoe.evaluation.engine.scoring import Outputs, Scores
 from jaxmoe.evaluation.measures import metrics
@@ -137,7 +138,18 @@ def mean_over_positions(logits: Float[np.ndarray, "B ... K"]) -> Float[np.ndarra
 def mean_measures(
     batches: Sequence[dict[str, np.ndarray] | None], valid: Sequence[np.ndarray]
 ) -> dict[str, float] | None:
-    """The mean over valid clips of each measure; None where there are none."""
+    """The mean over valid clips of each measure; None where there are none.
+
+    Raises:
+      NonFiniteError: a measure that is not finite on a valid clip.
+    """
     if batches[0] is None:
         return None
-    return {name: mean(join_valid([each[name] for each in batches], valid)) for name in batches[0]}
+    found = {name: join_valid([each[name] for each in batches], valid) for name in batches[0]}
+    for name, values in found.items():
+        if not np.isfinite(values).all():
+            raise NonFiniteError(
+                f"measures: {name} is not finite on {np.sum(~np.isfinite(values))} "
+                f"of {len(values)} examples"
+            )
+    return {name: mean(values) for name, values in found.items()}

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxmoe.registry import nearest
+
 if TYPE_CHECKING:
     from jaxmoe.evaluation.engine.scoring import Outputs
 
@@ -73,21 +75,39 @@ MEASURES: dict[str, Measure] = {
 
 
 def find_measures(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names, each once.
+    """Returns the names as `MEASURES` spells them, each once; `-` and `_` are alike.
 
     Raises:
       ValueError: there is no such measure.
     """
-    for name in names:
-        if name not in MEASURES:
-            raise ValueError(f"measures: {name!r} is none; expected some of {', '.join(MEASURES)}")
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(map(_find, names)))
+
+
+def _find(name: str) -> str:
+    found = name if name in MEASURES else name.lower().replace("_", "-")
+    if found not in MEASURES:
+        raise ValueError(
+            f"measures: {name!r} is not accepted; {nearest(found, MEASURES)} All are "
+            f"{', '.join(MEASURES)}"
+        )
+    return found
 
 
 def measure(
     names: Sequence[str], outputs: "Outputs", clean: "Outputs", y: Array
 ) -> dict[str, Float[Array, " batch"]] | None:
-    """Returns each named measure of a batch, [B]; None without names."""
+    """Returns each named measure of a batch, [B]; None without names.
+
+    Raises:
+      ValueError: a measure that does not give one number for each example.
+    """
     if not names:
         return None
-    return {name: MEASURES[name].of(outputs, clean, y).astype(jnp.float32) for name in names}
+    found = {name: MEASURES[name].of(outputs, clean, y) for name in names}
+    for name, values in found.items():
+        if jnp.shape(values) != y.shape[:1]:
+            raise ValueError(
+                f"measures: {name} gives shape {jnp.shape(values)}; expected a number for each of "
+                f"{y.shape[0]} examples"
+            )
+    return {name: values.astype(jnp.float32) for name, values in found.items()}

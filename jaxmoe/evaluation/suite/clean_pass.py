@@ -20,7 +20,7 @@ from jaxmoe.evaluation.measures.metrics import accuracy
 
 
 class CleanPass:
-    """What later passes are held against, which each batch adds to.
+    """Collects the clean results of a model, batch by batch: later passes are compared with them.
 
     Attributes:
       logits: of each batch, padding included; the mean over pixels where they have labels.
@@ -47,7 +47,7 @@ class CleanPass:
           programs: of the model.
           params: its params.
           attacks: those that come after it: clips that are not for one of them are refused.
-          what: runs, for messages.
+          what: name of the pass, for messages.
           checks: whether the model itself is checked.
         """
         self.programs, self.params, self.attacks, self.what = programs, params, attacks, what
@@ -73,10 +73,10 @@ class CleanPass:
           NonFiniteError: outputs that are not finite.
         """
         check_batch(batch)
+        check_fits(self.attacks, batch)
         result, seconds = self.programs.clean(self.params, batch)
         seen = to_host(result)
         check_clean(seen, batch, self.programs.metric, self.what)
-        check_fits(self.attacks, batch)
         if self._checked:
             self._checks.add(batch, seen)
         self.logits.append(seen.logits)
@@ -109,7 +109,7 @@ class CleanPass:
 
     @property
     def digest(self) -> str:
-        """Of the batches."""
+        """Digest of all batches."""
         return self._digest.hexdigest()
 
     @property

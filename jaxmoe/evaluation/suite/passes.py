@@ -281,7 +281,7 @@ class Passes:
     def begin(self, what: str) -> None:
         """Tells the person who waits what comes now."""
         if self.progress:
-            self.progress(self.done, max(self.total, self.done), what)
+            self.progress(self.done, self.total and max(self.total, self.done), what)
 
     def _report(self, what: str) -> None:
         self.done += 1

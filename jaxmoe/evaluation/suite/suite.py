@@ -104,7 +104,8 @@ def evaluate_suite(
         with the worst cases, before the checks begin.
       columns: other labels of the clips, by name and by a clip's index; a mixture's routes are
         compared with them (`specialization`).
-      measures: names of `MEASURES`, whose means the rows have too.
+      measures: names of `MEASURES`, whose means the rows have too, but for cascades' and the worst
+        case's; `programs` of an earlier suite must have the same.
       cascades: more cascades by name, beside `CASCADES`.
 
     Raises:
@@ -122,7 +123,7 @@ def evaluate_suite(
     parts = [part for name in attacks for part in parts_of(name, known)]
     _check_attacks(parts, mixture, norm, epsilons, settings, gradients)
     programs = programs or Programs(mixture, norm, metric, measures)
-    programs.check(mixture, norm, metric)
+    programs.check(mixture, norm, metric).check_measures(measures)
     params = jax.device_put(check_params(params))  # once, and not in every call of every program
     run = Passes(
         programs, params, batches_factory, settings, gradients, seed, progress, cascades=known

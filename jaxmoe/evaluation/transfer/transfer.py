@@ -335,7 +335,7 @@ class _Run:
 
     def _report(self, what: str) -> None:
         if self.progress:
-            self.progress(self.done, max(self.total, self.done), what)
+            self.progress(self.done, self.total and max(self.total, self.done), what)
 
 
 def _add(programs: Programs, delta: Delta, batch: dict, epsilon: float) -> Any:

@@ -164,7 +164,8 @@ def fit(
       epsilon_warmup: share of the steps in which ε and λ rise from 0; None is that of
         `config.TrainingConfig`.
       options: the numbers of a recipe: its attack's settings, balance, β, …. None has those of an
-        `Experiment`, and for "j_tlat" a balance weight of 1.5, without which it collapses. A
+        `Experiment`. A balance weight of None is the recipe's: 1.5 for "j_tlat", which collapses
+        without, and 0.5 for others. A
         recipe's attacks take ε from here, as it warms up; phases that were made before keep theirs.
       seed: of random starts and noise.
       validation: batches that are judged after each epoch; `progress` is told.
@@ -274,6 +275,8 @@ def _options_of(
     A recipe that only its name gives has the numbers of `options`, where these are given.
     """
     if options is not None:
+        if known and options.balance_weight is None:
+            options = options._replace(balance_weight=known.balance_weight)
         return known.fill(options) if known and given else options
     options = recipe_options(Experiment())
     return known.fill(options)._replace(balance_weight=known.balance_weight) if known else options

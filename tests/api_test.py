@@ -275,6 +275,11 @@ def test_defaults_are_those_of_an_experiment():
     assert options.balance_weight == 1.5, "without it all clips go to one expert"
     options = _options_of(_find_recipe(JTLATConfig(weak_experts=1))[0], None)
     assert (options.balance_weight, options.weak_experts) == (1.5, 1)
+    few = RecipeOptions(AttackSettings(steps=2))
+    assert _options_of(_find_recipe("j_tlat")[0], few).balance_weight == 1.5
+    assert (
+        _options_of(_find_recipe("j_tlat")[0], few._replace(balance_weight=0.0)).balance_weight == 0
+    )
     given = JTLATConfig(weak_experts=1)
     assert _options_of(given, RecipeOptions(beta=1.0), given=True).weak_experts == 1
     assert _options_of(given, RecipeOptions(weak_experts=3)).weak_experts == 3

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmoe.attacks import ATTACKS
+from jaxmoe.attacks import ATTACKS, find_attack
 from jaxmoe.commands.arguments import load_config
 from jaxmoe.config import DATASETS, EXPERTS, RECIPES, from_dict, to_dict, validate
 from jaxmoe.data import load_dataset
@@ -154,6 +154,20 @@ def test_a_plugin_that_cannot_be_read_is_one_line(folder, capsys, arguments, mes
     assert run(f"attacks {arguments}") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_an_attack_on_a_part_that_there_is_not_is_one_line(folder, capsys):
+    ATTACKS["mine"] = ATTACKS["pgd"]._replace(component="whole")
+    message = "attack: mine has component 'whole'; expected one of model, router, experts, joint"
+    with pytest.raises(ValueError, match=message):
+        find_attack("mine")
+    assert run("attacks") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_config_that_needs_a_plugin_says_so(folder, capsys):
+    assert run("train config.py") == 2
+    assert "of your own? --plugin FILE.py names the file that adds it" in capsys.readouterr().err
 
 
 def test_a_plugin_is_read_once(folder):

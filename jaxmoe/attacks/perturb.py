@@ -28,6 +28,11 @@ class AttackResult(NamedTuple):
     zero_gradient: Float[Array, " batch"]  # share of the gradients that were zero everywhere
     finite: Bool[Array, " batch"]  # whether every loss and every gradient was finite
 
+    def __repr__(self) -> str:
+        """The shapes: the arrays themselves fill pages."""
+        shapes = ", ".join(f"{name} {jnp.shape(value)}" for name, value in self._asdict().items())
+        return f"AttackResult({shapes})"
+
 
 def perturb(
     key: Key[Array, "*batch"],

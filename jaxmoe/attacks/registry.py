@@ -36,13 +36,15 @@ from jaxmoe.attacks.temporal_attacks import flicker, sparse, tt
 from jaxmoe.mixture import Mixture
 from jaxmoe.threat import ThreatModel
 
+COMPONENTS = ("model", "router", "experts", "joint")
+
 
 class NamedAttack(NamedTuple):
     """An attack of the registry."""
 
     title: str  # the paper's name
     build: Callable[[Model, ThreatModel, AttackSettings], Attack]
-    component: str  # "model", "router", "experts" or "joint": what it attacks
+    component: str  # one of `COMPONENTS`: what it attacks
     one_step: bool = False
     from_clean: bool = False  # starts at the clean input, where a restart would repeat the run
     black_box: bool = False  # looks at logits alone, `queries` times
@@ -302,11 +304,17 @@ def find_attack(name: str) -> NamedAttack:
     """The attack with a paper's name, spelt as `canonical_name` allows.
 
     Raises:
-      ValueError: no such attack, or a cascade of several; the message has the nearest name.
+      ValueError: no such attack, or a cascade of several; the message has the nearest name. Or an
+        attack of one's own on a part that there is not.
     """
     key = canonical_name(name)
     if key in CASCADES:
         raise ValueError(f"attack: {key} is a cascade; expected one attack, {', '.join(ATTACKS)}")
+    component = ATTACKS[key].component
+    if component not in COMPONENTS:
+        raise ValueError(
+            f"attack: {key} has component {component!r}; expected one of {', '.join(COMPONENTS)}"
+        )
     return ATTACKS[key]
 
 

@@ -250,6 +250,8 @@ def load_config(path: str) -> Any:
       ValueError: a file without `config()`, or one that raises or returns something else.
     """
     from jaxmoe.config import Experiment
+    from jaxmoe.plugins import loaded
+    from jaxmoe.registry import UnknownEntryError
 
     file = pathlib.Path(path)
     if not file.is_file():
@@ -270,6 +272,9 @@ def load_config(path: str) -> Any:
         experiment = module.config()
     except _Refused as error:
         raise ValueError(f"CONFIG: {path} {error}") from None
+    except UnknownEntryError as error:
+        hint = "" if loaded() else "; of your own? --plugin FILE.py names the file that adds it"
+        raise ValueError(f"CONFIG: {path}: {error}{hint}") from None
     except Exception as error:
         raise ValueError(f"CONFIG: {path} raised {type(error).__name__}: {error}") from error
     finally:

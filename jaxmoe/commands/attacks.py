@@ -31,7 +31,10 @@ def run(arguments: list[str]) -> None:
 
 def listed(part: str | None = None, task: str | None = None) -> list[str]:
     """Returns the lines of the list, attacks by part, then the cascades."""
-    from jaxmoe.attacks import ATTACKS, CASCADES
+    from jaxmoe.attacks import ATTACKS, CASCADES, find_attack
+
+    for name in ATTACKS:
+        find_attack(name)  # says what is wrong with one of one's own
 
     width = max(map(len, (*ATTACKS, *CASCADES)))
     lines = []

@@ -64,7 +64,9 @@ class RecipeOptions(NamedTuple):
     attack: AttackSettings = AttackSettings()  # of the inner attacks
     lam: float = 1e-4  # λ in the losses that are minimised
     balance: Balance = "switch"
-    balance_weight: float = 0.0  # in every phase that moves a router; J-TLAT collapses without
+    # In every phase that moves a router; J-TLAT collapses without. None is none in a step, and what
+    # the recipe needs in `jaxmoe.fit`.
+    balance_weight: float | None = None
     router_noise: float = 0.0  # standard deviation; of `apply` in losses, not in attacks
     spread_left: float = 1.0  # share of these two at the end of a stage, to which they fall
     # Of CE(r(x'), argmax r(x)), where a phase attacks and moves everything. Below this weight a

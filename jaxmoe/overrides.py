@@ -82,7 +82,8 @@ def _kind_of(sections: dict[str, Any], section: str, field: str) -> Any:
     known = [
         f"{name}.{each}" for name, part in sections.items() for each in field_types(type(part))
     ]
-    known += [name for name, part in sections.items() if isinstance(part, Entry)]
+    for name, part in sections.items():
+        known += [name, f"{name}.name"] if isinstance(part, Entry) else []
     given = f"{section}.{field}" if field else section
     raise ValueError(f"{_dashed(given)}: no such field; did you mean {_nearest(given, known)}?")
 

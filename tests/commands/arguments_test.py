@@ -37,5 +37,7 @@ def test_a_number_below_0_is_named(given, capsys):
 
 
 def test_clips_that_are_rendered_have_no_directory(tmp_path):
-    with pytest.raises(ValueError, match=r"data\.directory: gone, but data\.name = synthetic_act"):
+    with pytest.raises(
+        ValueError, match=r"data\.directory: synthetic_actions has no such field; vi"
+    ):
         load_dataset("synthetic_actions", cache=tmp_path, directory="gone")

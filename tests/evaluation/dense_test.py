@@ -10,7 +10,7 @@ from jaxmoe.attacks import ATTACKS, AttackResult, AttackSettings, NamedAttack, b
 from jaxmoe.attacks.cascade import CASCADES, custom
 from jaxmoe.evaluation import Grid, auto_attack, evaluate_suite, sweep_grid, transfer_matrix
 from jaxmoe.evaluation.measures.metrics import accuracy
-from jaxmoe.evaluation.suite import passes
+from jaxmoe.evaluation.suite import suite_pass
 from jaxmoe.mixture import component, from_gate
 from jaxmoe.models import ClasswiseGate, Conv, SimpleGate
 from jaxmoe.threat import ThreatModel
@@ -155,7 +155,7 @@ def test_a_sweep_has_the_accuracy_of_pixels_at_every_setting():
 
 
 def test_outputs_beyond_the_budget_are_computed_anew(monkeypatch):
-    monkeypatch.setattr(passes, "_KEEP_BELOW", 0)
+    monkeypatch.setattr(suite_pass, "_KEEP_BELOW", 0)
     forgetful, whole = run(attacks=["fgsm"]), run(attacks=["fgsm"])
     for one, other in zip(forgetful.rows, whole.rows, strict=True):
         assert one.mean_iou == other.mean_iou

@@ -57,5 +57,5 @@ def test_its_ends_are_the_two_mixtures(dual, standard, robust, params):
 
 
 def test_alpha_is_a_share(standard, robust):
-    with pytest.raises(ValueError, match=r"mixture\.alpha: 1\.5 is not accepted"):
+    with pytest.raises(ValueError, match=r"mixture\.dual_weight: 1\.5 is not accepted"):
         dual_mixture(standard, robust, 1.5)

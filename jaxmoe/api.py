@@ -1,4 +1,4 @@
-"""What most people come for, in one call each: `jaxmoe.attack`, `jaxmoe.evaluate`, `jaxmoe.fit`.
+"""One call for each common task: `jaxmoe.attack`, `jaxmoe.evaluate`, `jaxmoe.fit`.
 
 They are thin: the functions of the rooms that they call take more.
 

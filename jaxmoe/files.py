@@ -74,7 +74,7 @@ def expand_home(path: str | os.PathLike, field: str) -> pathlib.Path:
 
 
 def disk_error(error: BaseException | None, path: str | os.PathLike) -> OSError | None:
-    """What the disk said, as an OSError with a path; None where an error is of something else.
+    """Returns the disk's own error, as an OSError with a path; None of another error.
 
     Libraries wrap the system's error in their own, and keep its words.
     """

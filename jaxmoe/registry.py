@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 
 class Entry:
-    """What the configurations of all kinds are: dataclasses that know their registry."""
+    """The configuration of one thing: a dataclass that knows its registry."""
 
     name: ClassVar[str]
     registry: ClassVar["Registry"]

@@ -1,4 +1,4 @@
-"""What an adversary may do: a ball around the clean input, the pixels' box, and which frames.
+"""The threat model: a ball around the clean input, the pixels' box, and the frames that may change.
 
 Axes: B = batch, T = frames, … = any further axes of an input. ε has the unit of pixels in [0, 1].
 """

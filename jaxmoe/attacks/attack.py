@@ -1,4 +1,4 @@
-"""What an attack is, and the two pieces every named attack is made of: a step and a loss.
+"""The type of an attack, and the two pieces every named attack is made of: a step and a loss.
 
 An attack is a pure function of (key, params, x, y). Its constructor takes what it attacks, a
 `ThreatModel` and `AttackSettings`, whose arrays may be traced: a grid of ε or λ compiles once.

@@ -1,4 +1,4 @@
-"""What runs an attack that a person calls: at the edge, and outside of `jit` as one program.
+"""Runs an attack that a person calls: at the edge, and outside of `jit` as one program.
 
 A program is traced and compiled at the first call and serves for every ε and every number of the
 settings. It refers to its model weakly: without the model it goes when one is looked for next.

@@ -76,7 +76,7 @@ def fab_t(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSe
 
 
 def _hard(model: Model, settings: AttackSettings) -> Apply:
-    """What decides whether a boundary was crossed, whatever gradient leads there."""
+    """Tells whether a boundary was crossed, whatever gradient leads there."""
     return as_apply(model, dataclasses.replace(settings, gradient="hard"))
 
 

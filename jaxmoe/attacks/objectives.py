@@ -169,7 +169,7 @@ def lipschitz_quotient(
 def router_output(
     logits: Float[Array, "batch experts"], kind: RouterOutput = "weights"
 ) -> Float[Array, "batch experts"]:
-    """What a router's Lipschitz quotient compares: its softmax `"weights"` or its `"logits"`."""
+    """Values for the Lipschitz quotient of a router: its softmax `"weights"` or its `"logits"`."""
     if kind == "weights":
         return jax.nn.softmax(logits, axis=-1)
     if kind == "logits":

@@ -18,7 +18,7 @@ Objective = Callable[[Float[Array, "batch ..."]], Float[Array, " batch"]]
 
 
 class AttackResult(NamedTuple):
-    """What an attack found. Run the model again on `x_adv` for the result: no flag is kept here."""
+    """The result of an attack. Run the model again on `x_adv` to score it: no flag is kept here."""
 
     x_adv: Float[Array, "batch ..."]  # the iterate with the greatest loss, per example
     loss: Float[Array, " batch"]  # its loss

@@ -155,7 +155,7 @@ def as_clips(x: Float[Array, "batch ..."]) -> Float[Array, "batch time height wi
 
 
 class _Squares:
-    """What is drawn for one clip `[T, H, W, C]`: starts, and changes of `x_adv`."""
+    """The draws for one clip `[T, H, W, C]`: starts, and changes of `x_adv`."""
 
     def __init__(self, queries: int, shape: tuple[int, ...], window: int, dtype, *, odd: bool):
         self.shape, self.window, self.dtype = shape, window, dtype

@@ -162,7 +162,7 @@ def _with_gradient(result: AttackResult, gradient: Array, taken: int) -> AttackR
 
 
 def _offset_threat(threat: ThreatModel, pixels: int) -> ThreatModel:
-    """What `threat` allows of an offset that is added to that many `pixels` of a frame."""
+    """The part that `threat` allows of an offset that is added to that many `pixels` of a frame."""
     epsilon = threat.epsilon / math.sqrt(pixels) if threat.norm == "l2" else threat.epsilon
     # An offset as large as the box moves every pixel to its end.
     width = threat.bounds[1] - threat.bounds[0]

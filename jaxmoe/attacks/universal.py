@@ -202,7 +202,7 @@ def _without_box(threat: ThreatModel) -> ThreatModel:
 
 
 def _which(delta: Delta, y: Int[Array, "batch ..."]) -> Int[Array, " batch"]:
-    """Which perturbation is each example's."""
+    """Returns the number of the perturbation that each example gets, [B]."""
     if delta.shape[0] == 1:
         return jnp.zeros(y.shape[0], jnp.int32)
     if y.ndim != 1:

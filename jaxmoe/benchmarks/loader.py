@@ -1,4 +1,4 @@
-"""What a training step consumes against what the loader gives, each alone on this machine."""
+"""A training step's clips a second against the loader's, each alone on this machine."""
 
 import itertools
 import tempfile

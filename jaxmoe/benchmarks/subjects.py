@@ -1,4 +1,4 @@
-"""What is measured: the 3D ResNet of the peers' comparison, mixtures, and clips of noise."""
+"""Subjects of the benchmarks: the 3D ResNet of the peers' comparison, mixtures, clips of noise."""
 
 from typing import Any
 

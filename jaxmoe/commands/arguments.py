@@ -1,4 +1,4 @@
-"""What every command shares: parsing with one-line errors, config files, notes on the data."""
+"""Shared by all commands: parsing with one-line errors, config files, notes on the data."""
 
 import argparse
 import contextlib
@@ -288,7 +288,7 @@ def load_config(path: str) -> Any:
 
 
 class _Refused(Exception):  # noqa: N818
-    """What is wrong with a config file."""
+    """A config file that is refused; the message says why."""
 
 
 def notes_on_clips(dataset: Any, rest: str | None) -> list[str]:

@@ -190,7 +190,7 @@ class _Certification:
         self.attacked: list[tuple[Any, UnderAttack]] = []
 
     def curve(self, method: str, smoothing) -> "tuple[CertifiedCurve, object]":
-        """What a method proves, and the classifier for an attack to hold beside it."""
+        """Returns the proofs of a method, and the classifier for an attack to hold beside them."""
         from jaxmoe.evaluation.certify.certification import lipschitz_curve, smoothing_curve
 
         trained, options, done = self.trained, self.options, itertools.count(1)
@@ -256,7 +256,7 @@ class _Certification:
         return certifiable(self.trained.mixture, router_bounds, np.stack(expert_bounds), standard)
 
     def under_attack(self, model) -> "UnderAttack":
-        """What PGD leaves at each radius, at 0 of clean examples; of one model once."""
+        """Runs PGD at each radius, at 0 on clean examples; once for each model."""
         for known, found in self.attacked:
             if known is model:
                 return found

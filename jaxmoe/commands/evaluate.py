@@ -54,7 +54,7 @@ NUMBERS = ("alpha", "temporal_alpha", "decay", "lam", "gamma1", "gamma2")
 
 
 class Plan(NamedTuple):
-    """What an evaluation runs."""
+    """The plan of an evaluation."""
 
     attacks: list[str]
     epsilons: list[float]
@@ -142,7 +142,7 @@ def evaluate(options: argparse.Namespace, output: pathlib.Path) -> None:
 
 
 def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
-    """What the options ask for, and the run they name, after every check that needs no compiling.
+    """Returns the plan and the run of the options, after every check that needs no compiling.
 
     Raises:
       ValueError, FileNotFoundError: bad input, one line.

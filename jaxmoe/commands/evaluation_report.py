@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: lines and tables on the terminal, and files, as it goes on."""
+"""The report of an evaluation: lines and tables on the terminal, and files, as it goes on."""
 
 import dataclasses
 import json

@@ -62,7 +62,7 @@ class Subject(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a transfer matrix runs."""
+    """The plan of a transfer matrix."""
 
     attacks: list[str]
     epsilons: list[float]
@@ -144,7 +144,7 @@ def _beside(folders: Sequence[pathlib.Path]) -> pathlib.Path:
 def _open(
     options: argparse.Namespace, folders: Sequence[pathlib.Path]
 ) -> "tuple[Plan, list[Trained]]":
-    """What the options ask for, and the runs, after every check that needs no compiling."""
+    """Returns the plan of the options and the runs, after every check that needs no compiling."""
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.runs.build import cropped
     from jaxmoe.runs.folder import describe_splits, read_experiment

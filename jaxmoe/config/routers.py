@@ -27,7 +27,7 @@ ROUTERS = Registry(
 
 @dataclasses.dataclass(frozen=True)
 class RouterConfig(Entry):
-    """What tells how much each expert counts.
+    """A router: it tells how much each expert counts.
 
     Attributes:
       is_gate: it reads the experts' features, and its mixture is dense; others read the input.

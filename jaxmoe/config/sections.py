@@ -96,7 +96,7 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """What `jaxmoe evaluate` runs where the command does not say it."""
+    """Defaults of `jaxmoe evaluate`."""
 
     attacks: tuple[str, ...] | None = option(
         None, "names; none is pgd, tlga-r and j-tlga on clips, pgd, pgd-r and pgd-e on images"

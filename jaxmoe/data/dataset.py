@@ -48,7 +48,7 @@ class Dataset:
     rows: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict, repr=False)
 
     def columns(self, source: ClipSource) -> dict[str, dict[int, str]]:
-        """What else is known of a split's clips: by column, and by a clip's index."""
+        """Returns what else is known of a split's clips: by column, and by a clip's index."""
         known = {record.index: self.rows.get(record.path, {}) for record in source.records}
         names = dict.fromkeys(name for row in known.values() for name in row)
         return {name: {index: row.get(name, "") for index, row in known.items()} for name in names}

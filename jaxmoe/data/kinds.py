@@ -75,7 +75,7 @@ class DataConfig(Entry):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of what a model sees: `[T, H, W, 3]`, of images `[H, W, 3]`."""
+        """The shape that a model sees: `[T, H, W, 3]`, of images `[H, W, 3]`."""
         image = (self.size, self.size if self.width is None else self.width, 3)
         return (self.frames, *image) if self.holds_clips else image
 

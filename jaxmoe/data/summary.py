@@ -1,4 +1,4 @@
-"""What is in a dataset, as plain numbers: the content of `jaxmoe data`."""
+"""The content of a dataset as plain numbers: the content of `jaxmoe data`."""
 
 import dataclasses
 

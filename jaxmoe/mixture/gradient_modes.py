@@ -1,4 +1,4 @@
-"""What an attack sees of the mixture's gradient. Scoring always uses the hard forward."""
+"""Modes of a mixture's gradient, as an attack sees it. Scoring always uses the hard forward."""
 
 from collections.abc import Callable
 

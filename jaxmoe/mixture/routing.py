@@ -14,7 +14,7 @@ from jaxmoe.choices import BALANCES, Balance, Combine
 
 
 class Routing(NamedTuple):
-    """Which experts each clip goes to, and with which weights."""
+    """The experts that each clip goes to, and their weights."""
 
     experts: Int[Array, "batch k"]
     weights: Float[Array, "batch k"]

@@ -1,4 +1,4 @@
-"""What the fields of a module must be; each error is one line."""
+"""Checks of the fields of a module; each error is one line."""
 
 from collections.abc import Sequence
 

@@ -169,7 +169,7 @@ class FRRN(nn.Module):
 
 
 def shrunk_sizes(sizes: Sequence[int], scale: int) -> tuple[int, ...]:
-    """What is left of sizes that are divided by `scale`, rounded up."""
+    """Divides sizes by `scale`, rounded up."""
     return tuple(-(-size // scale) for size in sizes)
 
 

@@ -20,7 +20,7 @@ CSV = "certificate.csv"
 
 
 class UnderAttack(NamedTuple):
-    """What PGD leaves of the classifier that a curve is of."""
+    """The classifier of a curve under PGD."""
 
     accuracy: tuple[float, ...]  # 0–1, at each radius of the curve
     steps: int

@@ -1,4 +1,4 @@
-"""What a person sees while they wait: one bar on a terminal, plain lines where output is piped.
+"""Progress for a person who waits: one bar on a terminal, plain lines where output is piped.
 
 `make_progress()` is a context manager. It implements `training.Progress` for training, and is told
 of data preparation by `data(done, total)` and of evaluation by `evaluation(done, total, what)`.

@@ -143,7 +143,7 @@ def as_csv(records: Sequence[dict[str, Any]], fields: Sequence[str]) -> str:
 
 
 def without_nan(value: Any) -> Any:
-    """What JSON can hold: no NaN and no infinity, which become null."""
+    """Returns a value for JSON: NaN and infinities become null."""
     if isinstance(value, dict):
         return {name: without_nan(entry) for name, entry in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What a run's folder says: its experiment, its splits, whether it was trained to its end."""
+"""Reads and writes a run's folder: its experiment, its splits, whether it was trained to its end."""
 
 import contextlib
 import dataclasses

@@ -321,7 +321,7 @@ def _evaluate(trained, programs, progress):
 
 
 def _figure_of(results: "dict[str, SuiteResult]") -> str:
-    """What is measured: accuracy, or mean IoU where every pixel has a label."""
+    """Names the measure: accuracy, or mean IoU where every pixel has a label."""
     dense = any(row.mean_iou is not None for result in results.values() for row in result.rows)
     return "mIoU" if dense else "accuracy"
 

@@ -80,7 +80,7 @@ class LoopOptions:
 
 
 class Progress(Protocol):
-    """What is told while a run goes on."""
+    """Listens while a run goes on."""
 
     def stage(self, name: str, steps: int, done: int) -> None:
         """A stage of `steps` begins, `done` of them done before."""
@@ -209,7 +209,7 @@ class _Place:
 
 
 class _Loop(NamedTuple):
-    """What stays the same while a run trains."""
+    """The loop, with what stays the same while a run trains."""
 
     mixture: Mixture
     stages: tuple[Stage, ...]

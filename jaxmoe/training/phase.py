@@ -15,7 +15,7 @@ PARTS = frozenset({"router", "experts"})  # of every mixture; one with a head ma
 
 
 class Found(NamedTuple):
-    """What a phase's attack hands to its loss, and to the attack of the next phase."""
+    """The result of a phase's attack, for its loss and for the attack of the next phase."""
 
     x_adv: Float[Array, "batch ..."]
     finite: Array | bool = True  # whether the attack saw only finite gradients

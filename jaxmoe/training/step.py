@@ -100,7 +100,7 @@ def make_train_step(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Step:
-    """What `make_train_step` was given, and the step."""
+    """The step, with what `make_train_step` was given."""
 
     mixture: Mixture
     recipe: Recipe

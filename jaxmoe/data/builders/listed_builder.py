@@ -174,7 +174,7 @@ def _raise_if_it_passes(error: BaseException | None, file: pathlib.Path) -> None
 
 
 def _identity(file: ListedFile) -> list:
-    """What tells one version of a file from another without reading it."""
+    """Tells one version of a file from another without reading it."""
     identity: list = [file.path, file.label, file.split]
     for part in filter(None, (file.file, file.label_map)):
         if part is file.label_map:

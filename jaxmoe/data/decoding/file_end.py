@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 
 class FileEnd(enum.Enum):
-    """What the end of a file is to its container."""
+    """How a container takes the end of its file."""
 
     EARLY = "a part reaches beyond the end of the file"
     WHOLE = "the last part of the container is there"

@@ -1,4 +1,4 @@
-"""What every decoded picture, still or of a film, has in common: its stored size, its ground.
+"""The stored size and the ground of every decoded picture, still or of a film.
 
 H = height, W = width
 """

@@ -1,4 +1,4 @@
-"""What a picture file means: its pixels as 8-bit RGB, or the numbers of a label map; else refused.
+"""Reads a picture file: its pixels as 8-bit RGB, or the numbers of a label map; else refused.
 
 Pillow opens the file and says its mode. Each mode is read so that it cannot be silently wrong, by
 one rule for all files: no picture is stretched to its own darkest and brightest pixel.
@@ -41,7 +41,7 @@ _TURNS = {
 
 
 class _Header(NamedTuple):
-    """What is known of a picture before its pixels are decoded.
+    """A picture, as far as it is known before its pixels are decoded.
 
     Attributes:
       format: in Pillow's words, such as PNG.

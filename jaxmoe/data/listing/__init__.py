@@ -1,1 +1,1 @@
-"""Which files, labels and splits a data set has."""
+"""The files, labels and splits of a data set."""

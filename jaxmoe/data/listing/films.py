@@ -1,4 +1,4 @@
-"""Which film a clip was cut from, where its name tells: as UCF-101's and HMDB-51's do.
+"""Finds the film that a clip was cut from, where its name tells: as UCF-101's and HMDB-51's do.
 
 Clips of one film are much alike: with one in train, another in test is judged too well.
 """

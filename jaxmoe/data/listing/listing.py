@@ -1,4 +1,4 @@
-"""Which files a dataset is made of, before any is opened: path, label and split of each."""
+"""Lists the files of a dataset before any is opened: path, label and split of each."""
 
 import dataclasses
 import difflib

@@ -18,7 +18,7 @@ from jaxmoe.data.decoding.frame_codec import decode_frame, decode_map, decode_ti
 
 @dataclasses.dataclass(frozen=True)
 class ClipRecord:
-    """What is known of a clip without reading it.
+    """A clip, as far as it is known without reading it.
 
     Attributes:
       position: number of its record in the prepared split.

@@ -1,4 +1,4 @@
-"""Which frames of a video make up a clip.
+"""Picks the frames of a video that make up a clip.
 
 Every function returns `int64[T]`, non-decreasing, in `[0, length)`. A video shorter than asked for
 is padded by repeating its last frame.

@@ -72,7 +72,7 @@ def render_actions(
 
 @dataclasses.dataclass(frozen=True)
 class _Scene:
-    """What a batch of clips shows; lengths are shares of the frame's side, angles radians."""
+    """The scenes of a batch of clips; lengths are shares of the frame's side, angles radians."""
 
     x: Float[np.ndarray, "N T"]
     y: Float[np.ndarray, "N T"]

@@ -20,7 +20,7 @@ PLACES = {
     "round": ("disc", "ring", "star", "half_disc", "crescent"),
     "straight": ("square", "triangle", "plus", "bar", "corner"),
 }
-"""Of rendered scenes: each place, and the shapes that are usual there."""
+"""The places of rendered scenes, and the shapes that are usual there."""
 
 
 class _Synthetic(ClipBuilder, skip_registration=True):

@@ -1,1 +1,1 @@
-"""What can be proved: certificates by smoothing and by Lipschitz bounds."""
+"""Certificates by smoothing and by Lipschitz bounds."""

@@ -33,7 +33,7 @@ def mixture_radius(
     router_bounds: Float[Array, "experts experts"],
     expert_bounds: Float[Array, "experts classes classes"],
 ) -> Certificate:
-    """Of the mixture of probabilities F = Σ_i a_i softmax(E_i).
+    """Certifies the mixture of probabilities F = Σ_i a_i softmax(E_i).
 
     ε = min_j m_j / D_j with the margins m_j = F_c − F_j of the predicted class c and
     D_j = Σ_i (r_i + a_i(x) L_i^j): router weight i changes by at most r_i per unit of distance, and
@@ -59,7 +59,7 @@ def dual_radius(
     router_bounds: Float[Array, "experts experts"],
     expert_bounds: Float[Array, "experts classes classes"],
 ) -> Certificate:
-    """Of the dual model of probabilities (1 − α) F_S + α F_R, however rough F_S is.
+    """Certifies the dual model of probabilities (1 − α) F_S + α F_R, however rough F_S is.
 
     ε = min_j (α m_j + α − 1) / (α D_j), with the m_j and D_j of `mixture_radius` for F_R. Where F_S
     may outvote F_R the radius is 0; so it is everywhere for α ≤ ½.
@@ -88,7 +88,7 @@ def top_1_radius(
     router_bounds: Float[Array, "experts experts"],
     expert_bounds: Float[Array, "experts classes classes"],
 ) -> Certificate:
-    """Of hard top-1 routing, on logits, whatever positive weight the chosen expert has.
+    """Certifies hard top-1 routing, on logits, whatever positive weight the chosen expert has.
 
     The smaller of two distances: to the next route, min_j (r_c − r_j) / L_cj, and to the next class
     of the chosen expert, min_j (z_c − z_j) / L_cj.
@@ -103,7 +103,7 @@ def top_1_radius(
 def logit_radius(
     logits: Float[Array, "batch classes"], bounds: Float[Array, "classes classes"]
 ) -> Certificate:
-    """Of the largest logit of one network: min_j (z_c − z_j) / L_cj."""
+    """Certifies the largest logit of one network: min_j (z_c − z_j) / L_cj."""
     prediction, radius = jax.vmap(_one_logit_radius, in_axes=(0, None))(logits, bounds)
     return Certificate(prediction, radius)
 

@@ -46,7 +46,7 @@ Batches = Iterable[Mapping[str, np.ndarray]]
 
 
 class CertifiedExamples(NamedTuple):
-    """What was proved of each example; N of them."""
+    """Proofs of N examples."""
 
     index: np.ndarray  # [N], the examples' own numbers
     label: np.ndarray  # [N]
@@ -55,7 +55,7 @@ class CertifiedExamples(NamedTuple):
 
 
 class CertifiedCurve(NamedTuple):
-    """What one method proved of one classifier."""
+    """The proofs of one method for one classifier."""
 
     method: str  # "lipschitz" or "smoothing"
     classifier: str  # whose predictions the certificates are of, in words
@@ -101,7 +101,7 @@ def certifiable(
     expert_bounds: Float[np.ndarray, "M K K"],
     standard: Mixture | None = None,
 ) -> Certifiable:
-    """What Lipschitz constants certify of a mixture.
+    """Certifies a mixture by Lipschitz constants.
 
     A top-1 mixture is certified as it is. A dense mixture and a dual model are certified as
     mixtures of the experts' *probabilities* over all experts, which may predict otherwise than the
@@ -173,7 +173,7 @@ def certifiable(
 def certifiable_expert(
     mixture: Mixture, expert: int, bounds: Float[np.ndarray, "K K"]
 ) -> Certifiable:
-    """What Lipschitz constants of its logit differences certify of one expert alone.
+    """Certifies one expert alone by Lipschitz constants of its logit differences.
 
     Raises:
       ValueError: there is no such expert.

@@ -96,7 +96,7 @@ def conv_bound(kernel: Float[np.ndarray, "*window I O"], norm: Norm) -> float:
 
 
 def group_norm_bound(params: Any, group: int, epsilon: float, norm: Norm) -> float:
-    """Of `scale · (x − mean) / √(variance + ε) + bias` over groups of `group` numbers.
+    """Bounds `scale · (x − mean) / √(variance + ε) + bias` over groups of `group` numbers.
 
     The Jacobian of a group is (I − 11ᵀ/n − x̂x̂ᵀ/n) / σ with σ ≥ √ε: of norm 1/σ in ℓ2, at most
     (2 + √n) / σ in ℓ∞, since |x̂_i| ≤ √n and their mean is at most 1.
@@ -116,7 +116,7 @@ def _normalize(module: nn.Module) -> float:
 
 
 def _mean_bound(positions: int, norm: Norm) -> float:
-    """Of the mean over positions."""
+    """Bounds the mean over positions."""
     return 1.0 if norm == "linf" else 1.0 / math.sqrt(positions)
 
 

@@ -103,7 +103,7 @@ def smoothed_radius(
 
 
 def largest_radius(smoothing: Smoothing) -> float:
-    """What is certified of an example whose samples all say the same; 0 where they are too few."""
+    """The radius of an example whose samples all agree; 0 where they are too few."""
     every = np.array([[smoothing.samples, 0]])
     return float(smoothed_radius(every, every, smoothing)[1][0])
 

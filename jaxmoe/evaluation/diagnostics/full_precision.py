@@ -54,7 +54,7 @@ def _is_half(dtype: Any) -> bool:
 
 
 def _dtypes(program: core.Jaxpr) -> list[Any]:
-    """Of all that a program reads and makes."""
+    """The types of all that a program reads and makes."""
     made = [out for equation in program.eqns for out in equation.outvars]
     variables = [*program.invars, *program.constvars, *made]
     return [getattr(variable.aval, "dtype", jnp.int32) for variable in variables]

@@ -227,7 +227,7 @@ def unbounded_check(
 
 
 def _of(batches: Sequence[dict]) -> str:
-    """What a share of dense labels is a share of."""
+    """Names the unit of a share: pixels of dense labels, or clips."""
     return "the pixels of " if _dense(batches) else ""
 
 
@@ -237,7 +237,7 @@ def _dense(batches: Sequence[dict]) -> bool:
 
 
 def _share_of_the_most_frequent(batches: Sequence[dict]) -> float:
-    """What a constant prediction may have right at most, of all labelled positions."""
+    """The largest share of labelled positions that a constant prediction can have right."""
     labels = np.concatenate([np.asarray(b["label"])[b["valid"]].ravel() for b in batches])
     counts = np.bincount(labels[labels >= 0])
     return float(counts.max() / counts.sum())

@@ -1,4 +1,4 @@
-"""What is wrong with a model before any attack: no answer of its own, no logits, or a guess.
+"""Checks of a model before any attack: it has an answer of its own, by logits, and no guess.
 
 Axes: N = valid clips, K = classes.
 """

@@ -27,7 +27,7 @@ from jaxmoe.evaluation.engine.summary import mean
 
 
 class CascadeResult(NamedTuple):
-    """What a cascade found."""
+    """The result of a cascade."""
 
     correct: np.ndarray  # [N], what is right under all attempts; 0 where it was wrong when clean
     stages: list[StageRow]
@@ -36,7 +36,7 @@ class CascadeResult(NamedTuple):
 
 
 class Cascading(NamedTuple):
-    """What a cascade runs with.
+    """A cascade, with everything that it needs to run.
 
     Attributes:
       programs: of the model.
@@ -202,7 +202,7 @@ class Cascading(NamedTuple):
 
 
 class _Tried(NamedTuple):
-    """What an attempt cost, on a batch or on all."""
+    """The cost of an attempt, on a batch or on all."""
 
     gradients: int  # of each clip of a batch, or of all clips together
     seconds: float

@@ -1,4 +1,4 @@
-"""What must hold of everything that an attack returns, and the errors where it does not."""
+"""Checks of everything that an attack returns, and their errors."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -104,7 +104,7 @@ def check_clean(outputs: Outputs, batch: dict, metric: Metric, name: str) -> Non
 
 
 class Attacked(NamedTuple):
-    """What the guards look at of an `AttackResult`."""
+    """The part of an `AttackResult` that the guards look at."""
 
     finite: np.ndarray  # [B]
 

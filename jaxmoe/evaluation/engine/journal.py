@@ -1,4 +1,4 @@
-"""What an evaluation has done so far, in a file that a killed one goes on from.
+"""The journal of an evaluation: a file from which a killed one goes on.
 
 Every batch's result is appended and flushed. A record that a kill tore off is cut away. A file is
 of one model and its clips; a record's key begins with a digest of the attack, ε and numbers that it
@@ -137,7 +137,7 @@ def _source(model: Any) -> str:
 
 
 def batch_digest(batch: dict[str, np.ndarray]) -> bytes:
-    """Of a batch's clips, labels, indices and padding, those of them that it has."""
+    """Digests a batch's clips, labels, indices and padding, as far as it has them."""
     digest = hashlib.sha256()
     for name in ("clip", "label", "index", "valid"):
         if name not in batch:
@@ -149,7 +149,7 @@ def batch_digest(batch: dict[str, np.ndarray]) -> bytes:
 
 
 def code_digest() -> str:
-    """Of every file of this package."""
+    """Digests every file of this package."""
     digest = hashlib.sha256()
     for file in sorted(_PACKAGE.rglob("*.py")):
         digest.update(file.read_bytes())
@@ -173,7 +173,7 @@ def _file_of(function: Callable) -> str:
 def _open(
     file: pathlib.Path, header: tuple[str, list[np.ndarray]]
 ) -> tuple[dict[tuple, Any], pathlib.Path | None]:
-    """What is whole and of this model, where the file then ends; where another's file is now."""
+    """Reads the whole records of this model and cuts the rest; also where another's file is now."""
     file.parent.mkdir(parents=True, exist_ok=True)
     own, aside = _aside(file, header[0]), None
     if file.is_file() and file.stat().st_size and not _is_of(file, header):
@@ -204,7 +204,7 @@ def _aside(file: pathlib.Path, fingerprint: str) -> pathlib.Path:
 
 
 def _fingerprint_of(file: pathlib.Path) -> str:
-    """What the first record says; of what is no journal, its bytes."""
+    """Returns the first record; of a file that is no journal, its bytes."""
     try:
         with open(file, "rb") as stream:
             return str(pickle.load(stream)[0])

@@ -70,7 +70,7 @@ def spread_evenly(total: int, count: int) -> Int[np.ndarray, " count"]:
 
 
 class Source(Protocol):
-    """What a part can be taken of: `data.ClipSource`."""
+    """A source that a part can be taken of, such as `data.ClipSource`."""
 
     dense: bool
     labels: Int[np.ndarray, " N"]

@@ -15,7 +15,7 @@ class _Clip(NamedTuple):
 
 
 class Probes:
-    """Those of `draw_by_class`, without a second pass.
+    """The examples that `draw_by_class` draws, without a second pass.
 
     Twice as many are kept on the way, for a class may turn out to have a larger share. Where labels
     are of positions all clips are of one class.

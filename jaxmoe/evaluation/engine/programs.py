@@ -103,7 +103,7 @@ class Programs:
         seed: int,
         restart: int = 0,
     ) -> tuple[AttackResult, float]:
-        """What the attack called `name` finds on a batch, and the seconds that it took.
+        """Runs the attack called `name` on a batch; its result and its seconds.
 
         Random starts depend on (seed, name, restart, the clip's own index) alone.
         """

@@ -163,7 +163,7 @@ def robust(correct: np.ndarray, clean: np.ndarray) -> np.ndarray:
 
 
 def notes_on_losses(attacks: Iterable[str], classes: int) -> list[str]:
-    """What a report has to say of the attacks on a model of so many classes."""
+    """Returns notes on attacks that need more classes than a model has."""
     ratios = [name for name in dict.fromkeys(attacks) if name in ("apgd-dlr", "apgd-t")]
     if classes >= FEWEST_CLASSES or not ratios:
         return []

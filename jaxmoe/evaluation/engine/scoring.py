@@ -27,7 +27,7 @@ Metric = Callable[[Array, Array], Float[Array, " batch"]]
 
 
 class Outputs(NamedTuple):
-    """What a model says of a batch. Router and experts are None where the model has none."""
+    """Outputs of a model on a batch. Router and experts are None where the model has none."""
 
     logits: Float[Array, "batch ..."]
     correct: Float[Array, " batch"]
@@ -39,7 +39,7 @@ class Outputs(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """What is kept of an attacked batch, one entry per clip."""
+    """Scores of an attacked batch, one entry per clip."""
 
     correct: Float[Array, " batch"]
     finite: Bool[Array, " batch"]  # all outputs at x'
@@ -59,7 +59,7 @@ class Scores(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What decides whether an attacked batch counts and who survived, one entry per clip."""
+    """Whether an attacked batch counts and who survived, one entry per clip."""
 
     correct: Float[Array, " batch"]
     finite: Bool[Array, " batch"]  # logits and router logits at x'

@@ -139,7 +139,7 @@ class StandingClips:
         return {name: values[where] for name, values in self._held[1].items()}
 
     def _read(self, standing: np.ndarray) -> Iterator[tuple[np.ndarray, Batch]]:
-        """Of each batch that is read, what stands: places and clips."""
+        """Yields the standing clips of each batch that is read: places and clips."""
         done, position, found = 0, -1, 0
         for position, batch in self._pass(standing):
             if self._indices is not None:

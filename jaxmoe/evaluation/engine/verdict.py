@@ -1,4 +1,4 @@
-"""What all checks say together, and how a caller in Python is told of it."""
+"""The verdict of all checks together, and how a caller in Python hears of it."""
 
 import warnings
 from collections.abc import Callable, Sequence

@@ -1,1 +1,1 @@
-"""What is measured of predictions, routes and smoothness."""
+"""Measures of predictions, routes and smoothness."""

@@ -1,4 +1,4 @@
-"""What is measured of predictions and of routing, clip by clip.
+"""Measures of predictions and of routing, clip by clip.
 
 A router that weighs every class by itself has an axis more; figures are then means over classes.
 Axes: B = batch, M = experts, k = chosen experts, K = classes (last axis of logits).

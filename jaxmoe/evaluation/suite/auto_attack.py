@@ -48,7 +48,7 @@ VERSIONS = {
 
 
 class AutoAttackResult(NamedTuple):
-    """What AutoAttack left."""
+    """The result of AutoAttack."""
 
     robust: np.ndarray  # bool [N]: right when clean and under every attack
     x_adv: np.ndarray  # [N, …], float32 or wider: what broke an example, or the clean one

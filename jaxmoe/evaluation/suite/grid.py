@@ -102,7 +102,7 @@ class GridRow(NamedTuple):
 
 
 class GridResult(NamedTuple):
-    """What a sweep found; `correct[attack]` is [P, N] in the order of the grid's points."""
+    """The result of a sweep; `correct[attack]` is [P, N] in the order of the grid's points."""
 
     rows: tuple[GridRow, ...]
     clean_accuracy: float
@@ -223,7 +223,7 @@ def sweep_grid(
 
 
 class _Sweep(NamedTuple):
-    """What all batches of a sweep share."""
+    """A sweep, with everything that its batches share."""
 
     programs: Programs
     params: Any
@@ -236,7 +236,7 @@ class _Sweep(NamedTuple):
     def attack(
         self, name: str, number: int, batch: Batch, journal: Journal
     ) -> tuple[np.ndarray, int]:
-        """What is right under all restarts with each setting, [P, B], and gradients of a clip."""
+        """Returns who is right under all restarts, [P, B], and gradients of a clip."""
         right, gradients = np.ones((len(self.grid.points), 1)), 0
         for restart in range(ATTACKS[name].calls(self.settings)[0]):
             keys = {
@@ -314,7 +314,7 @@ class _Sweep(NamedTuple):
         return verdict.correct[: len(chunk)], int(gradients)
 
     def _arguments(self, name: str, batch: Batch, points: list[Point], restart: int) -> tuple:
-        """Of the program: also the settings, whose static fields are a part of what is compiled."""
+        """Keys a program: also by the settings, whose static fields are compiled into it."""
         names = list(self.grid.values)
         columns = np.asarray([point.numbers for point in points], np.float32)
         numbers = {name: columns[:, place] for place, name in enumerate(names)}
@@ -366,5 +366,5 @@ def _epsilon(row: GridRow) -> float:
 
 
 def _title(name: str) -> str:
-    """What the program of an attack over a grid is called."""
+    """Names the program of an attack over a grid."""
     return f"grid {name}"

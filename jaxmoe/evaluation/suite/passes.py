@@ -51,7 +51,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclasses.dataclass
 class Passes:
-    """What all passes share."""
+    """The passes of a suite, with everything that they share."""
 
     programs: Programs
     params: Any
@@ -242,7 +242,7 @@ class Passes:
         self._keep(name, epsilon).begin(plan, goes_on=goes_on)
 
     def _mark(self, name: str, epsilon: float) -> str | None:
-        """What marks the files that are made with the results; None where there are none."""
+        """The mark of the files that are made with the results; None where there are none."""
         keep = self._keep(name, epsilon)
         return keep and keep.mark
 

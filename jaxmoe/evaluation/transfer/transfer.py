@@ -186,7 +186,7 @@ class _Clean:
 
 @dataclasses.dataclass
 class _Run:
-    """What all passes share."""
+    """The passes of a transfer matrix, with everything that they share."""
 
     programs: dict[Model, Programs]  # models that are the same compile once
     targets: Models
@@ -239,7 +239,7 @@ class _Run:
         clean: _Clean,
         training: BatchesFactory | None,
     ) -> dict[str, Score]:
-        """What is right on each target under the clips that `name` makes on `source`."""
+        """Scores each target under the clips that `name` makes on `source`."""
         what = f"{name} of {source} ε = {format_epsilon(epsilon, self.programs[model[0]].norm)}"
         self._report(what)
         own = self.entry(name, source, epsilon, training)
@@ -314,7 +314,7 @@ class _Run:
         return make
 
     def _digest(self, training: BatchesFactory) -> str:
-        """Of the training clips; sources that share them are told so by the same function."""
+        """Digests the training clips; sources share them where they have the same function."""
         if id(training) not in self.digests:
             digest = hashlib.sha256()
             for batch in training():

@@ -1,4 +1,4 @@
-"""What a transfer matrix found. Axes: N = valid clips."""
+"""The result of a transfer matrix. Axes: N = valid clips."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType

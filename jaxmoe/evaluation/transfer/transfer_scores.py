@@ -12,7 +12,7 @@ from jaxmoe.evaluation.transfer.transfer_result import ALL_OTHERS, TransferRow
 
 
 class Score(NamedTuple):
-    """What is right, clip by clip, and the confusion matrices where every pixel has a label."""
+    """Who is right, clip by clip, and the confusion matrices where every pixel has a label."""
 
     correct: np.ndarray  # [N]
     confusion: np.ndarray | None  # [N, K, K]

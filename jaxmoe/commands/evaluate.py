@@ -32,7 +32,7 @@ _DESCRIPTION = """Attacks the test clips of a trained run, each attack at each Î
 accuracy, routing, Lipschitz figures, GFLOPs and checks for masked gradients.
 
 It writes into RUN, or into --output: results.json (a list of rows), results.csv, results.md,
-robust_accuracy.png, margins.png (a histogram for each class) and evaluation.json (checks, GFLOPs,
+robust_accuracy.png, margins.png (a curve for each class) and evaluation.json (checks, GFLOPs,
 compilations). RUN@expert0 is one of its experts alone, RUN@mean and RUN@max are ensembles of all of
 them; they write into RUN/expert0 and so on.
 
@@ -67,6 +67,7 @@ class Plan(NamedTuple):
     dual_alpha: float | None  # of a dual model
     looked_at: str | None  # which test examples, where not all
     measures: tuple[str, ...] = ()  # names of `evaluation.MEASURES`
+    figures: tuple[str, ...] = ("png",)  # formats
     cascades: Mapping[str, Any] = MappingProxyType({})  # the one of --cascade, by its name
 
 
@@ -95,6 +96,13 @@ def run(arguments: list[str]) -> None:
         nargs="+",
         metavar="NAME",
         help="attacks of the cascade auto-attack-custom, with the numbers given here",
+    )
+    parser.add_argument(
+        "--figures",
+        nargs="+",
+        choices=("png", "svg", "pdf"),
+        default=["png"],
+        help="formats of the figures (png)",
     )
     parser.add_argument(
         "--measures",
@@ -178,6 +186,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
     settings = dataclasses.replace(evaluation_settings(experiment), **changes)
 
     measures = find_measures(getattr(options, "measures", None) or defaults.measures or ())
+    figures = tuple(getattr(options, "figures", ("png",)))
     checkpoint = options.checkpoint or defaults.checkpoint
     gradients = getattr(options, "gradient", None) or [settings.gradient]
     own = [name for name in attacks if name in CASCADES]
@@ -203,7 +212,7 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
             )
     alpha = None if part else trained.experiment.mixture.dual_weight
     numbers = settings, gradients, seed, batch_size, checkpoint, norm, alpha
-    return Plan(attacks, epsilons, *numbers, looked_at, measures, cascades), trained
+    return Plan(attacks, epsilons, *numbers, looked_at, measures, figures, cascades), trained
 
 
 def _take_examples(trained: "Trained", count: int | None) -> "tuple[Trained, str | None]":

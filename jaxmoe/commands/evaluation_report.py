@@ -141,13 +141,13 @@ class EvaluationReport:
         self.files |= dict.fromkeys([*(file.name for file in written), DETAILS])
 
     def _draw(self, result: "SuiteResult") -> None:
-        drawn = [plot_robust_accuracy(result.rows, self._folder)]
-        if result.margins:
-            title = f"n = {len(result.index)}, {self._plan.norm}"
-            margins, classes = self._folder / "margins.png", self._trained.dataset.classes
-            drawn.append(
-                plot_margins(result.margins, result.label, classes, margins, title, self._plan.norm)
-            )
+        drawn, norm = [], self._plan.norm
+        for kind in self._plan.figures:
+            drawn.append(plot_robust_accuracy(result.rows, self._folder, kind))
+            if result.margins:
+                own = result.margins, result.label, self._trained.dataset.classes
+                file, title = self._folder / f"margins.{kind}", f"n = {len(result.index)}, {norm}"
+                drawn.append(plot_margins(*own, file, title, norm))
         self.files |= dict.fromkeys(file.name for file in drawn)
 
 

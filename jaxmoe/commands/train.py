@@ -85,7 +85,16 @@ def run(arguments: list[str]) -> None:
         raise Stopped(f"stopped; the same command {following}") from None
     for line in notes_on_routes(run):
         print(line)
+    draw_training(run)
     print(f"trained; see the table with: jaxmoe evaluate {folder}")
+
+
+def draw_training(run: pathlib.Path) -> None:
+    """Draws the training curves beside the metrics."""
+    from jaxmoe.reporting import plot_training
+    from jaxmoe.training.metrics_log import read_metrics
+
+    plot_training(read_metrics(run), run)
 
 
 def notes_on_routes(run: pathlib.Path) -> list[str]:

@@ -1,45 +1,49 @@
-"""Figures as PNG files. matplotlib is imported when one is drawn: it takes a second."""
+"""Figures as PNG, SVG or PDF files. matplotlib is imported when one is drawn: it takes a second."""
 
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxmoe.attacks import ATTACKS
 from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE, Row
+from jaxmoe.evaluation.measures.significance import interval
 from jaxmoe.threat import format_epsilon
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# What an attack is aimed at shows in its line, its place among attacks on the same in its colour.
-_LINES = {"model": "-", "router": "--", "experts": ":", "joint": "-."}
-_AIMS = {
-    "model": "solid: on the whole",
-    "router": "dashed: on the router",
-    "experts": "dotted: on the experts",
-    "joint": "dash-dotted: on both",
+FORMATS = ("png", "svg", "pdf")
+
+# An attack has the colour of the part that it attacks; others of the same part have other marks.
+_PARTS = {
+    "model": ("C0", "on the whole"),
+    "router": ("C3", "on the router"),
+    "experts": ("C2", "on the experts"),
+    "joint": ("C4", "on both at once"),
 }
-_COLOURS = 10  # of matplotlib's cycle
-_MARKERS = "osD^"  # from one round of the colours to the next
-_PANELS = 20  # of histograms in one figure
+_MARKS = "os^Dv<>P*X"
+_PANELS = 20  # of distributions in one figure
+_LABELS_APART = 4.0  # points of percent, between the labels of two lines' ends
 
 
-def plot_robust_accuracy(rows: Sequence[Row], path: str | os.PathLike) -> pathlib.Path:
+def plot_robust_accuracy(
+    rows: Sequence[Row], path: str | os.PathLike, file_format: str = "png"
+) -> pathlib.Path:
     """Draws robust accuracy against ε, a line for each attack that starts at clean accuracy.
 
     Args:
       rows: of a suite.
-      path: of the PNG file, or of a folder, where it is called `robust_accuracy.png`.
+      path: of the file, or of a folder, where it is called `robust_accuracy.png`.
+      file_format: of the file in a folder, one of `FORMATS`.
 
     Returns:
       The file's path.
     """
-    path = pathlib.Path(path)
-    if path.suffix != ".png":
-        path = path / "robust_accuracy.png"
+    path = _in_folder(path, "robust_accuracy", file_format)
     first = rows[0]
     dense = first.mean_iou is not None
     field, figure = ("mean_iou", "mIoU") if dense else ("robust_accuracy", "robust accuracy")
@@ -48,8 +52,9 @@ def plot_robust_accuracy(rows: Sequence[Row], path: str | os.PathLike) -> pathli
     for row in rows:
         if row.attack != CLEAN:
             curves.setdefault(row.attack, []).append((row.epsilon, getattr(row, field)))
-    title = f"n = {first.n} clips, norm {first.norm}, seed {first.seed}"
-    return plot_curves(curves, clean[0] if clean else None, path, title, first.norm, figure)
+    title = f"n = {first.n}, norm {first.norm}, seed {first.seed}"
+    n = None if dense else first.n
+    return plot_curves(curves, clean[0] if clean else None, path, title, first.norm, figure, n)
 
 
 def plot_curves(
@@ -59,52 +64,129 @@ def plot_curves(
     title: str,
     norm: str,
     figure_of: str = "robust accuracy",
+    n: int | None = None,
 ) -> pathlib.Path:
     """Draws robust accuracy, or another figure, against ε, a line for each attack.
+
+    Attacks on one part have one colour. The least that any of them leaves is bold, the worst case
+    over all black, with its 95 % interval where `n` is known.
 
     Args:
       curves: of each attack, `(ε in pixel units, robust accuracy 0–1)` in any order.
       clean: accuracy at ε = 0, if known.
-      path: of the PNG file.
-      title: what the clips were.
+      path: of the file, whose suffix is its format.
+      title: what the examples are.
       norm: decides the unit of the axis: grey levels for `"linf"`.
       figure_of: what is drawn, 0–1.
+      n: examples, each right or wrong.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    height = max(4.0, 0.8 + 0.2 * len(curves))  # inches, of which the legend's lines take 0.2 each
-    figure = new_figure(7.2, height)
+    figure = new_figure(7.2, 4.4)
     axes = figure.add_subplot()
     grey_levels = norm == "linf"
     scale = 255 if grey_levels else 1
-    for attack, curve in curves.items():
-        points = sorted(curve)
-        if clean is not None and points[0][0] > 0:
-            points.insert(0, (0.0, clean))
-        axes.plot(
-            [epsilon * scale for epsilon, _ in points],
-            [100 * accuracy for _, accuracy in points],
-            markersize=4,
-            label=attack,
-            **_style(attack),
-        )
+    lines = {name: _points(curve, clean, scale) for name, curve in curves.items()}
+    groups = _by_part(lines)
+    for part, members in groups.items():
+        colour = _PARTS[part][0] if part in _PARTS else "C7"
+        for place, name in enumerate(members):
+            mark = _MARKS[place % len(_MARKS)]
+            thin = {"linewidth": 0.9, "alpha": 0.6, "markersize": 4}
+            axes.plot(*lines[name], color=colour, marker=mark, label=name, **thin)
+        if len(members) > 1 and part in _PARTS:
+            axes.plot(*_least([lines[name] for name in members]), color=colour, linewidth=2.5)
+    if WORST_CASE in lines:
+        _draw_worst(axes, lines[WORST_CASE], n)
+    _label_ends(axes, lines, groups)
+    _explain_colours(axes, groups)
     axes.set_xlabel("ε, grey levels of 255" if grey_levels else "ε, pixel units")
     axes.set_ylabel(f"{figure_of}, %")
     axes.set_ylim(-2, 102)
+    if lines:
+        axes.set_xlim(right=max(places[-1] for places, _ in lines.values()))  # labels stand outside
     axes.grid(alpha=0.3)
-    if axes.lines:
-        axes.set_title(title, fontsize="small")
-        aims = {ATTACKS[attack].component for attack in curves if attack in ATTACKS}
-        figure.legend(
-            loc="outside right upper",
-            fontsize="small",
-            handlelength=3,
-            title="\n".join(_AIMS[aim] for aim in _LINES if aim in aims and len(aims) > 1),
-            title_fontsize="x-small",
-            alignment="left",
-        )
+    axes.set_title(_title(title, groups), fontsize="small")
     figure.savefig(path, dpi=150)
     return path
+
+
+def _in_folder(path: str | os.PathLike, name: str, file_format: str) -> pathlib.Path:
+    path = pathlib.Path(path)
+    return path if path.suffix[1:] in FORMATS else path / f"{name}.{file_format}"
+
+
+def _points(curve: Sequence[tuple[float, float]], clean: float | None, scale: int):
+    """The places and heights of a line, in the axis's units and in %."""
+    points = sorted(curve)
+    if clean is not None and points[0][0] > 0:
+        points.insert(0, (0.0, clean))
+    return [epsilon * scale for epsilon, _ in points], [100 * value for _, value in points]
+
+
+def _by_part(lines: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The attacks by the part that they attack; those that are no single attack by themselves."""
+    groups: dict[str, list[str]] = {}
+    for name in lines:
+        if name != WORST_CASE:
+            part = ATTACKS[name].component if name in ATTACKS else "others"
+            groups.setdefault(part, []).append(name)
+    return {part: groups[part] for part in (*_PARTS, "others") if part in groups}
+
+
+def _least(lines: Sequence[tuple[list[float], list[float]]]):
+    """The lowest of several lines, where all of them are."""
+    places = sorted(set.intersection(*(set(places) for places, _ in lines)))
+    heights = [dict(zip(places_, values, strict=True)) for places_, values in lines]
+    return places, [min(line[place] for line in heights) for place in places]
+
+
+def _draw_worst(axes: "Axes", line: tuple[list[float], list[float]], n: int | None) -> None:
+    places, heights = line
+    axes.plot(places, heights, color="black", linewidth=2.5, marker="o", label=WORST_CASE)
+    if n is not None:
+        bounds = [interval(height / 100 * n, n) for height in heights]
+        low, high = ([100 * bound[side] for bound in bounds] for side in (0, 1))
+        axes.fill_between(places, low, high, color="black", alpha=0.12, linewidth=0)
+
+
+def _label_ends(axes: "Axes", lines: Mapping[str, Any], groups: Mapping[str, list[str]]) -> None:
+    """Names each line at its right end; names that would overlap move up."""
+    colours = {WORST_CASE: "black"}
+    for part, members in groups.items():
+        colours |= dict.fromkeys(members, _PARTS[part][0] if part in _PARTS else "C7")
+    lowest = -np.inf
+    for name in sorted(lines, key=lambda name: lines[name][1][-1]):
+        places, heights = lines[name]
+        lowest = max(heights[-1], lowest + _LABELS_APART)
+        axes.annotate(
+            name,
+            (places[-1], heights[-1]),
+            (8, (lowest - heights[-1]) * 2.4),
+            textcoords="offset points",
+            color=colours[name],
+            fontsize="x-small",
+            va="center",
+            weight="bold" if name == WORST_CASE else "normal",
+            annotation_clip=False,
+        )
+
+
+def _explain_colours(axes: "Axes", groups: Mapping[str, list[str]]) -> None:
+    """A legend of the parts, where there are several."""
+    parts = [part for part in groups if part in _PARTS]
+    if len(parts) > 1:
+        for part in parts:
+            axes.plot([], [], color=_PARTS[part][0], linewidth=2.5, label=_PARTS[part][1])
+        handles = axes.lines[-len(parts) :]
+        axes.legend(handles=handles, loc="lower left", fontsize="x-small")
+
+
+def _title(title: str, groups: Mapping[str, list[str]]) -> str:
+    """The title, with what the lines are where they are of several parts."""
+    if not any(len(members) > 1 for members in groups.values()):
+        return title
+    return f"{title}; bold: worst case of the attacks on one part"
 
 
 def plot_bars(
@@ -152,21 +234,26 @@ def plot_margins(
     title: str,
     norm: str,
 ) -> pathlib.Path:
-    """Draws a histogram for each class of how far the label's logit is above the next.
+    """Draws how far the label's logit is above the next, clean and in the worst case, by class.
 
-    Left of 0 an example is wrong. A model whose margins are small when clean has little to lose.
+    Each line is an empirical distribution function: at 0 its height is the share of wrong examples.
+    A model whose margins are small when clean has little to lose.
 
     Args:
-      margins: [N] of each `(attack, ε)`, with `("clean", 0.0)`; those of the largest ε are drawn.
+      margins: [N] of each `(attack, ε)`, with `("clean", 0.0)`; the worst case is each example's
+        least at the largest ε.
       labels: class of each example, [N]; one panel for all where they have none, [N, …].
       classes: their names; of more than twenty those with the smallest mean under attack.
-      path: of the PNG file.
+      path: of the file, whose suffix is its format.
       title: what the examples are.
       norm: the unit of ε.
     """
     largest = max(epsilon for _, epsilon in margins)
-    shown = {name: m for (name, epsilon), m in margins.items() if epsilon in (0.0, largest)}
-    groups = {"all": np.ones(len(next(iter(shown.values()))), bool)}
+    shown = {CLEAN: margins[CLEAN, 0.0]}
+    attacked = [m for (_, epsilon), m in margins.items() if epsilon == largest > 0]
+    if attacked:
+        shown[WORST_CASE] = np.min(attacked, axis=0)
+    groups = {"all": np.ones(len(shown[CLEAN]), bool)}
     if labels.ndim == 1:
         groups = {name: labels == number for number, name in enumerate(classes)}
         groups = {name: members for name, members in groups.items() if members.any()}
@@ -174,15 +261,16 @@ def plot_margins(
         groups = dict(sorted(groups.items(), key=lambda group: worst[group[1]].mean())[:_PANELS])
     everything = np.concatenate(list(shown.values()))
     low, high = np.quantile(everything, [0.01, 0.99])  # a few huge ones would flatten all others
-    bins = np.linspace(min(low, 0.0), max(high, 0.0) or 1.0, 17)
+    low, high = min(low, 0.0), max(high, 0.0) or 1.0
     across = min(len(groups), 4)
     down = -(-len(groups) // across)
     figure = new_figure(max(2.4 * across + 0.4, 6.0), 1.5 * down + 1.2)  # wide enough for the title
-    panels = list(figure.subplots(down, across, squeeze=False, sharex=True).flat)
+    panels = list(figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flat)
     for axes, (name, members) in zip(panels, groups.items(), strict=False):
-        for attack, values in shown.items():
-            own = np.clip(values[members], bins[0], bins[-1])
-            axes.hist(own, bins, histtype="step", label=attack)
+        for what, values in shown.items():
+            own = np.sort(np.clip(values[members], low, high))
+            style = {"color": "black", "linewidth": 2.0} if what == WORST_CASE else {"color": "C0"}
+            axes.ecdf(own, label=what, **style)
         axes.axvline(0.0, color="black", linewidth=0.6)
         axes.set_title(f"{name}, n = {members.sum()}", fontsize="x-small")
         axes.tick_params(labelsize="x-small")
@@ -190,15 +278,68 @@ def plot_margins(
         axes.set_axis_off()
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=4, fontsize="x-small")
-    under = f" under ε = {format_epsilon(largest, norm)}" if largest else ""
-    figure.suptitle(f"{title}: margin of the label's logit{under}", fontsize="small")
+    under = f" and under ε = {format_epsilon(largest, norm)}" if largest else ""
+    figure.suptitle(f"{title}: margin of the label's logit, clean{under}", fontsize="small")
+    figure.supylabel("share of examples below", fontsize="x-small")
     path = pathlib.Path(path)
     figure.savefig(path, dpi=150)
     return path
 
 
+def plot_training(
+    metrics: Sequence[Mapping[str, Any]], path: str | os.PathLike
+) -> pathlib.Path | None:
+    """Draws a run's losses, and its accuracies on the validation split, against steps.
+
+    Args:
+      metrics: of `training.read_metrics`.
+      path: of the file, or of a folder, where it is called `training.png`.
+
+    Returns:
+      The file's path; None where there is nothing to draw.
+    """
+    path = _in_folder(path, "training", "png")
+    losses, judged = _series(metrics, "/loss"), _series(metrics, "accuracy", "validation/")
+    losses = {n: line for n, line in losses.items() if not n.startswith("validation/")}
+    if not losses and not judged:
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure = new_figure(7.2, 3.2)
+    panels = figure.subplots(1, 2)
+    for axes, lines, scale, label in (
+        (panels[0], losses, 1, "loss of each phase"),
+        (panels[1], judged, 100, "validation, %"),
+    ):
+        for name, (steps, values) in lines.items():
+            label_of = name.removesuffix("/loss").removeprefix("validation/").replace("_", " ")
+            axes.plot(steps, [scale * v for v in values], marker=".", linewidth=1, label=label_of)
+        axes.set_xlabel("steps of all stages")
+        if scale == 100:
+            axes.set_ylim(-2, 102)
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+        if lines:
+            axes.legend(fontsize="x-small")
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def _series(
+    metrics: Sequence[Mapping[str, Any]], ending: str, beginning: str = ""
+) -> dict[str, tuple[list[int], list[float]]]:
+    """The metrics whose names end and begin so, against steps."""
+    found: dict[str, tuple[list[int], list[float]]] = {}
+    for entry in metrics:
+        for name, value in entry.items():
+            if name.endswith(ending) and name.startswith(beginning) and value is not None:
+                steps, values = found.setdefault(name, ([], []))
+                steps.append(entry["step"])
+                values.append(value)
+    return found
+
+
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure that can be saved as PNG; sizes in inches."""
+    """Returns an empty figure that can be saved; sizes in inches."""
     # Not pyplot: it has a global state and may look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -206,19 +347,3 @@ def new_figure(width: float, height: float) -> "Figure":
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
-
-
-def _style(attack: str) -> dict[str, str | float]:
-    if attack == WORST_CASE:
-        return {"color": "black", "linewidth": 2.5, "marker": "o"}
-    if attack not in ATTACKS:
-        return {"linewidth": 1.2, "marker": "o"}
-    component = ATTACKS[attack].component
-    alike = [name for name, other in ATTACKS.items() if other.component == component]
-    place = alike.index(attack)
-    return {
-        "color": f"C{place % _COLOURS}",
-        "linestyle": _LINES[component],
-        "marker": _MARKERS[place // _COLOURS % len(_MARKERS)],
-        "linewidth": 1.2,
-    }

@@ -26,9 +26,9 @@ RESULT = SuiteResult((CLEAN, PGD, WORST), {}, np.arange(4), np.zeros(4), (), {},
 def report(tmp_path, capsys, monkeypatch):
     """Begins a report in one folder; no figure is drawn."""
 
-    def drawn(rows, folder):
-        (folder / "figure.png").touch()
-        return folder / "figure.png"
+    def drawn(rows, folder, file_format):
+        (folder / f"figure.{file_format}").touch()
+        return folder / f"figure.{file_format}"
 
     monkeypatch.setattr(evaluation_report, "plot_robust_accuracy", drawn)
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from jaxmoe.evaluation import Check, MixtureFlops, Row, StageRow, SuiteResult
+from jaxmoe.evaluation.measures import significance
 from jaxmoe.reporting import (
     plot_bars,
     plot_robust_accuracy,
+    plot_training,
     print_suite,
     read_results,
     results_markdown,
@@ -172,6 +174,48 @@ def test_a_figure_is_a_png(tmp_path, rows):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_curves_are_grouped_by_the_part_that_is_attacked(tmp_path, monkeypatch):
+    from jaxmoe.reporting import figures
+
+    drawn = []
+    make = figures.new_figure
+    monkeypatch.setattr(figures, "new_figure", lambda *size: drawn.append(make(*size)) or drawn[-1])
+    curves = {
+        "pgd": [(4 / 255, 0.5), (8 / 255, 0.4)],
+        "fgsm": [(4 / 255, 0.45), (8 / 255, 0.6)],
+        "pgd-r": [(4 / 255, 0.7), (8 / 255, 0.6)],
+        "worst-case": [(4 / 255, 0.4), (8 / 255, 0.3)],
+    }
+    for kind, start in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
+        path = figures.plot_curves(curves, 0.8, tmp_path / f"a.{kind}", "t", "linf", n=100)
+        assert path.read_bytes().startswith(start)
+    (axes,) = drawn[0].axes
+    (bold,) = [
+        tuple(line.get_ydata())
+        for line in axes.lines
+        if line.get_linewidth() == 2.5 and line.get_color() == "C0" and len(line.get_ydata())
+    ]
+    assert bold == pytest.approx((80, 45, 40))  # the less of pgd and fgsm
+    assert {text.get_text() for text in axes.texts} == set(curves)
+    band = axes.collections[0].get_paths()[0].vertices
+    low, high = significance.interval(40, 100)
+    assert band[:, 1].max() > 80
+    assert any(np.isclose(band[:, 1], 100 * low))
+    assert any(np.isclose(band[:, 1], 100 * high))
+
+
+def test_training_curves_are_drawn_if_there_are_any(tmp_path):
+    metrics = [
+        {"step": 1, "router/loss": 0.5, "router/gradient_norm": 1.0},
+        {"step": 2, "validation/accuracy": 0.5, "validation/robust_accuracy": None},
+    ]
+    path = plot_training(metrics, tmp_path)
+    assert path.name == "training.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert plot_training([], tmp_path / "none") is None
+    assert not (tmp_path / "none").exists()
+
+
 def test_bars_are_a_png(tmp_path):
     # Each lacks an attack that another has.
     models = {
@@ -204,7 +248,11 @@ def test_margins_are_drawn_for_every_class_that_is_there(tmp_path, monkeypatch, 
     panels = [axes for axes in drawn[0].axes if axes.axison]
     titles = {axes.get_title() for axes in panels}
     assert titles == ({"all, n = 30"} if dense else {f"class{i}, n = 6" for i in range(5)})
-    for axes in panels:  # clean and pgd at the largest ε; every example is in a bin
-        counts = [patch.get_xy()[:, 1].max() for patch in axes.patches]
-        assert len(counts) == 2
-        assert min(counts) >= 1
+    for axes in panels:  # clean and the worst case at the largest ε; each rises to 1
+        steps = [line for line in axes.lines if len(line.get_xdata()) > 2]
+        assert [line.get_label() for line in steps] == ["clean", "worst-case"]
+        assert all(line.get_ydata()[-1] == 1 for line in steps)
+    if dense:
+        wrong = np.mean(margins["pgd", 0.1] < 0)
+        places, heights = panels[0].lines[1].get_data()
+        assert heights[np.searchsorted(places, 0.0) - 1] == pytest.approx(wrong)

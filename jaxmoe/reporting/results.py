@@ -97,7 +97,7 @@ def results_markdown(
     lines = [part for line in head for part in (f"{line[:1].upper()}{line[1:]}.", "")]
     lines += markdown_table(*main_table(rows))
     if rows:
-        lines += ["", f"n = {rows[0].n} clips, seed {rows[0].seed}, norm {rows[0].norm}."]
+        lines += ["", f"n = {rows[0].n} examples, seed {rows[0].seed}, norm {rows[0].norm}."]
         lines += ["", f"{legend(rows)}."]
     for note in notes:
         lines += ["", f"{note}."]

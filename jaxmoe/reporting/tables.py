@@ -114,7 +114,7 @@ def print_attacks(result: SuiteResult, file: TextIO | None = None) -> None:
     sheet = _Sheet(file or sys.stdout)
     first = result.rows[0]
     sheet.table(
-        f"n = {first.n} clips, seed {first.seed}, norm {first.norm}",
+        f"n = {first.n} examples, seed {first.seed}, norm {first.norm}",
         *main_table(result.rows),
         bold=lambda row: row[0] in (CLEAN, WORST_CASE),
     )

@@ -165,8 +165,8 @@ def fit(
         `config.TrainingConfig`.
       options: the numbers of a recipe: its attack's settings, balance, β, …. None has those of an
         `Experiment`. A balance weight of None is the recipe's: 1.5 for "j_tlat", which collapses
-        without, and 0.5 for others. A
-        recipe's attacks take ε from here, as it warms up; phases that were made before keep theirs.
+        without, and 0.5 for others. A recipe's attacks take ε from here, as it warms up; phases
+        that were made before keep theirs.
       seed: of random starts and noise.
       validation: batches that are judged after each epoch; `progress` is told.
       directory: keeps a checkpoint of each epoch, from which the same call goes on, and
@@ -181,22 +181,19 @@ def fit(
       NonFiniteTrainingError: a loss or gradient that is not finite.
     """
     known, make = _find_recipe(recipe)
+    options = _options_of(known, options, given=isinstance(recipe, RecipeConfig))
     if known is not None:
         _check_recipe(known, mixture)
-    given = isinstance(recipe, RecipeConfig)
-    parallel, options = Parallel(devices), _options_of(known, options, given=given)
+    parallel = Parallel(devices)
     threat = ThreatModel(norm, 0.0 if epsilon is None else epsilon)
     attacks = any(phase.attack is not None for phase in make(mixture, threat, options))
     _check_asked(epochs, epsilon, attacks=attacks)
     passes = _Passes("batches", batches, mixture, params, len(parallel.devices))
-    if known and known.sees_frames and looks_like_images(passes.shape):
-        raise ValueError(
-            f"recipe: {known.name} attacks in time, and inputs of shape {list(passes.shape)} look "
-            "like images; expected clips [B, T, H, W, C], or a recipe such as at_m"
-        )
+    if known is not None:
+        _check_frames(known, passes.shape)
     loop = _loop_options(learning_rate, seed, passes.length)
-    if epsilon_warmup is None:
-        epsilon_warmup = Experiment().training.epsilon_warmup
+    own_warmup = Experiment().training.epsilon_warmup
+    epsilon_warmup = own_warmup if epsilon_warmup is None else epsilon_warmup
     judge = None
     if validation is not None:
         judged = _Passes("validation", validation, mixture, params, 1)
@@ -217,8 +214,7 @@ def fit(
         "seed": seed,
         "batches": passes.length,
     }
-    if known is not None:
-        asked["fields"] = dataclasses.asdict(known)
+    asked |= {} if known is None else {"fields": dataclasses.asdict(known)}
     in_turn = known is not None and known.in_turn
     stage = Stage(name, make, epochs, epsilon_warmup, in_turn=in_turn)
     run = None if directory is None else pathlib.Path(directory)
@@ -245,6 +241,14 @@ def _check_asked(epochs: int, epsilon: float | None, *, attacks: bool) -> None:
         raise ValueError("epsilon: None; expected a radius such as 8/255: the recipe attacks")
     if epochs < 1:
         raise ValueError(f"epochs: {epochs}; expected at least 1")
+
+
+def _check_frames(recipe: RecipeConfig, shape: tuple[int, ...]) -> None:
+    if recipe.sees_frames and looks_like_images(shape):
+        raise ValueError(
+            f"recipe: {recipe.name} attacks in time, and inputs of shape {list(shape)} look like "
+            "images; expected clips [B, T, H, W, C], or a recipe such as at_m"
+        )
 
 
 def _loop_options(learning_rate: float | None, seed: int, batches: int) -> LoopOptions:

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 Norm = Literal["linf", "l2"]
 NORMS: tuple[str, ...] = get_args(Norm)
 
-# What of a rendered clip tells its domain: `data.domains`.
+# The cue by which a rendered clip tells its domain: `data.rendered.domains`.
 DomainCue = Literal["tint", "stripes"]
 DOMAIN_CUES: tuple[str, ...] = get_args(DomainCue)
 
@@ -15,7 +15,7 @@ COMBINES: tuple[str, ...] = get_args(Combine)
 Balance = Literal["switch", "importance", "load", "v-moe"]
 BALANCES: tuple[str, ...] = get_args(Balance)
 
-# What an attack sees of a mixture's gradient: `mixture.gradient_modes`.
+# The gradient of a mixture that an attack sees: `mixture.gradient_modes`.
 GradientMode = Literal["hard", "soft", "straight_through"]
 GRADIENT_MODES: tuple[str, ...] = get_args(GradientMode)
 
@@ -25,6 +25,6 @@ AXES: tuple[str, ...] = get_args(Axis)
 Direction = Literal["shorten", "boost"]
 DIRECTIONS: tuple[str, ...] = get_args(Direction)
 
-# What the router's Lipschitz quotient compares: `attacks.objectives`.
+# Outputs that the router's Lipschitz quotient compares: `attacks.objectives`.
 RouterOutput = Literal["weights", "logits"]
 ROUTER_OUTPUTS: tuple[str, ...] = get_args(RouterOutput)

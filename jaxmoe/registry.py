@@ -172,7 +172,7 @@ def _have(owners: list[str]) -> str:
 
 
 def _is_same(other: str | type, entry: type) -> bool:
-    """Whether two are one class, which a file that is read twice defines twice."""
+    """Says if two are one class, which a file that is read twice defines twice."""
     if isinstance(other, str):
         return other == f"{entry.__module__}:{entry.__qualname__}"
     return (other.__module__, other.__qualname__) == (entry.__module__, entry.__qualname__)

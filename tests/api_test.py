@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxmoe
+from jaxmoe import api
 from jaxmoe.api import _find_recipe, _options_of
 from jaxmoe.attacks import AttackSettings, cross_entropy
 from jaxmoe.config import JTLATConfig, MixtureConfig
@@ -268,6 +269,15 @@ def test_an_attack_that_saw_nan_did_not_fail(mixture, params, examples):
 def test_a_recipes_fields_are_checked(mixture, params, examples, recipe, message):
     with pytest.raises(ValueError, match=message):
         jaxmoe.fit(mixture, params, pairs(examples), recipe, epochs=1, epsilon=0.1)
+
+
+@pytest.mark.parametrize("order", ["minibatch", "epoch"])
+def test_phases_take_turns_as_the_recipe_says(mixture, params, examples, monkeypatch, order):
+    seen = []
+    monkeypatch.setattr(api, "train_through", lambda *a, **_: seen.append(a[2]) or params)
+    jaxmoe.fit(mixture, params, pairs(examples), JTLATConfig(order=order), epochs=1, epsilon=0.1)
+    ((stage,),) = seen
+    assert stage.in_turn == (order == "epoch")
 
 
 def test_defaults_are_those_of_an_experiment():

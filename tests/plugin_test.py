@@ -14,6 +14,8 @@ from jaxmoe.commands.arguments import load_config
 from jaxmoe.config import DATASETS, EXPERTS, RECIPES, from_dict, to_dict, validate
 from jaxmoe.data import load_dataset
 from jaxmoe.evaluation import MEASURES, Measure, NonFiniteError
+from jaxmoe.evaluation.engine.journal import fingerprint
+from jaxmoe.evaluation.engine.programs import Programs
 from jaxmoe.evaluation.engine.scoring import Outputs
 from jaxmoe.evaluation.engine.summary import mean_measures
 from jaxmoe.evaluation.measures.measures import find_measures, measure
@@ -209,6 +211,28 @@ def test_a_run_whose_plugin_is_not_known_says_so(folder, capsys):
     assert run("evaluate run") == 2
     error = capsys.readouterr().err
     assert "its config.json names data 'corners', which is not known here; --plugin" in error
+
+
+def test_results_of_other_plugins_or_measures_are_not_taken(folder):
+    def model(params, x):
+        return x.mean((1, 2)) * params
+
+    plain, measured = Programs(model), Programs(model, measures=("confidence",))
+    before = fingerprint(plain, 2.0)
+    assert fingerprint(Programs(model), 2.0) == before
+    assert fingerprint(measured, 2.0) != before
+    load_plugins(["mine.py"])
+    assert fingerprint(plain, 2.0) != before
+    with pytest.raises(ValueError, match=r"measures: none; programs compute confidence"):
+        measured.check_measures(())
+
+
+def test_an_error_of_a_plugin_is_one_line_too(folder, capsys):
+    check = "    def check(self):\n        raise ValueError('data.images: odd')\n\n"
+    refuses = PLUGIN.replace("    def builder(self", check + "    def builder(self")
+    (folder / "refuses.py").write_text(refuses)
+    assert run("data --plugin refuses.py --name corners") == 2
+    assert capsys.readouterr().err == "jaxmoe: data.images: odd\n"
 
 
 def test_measures_are_means_over_examples():

@@ -189,13 +189,7 @@ def maximize(
             jnp.asarray(values)[jnp.maximum(number - 1, 0)] for values in plan
         )
         checkpoint &= ~opening
-        length = spread(state.step_size, x)
-        ahead = state.x_adv + length * steepest_direction(threat.norm, state.gradient)
-        ahead = threat.project(ahead, x)
-        share = jnp.where(first, 1.0, NEW_SHARE).astype(x.dtype)
-        inertia = (1 - share) * (state.x_adv - state.previous)
-        x_adv = threat.project(state.x_adv + share * (ahead - state.x_adv) + inertia, x)
-        x_adv = jnp.where(opening, state.x_adv, x_adv)
+        x_adv = jnp.where(opening, state.x_adv, _step_ahead(state, x, threat, first))
         gradient, loss, right, seen = value_and_gradient(x_adv)
         state = _remember(state, x_adv, gradient, loss, right, opening)
         return _halve(state, window, checkpoint, opening), seen
@@ -257,6 +251,16 @@ def _at_start(start: Array, loss_dtype: jnp.dtype, epsilon: Array | float) -> Cl
         best_before=unseen,
         halved=everyone,
     )
+
+
+def _step_ahead(state: Climb, x: Array, threat: ThreatModel, first: Array) -> Array:
+    """The next iterate: a projected step, and a share of the last one but for the first."""
+    length = spread(state.step_size, x)
+    ahead = state.x_adv + length * steepest_direction(threat.norm, state.gradient)
+    ahead = threat.project(ahead, x)
+    share = jnp.where(first, 1.0, NEW_SHARE).astype(x.dtype)
+    inertia = (1 - share) * (state.x_adv - state.previous)
+    return threat.project(state.x_adv + share * (ahead - state.x_adv) + inertia, x)
 
 
 def _remember(

@@ -115,7 +115,7 @@ def _check_epochs(e: Experiment) -> None:
     starts = training.initialize_from, training.initialize_experts_from
     before = training.specialize_epochs or training.dense_epochs
     clean = e.recipe.is_clean and before and starts == (None, None)
-    expected = "at least 1; 0 only of recipe standard, after specialize_epochs or dense_epochs"
+    expected = "at least 1; 0 only of a clean recipe, after specialize_epochs or dense_epochs"
     _check(training.epochs > 0 or clean, "training.epochs", training.epochs, expected)
 
 

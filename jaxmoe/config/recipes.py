@@ -77,7 +77,7 @@ class RecipeConfig(Entry):
 
     @property
     def in_turn(self) -> bool:
-        """Whether each phase has epochs of its own; else all are taken on every batch."""
+        """Says if each phase has epochs of its own; else all are taken on every batch."""
         return False
 
     def refusals(self, mixture: Any) -> Iterator[tuple[str, object, str]]:
@@ -137,7 +137,7 @@ class JTLATConfig(RecipeConfig):
 
     @property
     def in_turn(self) -> bool:
-        """Whether each phase has epochs of its own."""
+        """Says if each phase has epochs of its own."""
         return self.order == "epoch"
 
     def refusals(self, mixture: Any) -> Iterator[tuple[str, object, str]]:

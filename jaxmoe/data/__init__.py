@@ -1,7 +1,7 @@
 """Datasets of clips and images: prepare them once, read them by index, load them in batches.
 
-What is here is imported when it is first touched: to describe a configuration takes neither NumPy
-nor Grain.
+Each name is imported when it is first touched: a configuration is described without NumPy and
+Grain.
 """
 
 import importlib

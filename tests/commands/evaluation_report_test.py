@@ -41,6 +41,22 @@ def report(tmp_path, capsys, monkeypatch):
     return begin
 
 
+def test_the_headline_names_the_attack_that_did_most():
+    def row(attack, epsilon, robust, mean_iou=None):
+        start = (attack, epsilon, "linf", robust, robust, 4, 0, 1, 1, 1.0, 0.0, 0.0)
+        return Row(*start, mean_iou=mean_iou)
+
+    rows = [row("clean", 0.0, 0.9), row("pgd", 4 / 255, 0.2), row("pgd", 8 / 255, 0.5)]
+    rows += [row("tla-m", 8 / 255, 0.4), row("worst-case", 8 / 255, 0.2)]
+    # What breaks in a smaller ball is broken in the larger one too.
+    said = "clean 90.0 %; worst case at ε = 8/255 20.0 %, most by pgd"
+    assert evaluation_report.headline(rows) == said
+    dense = [row("clean", 0.0, 0.9, 0.6), row("pgd", 0.1, 0.1, 0.3), row("fgsm", 0.1, 0.2, 0.2)]
+    dense.append(row("worst-case", 0.1, 0.1, 0.1))
+    assert evaluation_report.headline(dense).endswith("10.0 % mIoU, most by fgsm")
+    assert evaluation_report.headline(rows[:1]) == "clean 90.0 %"
+
+
 def attacks_in(folder):
     return [row["attack"] for row in json.loads((folder / "results.json").read_text())]
 

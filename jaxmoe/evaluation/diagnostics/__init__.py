@@ -1,1 +1,1 @@
-"""Whether figures can be trusted: masked gradients, and the model itself."""
+"""Checks that tell if figures can be trusted: of masked gradients, and of the model itself."""

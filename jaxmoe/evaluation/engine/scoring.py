@@ -59,7 +59,7 @@ class Scores(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether an attacked batch counts and who survived, one entry per clip."""
+    """The verdict on an attacked batch: if it counts, and who survived, one entry per clip."""
 
     correct: Float[Array, " batch"]
     finite: Bool[Array, " batch"]  # logits and router logits at x'

@@ -39,14 +39,14 @@ class Clean:
     correct: np.ndarray  # [N]
     index: np.ndarray  # [N]
     label: np.ndarray
-    # Of each batch, padding included: logits and experts on the device, the rest in host memory.
+    # One for each batch, with padding: logits and experts on the device, the rest in host memory.
     outputs: list[Outputs]
     batch_indices: list[np.ndarray]
     batch_valid: list[np.ndarray]
     probes: list[dict]  # batches of clips that stand for all, for the checks of masked gradients
     probed: np.ndarray  # where they are in the pass, [n]
     digest: str  # of the batches
-    # Of each batch, the mean over pixels where they have labels; marks a model beside its params.
+    # One for each batch, means over pixels where they have labels; they mark a model in a journal.
     logits: list[np.ndarray]
     confusion: np.ndarray | None  # [N, K, K], where every position has a label
     margin: np.ndarray | None  # [N]

@@ -25,13 +25,11 @@ from jaxmoe.attacks.edge import (
 )
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.choices import Norm
-from jaxmoe.config import RECIPES, Experiment, MixtureConfig, RecipeConfig
+from jaxmoe.config import RECIPES, Experiment, MixtureConfig, RecipeConfig, check_recipe
 from jaxmoe.evaluation import NonFiniteGradient, SuiteResult, auto_attack, evaluate_suite
 from jaxmoe.evaluation.engine.arrays import cut
 from jaxmoe.files import read_json, write_json
 from jaxmoe.mixture import Mixture
-from jaxmoe.options import check_ranges
-from jaxmoe.overrides import check_field_types
 from jaxmoe.parallel import Parallel
 from jaxmoe.runs.folder import hold_for_training
 from jaxmoe.runs.run import loop_options, recipe_options
@@ -180,11 +178,10 @@ def fit(
         directory that holds another run.
       NonFiniteTrainingError: a loss or gradient that is not finite.
     """
-    known, make = _find_recipe(recipe)
+    parallel, (known, make) = Parallel(devices), _find_recipe(recipe)
     options = _options_of(known, options, given=isinstance(recipe, RecipeConfig))
     if known is not None:
-        _check_recipe(known, mixture)
-    parallel = Parallel(devices)
+        check_recipe(known, MixtureConfig(experts=mixture.num_experts, top_k=mixture.top_k))
     threat = ThreatModel(norm, 0.0 if epsilon is None else epsilon)
     attacks = any(phase.attack is not None for phase in make(mixture, threat, options))
     _check_asked(epochs, epsilon, attacks=attacks)
@@ -192,8 +189,8 @@ def fit(
     if known is not None:
         _check_frames(known, passes.shape)
     loop = _loop_options(learning_rate, seed, passes.length)
-    own_warmup = Experiment().training.epsilon_warmup
-    epsilon_warmup = own_warmup if epsilon_warmup is None else epsilon_warmup
+    if epsilon_warmup is None:
+        epsilon_warmup = Experiment().training.epsilon_warmup
     judge = None
     if validation is not None:
         judged = _Passes("validation", validation, mixture, params, 1)
@@ -213,10 +210,9 @@ def fit(
         "options": repr(options),
         "seed": seed,
         "batches": passes.length,
+        "fields": None if known is None else dataclasses.asdict(known),
     }
-    asked |= {} if known is None else {"fields": dataclasses.asdict(known)}
-    in_turn = known is not None and known.in_turn
-    stage = Stage(name, make, epochs, epsilon_warmup, in_turn=in_turn)
+    stage = Stage(name, make, epochs, epsilon_warmup, in_turn=bool(known and known.in_turn))
     run = None if directory is None else pathlib.Path(directory)
     with contextlib.nullcontext() if run is None else _held(run, asked):
         trained = train_through(
@@ -256,19 +252,6 @@ def _loop_options(learning_rate: float | None, seed: int, batches: int) -> LoopO
     own = {} if learning_rate is None else {"learning_rate": learning_rate}
     each = {"validate_every": 1, "checkpoint_every": 1, "log_every": min(10, batches)}
     return dataclasses.replace(loop_options(Experiment()), seed=seed, **each, **own)
-
-
-def _check_recipe(recipe: RecipeConfig, mixture: Mixture) -> None:
-    """Refuses fields that are impossible, or do not fit the mixture.
-
-    Raises:
-      ValueError: one line that names the field.
-    """
-    check_field_types("recipe", recipe)
-    check_ranges("recipe", recipe)
-    sizes = MixtureConfig(experts=mixture.num_experts, top_k=mixture.top_k)
-    for name, value, expected in recipe.refusals(sizes):
-        raise ValueError(f"recipe.{name}: {value} is not accepted; expected {expected}")
 
 
 def _options_of(

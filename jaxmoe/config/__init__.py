@@ -7,7 +7,7 @@ are the same for all. Every field can be overridden on the command line under it
 error is one line with the field, its value and what would do.
 """
 
-from jaxmoe.config.check import check_attacks, validate, validate_data
+from jaxmoe.config.check import check_attacks, check_recipe, validate, validate_data
 from jaxmoe.config.experiment import Experiment
 from jaxmoe.config.experts import (
     EXPERTS,
@@ -118,6 +118,7 @@ __all__ = [
     "ViTConfig",
     "VideoFolderConfig",
     "check_attacks",
+    "check_recipe",
     "from_dict",
     "load_plugins",
     "nearest",

@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Iterable
 
 from jaxmoe.config.experiment import Experiment
-from jaxmoe.config.sections import TrainingConfig
+from jaxmoe.config.recipes import RecipeConfig
+from jaxmoe.config.sections import MixtureConfig, TrainingConfig
 from jaxmoe.data.kinds import DataConfig
 from jaxmoe.options import check_ranges
-from jaxmoe.overrides import check_types
+from jaxmoe.overrides import check_field_types, check_types
 from jaxmoe.registry import Registry
 from jaxmoe.settings import AttackSettings
 
@@ -49,6 +50,18 @@ def validate_data(experiment: Experiment) -> Experiment:
     check_ranges("data", data)
     data.check()
     return experiment
+
+
+def check_recipe(recipe: RecipeConfig, mixture: MixtureConfig) -> None:
+    """Refuses fields of a recipe that are impossible, or do not fit the mixture.
+
+    Raises:
+      ValueError: one line with the field, its value and what would be accepted.
+    """
+    check_field_types("recipe", recipe)
+    check_ranges("recipe", recipe)
+    for name, value, expected in recipe.refusals(mixture):
+        _check(False, f"recipe.{name}", value, expected)
 
 
 def check_attacks(field: str, names: Iterable[str], data: DataConfig) -> None:
@@ -177,8 +190,7 @@ def _check_recipe(e: Experiment) -> None:
         route = training.attacked_route
         expected = f"own with recipe {recipe.name}"
         _check(route == "own", "training.attacked_route", route, expected)
-    for name, value, expected in recipe.refusals(mixture):
-        _check(False, f"recipe.{name}", value, expected)
+    check_recipe(recipe, mixture)
 
 
 def _check_dual(e: Experiment) -> None:

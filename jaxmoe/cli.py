@@ -5,7 +5,6 @@ error, everything else to standard output. A command's module is imported when i
 help answers at once.
 """
 
-import difflib
 import importlib
 import io
 import logging
@@ -17,6 +16,7 @@ import warnings
 from collections.abc import Sequence
 
 from jaxmoe.files import FULL
+from jaxmoe.spelling import did_you_mean
 
 COMMANDS = {
     "quickstart": "train, attack and judge a small mixture on rendered videos, in minutes",
@@ -24,8 +24,8 @@ COMMANDS = {
     "evaluate": "attack a trained run and write its table of robust accuracies",
     "sweep": "the same over a grid of ε, with curves",
     "certify": "prove how far a trained run's predictions hold, beside what attacks find",
-    "transfer": "attack each of several runs and score the others on the same clips",
-    "data": "show what is in a dataset: classes, clips, frames, skipped files",
+    "transfer": "attack each of several runs and score the others on the same examples",
+    "data": "show what is in a dataset: classes, examples, frames, skipped files",
     "show": "show what a run is, how far it is, and its last results",
     "attacks": "list all attacks by the part that they attack",
     "benchmark": "measure this machine against the library's own bars",
@@ -58,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, *rest = arguments
     rest, plugins = _take_plugins(rest)
     if command not in COMMANDS:
-        nearest = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.0)[0]
-        return _fail(f"no command {command!r}; did you mean {nearest}?")
+        return _fail(f"no command {command!r}{did_you_mean(command, COMMANDS)}")
     if argv is None:
         _ask_for_huge_pages()
     for stream in (sys.stdout, sys.stderr):

@@ -66,7 +66,7 @@ class Parallel:
         devices = len(self.devices)
         if leaf.shape[0] % devices:
             raise ValueError(
-                f"training.batch_size: {leaf.shape[0]} clips do not split over {devices} devices"
+                f"training.batch_size: {leaf.shape[0]} examples do not split over {devices} devices"
             )
         return leaf.reshape(devices, -1, *leaf.shape[1:])
 

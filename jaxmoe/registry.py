@@ -7,11 +7,12 @@ one is its file and one line in the registry, or `REGISTRY.add` in a file of one
 """
 
 import dataclasses
-import difflib
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
+
+from jaxmoe.spelling import did_you_mean
 
 
 class Entry:
@@ -84,7 +85,7 @@ class Registry(Mapping[str, type[Entry]]):
         spelt = name.lower().replace("-", "_")
         name = name if name in self._entries else self._aliases.get(spelt, spelt)
         if name not in self._entries:
-            message = f"{field}: {name!r} is not accepted; {nearest(name, self)} All are "
+            message = f"{field}: {name!r} is not accepted{did_you_mean(name, self)} All are "
             raise UnknownEntryError(f"{message}{', '.join(self)}", f"{self.kind} {name!r}")
         return self[name]
 
@@ -125,7 +126,7 @@ class Registry(Mapping[str, type[Entry]]):
         owners = [other for other in self if field in field_names(self[other])]
         if owners:
             return f"{name} has no such field; {', '.join(owners)} {_have(owners)}"
-        return f"no such field of {name}; {nearest(field, field_names(self[name]))}"
+        return f"no such field of {name}{did_you_mean(field, field_names(self[name]))}"
 
 
 def switch(config: Any, name: str, field: str) -> Any:
@@ -159,12 +160,6 @@ def with_fields(config: Any, fields: Mapping[str, Any]) -> Any:
 def field_names(kind: type) -> tuple[str, ...]:
     """Returns the names of a dataclass's fields."""
     return tuple(field.name for field in dataclasses.fields(kind))
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns what to say of a misspelt name; nothing where there is none to suggest."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
-    return f"did you mean {found[0]}?" if found else ""
 
 
 def _have(owners: list[str]) -> str:

@@ -73,7 +73,7 @@ def test_an_impossible_value_is_one_line_with_field_and_value(section, fields, m
         ({"data": SyntheticScenesConfig()}, r"expert\.name: resnet .* deeplab or frrn with data"),
         (
             {"data": SyntheticShapesConfig(), "expert": ViTConfig(patch=5)},
-            r"expert\.patch: 5 .* a divisor of data\.size = 32",
+            r"expert\.patch: 5 .* a divisor of data\.height = 32",
         ),
     ],
 )

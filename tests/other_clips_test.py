@@ -36,7 +36,7 @@ def made(tmp_path, monkeypatch):
             first = 100 * place + 10 * offset
             write(tmp_path / "own" / split / name, range(first, first + 3))
     experiment = Experiment(
-        data=ImageFolderConfig(directory=str(tmp_path / "own"), size=8, resolution=8)
+        data=ImageFolderConfig(directory=str(tmp_path / "own"), height=8, resolution=8)
     )
     run = tmp_path / "run"
     write_description(run, experiment, load_dataset(experiment.data))
@@ -140,7 +140,7 @@ def test_without_the_runs_own_clips_its_classes_are_known_and_it_says_what_is_no
     ("folder", "fields", "said"),
     [
         ("cat", {}, "'cat', which is no class of the run; its classes are car, dog, tree"),
-        ("Dog", {}, "'Dog', which is no class of the run; .*did you mean 'dog'"),
+        ("Dog", {}, "'Dog', which is no class of the run; .*did you mean dog"),
         ("dog", {"name": "video_folder"}, "video_folder has other inputs or labels than image_fo"),
         (
             "dog",

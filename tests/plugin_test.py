@@ -34,7 +34,7 @@ from jaxmoe.attacks import AttackSettings
 
 def config():
     return Experiment(
-        data=DATASETS.make("corners", size=8, images=12),
+        data=DATASETS.make("corners", height=8, images=12),
         expert=EXPERTS.make("perceptron", hidden=4),
         router=LinearRouterConfig(),
         mixture=MixtureConfig(experts=2),

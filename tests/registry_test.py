@@ -87,8 +87,10 @@ def test_an_attack_its_key_and_its_function_are_one_word():
 
 
 def test_a_switch_keeps_what_both_have():
-    clips = DATASETS.make("synthetic_actions", frames=4, size=20, domains=2)
-    assert switch(clips, "video_folder", "data") == DATASETS.make("video_folder", frames=4, size=20)
+    clips = DATASETS.make("synthetic_actions", frames=4, height=20, domains=2)
+    assert switch(clips, "video_folder", "data") == DATASETS.make(
+        "video_folder", frames=4, height=20
+    )
     assert switch(clips, "synthetic_actions", "data") is clips
 
 

@@ -23,7 +23,7 @@ from jaxmoe.config import (
 )
 
 _STANDARD = Experiment(
-    data=NpzConfig(size=32, padding=4, flip=True),
+    data=NpzConfig(height=32, padding=4, flip=True),
     expert=ResNetConfig(width=16, stage_sizes=(1, 1, 1), stem="small", stem_strides=(1, 2, 2)),
     mixture=MixtureConfig(experts=4, top_k=1, balance_weight=0.5),
     threat=ThreatConfig(epsilon=8 / 255),

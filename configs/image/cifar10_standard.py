@@ -24,7 +24,7 @@ from jaxmoe.config import (
 )
 
 _STANDARD = Experiment(
-    data=CIFAR10Config(size=32, padding=4, flip=True, workers=8),
+    data=CIFAR10Config(height=32, padding=4, flip=True, workers=8),
     expert=ResNetConfig(depth=18, width=64, stem="small", stem_strides=(1, 1, 1)),
     router=ConvRouterConfig(width=16),
     mixture=MixtureConfig(experts=4, top_k=1, balance_weight=0.5),

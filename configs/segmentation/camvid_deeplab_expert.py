@@ -24,7 +24,7 @@ from jaxmoe.config import (
 
 def config() -> Experiment:
     return Experiment(
-        data=CamVidConfig(resolution=180, size=144, width=192, flip=True),
+        data=CamVidConfig(resolution=180, height=144, width=192, flip=True),
         expert=DeepLabConfig(depth=18, width=16, features=32, low_level=16, rates=(2, 4, 6)),
         # One expert is a mixture too, whose router has nothing to say.
         router=PooledRouterConfig(),

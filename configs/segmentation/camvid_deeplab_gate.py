@@ -27,7 +27,7 @@ def gated(expert: Experiment) -> Experiment:
     return dataclasses.replace(
         expert,
         # Whole images: a gate's layers are made for one size.
-        data=dataclasses.replace(expert.data, size=height, width=4 * height // 3),
+        data=dataclasses.replace(expert.data, height=height, width=4 * height // 3),
         router=SimpleGateConfig(width=128),
         mixture=MixtureConfig(experts=2, top_k=2, balance_weight=0.0),
         optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=1e-2),

@@ -18,7 +18,7 @@ def config() -> Experiment:
     deeplab = camvid_deeplab_expert.config()
     return dataclasses.replace(
         deeplab,
-        data=dataclasses.replace(deeplab.data, resolution=90, size=72, width=96),
+        data=dataclasses.replace(deeplab.data, resolution=90, height=72, width=96),
         expert=FRRNConfig(variant="A", width=8, residual_width=8),
         training=dataclasses.replace(deeplab.training, epochs=40),
         run=dataclasses.replace(deeplab.run, directory="runs/camvid_frrn_expert0"),

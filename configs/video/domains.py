@@ -27,7 +27,7 @@ def config() -> Experiment:
         data=SyntheticActionsConfig(
             domains=4,
             frames=8,
-            size=24,
+            height=24,
             train_clips=2048,
             validation_clips=160,
             test_clips=480,

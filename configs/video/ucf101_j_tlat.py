@@ -24,7 +24,7 @@ from jaxmoe.config import (
 
 def config() -> Experiment:
     return Experiment(
-        data=UCF101Config(resolution=128, frames=16, size=112, flip=True, workers=8),
+        data=UCF101Config(resolution=128, frames=16, height=112, flip=True, workers=8),
         expert=ResNetConfig(depth=18, width=64, stem="large"),
         router=ConvRouterConfig(width=16),
         mixture=MixtureConfig(experts=4, top_k=1, balance_weight=1.5),

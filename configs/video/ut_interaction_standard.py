@@ -23,7 +23,7 @@ from jaxmoe.config import (
 )
 
 _STANDARD = Experiment(
-    data=VideoFolderConfig(resolution=64, frames=8, size=56, flip=True),
+    data=VideoFolderConfig(resolution=64, frames=8, height=56, flip=True),
     expert=ResNetConfig(depth=10, width=16, stem="small"),
     mixture=MixtureConfig(experts=4, top_k=1, balance_weight=0.5),
     threat=ThreatConfig(epsilon=4 / 255),

@@ -42,12 +42,12 @@ def draw(model: Randomized, number: Array | int) -> Callable[[Any, Array], Array
         def one(key, x):
             return look(params, x[None], key)[0]
 
-        return jax.vmap(one)(example_keys(key, fingerprint(x)), x)
+        return jax.vmap(one)(example_keys(key, bits_number(x)), x)
 
     return apply
 
 
-def fingerprint(x: Float[Array, "batch ..."]) -> UInt32[Array, " batch"]:
+def bits_number(x: Float[Array, "batch ..."]) -> UInt32[Array, " batch"]:
     """A number that the bits of an example decide, another one for almost every other example."""
     bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32).reshape(len(x), -1)
     # Knuth's multiplier makes neighbouring places count differently; odd numbers lose no bit.

@@ -1,7 +1,6 @@
 """The papers' names of the attacks, and the functions that they stand for."""
 
 import dataclasses
-import difflib
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -34,6 +33,7 @@ from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.attacks.square import square
 from jaxmoe.attacks.temporal_attacks import flicker, sparse, tt
 from jaxmoe.mixture import Mixture
+from jaxmoe.spelling import did_you_mean
 from jaxmoe.threat import ThreatModel
 
 COMPONENTS = ("model", "router", "experts", "joint")
@@ -294,9 +294,8 @@ def canonical_name(name: str) -> str:
     key = ALIASES.get(key, key)
     known = [*ATTACKS, *CASCADES]
     if key not in known:
-        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-        hint = f"did you mean {nearest[0]}? All are" if nearest else "expected one of"
-        raise ValueError(f"attack: {name!r} is no attack; {hint} {', '.join(known)}")
+        hint = did_you_mean(key, known, cutoff=0.4) or ";"
+        raise ValueError(f"attack: {name!r} is no attack{hint} All are {', '.join(known)}")
     return key
 
 

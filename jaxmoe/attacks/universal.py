@@ -142,10 +142,10 @@ def fit_universal(
             if not np.isfinite(delta).all():
                 raise FloatingPointError(
                     f"universal perturbation: a loss or gradient that is not finite in step "
-                    f"{steps}; the model is broken on the training clips of that batch"
+                    f"{steps}; the model is broken on the training examples of that batch"
                 )
     if not clips:
-        raise ValueError("batches: no valid clip to make a universal perturbation on")
+        raise ValueError("batches: no valid example to make a universal perturbation on")
     return delta
 
 

@@ -35,7 +35,7 @@ def run() -> list[Row]:
             dataset.train,
             batch_size=BATCH_SIZE,
             frames=8,
-            size=56,
+            height=56,
             augment=True,
             flip=True,
             shuffle=True,

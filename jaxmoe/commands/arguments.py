@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import dataclasses
-import difflib
 import importlib.util
 import pathlib
 import re
@@ -11,6 +10,10 @@ import sys
 from typing import Any, NoReturn
 
 from jaxmoe.overrides import split_values
+from jaxmoe.spelling import did_you_mean
+
+# Options of before.
+_RENAMED = {"--dual-alpha": "--dual-weight", "--examples": "--limit"}
 
 
 class Stopped(Exception):  # noqa: N818
@@ -54,10 +57,9 @@ class Parser(argparse.ArgumentParser):
         for argument in unknown:
             name = argument.partition("=")[0]
             known = [o for o in self._option_string_actions if o[:2] == "--" and o != "--help"]
-            hint = ""
-            if name.startswith("--"):
-                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-                hint = f"; did you mean {nearest}?"
+            if name in _RENAMED:
+                raise ValueError(f"{name}: it is called {_RENAMED[name]} now")
+            hint = did_you_mean(name, known) if name.startswith("--") else ""
             raise ValueError(f"{name}: no such argument{hint}")
         return found
 
@@ -106,7 +108,7 @@ def add_attack_options(parser: Parser, example: str) -> None:
     )
     add("--norm", choices=("linf", "l2"), help="of the perturbation (as the run was trained)")
     add("--steps", type=int, help="gradient steps of an attack")
-    add("--restarts", type=int, help="random starts; a robust clip survives all")
+    add("--restarts", type=int, help="random starts; a robust example survives all")
     add("--queries", type=int, help="looks of a black-box attack")
     add("--targets", type=int, help="wrong classes that a targeted attack aims at")
     add("--seed", type=int, help="of the random starts")
@@ -123,19 +125,19 @@ def add_data_options(parser: Parser) -> None:
         "--data.directory",
         dest="data_directory",
         metavar="DIR",
-        help="where the run's data is now, or other clips of its classes, their test split or all",
+        help="where the run's data is now, or others of its classes, their test split or all",
     )
     add(
         "--data.manifest",
         dest="data_manifest",
         metavar="FILE",
-        help="another manifest.csv, of other clips of its classes",
+        help="another manifest.csv, of other examples of its classes",
     )
     add(
         "--data.name",
         dest="data_name",
         metavar="NAME",
-        help="how other clips are arranged, such as video_folder, image_folder or npz",
+        help="how other examples are arranged, such as video_folder, image_folder or npz",
     )
 
 
@@ -169,7 +171,7 @@ def take_part(trained: Any, part: str | None) -> Any:
         raise ValueError(f"RUN: {error}") from None
 
 
-def take_alpha(trained: Any, alpha: float | None, part: str | None) -> Any:
+def take_dual_weight(trained: Any, alpha: float | None, part: str | None) -> Any:
     """The run of a dual model with another α; as it is of None.
 
     Raises:
@@ -177,19 +179,19 @@ def take_alpha(trained: Any, alpha: float | None, part: str | None) -> Any:
     """
     if alpha is None:
         return trained
-    from jaxmoe.mixture import with_alpha
+    from jaxmoe.mixture import with_dual_weight
 
     experiment = trained.experiment
     if experiment.mixture.dual_weight is None:
-        raise ValueError("--dual-alpha: RUN is no dual model: it has no mixture.dual_weight")
+        raise ValueError("--dual-weight: RUN is no dual model: it has no mixture.dual_weight")
     if part is not None:
-        raise ValueError(f"--dual-alpha: {part} is a part of a dual model, which has no alpha")
+        raise ValueError(f"--dual-weight: {part} is a part of a dual model, which has no alpha")
     if not 0 <= alpha <= 1:
-        raise ValueError(f"--dual-alpha: {alpha:g} is not accepted; expected from 0 to 1")
+        raise ValueError(f"--dual-weight: {alpha:g} is not accepted; expected from 0 to 1")
     mixture = dataclasses.replace(experiment.mixture, dual_weight=alpha)
     return trained._replace(
         experiment=dataclasses.replace(experiment, mixture=mixture),
-        params=with_alpha(trained.params, alpha),
+        params=with_dual_weight(trained.params, alpha),
     )
 
 

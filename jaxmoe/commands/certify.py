@@ -15,7 +15,7 @@ from jaxmoe.commands.arguments import (
     note_on_state,
     number,
     split_part,
-    take_alpha,
+    take_dual_weight,
     take_part,
 )
 
@@ -40,7 +40,7 @@ writes certificate.json, .md, .png, and .csv (the radius of each example) into R
 --output. RUN@expert0 is one of its experts alone and writes into RUN/expert0."""
 
 _EXAMPLE = """example:
-  jaxmoe certify runs/cifar10_small_rt_er --radii 0 0.1 0.25 0.5 --samples 1000 --examples 100"""
+  jaxmoe certify runs/cifar10_small_rt_er --radii 0 0.1 0.25 0.5 --samples 1000 --limit 100"""
 
 METHODS = ("lipschitz", "smoothing")
 _RADII = {
@@ -73,7 +73,7 @@ def run(arguments: list[str]) -> None:
         Smoothing(options.sigma, options.selection, options.samples, options.failure)
     )
     radii = sorted(set(options.radii or _RADII[options.norm]))
-    counts = {name: getattr(options, name) for name in ("examples", "steps", "batch_size")}
+    counts = {name: getattr(options, name) for name in ("limit", "steps", "batch_size")}
     given = {name: count for name, count in counts.items() if count is not None}
     check_attack_options(radii, options.norm, options.seed, "--radii", **given)
     methods = options.method or (METHODS if options.norm == "l2" else ("lipschitz",))
@@ -92,7 +92,7 @@ def run(arguments: list[str]) -> None:
         )
         if trained.dataset.test.dense:
             raise ValueError(f"RUN: {folder} labels pixels; certificates are of one label")
-        trained = take_alpha(trained, options.dual_alpha, part)
+        trained = take_dual_weight(trained, options.dual_weight, part)
         take_part(trained, part)  # refuses one that is not there
         for line in trained.other.notes if trained.other else ():
             progress.say(line)
@@ -143,7 +143,7 @@ def _make_parser(smoothing) -> Parser:
     add("--method", nargs="+", choices=METHODS, help="one or both (both; in linf lipschitz)")
     add("--norm", choices=("linf", "l2"), default="l2", help="of the radius (l2)")
     add("--radii", nargs="+", type=number, metavar="R", help="in pixel units, 0.25 or 2/255")
-    add("--examples", type=int, help="so many test examples, drawn by class, always the same (all)")
+    add("--limit", type=int, help="so many test examples, drawn by class, always the same (all)")
     add(
         "--sigma",
         type=number,
@@ -167,7 +167,7 @@ def _make_parser(smoothing) -> Parser:
     add("--batch-size", type=int, help="examples at once")
     add("--seed", type=int, default=0, help="of the noise and of PGD's starts (0)")
     add("--checkpoint", choices=("best", "latest"), help="which params (as the run's config says)")
-    add("--dual-alpha", type=number, metavar="α", help="of a dual model, for the run's own")
+    add("--dual-weight", type=number, metavar="α", help="of a dual model, for the run's own")
     add_data_options(parser)
     add("--output", metavar="DIR", help="where the files are written (RUN)")
     return parser
@@ -185,8 +185,8 @@ class _Certification:
         self.radii = radii
         self.progress = progress
         self.test = trained.dataset.test
-        if options.examples is not None:
-            self.test = take_part_of(self.test, options.examples)
+        if options.limit is not None:
+            self.test = take_part_of(self.test, options.limit)
         self.attacked: list[tuple[Any, UnderAttack]] = []
 
     def curve(self, method: str, smoothing) -> "tuple[CertifiedCurve, object]":

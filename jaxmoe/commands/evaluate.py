@@ -21,7 +21,7 @@ from jaxmoe.commands.arguments import (
     note_on_state,
     number,
     split_part,
-    take_alpha,
+    take_dual_weight,
     take_part,
 )
 
@@ -64,7 +64,7 @@ class Plan(NamedTuple):
     batch_size: int
     checkpoint: str
     norm: str
-    dual_alpha: float | None  # of a dual model
+    dual_weight: float | None  # of a dual model
     looked_at: str | None  # which test examples, where not all
     measures: tuple[str, ...] = ()  # names of `evaluation.MEASURES`
     figures: tuple[str, ...] = ("png",)  # formats
@@ -89,7 +89,7 @@ def run(arguments: list[str]) -> None:
         nargs="+",
         choices=("hard", "soft", "straight_through"),
         help="what attacks on the whole mixture see of its gradient, joint ones included; with "
-        "several a robust clip survives all",
+        "several a robust example survives all",
     )
     parser.add_argument(
         "--cascade",
@@ -111,7 +111,7 @@ def run(arguments: list[str]) -> None:
         help="more columns, by name: confidence, label-probability, changed, or a plugin's",
     )
     parser.add_argument(
-        "--examples",
+        "--limit",
         type=int,
         metavar="N",
         help="attack N test examples, drawn by class, the same ones every time (all)",
@@ -119,7 +119,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "--save-examples",
         action="store_true",
-        help="keep the adversarial clips, examples/ATTACK-NORM-EPSILON/*.npz",
+        help="keep the adversarial examples, examples/ATTACK-NORM-EPSILON/*.npz",
     )
     parser.add_argument(
         "--no-checks", action="store_true", help="leave out the checks for masked gradients"
@@ -135,9 +135,9 @@ def make_parser(command: str, description: str, example: str) -> Parser:
     add = parser.add_argument
     add("run", metavar="RUN", help="folder of a trained run, or RUN@expert0, RUN@mean, RUN@max")
     add_attack_options(parser, "pgd tlga-r j-tlga")
-    add("--batch-size", type=int, help="clips at once; accuracies do not depend on it")
+    add("--batch-size", type=int, help="examples at once; accuracies do not depend on it")
     add("--checkpoint", choices=("best", "latest"), help="which params")
-    add("--dual-alpha", type=number, metavar="α", help="of a dual model, for the run's own")
+    add("--dual-weight", type=number, metavar="α", help="of a dual model, for the run's own")
     return parser
 
 
@@ -195,10 +195,10 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
         trained = load(
             folder, options.checkpoint, data_progress=progress.data, **data_fields(options)
         )
-        trained = take_part(take_alpha(trained, options.dual_alpha, part), part)
+        trained = take_part(take_dual_weight(trained, options.dual_weight, part), part)
         for note in trained.other.notes if trained.other else ():
             progress.say(note)
-        trained, looked_at = _take_examples(trained, getattr(options, "examples", None))
+        trained, looked_at = _take_examples(trained, getattr(options, "limit", None))
         if looked_at:
             progress.say(looked_at)
         if note := cropped(trained.dataset.test, trained.experiment.data):
@@ -223,7 +223,7 @@ def _take_examples(trained: "Trained", count: int | None) -> "tuple[Trained, str
 
     whole = trained.dataset.test
     if not 1 <= count <= len(whole):
-        raise ValueError(f"--examples: {count}; expected 1 to {len(whole)}, all test examples")
+        raise ValueError(f"--limit: {count}; expected 1 to {len(whole)}, all test examples")
     dataset = dataclasses.replace(trained.dataset, test=take_part_of(whole, count))
     looked_at = f"test examples: {describe_part(count, len(whole), dense=whole.dense)}"
     return trained._replace(dataset=dataset), looked_at
@@ -239,7 +239,7 @@ def _run_and_write(
 
     data = trained.experiment.data
     loader = evaluation_loader(trained.dataset.test, data, plan.batch_size)
-    alpha = None if plan.dual_alpha is None else f"dual model, α = {plan.dual_alpha:g}"
+    alpha = None if plan.dual_weight is None else f"dual model, α = {plan.dual_weight:g}"
     crop = cropped(trained.dataset.test, data)
     notes = tuple(filter(None, (alpha, plan.looked_at, crop)))
     with make_progress() as progress:

@@ -129,7 +129,7 @@ class EvaluationReport:
             "notes": notes,
             "cascades": [stage._asdict() for stage in result.stages],
             "checkpoint": plan.checkpoint,
-            "dual_alpha": plan.dual_alpha,
+            "dual_weight": plan.dual_weight,
             "training_finished": self._trained.finished,
             "checks": [check._asdict() for check in _all_checks(result)],
             "specialization": result.specialization and result.specialization.as_json(),

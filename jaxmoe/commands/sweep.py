@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> None:
             nargs="+",
             type=number,
             metavar="X",
-            help=f"values of the attacks' {name}, on the validation clips",
+            help=f"values of the attacks' {name}, on the validation examples",
         )
     parser.add_argument(
         "--memory",
@@ -80,7 +80,8 @@ def _sweep(options: argparse.Namespace, output: pathlib.Path) -> None:
         find_attack(name)
     if values and trained.other is not None:
         raise ValueError(
-            "--data.directory: numbers of attacks are tuned on the run's own validation clips, and "
+            "--data.directory: numbers of attacks are tuned on the validation examples of the "
+            "run, and "
             f"these are another test set ({trained.other.directory}); expected --epsilons alone"
         )
     with hold_output(output):
@@ -137,7 +138,7 @@ def _run_and_write(
     }
     write_text(output / "sweep.json", json.dumps(record, indent=1) + "\n")
     name = pathlib.Path(options.run).resolve().name
-    title = f"{name}: {rows[0]['n']} {split} clips, seed {plan.seed}"
+    title = f"{name}: {rows[0]['n']} {split} examples, seed {plan.seed}"
     if trained.other is not None:
         title += f", not the run's own ({trained.other.digest})"
     if grid.values:
@@ -145,7 +146,7 @@ def _run_and_write(
     plot_curves(result.curves(), result.clean_accuracy, output / "sweep.png", title, record["norm"])
     (output / JOURNAL).unlink()
     _print(result, list(grid.values), record["norm"])
-    print(f"written to {output}: sweep.json, sweep.png; {rows[0]['n']} {split} clips")
+    print(f"written to {output}: sweep.json, sweep.png; {rows[0]['n']} {split} examples")
 
 
 def _print(result: "GridResult", names: list[str], norm: str) -> None:

@@ -110,7 +110,7 @@ def notes_on_routes(run: pathlib.Path) -> list[str]:
         return []
     return [
         f"{run}: {fault} (validation: {100 * gain:+.1f} points on a random route, busiest expert "
-        f"{load:.0%} of the clips). Attacks on this router say nothing about mixtures; "
+        f"{load:.0%} of the examples). Attacks on this router say nothing about mixtures; "
         "training.specialize-epochs make experts part"
     ]
 

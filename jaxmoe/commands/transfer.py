@@ -51,7 +51,7 @@ _EXAMPLE = """example:
 JOURNAL = "transfer.journal"
 _EPOCHS = 10
 # Two clips of one video are the same input only where all of these are.
-_SHARED = ("frames", "size", "width", "stride", "resolution")
+_SHARED = ("frames", "height", "width", "stride", "resolution")
 
 
 class Subject(NamedTuple):
@@ -110,9 +110,9 @@ def _make_parser() -> Parser:
         "--epochs",
         type=int,
         default=_EPOCHS,
-        help=f"passes of universal attacks over the training clips ({_EPOCHS})",
+        help=f"passes of universal attacks over the training examples ({_EPOCHS})",
     )
-    add("--batch-size", type=int, help="clips at once; only universal attacks depend on it")
+    add("--batch-size", type=int, help="examples at once; only universal attacks depend on it")
     add("--checkpoint", choices=("best", "latest"), help="which params (as each run's config says)")
     return parser
 
@@ -167,8 +167,8 @@ def _open(
             tested = [describe_splits(found.dataset)["test"] for found in (trained[0], trained[-1])]
             if tested[0] != tested[1] or trained[0].dataset.classes != trained[-1].dataset.classes:
                 raise ValueError(
-                    f"RUN: {folder} has other test clips than {folders[0]}; expected runs on the "
-                    "same test split"
+                    f"RUN: {folder} has other test examples than {folders[0]}; expected runs on "
+                    "the same test split"
                 )
         for note in trained[0].other.notes if trained[0].other else ():
             progress.say(note)
@@ -237,7 +237,7 @@ def _run_and_write(runs: dict[str, Subject], output: pathlib.Path, plan: Plan) -
     training = {}
     if any(name in UNIVERSAL for name in plan.attacks):
         if not len(first.dataset.train):
-            raise ValueError("--attacks: universal ones need the run's training clips: not there")
+            raise ValueError("--attacks: universal ones need the training examples: not there")
         training = {name: loader(name, "train") for name in runs}
     with hold_output(output):
         try:

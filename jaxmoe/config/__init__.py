@@ -66,7 +66,6 @@ from jaxmoe.data.sets import (
 )
 from jaxmoe.options import option
 from jaxmoe.plugins import load_plugins
-from jaxmoe.registry import nearest
 from jaxmoe.settings import AttackSettings
 
 __all__ = [
@@ -121,7 +120,6 @@ __all__ = [
     "check_recipe",
     "from_dict",
     "load_plugins",
-    "nearest",
     "option",
     "to_dict",
     "validate",

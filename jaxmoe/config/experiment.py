@@ -50,5 +50,6 @@ class Experiment:
         "mixture.alpha": "mixture.dual_weight",
         "run.evaluate_every": "run.validate_every",
         "data.short": "data.short_videos",
+        "data.size": "data.height",
         "attack.until_wrong": "attack.early_stop",
     }

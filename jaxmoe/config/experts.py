@@ -111,7 +111,7 @@ class ViTConfig(ExpertConfig):
         """Yields patches that do not tile the image, and heads that do not share the width."""
         for side in shape[-3:-1]:
             if side % self.patch:
-                yield "patch", self.patch, f"a divisor of data.size = {side}"
+                yield "patch", self.patch, f"a divisor of data.height = {side}"
         if self.width % self.heads:
             yield "heads", self.heads, f"a divisor of expert.width = {self.width}"
 

@@ -7,7 +7,8 @@ from typing import Any
 from jaxmoe.config.experiment import Experiment
 from jaxmoe.overrides import check_types
 from jaxmoe.plugins import load_recorded
-from jaxmoe.registry import Entry, field_names, nearest
+from jaxmoe.registry import Entry, field_names
+from jaxmoe.spelling import did_you_mean
 
 
 def to_dict(experiment: Experiment) -> dict[str, dict[str, Any]]:
@@ -33,7 +34,7 @@ def from_dict(values: dict[str, dict[str, Any]]) -> Experiment:
     known = {section.name: section.default for section in dataclasses.fields(Experiment)}
     for name in values:
         if name not in known:
-            raise ValueError(f"{name}: no such section; {nearest(name, known)}")
+            raise ValueError(f"{name}: no such section{did_you_mean(name, known)}")
     sections = {
         name: _section(name, values.get(name, {}), part, of_before=of_before)
         for name, part in known.items()
@@ -56,7 +57,7 @@ def _section(section: str, given: dict[str, Any], default: Any, *, of_before: bo
     known = field_names(kind)
     for name in given:
         if name not in known:
-            raise ValueError(f"{section}.{name}: no such field; {nearest(name, known)}")
+            raise ValueError(f"{section}.{name}: no such field{did_you_mean(name, known)}")
     return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in given.items()})
 
 

@@ -14,9 +14,9 @@ class MixtureConfig:
     """How many experts, how many of them a clip sees, and how they are kept busy."""
 
     experts: int = option(4, "number of experts, M", least=1)
-    top_k: int = option(1, "experts that see a clip; all of them is the dense mixture", least=1)
+    top_k: int = option(1, "experts that see an example; all of them is the dense mixture", least=1)
     combine: Combine = option("softmax", "how the chosen experts' outputs are weighted")
-    block_size: int | None = option(None, "clips in a dispatch block; none picks one", least=1)
+    block_size: int | None = option(None, "examples in a dispatch block; none picks one", least=1)
     balance: Balance = option("switch", "which balance loss")
     balance_weight: float = option(0.5, "of the balance loss; J-TLAT wants above 1", least=0)
     router_noise: float = option(
@@ -69,12 +69,12 @@ class TrainingConfig:
         None, "of a dual model: the standard mixture's run"
     )
     shared_epochs: int = option(
-        0, "before all else, clean: one expert alone on all clips, then M copies", least=0
+        0, "before all else, clean: one expert alone on all examples, then M copies", least=0
     )
     shared_noise: float = option(
         0.0, "relative size of the noise that tells the copies apart", least=0
     )
-    specialize: Specialize = option("clusters", "how a clip gets the expert that learns from it")
+    specialize: Specialize = option("clusters", "how an example gets the expert that it trains")
     specialize_column: str = option(
         "domain", "of specialize = column, whose values tell the expert"
     )
@@ -82,7 +82,7 @@ class TrainingConfig:
         0, "then, clean: experts part, and the router learns which", least=0
     )
     dense_epochs: int = option(
-        0, "after these, clean: every expert on every clip, before routing hardens", least=0
+        0, "after these, clean: every expert on every example, before routing hardens", least=0
     )
     standard_epochs: int = option(0, "before an adversarial recipe, clean: the mixture", least=0)
     epsilon_warmup: float = option(
@@ -107,7 +107,7 @@ class EvaluationConfig:
     restarts: int = option(1, "random starts", least=1)
     alpha: float = option(0.25, "step size as a share of ε", least=0)
     temporal_alpha: float = option(1.0, "the same of attacks with temporal momentum", least=0)
-    batch_size: int = option(32, "clips at once", least=1)
+    batch_size: int = option(32, "examples at once", least=1)
     checkpoint: Literal["best", "latest"] = option("best", "which params")
     seed: int = option(0, "of the random starts", least=0)
 

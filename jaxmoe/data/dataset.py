@@ -10,11 +10,12 @@ from typing import Any
 from jaxmoe.data.kinds import DATASETS, DataConfig
 from jaxmoe.data.listing.films import shared_films
 from jaxmoe.data.listing.holdout import hold_out
-from jaxmoe.data.listing.listing import SPLITS, nearest
+from jaxmoe.data.listing.listing import SPLITS
 from jaxmoe.data.loading.source import ClipRecord, ClipSource
 from jaxmoe.options import check_ranges
 from jaxmoe.overrides import check_field_types
 from jaxmoe.registry import with_fields
+from jaxmoe.spelling import ALIKE, did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +188,7 @@ def _check_splits(
     for split, records in splits.items():
         if not records and (trains or split == "test"):
             raise ValueError(
-                f"data.directory: split {split!r} has no usable clip; {skipped} were skipped "
+                f"data.directory: split {split!r} has no usable example; {skipped} were skipped "
                 f"and {', '.join(held_out) or 'nothing'} was held out of train"
             )
     trained = {record.label for record in splits["train"]}
@@ -195,7 +196,7 @@ def _check_splits(
         if record.label not in trained and trains:
             raise ValueError(
                 f"data.directory: label {classes[record.label]!r} of {record.path} has "
-                f"no usable clip in train; {skipped} were skipped"
+                f"no usable example in train; {skipped} were skipped"
             )
 
 
@@ -229,7 +230,7 @@ def _take_subset(dataset: Dataset, subset: str) -> Dataset:
     if name not in known:
         raise ValueError(
             f"data.subset: no column {name!r} in {dataset.name}; accepted are "
-            f"{', '.join(known) or 'none, it has no columns'}{nearest(name, known)}"
+            f"{', '.join(known) or 'none, it has no columns'}{did_you_mean(name, known, ALIKE)}"
         )
     train = dataset.train
     values = [dataset.rows[record.path].get(name, "") for record in train.records]
@@ -238,7 +239,7 @@ def _take_subset(dataset: Dataset, subset: str) -> Dataset:
             found = sorted(set(values))
             raise ValueError(
                 f"data.subset: no training example has {name} {value!r}; accepted are "
-                f"{', '.join(found[:10])}{nearest(value, found)}"
+                f"{', '.join(found[:10])}{did_you_mean(value, found, ALIKE)}"
             )
     kept = [
         record

@@ -59,7 +59,7 @@ class DataConfig(Entry):
     resolution: int | None = option(
         None, "shorter side of the stored frames in pixels; none is the data set's own", least=1
     )
-    size: int = option(32, "H of what a model sees, and W, in pixels", least=1)
+    height: int = option(32, "H of what a model sees, and W, in pixels", least=1)
     width: int | None = option(None, "W where it is not H, in pixels", least=1)
     flip: bool = option(False, "mirror training examples at random")
     subset: str | None = option(None, "column=value[,value]: train on these examples alone")
@@ -76,7 +76,7 @@ class DataConfig(Entry):
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape that a model sees: `[T, H, W, 3]`, of images `[H, W, 3]`."""
-        image = (self.size, self.size if self.width is None else self.width, 3)
+        image = (self.height, self.height if self.width is None else self.width, 3)
         return (self.frames, *image) if self.holds_clips else image
 
     @property
@@ -193,7 +193,7 @@ class Rendered(DataConfig):
     @property
     def default_resolution(self) -> int:
         """Rendered at the size that a model sees."""
-        return self.size
+        return self.height
 
     def check(self) -> None:
         """Also refuses to mirror what a mirror changes."""

@@ -3,7 +3,7 @@
 from jaxmoe.choices import BALANCES, COMBINES, GRADIENT_MODES, Balance, Combine, GradientMode
 from jaxmoe.mixture.assignment import assign_evenly
 from jaxmoe.mixture.dispatch import dispatch
-from jaxmoe.mixture.dual import dual_mixture, robust_part, with_alpha
+from jaxmoe.mixture.dual import dual_mixture, robust_part, with_dual_weight
 from jaxmoe.mixture.gated import component, ensemble, from_gate, single_expert
 from jaxmoe.mixture.gradient_modes import with_gradient
 from jaxmoe.mixture.mixture import (
@@ -69,7 +69,7 @@ __all__ = [
     "score_parts",
     "single_expert",
     "stack_experts",
-    "with_alpha",
+    "with_dual_weight",
     "with_gradient",
     "with_head",
     "with_route",

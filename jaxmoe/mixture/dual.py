@@ -15,8 +15,8 @@ def dual_mixture(standard: Mixture, robust: Mixture, alpha: float) -> Mixture:
     """The dual model of two mixtures with the same classes, on logits.
 
     Its params are `{"router", "experts"}` of F_R, `"standard"` of F_S and the number `"alpha"`. α
-    is an array to the compiler: a curve over α is one `vmap` over `with_alpha(params, α)`, and
-    evaluations at several α compile once.
+    is an array to the compiler: a curve over α is one `vmap` over `with_dual_weight(params, α)`
+    and evaluations at several α compile once.
 
     Args:
       standard: F_S.
@@ -37,7 +37,7 @@ def dual_mixture(standard: Mixture, robust: Mixture, alpha: float) -> Mixture:
     def init(key, x):
         robust_key, standard_key = jax.random.split(key)
         parts = robust.init(robust_key, x)
-        return with_alpha({**parts, "standard": standard.init(standard_key, x)}, alpha)
+        return with_dual_weight({**parts, "standard": standard.init(standard_key, x)}, alpha)
 
     def head(params, x, output):
         weight = params["alpha"].astype(output.dtype)
@@ -51,6 +51,6 @@ def robust_part(dual: Mixture) -> Mixture:
     return with_head(dual._replace(standard=None), no_head)
 
 
-def with_alpha(params: Params, alpha: Float[Array, ""] | float) -> Params:
+def with_dual_weight(params: Params, alpha: Float[Array, ""] | float) -> Params:
     """A dual model's params with another α."""
     return {**params, "alpha": jnp.asarray(alpha, jnp.float32)}

@@ -323,7 +323,7 @@ def _as_logits(output: Array, x: Array, num_experts: int) -> Float[Array, "batch
         output = output.astype(jnp.float32)
     if output.shape != (x.shape[0], num_experts):
         raise ValueError(
-            f"router: an output of shape {output.shape} for {x.shape[0]} clips; expected "
+            f"router: an output of shape {output.shape} for {x.shape[0]} examples; expected "
             f"{(x.shape[0], num_experts)}, a logit for each of mixture.experts = {num_experts}"
         )
     return output

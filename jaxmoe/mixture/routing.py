@@ -111,7 +111,9 @@ def _expected_load(logits: Float[Array, "batch experts"], top_k: int) -> Float[A
     """
     experts = logits.shape[-1]
     if top_k >= experts:
-        raise ValueError(f"balance: every clip has all {experts} experts; expected top_k below it")
+        raise ValueError(
+            f"balance: all {experts} experts see every example; expected top_k below it"
+        )
     logits = logits.astype(jnp.float32)
     largest = jax.lax.top_k(logits, top_k + 1)[0]
     kth, following = largest[:, -2:-1], largest[:, -1:]

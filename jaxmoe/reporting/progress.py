@@ -69,9 +69,9 @@ class PlainProgress:
     def data(self, done: int, total: int) -> None:
         """Videos were decoded."""
         if done == total:
-            self._tell(f"prepared {total} clips")
+            self._tell(f"prepared {total} examples")
         else:
-            self._heartbeat("preparing clips", done, total, "")
+            self._heartbeat("preparing examples", done, total, "")
 
     def evaluation(self, done: int, total: int, what: str) -> None:
         """A batch was evaluated."""
@@ -149,7 +149,7 @@ class BarProgress:
 
     def data(self, done: int, total: int) -> None:
         """Videos were decoded."""
-        self._update("preparing clips", done, total, "")
+        self._update("preparing examples", done, total, "")
 
     def evaluation(self, done: int, total: int, what: str) -> None:
         """A batch was evaluated."""
@@ -197,7 +197,7 @@ def show_epoch(losses: Mapping[str, float], validation: "Validation") -> str:
         f"{show_losses(losses).removeprefix(', ')}{', ' if losses else ''}"
         f"validation: accuracy {validation.accuracy:.1%}, "
         f"{'' if robust is None else f'robust {robust:.1%}, '}"
-        f"busiest expert {validation.largest_load:.0%} of the clips"
+        f"busiest expert {validation.largest_load:.0%} of the examples"
         f"{_show_gains(validation)}"
     )
 

@@ -111,7 +111,7 @@ def results_markdown(
     if flops is not None:
         lines += [
             "",
-            f"GFLOPs per clip: mixture {flops.sparse:.4g}, dense {flops.dense:.4g}, "
+            f"GFLOPs per example: mixture {flops.sparse:.4g}, dense {flops.dense:.4g}, "
             f"mixture / dense {flops.ratio:.3f}.",
         ]
     return "\n".join(lines) + "\n"

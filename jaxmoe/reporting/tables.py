@@ -191,7 +191,7 @@ def specialization_table(found: Specialization) -> tuple[list[str], list[list[st
     for name, nats in information.items():
         interval = f"{nats.low:.3f} to {nats.high:.3f}"
         rows.append([f"nats that route and {name} share", f"{nats.value:.3f}", interval])
-    return ["clean clips", "%, or nats", "95 % interval"], rows
+    return ["clean examples", "%, or nats", "95 % interval"], rows
 
 
 def _print_specialization(sheet: "_Sheet", found: Specialization) -> None:
@@ -243,7 +243,7 @@ def _print_lipschitz(sheet: "_Sheet", rows: Sequence[Row]) -> None:
 def _print_flops(sheet: "_Sheet", flops: MixtureFlops) -> None:
     titles = ["router", "one expert", "mixture", "dense", "mixture / dense", "without padding"]
     values = (flops.router, flops.expert, flops.sparse, flops.dense, flops.ratio, flops.ideal_ratio)
-    sheet.table("GFLOPs per clip", titles, [[f"{value:.4g}" for value in values]])
+    sheet.table("GFLOPs per example", titles, [[f"{value:.4g}" for value in values]])
 
 
 def _join(values) -> str:

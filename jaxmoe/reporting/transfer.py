@@ -22,7 +22,7 @@ NAME = "transfer"  # of the files, before their ends
 CLEAN_LINE = "clean (no attack)"
 _CORNER = "made on / scored on"
 _DIAGONAL = (
-    "Lines: the model that the clips were made on; columns: the model that they were scored on. "
+    "Lines: the model that the examples were made on; columns: the model that they were scored on. "
     "Where both are the same, the attack was a white box."
 )
 
@@ -110,7 +110,7 @@ def _matrix(rows: Sequence[TransferRow]) -> Matrix:
         figure, field, clean_field = "mIoU", "mean_iou", "clean_iou"
     title = (
         f"{first.attack}, ε = {format_epsilon(first.epsilon, first.norm)} ({first.norm}): "
-        f"{figure} %, n = {first.n} clips, seed {first.seed}"
+        f"{figure} %, n = {first.n} examples, seed {first.seed}"
     )
     clean = {row.target: 100 * getattr(row, clean_field) for row in rows}
     found = {(row.source, row.target): 100 * getattr(row, field) for row in rows}

@@ -87,7 +87,7 @@ def evaluation_loader(source: data.ClipSource, config: DataConfig, batch_size: i
         source,
         batch_size=batch_size,
         frames=config.frames,
-        size=config.size,
+        height=config.height,
         width=config.width,
         stride=config.stride,
         augment=False,

@@ -115,7 +115,7 @@ def check_same_splits(
     recorded = _description(run)["splits"]
     for split, digest in describe_splits(dataset).items():
         if split in splits and recorded.get(split) != digest:
-            raise ValueError(f"{field}: {run} holds a run with other {split} clips; {advice}")
+            raise ValueError(f"{field}: {run} holds a run with other {split} examples; {advice}")
 
 
 def recorded_classes(run: pathlib.Path) -> tuple[str, ...]:

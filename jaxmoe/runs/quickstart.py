@@ -89,7 +89,7 @@ def video(
     return Experiment(
         data=SyntheticActionsConfig(
             frames=8,
-            size=24,
+            height=24,
             classes=4,
             domains=4,
             train_clips=720,
@@ -124,7 +124,7 @@ def image(
     """
     return Experiment(
         data=SyntheticShapesConfig(
-            size=24,
+            height=24,
             padding=2,
             flip=True,
             classes=5,
@@ -154,7 +154,7 @@ def segmentation(domains: str | None, directory: str, experts: tuple[str, ...] =
     """Scenes of two domains, 48 × 48: an expert of some, or of None a gate on `experts`' runs."""
     expert = Experiment(
         data=SyntheticScenesConfig(
-            size=48,
+            height=48,
             padding=4,
             flip=True,
             domains=2,

@@ -16,7 +16,7 @@ import numpy as np
 from jaxmoe import data, plugins
 from jaxmoe.config import Experiment, validate
 from jaxmoe.runs.build import build_mixture, build_threat, evaluation_loader
-from jaxmoe.mixture import Mixture, with_alpha
+from jaxmoe.mixture import Mixture, with_dual_weight
 from jaxmoe.runs.other_clips import OtherClips, open_clips
 from jaxmoe.parallel import Parallel
 from jaxmoe.registry import field_names, with_fields
@@ -104,7 +104,7 @@ def train(
         dataset.train,
         batch_size=batch_size // jax.process_count(),
         frames=experiment.data.frames,
-        size=experiment.data.size,
+        height=experiment.data.height,
         width=experiment.data.width,
         stride=experiment.data.stride,
         augment=True,
@@ -290,7 +290,7 @@ def _experts_by_column(dataset: data.Dataset, column: str, experts: int) -> np.n
     missing = sum(not value for value in columns[column].values())
     if missing:
         raise ValueError(
-            f"training.specialize_column: {column!r} is empty for {missing} training clips; "
+            f"training.specialize_column: {column!r} is empty for {missing} training examples; "
             "expected a value for each"
         )
     values = sorted(set(columns[column].values()))
@@ -322,7 +322,7 @@ def _initial_params(experiment: Experiment, mixture: Mixture, dataset: data.Data
         source = _params_of(t.initialize_standard_from, params["standard"], dataset, field)
         params = {**params, "standard": source}
     alpha = experiment.mixture.dual_weight
-    return params if alpha is None else with_alpha(params, alpha)
+    return params if alpha is None else with_dual_weight(params, alpha)
 
 
 def _expert_of(run: str, experiment: Experiment, dataset: data.Dataset) -> Any:
@@ -363,7 +363,7 @@ def _params_of(
     source, other = pathlib.Path(run), _experiment_of(run, field)
     if other.data.name == dataset.name:
         # A start that learned from test or validation clips would make both worthless.
-        advice = "expected a run on the same clips"
+        advice = "expected a run on the same examples"
         check_same_splits(source, dataset, f"training.{field}", advice, splits)
     state = state_of(source)
     if state != "finished":

@@ -81,7 +81,7 @@ def make_validate(
             # A gradient that is not finite is no attack survived.
             raise NonFiniteTrainingError(
                 "validation: a loss or gradient is not finite on "
-                f"{len(finite) - finite.sum():.0f} of {len(finite)} clips"
+                f"{len(finite) - finite.sum():.0f} of {len(finite)} examples"
             )
         largest = max(np.concatenate(load).mean(axis=0).max() for load in zip(*loads, strict=True))
         robust_accuracy = float(robust.mean()) if adversarial else None

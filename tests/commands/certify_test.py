@@ -26,7 +26,7 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys, mon
         return evaluate_suite(model, *arguments, **options)
 
     monkeypatch.setattr("jaxmoe.evaluation.evaluate_suite", counted)
-    assert run("certify run --radii 0 0.2 0.4 --samples 40 --examples 9 --steps 3") == 0
+    assert run("certify run --radii 0 0.2 0.4 --samples 40 --limit 9 --steps 3") == 0
     assert len(attacked) == 1  # both methods are of one model
     printed = capsys.readouterr().out
     for name in ("certificate.json", "certificate.md", "certificate.csv", "certificate.png"):
@@ -89,7 +89,7 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys, mon
 def test_an_expert_alone_is_certified_by_its_own_constants(trained, folder, capsys, monkeypatch):
     crop = "the middle 8 × 8 of 16 × 16"
     monkeypatch.setattr("jaxmoe.runs.build.cropped", lambda *_: f"evaluated is {crop}")
-    arguments = "--method lipschitz --radii 0 0.001 --examples 6 --steps 2"
+    arguments = "--method lipschitz --radii 0 0.001 --limit 6 --steps 2"
     assert run(f"certify run@expert1 {arguments}") == 0
     assert "expert 1 alone" in capsys.readouterr().out
     (record,) = json.loads((trained / "expert1" / "certificate.json").read_text())
@@ -124,7 +124,7 @@ def test_some_examples_of_a_sorted_split_are_drawn_by_class(trained, folder, cap
     passes, begin = [], Loader.__iter__
     monkeypatch.setattr(Loader, "__iter__", lambda self: passes.append(1) or begin(self))
     monkeypatch.setattr("jaxmoe.runs.run.load", load_sorted)
-    arguments = "--method lipschitz --radii 0 --steps 1 --examples 4"
+    arguments = "--method lipschitz --radii 0 --steps 1 --limit 4"
     assert run(f"certify run@expert0 {arguments}") == 0
     assert len(passes) == 3  # certificates, and PGD with its clean clips
     assert "test examples: 4 of 10, drawn by class, seed 0\n" in capsys.readouterr().out
@@ -143,7 +143,7 @@ def test_some_examples_of_a_sorted_split_are_drawn_by_class(trained, folder, cap
         ("--sigma 0", "smoothing.sigma: 0.0 is not a finite number above 0"),
         ("--samples 0", "smoothing.samples: 0 is not at least 1"),
         ("--radii -1", "--radii: -1 is not accepted"),
-        ("--examples 0", "--examples: 0 is not accepted; expected at least 1"),
+        ("--limit 0", "--limit: 0 is not accepted; expected at least 1"),
         ("--method proof", "proof"),
     ],
 )

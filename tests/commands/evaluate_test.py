@@ -76,13 +76,13 @@ def test_evaluate_writes_what_it_says(trained, folder, capsys):
 
 
 def test_few_clips_are_judged_on_request(trained, capsys):
-    assert run("evaluate run --attacks fgsm --no-checks --examples 5") == 0
+    assert run("evaluate run --attacks fgsm --no-checks --limit 5") == 0
     assert "test examples: 5 of 10, drawn by class, seed 0" in capsys.readouterr().out
     rows = json.loads((trained / "results.json").read_text())
     assert {row["n"] for row in rows} == {5}
     assert "5 of 10, drawn by class" in (trained / "results.md").read_text()
-    assert run("evaluate run --attacks fgsm --no-checks --examples 11") == 2
-    assert "--examples: 11; expected 1 to 10" in capsys.readouterr().err
+    assert run("evaluate run --attacks fgsm --no-checks --limit 11") == 2
+    assert "--limit: 11; expected 1 to 10" in capsys.readouterr().err
 
 
 def test_evaluate_takes_a_cascade_gradients_and_keeps_clips_and_goes_on(

@@ -16,7 +16,7 @@ from tests.commands.tiny import TINY, refused, run
 IMAGES = dataclasses.replace(
     TINY,
     data=SyntheticShapesConfig(
-        size=8,
+        height=8,
         padding=1,
         train_clips=20,
         validation_clips=10,
@@ -68,10 +68,10 @@ def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
     assert "GFLOPs were not counted" not in said
     assert "GFLOPs per clip" not in said
     assert "isolated %" in (folder / "dual" / "results.md").read_text()
-    assert json.loads((folder / "dual" / "evaluation.json").read_text())["dual_alpha"] == 0.75
+    assert json.loads((folder / "dual" / "evaluation.json").read_text())["dual_weight"] == 0.75
     at_one, at_zero = folder / "one", folder / "zero"
     for alpha, output in ((1, at_one), (0, at_zero)):
-        options = f"--attacks fgsm --dual-alpha {alpha} --output {output}"
+        options = f"--attacks fgsm --dual-weight {alpha} --output {output}"
         assert run(f"evaluate {folder}/dual {options}") == 0
     dual = runs.load(folder / "dual")
     batch = next(iter(evaluation_loader(dual.dataset.test, dual.experiment.data, 10)))
@@ -81,18 +81,18 @@ def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
         logits = runs.load(folder / "standard").mixture.apply(params, x)
         clean, fgsm, _ = json.loads((output / "results.json").read_text())
         details = json.loads((output / "evaluation.json").read_text())
-        assert details["dual_alpha"] == (1 if output == at_one else 0)
-        assert f"dual model, α = {details['dual_alpha']:g}." in (output / "results.md").read_text()
+        assert details["dual_weight"] == (1 if output == at_one else 0)
+        assert f"dual model, α = {details['dual_weight']:g}." in (output / "results.md").read_text()
         assert clean["robust_accuracy"] == np.mean(np.argmax(logits, -1) == label)
         loss = float(np.mean(optax.softmax_cross_entropy_with_integer_labels(logits, label)))
         losses.append(loss)
         assert fgsm["loss_trace"][0] == pytest.approx(loss, rel=1e-5)
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)  # neither passes for the other
     for options, message in (
-        ("dual --dual-alpha 1.5", "--dual-alpha: 1.5 is not accepted; expected from 0 to 1"),
-        ("standard --dual-alpha 0.5", "--dual-alpha: RUN is no dual model"),
-        ("standard@mean --dual-alpha 0.5", "--dual-alpha: RUN is no dual model"),
-        ("dual@mean --dual-alpha 0.5", "--dual-alpha: mean is a part of a dual model"),
+        ("dual --dual-weight 1.5", "--dual-weight: 1.5 is not accepted; expected from 0 to 1"),
+        ("standard --dual-weight 0.5", "--dual-weight: RUN is no dual model"),
+        ("standard@mean --dual-weight 0.5", "--dual-weight: RUN is no dual model"),
+        ("dual@mean --dual-weight 0.5", "--dual-weight: mean is a part of a dual model"),
     ):
         assert run(f"evaluate {folder}/{options}") == 2
         assert message in capsys.readouterr().err

@@ -14,7 +14,7 @@ from tests.commands.tiny import TINY, refused, run
 SCENES = dataclasses.replace(
     TINY,
     data=SyntheticScenesConfig(
-        size=16,
+        height=16,
         padding=1,
         train_clips=40,
         validation_clips=10,

@@ -17,7 +17,7 @@ from jaxmoe.config import (
 
 TINY = Experiment(
     data=SyntheticActionsConfig(
-        frames=4, size=16, train_clips=20, validation_clips=10, test_clips=10
+        frames=4, height=16, train_clips=20, validation_clips=10, test_clips=10
     ),
     expert=ResNetConfig(width=4, stage_sizes=(1,)),
     router=PooledRouterConfig(),

@@ -72,7 +72,7 @@ def test_transfer_refuses_bad_options(options, said, described, folder, capsys):
     ("section", "field", "value", "said"),
     [
         ("data", "frames", 8, ["data.frames = 8", "run has 4", "same input shape"]),
-        ("data", "size", 8, ["data.size = 8", "run has 16", "same input shape"]),
+        ("data", "height", 8, ["data.height = 8", "run has 16", "same input shape"]),
         ("threat", "norm", "l2", ["threat.norm = l2", "run has linf", "--norm"]),
     ],
 )

@@ -327,7 +327,7 @@ def test_building_and_loading_import_no_tensorflow_and_print_nothing(folder):
 import sys
 from jaxmoe.data import load_dataset, make_loader
 dataset = load_dataset("video_folder", directory=sys.argv[1], resolution=16, frames=4)
-loader = make_loader(dataset.train, batch_size=4, frames=4, size=16, augment=True, shuffle=True,
+loader = make_loader(dataset.train, batch_size=4, frames=4, height=16, augment=True, shuffle=True,
                      repeat=True, seed=0)
 iterator = iter(loader)
 assert next(iterator)["clip"].shape == (4, 4, 16, 16, 3)

@@ -195,8 +195,8 @@ def test_arrays_have_a_size_of_their_own(arrays):
     with pytest.raises(ValueError, match=r"^data\.resolution: 16; .* 8 pixels"):
         load_dataset("npz", directory=arrays, resolution=16)
     source = load_dataset("npz", directory=arrays).test
-    with pytest.raises(ValueError, match=r"^data\.size: 9 is more than the 8 pixels") as caught:
-        loader_of(source, size=9)
+    with pytest.raises(ValueError, match=r"^data\.height: 9 is more than the 8 pixels") as caught:
+        loader_of(source, height=9)
     assert "data.resolution" not in str(caught.value)
 
 
@@ -246,7 +246,7 @@ def test_tiny_imagenet_from_its_archive(tmp_path):
 
 
 def loader_of(source, **fields):
-    options = {"augment": False, "shuffle": False, "repeat": False, "seed": 0, "size": 8}
+    options = {"augment": False, "shuffle": False, "repeat": False, "seed": 0, "height": 8}
     return make_loader(source, batch_size=5, frames=16, **{**options, **fields})
 
 
@@ -257,7 +257,7 @@ def test_batches_of_images_have_no_axis_of_time(arrays):
     assert batches[1]["valid"].tolist() == [True] * 3 + [False] * 2
     stored = read(arrays)["x_test"]
     np.testing.assert_array_equal(np.concatenate([b["clip"] for b in batches])[:8], stored)
-    cropped = next(iter(loader_of(dataset.test, size=4)))["clip"]
+    cropped = next(iter(loader_of(dataset.test, height=4)))["clip"]
     np.testing.assert_array_equal(cropped, stored[:5, 2:6, 2:6])
 
 
@@ -324,5 +324,5 @@ def test_the_dataset_of_shapes():
     assert dataset.classes == SHAPES
     assert np.bincount(dataset.train.labels).tolist() == [2] * 10
     assert pixels(dataset.train[0]).shape == (1, 16, 16, 3)
-    with pytest.raises(ValueError, match=r"data\.size: 7; rendered images need at least 8"):
+    with pytest.raises(ValueError, match=r"data\.height: 7; rendered images need at least 8"):
         load_dataset("synthetic_shapes", resolution=7, **sizes)

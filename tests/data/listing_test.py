@@ -96,7 +96,7 @@ def test_a_class_may_be_called_train(tmp_path):
 
 def test_a_test_label_without_training_videos_is_named(tmp_path):
     _touch(tmp_path, "train/run/a.avi", "test/runs/c.avi")
-    with pytest.raises(ValueError, match=r"label 'runs'.*did you mean 'run'"):
+    with pytest.raises(ValueError, match=r"label 'runs'.*did you mean run"):
         list_class_folders(tmp_path)
 
 
@@ -129,11 +129,11 @@ def test_manifest_rows_in_any_column_order_with_quotes_and_a_byte_order_mark(tmp
     [
         ("", "is empty"),
         ("path,label,split\n", "lists no file"),
-        ("path,lable,split\na,x,train\n", "no column 'label'.*did you mean 'lable'"),
+        ("path,lable,split\na,x,train\n", "no column 'label'.*did you mean lable"),
         ("path,label,split,fold,fold\na,x,train,1,2\n", "more than one column 'fold'"),
         ("path,label\na,x\n", "no column 'split'"),
         ("path,label,split,label\na,x,train,x\n", "more than one column 'label'"),
-        ("path,label,split\na,x,trian\n", "line 2: unknown split 'trian'.*did you mean 'train'"),
+        ("path,label,split\na,x,trian\n", "line 2: unknown split 'trian'.*did you mean train"),
         ("path,label,split\na,x,train\n,x,test\n", "line 3: path is empty"),
         ("path,label,split\na,x\n", "line 2: needs 3 fields"),
         ("path,label,split\na,x,train,y\n", "line 2: needs 3 fields"),
@@ -141,7 +141,7 @@ def test_manifest_rows_in_any_column_order_with_quotes_and_a_byte_order_mark(tmp
         ("path,label,split\na,x,train\nb/../a,x,test\n", "lists b/../a twice, as a too"),
         ("path,label,split\na,x,train\nb,x ,train\n", "line 3: label 'x ' has blanks around it"),
         ("path,label,split\na,x,test\n", "no file for training"),
-        ("path,label,split\na,hug,train\nb,hugs,test\n", "label 'hugs' of b.*did you mean 'hug'"),
+        ("path,label,split\na,hug,train\nb,hugs,test\n", "label 'hugs' of b.*did you mean hug"),
     ],
 )
 def test_a_wrong_manifest_is_one_line(tmp_path, text, message):
@@ -202,7 +202,7 @@ def test_empty_rows_and_columns_of_a_spreadsheet_say_nothing(tmp_path):
 
 
 def test_a_missing_column_is_named_whatever_separates_the_others(tmp_path):
-    with pytest.raises(ValueError, match=r"no column 'label'.*did you mean 'lable'"):
+    with pytest.raises(ValueError, match=r"no column 'label'.*did you mean lable"):
         _manifest(tmp_path, "path;lable;split\na;x;train\n")
     with pytest.raises(ValueError, match=r"line 3: unknown split 'x'"):
         _manifest(tmp_path, "sep=;\npath;label;split\na;x;x\n")

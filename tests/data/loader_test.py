@@ -29,14 +29,14 @@ def dataset(tmp_path_factory):
 
 
 def _training(dataset, **kwargs):
-    defaults = {"batch_size": 4, "frames": 4, "size": 12, "seed": 0}
+    defaults = {"batch_size": 4, "frames": 4, "height": 12, "seed": 0}
     return make_loader(
         dataset.train, augment=True, shuffle=True, repeat=True, **{**defaults, **kwargs}
     )
 
 
 def _evaluation(dataset, **kwargs):
-    defaults = {"batch_size": 4, "frames": 4, "size": 12, "seed": 0}
+    defaults = {"batch_size": 4, "frames": 4, "height": 12, "seed": 0}
     return make_loader(
         dataset.test, augment=False, shuffle=False, repeat=False, **{**defaults, **kwargs}
     )
@@ -83,7 +83,7 @@ def test_caching_frames_changes_no_batch(dataset):
         fresh,
         batch_size=4,
         frames=4,
-        size=12,
+        height=12,
         seed=0,
         augment=True,
         shuffle=True,
@@ -106,7 +106,7 @@ def test_an_epoch_has_no_clip_twice_and_the_next_is_another(dataset):
 
 
 def test_a_clip_is_augmented_anew_in_each_epoch(dataset):
-    loader = _training(dataset, size=8)
+    loader = _training(dataset, height=8)
     seen = {}
     for batch in _take(loader, 4 * loader.batches_per_epoch):
         for index, clip in zip(batch["index"], batch["clip"], strict=True):
@@ -189,7 +189,7 @@ def test_evaluation_is_the_centre_of_all_frames(dataset):
 
 
 def test_flips_happen_only_when_asked_for(dataset):
-    whole = {"frames": 8, "size": 16, "batch_size": 20}
+    whole = {"frames": 8, "height": 16, "batch_size": 20}
     stored = {
         r.index: dataset.train[i]["frames"][np.arange(8)]
         for i, r in enumerate(dataset.train.records)
@@ -217,7 +217,7 @@ def test_worker_processes_make_the_same_batches(dataset):
     [
         (r"data\.batch_size: 24 is more than the 23 clips.*at most 23", {"batch_size": 24}),
         (r"data\.batch_size: 8 for 3 processes.*at most 7", {"batch_size": 8, "process_count": 3}),
-        (r"data\.size: 17 is more than the 16 pixels", {"size": 17}),
+        (r"data\.height: 17 is more than the 16 pixels", {"height": 17}),
         (r"data\.batch_size: 0", {"batch_size": 0}),
         (r"data\.frames: 0", {"frames": 0}),
         (r"data\.stride: 0", {"stride": 0}),
@@ -246,7 +246,7 @@ def test_clips_of_different_shapes_make_one_batch(real_data, tmp_path):
         dataset.train,
         batch_size=4,
         frames=16,
-        size=28,
+        height=28,
         seed=0,
         augment=True,
         shuffle=True,

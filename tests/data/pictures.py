@@ -43,7 +43,7 @@ def pictures() -> dict[str, tuple[np.ndarray, dict[str, bytes]]]:
     """Returns by kind what a picture shows, RGB `uint8[8, 12, 3]`, and a file in each format."""
     bits = np.where(NUMBERS, np.uint8(255), np.uint8(0))
     colours, grey = Image.fromarray(COLOURS), Image.fromarray(GREY)
-    with_alpha = Image.fromarray(np.dstack([COLOURS, _ALPHA]))
+    with_dual_weight = Image.fromarray(np.dstack([COLOURS, _ALPHA]))
     grey_alpha = Image.merge("LA", [grey, Image.fromarray(_ALPHA)])
     indices, key = _palette(GREY), int(GREY[0, 3])
     many = {"save_all": True, "append_images": [colours.rotate(180)]}
@@ -76,7 +76,10 @@ def pictures() -> dict[str, tuple[np.ndarray, dict[str, bytes]]]:
             np.where((COLOURS[2, 3] == COLOURS).all(-1, keepdims=True), 0, COLOURS),
             _saved(colours, "PNG", transparency=tuple(COLOURS[2, 3].tolist())),
         ),
-        "colours and alpha": (cut, _saved(with_alpha, "PNG TIFF WEBP JPEG2000", lossless=True)),
+        "colours and alpha": (
+            cut,
+            _saved(with_dual_weight, "PNG TIFF WEBP JPEG2000", lossless=True),
+        ),
         "wholly transparent": (
             COLOURS,
             _saved(Image.fromarray(np.dstack([COLOURS, 0 * GREY])), "PNG TIFF", lossless=True),

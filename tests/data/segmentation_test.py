@@ -64,7 +64,7 @@ def test_a_subset_takes_training_examples_alone(tmp_path):
     assert counts("sequence=0001TP,0016E5")["train"] == 2
     for wrong, said in (
         ("sequence", "expected column=value"),
-        ("sequenc=0001TP", "no column 'sequenc'.*did you mean 'sequence'"),
+        ("sequenc=0001TP", "no column 'sequenc'.*did you mean sequence"),
         ("sequence=0001TB", "no training example.*0001TB"),
     ):
         with pytest.raises(ValueError, match=rf"^data\.subset: .*{said}"):
@@ -232,7 +232,7 @@ def test_a_crop_takes_image_and_labels_alike(tmp_path, augment):
         dataset.train,
         batch_size=2,
         frames=1,
-        size=6,
+        height=6,
         width=10,
         augment=augment,
         flip=augment,
@@ -260,9 +260,9 @@ def test_a_crop_beyond_the_image_names_the_side(tmp_path):
     source = load("camvid", tmp_path / "camvid", tmp_path, resolution=8).test
     fields = {"batch_size": 1, "frames": 1, "augment": False, "shuffle": False, "repeat": False}
     with pytest.raises(ValueError, match=r"^data\.width: 13 .* 12 pixels"):
-        make_loader(source, size=8, width=13, seed=0, **fields)
-    with pytest.raises(ValueError, match=r"^data\.size: 9 .* 8 pixels"):
-        make_loader(source, size=9, width=12, seed=0, **fields)
+        make_loader(source, height=8, width=13, seed=0, **fields)
+    with pytest.raises(ValueError, match=r"^data\.height: 9 .* 8 pixels"):
+        make_loader(source, height=9, width=12, seed=0, **fields)
 
 
 def test_rendered_scenes_are_of_two_places(tmp_path):

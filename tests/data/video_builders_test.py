@@ -36,7 +36,7 @@ def numbers(clip):
 
 def by_film(dataset, **fields):
     loader = make_loader(
-        dataset.train, batch_size=1, frames=6, size=32, width=48, shuffle=False, repeat=False,
+        dataset.train, batch_size=1, frames=6, height=32, width=48, shuffle=False, repeat=False,
         seed=0, **fields,
     )  # fmt: skip
     paths = {record.index: record.path for record in dataset.train.records}

@@ -14,7 +14,7 @@ from jaxmoe.evaluation.certify.certification import (
 from jaxmoe.evaluation.certify.lipschitz_bounds import logit_difference_bounds
 from jaxmoe.evaluation.certify.smoothing import Smoothing
 from jaxmoe.evaluation.engine.guards import NonFiniteError
-from jaxmoe.mixture import dual_mixture, from_modules, with_alpha
+from jaxmoe.mixture import dual_mixture, from_modules, with_dual_weight
 from jaxmoe.models import LinearRouter, PooledRouter
 
 # Planted models guess and mask on purpose; `model_checks_test` looks at what is told of them.
@@ -86,7 +86,7 @@ def test_what_is_certified_is_what_is_attacked(params, batches):
     clip = jnp.asarray(batches[0]["clip"])
     standard = mixture_of(1)
     dual = dual_mixture(standard, mixture_of(1), 0.8)
-    dual_params = with_alpha({**params, "standard": jax.tree.map(jnp.negative, params)}, 0.8)
+    dual_params = with_dual_weight({**params, "standard": jax.tree.map(jnp.negative, params)}, 0.8)
     cases = [
         (certifiable(mixture_of(1), *bounds_of(params)), params),
         (certifiable(mixture_of(EXPERTS), *bounds_of(params)), params),

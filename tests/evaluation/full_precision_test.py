@@ -10,7 +10,7 @@ import pytest
 from jaxmoe.evaluation.certify.certification import certifiable, certifiable_expert
 from jaxmoe.evaluation.certify.lipschitz_bounds import affine_differences, logit_difference_bounds
 from jaxmoe.evaluation.diagnostics.full_precision import at_full_precision
-from jaxmoe.mixture import dual_mixture, from_modules, with_alpha
+from jaxmoe.mixture import dual_mixture, from_modules, with_dual_weight
 from jaxmoe.models import LinearRouter, ResNet
 
 SHAPE, EXPERTS, CLASSES = (4, 4, 3), 2, 3
@@ -42,7 +42,7 @@ def test_every_product_of_a_certificate_is_at_the_highest_precision(kind):
             subject = certifiable(mixture_of(EXPERTS), *BOUNDS)
         case "dual":
             subject = certifiable(dual_mixture(single, single, 0.8), *BOUNDS, single)
-            params = with_alpha({**PARAMS, "standard": PARAMS}, 0.8)
+            params = with_dual_weight({**PARAMS, "standard": PARAMS}, 0.8)
         case "expert":
             subject = certifiable_expert(single, 0, BOUNDS[1][0])
     found = products(subject.certify, params, X)

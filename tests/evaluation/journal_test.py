@@ -9,8 +9,7 @@ import pytest
 
 from jaxmoe.attacks import ATTACKS, AttackSettings, NamedAttack
 from jaxmoe.evaluation import Programs
-from jaxmoe.evaluation.engine.journal import Journal, entry
-from jaxmoe.evaluation.engine.journal import fingerprint as fingerprint_of
+from jaxmoe.evaluation.engine.journal import Journal, entry, model_digest
 
 
 def write(file, fingerprint="f", values=range(3)):
@@ -133,5 +132,5 @@ def test_functions_that_only_gradients_tell_apart_have_two_fingerprints():
         return jax.lax.stop_gradient(x) * params
 
     params = jnp.ones(3)
-    assert fingerprint_of(Programs(seen), params) == fingerprint_of(Programs(seen), params)
-    assert fingerprint_of(Programs(seen), params) != fingerprint_of(Programs(unseen), params)
+    assert model_digest(Programs(seen), params) == model_digest(Programs(seen), params)
+    assert model_digest(Programs(seen), params) != model_digest(Programs(unseen), params)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.mixture import apply_dense, apply_soft, dual_mixture, robust_part, with_alpha
+from jaxmoe.mixture import apply_dense, apply_soft, dual_mixture, robust_part, with_dual_weight
 from tests.training.conftest import SHAPE, tiny_mixture
 
 X = jnp.asarray(np.random.default_rng(0).random((5, *SHAPE)), jnp.float32)
@@ -43,16 +43,18 @@ def test_it_is_a_weighted_sum_of_two_mixtures(dual, standard, robust, params):
 
 def test_a_curve_over_alpha_is_one_vmap(dual, params):
     alphas = jnp.linspace(0.5, 1.0, 6)
-    curve = jax.vmap(lambda alpha: dual.apply(with_alpha(params, alpha), X))(alphas)
+    curve = jax.vmap(lambda alpha: dual.apply(with_dual_weight(params, alpha), X))(alphas)
     for alpha, logits in zip(alphas, curve, strict=True):
-        alone = dual.apply(with_alpha(params, float(alpha)), X)
+        alone = dual.apply(with_dual_weight(params, float(alpha)), X)
         np.testing.assert_allclose(logits, alone, rtol=1e-5, atol=1e-6)
 
 
 def test_its_ends_are_the_two_mixtures(dual, standard, robust, params):
-    np.testing.assert_array_equal(dual.apply(with_alpha(params, 1), X), robust.apply(params, X))
     np.testing.assert_array_equal(
-        dual.apply(with_alpha(params, 0), X), standard.apply(params["standard"], X)
+        dual.apply(with_dual_weight(params, 1), X), robust.apply(params, X)
+    )
+    np.testing.assert_array_equal(
+        dual.apply(with_dual_weight(params, 0), X), standard.apply(params["standard"], X)
     )
 
 

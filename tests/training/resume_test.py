@@ -45,7 +45,7 @@ class Silent:
 def experiment(directory: str, **training) -> Experiment:
     return Experiment(
         data=SyntheticActionsConfig(
-            frames=4, size=8, train_clips=40, validation_clips=10, test_clips=10
+            frames=4, height=8, train_clips=40, validation_clips=10, test_clips=10
         ),
         expert=ResNetConfig(width=4, stage_sizes=(1,)),
         mixture=MixtureConfig(experts=2, balance_weight=0.1),

@@ -1,7 +1,6 @@
 """Lists the files of a dataset before any is opened: path, label and split of each."""
 
 import dataclasses
-import difflib
 import os
 import pathlib
 import re
@@ -9,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from jaxmoe.files import expand_home
+from jaxmoe.spelling import ALIKE, did_you_mean
 
 SPLITS = ("train", "validation", "test")
 
@@ -110,7 +110,7 @@ def make_listing(
         if video.label not in trained:
             raise ValueError(
                 f"{field}: label {video.label!r} of {video.path} ({video.split}) has no file "
-                f"in train{nearest(video.label, trained)}"
+                f"in train{did_you_mean(video.label, trained, ALIKE)}"
             )
     return Listing(tuple(map(_composed, classes or ())) or _in_order(trained), ordered)
 
@@ -146,9 +146,3 @@ def require_directory(directory: str | pathlib.Path | None) -> pathlib.Path:
     if not path.is_dir():
         raise FileNotFoundError(f"data.directory: no such directory: {directory}")
     return path.resolve()
-
-
-def nearest(word: str, accepted: Iterable[str]) -> str:
-    """Returns `; did you mean 'x'?` for the accepted word nearest to `word`, or nothing."""
-    close = difflib.get_close_matches(word, list(accepted), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -10,9 +10,9 @@ from jaxmoe.data.listing.listing import (
     ListedFile,
     Listing,
     make_listing,
-    nearest,
 )
 from jaxmoe.data.listing.text import read_text
+from jaxmoe.spelling import ALIKE, did_you_mean
 
 _SEPARATORS = (",", ";", "\t", "|")
 
@@ -88,7 +88,7 @@ def _check_header(header: list[str], needed: tuple[str, ...], file: pathlib.Path
             raise ValueError(
                 f"data.manifest: {file} has {found} column {column!r}; needed are "
                 f"{', '.join(needed)}, once each"
-                + ("" if column in header else nearest(column, header))
+                + ("" if column in header else did_you_mean(column, header, ALIKE))
             )
 
 
@@ -107,7 +107,7 @@ def _file(
     if split is None:
         raise ValueError(
             f"{where}: unknown split {row['split']!r}; accepted are "
-            f"{', '.join(SPLITS)}{nearest(row['split'], SPLITS)}"
+            f"{', '.join(SPLITS)}{did_you_mean(row['split'], SPLITS, ALIKE)}"
         )
     path = _with_slashes(row["path"], root)
     columns = {name: row[name] for name in header if name not in needed}

@@ -81,7 +81,7 @@ def make_loader(
     *,
     batch_size: int,
     frames: int,
-    size: int,
+    height: int,
     augment: bool,
     shuffle: bool,
     repeat: bool,
@@ -106,12 +106,12 @@ def make_loader(
       source: a split of a dataset.
       batch_size: B, clips of this process per batch.
       frames: T; images have no such axis.
-      size: H, at most that of the stored frames.
+      height: H, at most that of the stored frames.
       augment: random frames and a random crop instead of evenly spread ones and the middle.
       shuffle: a new order by `seed`, else the order of the source.
       repeat: start again after an epoch, for ever.
       seed: of the order and the augmentation, 0 to 2**32 - 1.
-      width: W, at most that of the stored frames; None is `size`.
+      width: W, at most that of the stored frames; None is `height`.
       stride: step between the frames of a contiguous window; `"uniform"` or None spreads the
         frames over the whole video.
       flip: with `augment`, mirror left and right with probability 1/2.
@@ -125,11 +125,11 @@ def make_loader(
       A `Loader`.
 
     Raises:
-      ValueError: naming the field, for a size beyond the stored frames, a batch larger than what
+      ValueError: naming the field, for a crop beyond the stored frames, a batch larger than what
         a process gets of an epoch, a number out of range, or workers of a script without a guard.
     """
     step = None if stride == "uniform" else stride
-    shape = size, size if width is None else width
+    shape = height, height if width is None else width
     _check(source, batch_size, frames, shape, step, seed, process_index, process_count, workers)
     if cache_decoded is None:
         cache_decoded = source.decoded_bytes < _KEEP_DECODED_BELOW
@@ -160,7 +160,7 @@ def _repeated(
     if not whole:
         shared = f" for {process_count} processes" if process_count > 1 else ""
         raise ValueError(
-            f"data.batch_size: {batch_size}{shared} is more than the {len(order)} clips of the "
+            f"data.batch_size: {batch_size}{shared} is more than the {len(order)} examples of the "
             f"split; at most {len(order) // process_count} would do"
         )
     return order[:whole][process_index::process_count].map(_Place)
@@ -250,7 +250,7 @@ def _check(
     for name, value, least in (
         ("batch_size", batch_size, 1),
         ("frames", frames, 1),
-        ("size", shape[0], 1),
+        ("height", shape[0], 1),
         ("width", shape[1], 1),
         ("stride", 1 if stride is None else stride, 1),
         ("seed", seed, 0),
@@ -261,8 +261,8 @@ def _check(
     if seed >= 2**32:
         raise ValueError(f"data.seed: {seed}; a seed is below 2**32")
     if not len(source):
-        raise ValueError("data: the split has no clip")
-    for name, pixels, most in zip(("size", "width"), shape, source.smallest, strict=True):
+        raise ValueError("data: the split has no example")
+    for name, pixels, most in zip(("height", "width"), shape, source.smallest, strict=True):
         if pixels > most:
             # The height is named where both are too large, as in a square crop.
             stored = "the images" if source.own_size else "the stored frames (data.resolution)"

@@ -39,7 +39,7 @@ def render_shapes(
       ValueError: too few pixels.
     """
     if size < 8:
-        raise ValueError(f"data.size: {size}; rendered images need at least 8 pixels")
+        raise ValueError(f"data.height: {size}; rendered images need at least 8 pixels")
     images = np.empty((len(shapes), size, size, 3), np.uint8)
     maps = np.zeros((len(shapes), size, size), np.uint8)
     kind = "alone" if shapes.shape[1] == 1 else "among others"

@@ -44,7 +44,7 @@ def consistency_check(
       outputs: of it, of `summary.to_host`.
     """
     if isinstance(model, Randomized):
-        sentence = "The model is declared random, clip by clip."
+        sentence = "The model is declared random, example by example."
         return Check(NAME, None, "not run", sentence, "model")
     taken, kept, places = _rearranged(batch)
     before = _of_clips(outputs, kept)
@@ -55,8 +55,8 @@ def consistency_check(
         and _rounds_more(model, params, batch["clip"])
     ):
         sentence = (
-            f"{len(kept)} clips have the same outputs at other places and beside other clips, "
-            f"within {difference:.1e} of the outputs' range."
+            f"{len(kept)} examples have the same outputs at other places and beside other "
+            f"examples, within {difference:.1e} of the outputs' range."
         )
         return Check(NAME, difference, "pass", sentence, "model")
     again = _largest_difference(before, _of_clips(look(batch), kept))
@@ -68,8 +68,10 @@ def consistency_check(
         )
     else:
         sentence = (
-            f"A clip's outputs depend on its place in the batch or on the other clips: {len(kept)} "
-            f"clips in another order and company differ by {difference:.1%} of the outputs' range "
+            "An example's outputs depend on its place in the batch or on the other examples: "
+            f"{len(kept)} "
+            f"examples in another order and company differ by {difference:.1%} of the outputs' "
+            "range "
             "(batch statistics of training mode, noise of one fixed key, experts with a capacity); "
             f"figures are of batches of {len(batch['valid'])} in this order alone."
         )

@@ -179,8 +179,8 @@ def noise_check(
         black_box - strongest,
         verdict(black_box >= strongest or not exceeds(alone, len(right), SLACK)),
         f"At ε = {format_epsilon(epsilon, programs.norm)}, {black_box:.1%} of {_of(batches)}"
-        f"{len(right)} clips survive {NOISE_TRIES} random noises and {strongest:.1%} the strongest "
-        f"attack, {name}.",
+        f"{len(right)} examples survive {NOISE_TRIES} random noises and {strongest:.1%} the "
+        f"strongest attack, {name}.",
     )
 
 
@@ -214,15 +214,17 @@ def unbounded_check(
     # Of dense labels one class for all pixels is right somewhere, whatever is in the image.
     most = _share_of_the_most_frequent(batches) if _dense(batches) else 0.0
     if broken := np.isnan(right).sum():
-        sentence = f"Numbers that are not finite on {broken} of {len(right)} clips under PGD there."
+        sentence = (
+            f"PGD there finds numbers that are not finite on {broken} of {len(right)} examples."
+        )
         return Check(name, None, "flag", sentence)
     share, n = mean(right), len(right)
     return Check(
         name,
         share,
         verdict(share <= most or not (_dense(batches) or exceeds(share * n, n, SLACK))),
-        f"{share:.1%} of {_of(batches)}{len(right)} clips are right under PGD in a ball that holds "
-        "every clip.",
+        f"{share:.1%} of {_of(batches)}{len(right)} examples are right under PGD in a ball that "
+        "holds every clip.",
     )
 
 

@@ -96,7 +96,7 @@ def guessing_check(
     right = float(np.mean(correct, dtype=np.float64))
     low, high = _interval(correct, dense=dense)
     stated = (
-        f"Clean accuracy is {right:.1%} of {n} clips (95 % interval {low:.1%} to {high:.1%}); "
+        f"Clean accuracy is {right:.1%} of {n} examples (95 % interval {low:.1%} to {high:.1%}); "
         f"chance is {1 / classes:.1%}, the largest class {largest:.1%}"
     )
     if guess == 1 or not (dense or exceeds(n, n, guess)):

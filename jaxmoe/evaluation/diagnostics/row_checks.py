@@ -47,8 +47,8 @@ def _zero_gradients(shares: Sequence[tuple[float, str, int]]) -> Check:
         "zero gradients",
         share,
         verdict(not exceeds(share * n, n, SLACK)),
-        f"{share:.1%} of the input gradients of {attack} were exactly zero, on clips that it did "
-        "not break; such an attack stands still.",
+        f"{share:.1%} of the input gradients of {attack} were exactly zero, on examples that it "
+        "did not break; such an attack stands still.",
     )
 
 
@@ -169,7 +169,7 @@ def square_check(correct: Correct, stages: Sequence[StageRow], norm: str) -> Che
         name,
         share,
         verdict(not exceeds(share * len(clean), len(clean), SLACK)),
-        f"{share:.1%} of {len(clean)} clips that attacks by gradients had left fell to {attack} "
+        f"{share:.1%} of {len(clean)} examples that attacks by gradients had left fell to {attack} "
         f"at ε = {format_epsilon(epsilon, norm)}, which sees none.",
     )
 

@@ -130,15 +130,15 @@ def check_attack(
     broken = ~result.finite & valid
     if np.any(broken):
         raise NonFiniteGradient(
-            f"{name} at ε = {epsilon:.6g}: a loss or gradient that is not finite on the clips with "
-            f"index {_indices(batch, broken)}; they did not survive, the model is broken there"
+            f"{name} at ε = {epsilon:.6g}: a loss or gradient that is not finite on the examples "
+            f"with index {_indices(batch, broken)}; they did not survive, the model is broken there"
         )
     check_finite_outputs(score.finite, batch, name, epsilon)
     largest = epsilon + _TOLERANCE * max(1.0, epsilon)
     outside = valid & ~((score.size <= largest) & score.in_box)
     if np.any(outside):
         raise ThreatViolation(
-            f"{name} at ε = {epsilon:.6g}: outside the ball or the box on the clips with index "
+            f"{name} at ε = {epsilon:.6g}: outside the ball or the box on the examples with index "
             f"{_indices(batch, outside)}; the largest change is {score.size[outside].max():.9g}"
         )
 
@@ -148,7 +148,7 @@ def check_finite_outputs(finite: np.ndarray, batch: dict, name: str, epsilon: fl
     broken = ~finite & np.asarray(batch["valid"])
     if np.any(broken):
         raise NonFiniteError(
-            f"{name} at ε = {epsilon:.6g}: outputs that are not finite on the clips with index "
+            f"{name} at ε = {epsilon:.6g}: outputs that are not finite on the examples with index "
             f"{_indices(batch, broken)}"
         )
 

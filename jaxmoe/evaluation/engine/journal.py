@@ -67,7 +67,8 @@ class Journal:
             return f"{line}; another evaluation's are now {self._aside}" if self._aside else line
         if self._aside:
             return (
-                f"{self._file} was of another evaluation (params, clips or code): now {self._aside}"
+                f"{self._file} was of another evaluation (params, examples or code): now "
+                f"{self._aside}"
             )
         return ""
 
@@ -105,7 +106,7 @@ def entry(attack: str, settings: AttackSettings, *parts: Any) -> str:
     return hashlib.sha256(repr((attack, numbers, code, parts)).encode()).hexdigest()[:16]
 
 
-def fingerprint(programs: Programs, params: Any, *parts: Any) -> str:
+def model_digest(programs: Programs, params: Any, *parts: Any) -> str:
     """A digest of a model's params and settings, this library's code and the `repr`s of `parts`.
 
     Of a model that is no mixture the source of its function counts too, where it has one.

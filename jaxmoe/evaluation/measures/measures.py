@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxmoe.registry import nearest
+from jaxmoe.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from jaxmoe.evaluation.engine.scoring import Outputs
@@ -87,7 +87,7 @@ def _find(name: str) -> str:
     found = name if name in MEASURES else name.lower().replace("_", "-")
     if found not in MEASURES:
         raise ValueError(
-            f"measures: {name!r} is not accepted; {nearest(found, MEASURES)} All are "
+            f"measures: {name!r} is not accepted{did_you_mean(found, MEASURES)} All are "
             f"{', '.join(MEASURES)}"
         )
     return found

@@ -144,7 +144,7 @@ def columns_of(
         for i in index:
             if i not in values:
                 raise ValueError(
-                    f"columns: {name!r} has no value for clip {i}; expected one for each"
+                    f"columns: {name!r} has no value for example {i}; expected one for each"
                 )
         found[name] = [values[i] for i in index]
     return found
@@ -196,8 +196,8 @@ def specialization_sentence(found: Specialization) -> str:
     if found.kind == "collapsed":
         others = [e.value for i, e in enumerate(found.experts) if i != int(np.argmax(found.load))]
         return (
-            f"One expert takes {max(found.load):.0%} of the clips: this is one network. The others "
-            f"alone are right on {_range(others)}."
+            f"One expert takes {max(found.load):.0%} of the examples: this is one network. The "
+            f"others alone are right on {_range(others)}."
         )
     if found.kind == "copies":
         return f"The router decides nothing: {cost}, and {single}."

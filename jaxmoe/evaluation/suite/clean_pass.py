@@ -95,7 +95,7 @@ class CleanPass:
           ValueError: it had no valid clip.
         """
         if not any(valid.any() for valid in self.valid):
-            raise ValueError("batches: no valid clip")
+            raise ValueError("batches: no valid example")
         return self
 
     def of_valid(self, batches: Sequence[np.ndarray]) -> np.ndarray:

@@ -31,7 +31,7 @@ from jaxmoe.evaluation.engine.guards import (
     check_attack,
     same_pass,
 )
-from jaxmoe.evaluation.engine.journal import Journal, entry, fingerprint
+from jaxmoe.evaluation.engine.journal import Journal, entry, model_digest
 from jaxmoe.evaluation.engine.programs import Programs, as_numbers, attack_keys, inputs_of
 from jaxmoe.evaluation.engine.rows import Check, notes_on_labels, robust
 from jaxmoe.evaluation.engine.scoring import Metric, verify
@@ -193,7 +193,7 @@ def sweep_grid(
     tell_of_model(of_model, say)
     notes = Journal(None, "")
     if journal is not None:
-        own = fingerprint(programs, params, clean.digest)
+        own = model_digest(programs, params, clean.digest)
         notes = Journal(journal, own, clean.logits)
     labels = notes_on_labels(clean.counts) if clean.counts is not None else []
     note = notes.note({own for name in names for own in sweep.entries(name)})

@@ -22,7 +22,7 @@ from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.choices import GradientMode, Norm
 from jaxmoe.evaluation.diagnostics.gradient_masking import CHECKS, masking_checks
 from jaxmoe.evaluation.engine.guards import as_epsilons, check_arguments
-from jaxmoe.evaluation.engine.journal import Journal, fingerprint
+from jaxmoe.evaluation.engine.journal import Journal, model_digest
 from jaxmoe.evaluation.engine.programs import Programs
 from jaxmoe.evaluation.engine.rows import (
     CLEAN,
@@ -178,7 +178,7 @@ def _begin(
 ) -> list[str]:
     """Opens the journal and the folder of examples; returns what a reader has to know."""
     if journal is not None:
-        own = fingerprint(run.programs, run.params, clean.digest)
+        own = model_digest(run.programs, run.params, clean.digest)
         run.journal = Journal(journal, own, clean.logits)
     entries = {key: run.entries(*key, clean) for key in wanted}
     if examples:

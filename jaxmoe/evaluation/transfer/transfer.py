@@ -7,7 +7,6 @@ Axes: N = valid clips, B = batch.
 """
 
 import dataclasses
-import difflib
 import hashlib
 import itertools
 import os
@@ -30,7 +29,7 @@ from jaxmoe.evaluation.engine.guards import (
     check_attack,
     check_same_pass,
 )
-from jaxmoe.evaluation.engine.journal import Journal, batch_digest, code_digest, entry, fingerprint
+from jaxmoe.evaluation.engine.journal import Journal, batch_digest, code_digest, entry, model_digest
 from jaxmoe.evaluation.engine.programs import Programs, inputs_of, on_device
 from jaxmoe.evaluation.engine.rows import CLEAN, Check, notes_on_labels
 from jaxmoe.evaluation.engine.scoring import Metric
@@ -45,6 +44,7 @@ from jaxmoe.evaluation.transfer.transfer_result import (
 )
 from jaxmoe.evaluation.transfer.transfer_scores import Score, all_others, join_scores, least, row_of
 from jaxmoe.evaluation.transfer.universal import UNIVERSAL, fit_named
+from jaxmoe.spelling import did_you_mean
 from jaxmoe.threat import ThreatModel, format_epsilon
 
 Models = Mapping[str, tuple[Model, Any]]
@@ -129,7 +129,7 @@ def transfer_matrix(
     if journal is not None:
         run.journal = Journal(journal, f"{code_digest()} {clean.digest} {norm} {metric!r}")
         for name, (model, params) in {**sources, **targets}.items():
-            own = fingerprint(programs[model], params)
+            own = model_digest(programs[model], params)
             run.names[name] = run.journal.model(own, clean.logits.get(name, ()))
         wanted = {
             run.entry(attack, source, epsilon, training.get(source))
@@ -166,8 +166,8 @@ def transfer_name(name: str) -> str:
     key = name.lower().replace("_", "-")
     if key in UNIVERSAL:
         return key
-    if nearest := difflib.get_close_matches(key, UNIVERSAL, n=1, cutoff=0.7):
-        raise ValueError(f"attack: {name!r} is no attack; did you mean {nearest[0]}?")
+    if hint := did_you_mean(key, UNIVERSAL, cutoff=0.7):
+        raise ValueError(f"attack: {name!r} is no attack{hint}")
     return canonical_name(name)
 
 
@@ -370,5 +370,5 @@ def _check_attacks(
                 build_attack(name, model, threats[0], settings)
             elif source not in training:
                 raise ValueError(
-                    f"training_batches: none for {source!r}; {name} is made on training clips"
+                    f"training_batches: none for {source!r}; {name} is made on training examples"
                 )

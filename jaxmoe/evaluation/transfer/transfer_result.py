@@ -54,7 +54,7 @@ class TransferResult(NamedTuple):
         flags = "; ".join(
             f"{target} {flags_in_short(checks)}" for target, checks in self.model_checks.items()
         )
-        return f"TransferResult({len(self.index)} clips; {rows}{more}; {flags})"
+        return f"TransferResult({len(self.index)} examples; {rows}{more}; {flags})"
 
     def row(self, source: str, target: str, attack: str, epsilon: float) -> TransferRow:
         """The row of a source, a target, an attack and an ε.

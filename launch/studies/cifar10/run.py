@@ -23,7 +23,7 @@ from typing import NamedTuple
 from jaxmoe.evaluation import Programs, Row, evaluate_suite
 from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE
 from jaxmoe.evaluation.measures.metrics import accuracy
-from jaxmoe.mixture import dual_mixture, with_alpha
+from jaxmoe.mixture import dual_mixture, with_dual_weight
 from jaxmoe.reporting import read_results, write_results
 from jaxmoe.reporting.progress import make_progress
 from jaxmoe.reporting.results import markdown_table
@@ -182,7 +182,7 @@ def curve(name: str, seed: int, folder: pathlib.Path) -> None:
             progress.say(f"{CURVES[name]}, seed {seed}, α = {alpha:g}")
             result = evaluate_suite(
                 model,
-                with_alpha(params, alpha),
+                with_dual_weight(params, alpha),
                 lambda: loader,
                 attacks=STRONGEST if alpha == COMPARED else ATTACKS,
                 epsilons=config.evaluation.epsilons,

@@ -187,7 +187,7 @@ def evaluate(run: pathlib.Path, way: str) -> None:
     """Attacks a run, if that was not done to its end."""
     if not _is_evaluated(run):
         attacks = OF_ONE if _is_one(way) else ATTACKS
-        given = ["--attacks", *attacks, "--examples", str(EXAMPLES), "--no-checks"]
+        given = ["--attacks", *attacks, "--limit", str(EXAMPLES), "--no-checks"]
         _jaxmoe("evaluate", str(run), *given)
 
 
@@ -197,7 +197,7 @@ def attack_strongly(run: pathlib.Path, way: str) -> None:
     if not _is_evaluated(output):
         attacks = STRONG_OF_ONE if _is_one(way) else STRONG
         given = ["--attacks", *attacks, "--epsilons", STRONG_EPSILON]
-        given += ["--examples", str(STRONG_EXAMPLES), "--output", str(output)]
+        given += ["--limit", str(STRONG_EXAMPLES), "--output", str(output)]
         _jaxmoe("evaluate", str(run), *given)
 
 

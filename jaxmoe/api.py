@@ -30,7 +30,7 @@ from jaxmoe.evaluation import NonFiniteGradient, SuiteResult, auto_attack, evalu
 from jaxmoe.evaluation.engine.arrays import cut
 from jaxmoe.files import read_json, write_json
 from jaxmoe.mixture import Mixture
-from jaxmoe.parallel import Parallel
+from jaxmoe.parallel import make_parallel
 from jaxmoe.runs.folder import hold_for_training
 from jaxmoe.runs.run import loop_options, recipe_options
 from jaxmoe.threat import ThreatModel
@@ -178,14 +178,14 @@ def fit(
         directory that holds another run.
       NonFiniteTrainingError: a loss or gradient that is not finite.
     """
-    parallel, (known, make) = Parallel(devices), _find_recipe(recipe)
+    parallel, (known, make) = make_parallel(devices), _find_recipe(recipe)
     options = _options_of(known, options, given=isinstance(recipe, RecipeConfig))
     if known is not None:
         check_recipe(known, MixtureConfig(experts=mixture.num_experts, top_k=mixture.top_k))
     threat = ThreatModel(norm, 0.0 if epsilon is None else epsilon)
     attacks = any(phase.attack is not None for phase in make(mixture, threat, options))
     _check_asked(epochs, epsilon, attacks=attacks)
-    passes = _Passes("batches", batches, mixture, params, len(parallel.devices))
+    passes = _Passes("batches", batches, mixture, params, parallel.local_count)
     if known is not None:
         _check_frames(known, passes.shape)
     loop = _loop_options(learning_rate, seed, passes.length)
@@ -194,10 +194,12 @@ def fit(
     judge = None
     if validation is not None:
         judged = _Passes("validation", validation, mixture, params, 1)
-        of_params = make_validate(mixture, threat, options.attack, parallel, adversarial=attacks)
+        of_params = make_validate(
+            mixture, threat, options.attack, parallel, params, adversarial=attacks
+        )
 
         def judge(params):
-            return of_params(params, judged.whole(len(parallel.devices)))
+            return of_params(params, judged.whole(parallel.local_count))
 
     name = known.name if known else "fit"
     asked = {

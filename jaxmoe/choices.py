@@ -28,3 +28,7 @@ DIRECTIONS: tuple[str, ...] = get_args(Direction)
 # Outputs that the router's Lipschitz quotient compares: `attacks.objectives`.
 RouterOutput = Literal["weights", "logits"]
 ROUTER_OUTPUTS: tuple[str, ...] = get_args(RouterOutput)
+
+# How a step is mapped over devices: `parallel.mapping`.
+DeviceMapping = Literal["mesh", "pmap"]
+DEVICE_MAPPINGS: tuple[str, ...] = get_args(DeviceMapping)

@@ -40,7 +40,7 @@ def count() -> dict[str, int]:
 
     from jaxmoe.attacks import AttackSettings
     from jaxmoe.benchmarks.subjects import linear_clips, linear_mixture
-    from jaxmoe.parallel import AXIS
+    from jaxmoe.parallel import make_parallel
     from jaxmoe.threat import ThreatModel
     from jaxmoe.training import (
         Batch,
@@ -52,7 +52,7 @@ def count() -> dict[str, int]:
     from jaxmoe.training.recipes import j_tlat
 
     mixture, params = linear_mixture()
-    optimizer = adamw(1e-2, 1.0)
+    optimizer, parallel = adamw(1e-2, 1.0), make_parallel()
     step = make_train_step(
         mixture,
         j_tlat,
@@ -61,12 +61,15 @@ def count() -> dict[str, int]:
         optimizer,
         lambda _: jnp.float32(1e-3),
         lambda _: jnp.float32(8 / 255),
-        axis_name=AXIS,
+        shards=parallel.shards(params),
     )
     state = init_state(params, optimizer)
     numbers = jnp.zeros((_DEVICES, 2), jnp.int32)
-    batch = Batch(linear_clips(_DEVICES, 2), numbers, numbers)
-    mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None))
+    clips = linear_clips(_DEVICES, 2)
+    batch = jax.tree.map(
+        lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), Batch(clips, numbers, numbers)
+    )
+    mapped = parallel.map_step(step, state)
     text = mapped.lower(state, batch, jax.random.key(0)).compile().as_text()
     entry = text[text.index("\nENTRY ") :]
     reduced = re.findall(r" = (.*) all-reduce(?:-start)?\(", text)

@@ -36,6 +36,7 @@ def validate(experiment: Experiment) -> Experiment:
     _check_gate(e)
     _check_recipe(e)
     _check_dual(e)
+    _check_parallel(e)
     return experiment
 
 
@@ -217,3 +218,14 @@ def _with(registry: Registry, **capabilities: bool) -> str:
 def _check(holds: bool, field: str, value: object, expected: str) -> None:
     if not holds:
         raise ValueError(f"{field}: {value} is not accepted; expected {expected}")
+
+
+def _check_parallel(e: Experiment) -> None:
+    """How many devices there are is only known where training starts (`parallel.make_parallel`)."""
+    expert, experts = e.parallel.expert, e.mixture.experts
+    divisors = ", ".join(str(n) for n in range(1, experts + 1) if experts % n == 0)
+    expected = f"a divisor of mixture.experts = {experts}: {divisors}"
+    _check(experts % expert == 0, "parallel.expert", expert, expected)
+    whole = e.router.is_gate or e.mixture.dual_weight is not None
+    expected = "1 for a gate and for a dual model; parallel.fsdp splits those"
+    _check(expert == 1 or not whole, "parallel.expert", expert, expected)

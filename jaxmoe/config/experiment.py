@@ -10,6 +10,7 @@ from jaxmoe.config.sections import (
     EvaluationConfig,
     MixtureConfig,
     OptimizerConfig,
+    ParallelConfig,
     RunConfig,
     ThreatConfig,
     TrainingConfig,
@@ -35,6 +36,7 @@ class Experiment:
     optimizer: OptimizerConfig = OptimizerConfig()
     recipe: RecipeConfig = StandardConfig()
     training: TrainingConfig = TrainingConfig()
+    parallel: ParallelConfig = ParallelConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     run: RunConfig = RunConfig()
 

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jaxmoe.choices import Balance, Combine, Norm
+from jaxmoe.choices import Balance, Combine, DeviceMapping, Norm
 from jaxmoe.options import option
 
 Specialize = Literal["clusters", "likelihood", "own", "expert_choice", "column"]
@@ -92,6 +92,17 @@ class TrainingConfig:
         0.0, "of CE(r(x'), the clean route): where an attack moves a router", least=0
     )
     attacked_route: Literal["own", "clean"] = option("own", "which picks the expert that x' trains")
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelConfig:
+    """How training is spread over devices; a run may go on with others."""
+
+    mapping: DeviceMapping = option(
+        "mesh", "mesh is shard_map over all processes, pmap the devices of one"
+    )
+    expert: int = option(1, "devices over which the experts are split; divides both", least=1)
+    fsdp: bool = option(False, "split params and optimizer states over the other devices")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,7 @@ from jaxmoe.mixture.mixture import (
 )
 from jaxmoe.mixture.parts import PartScores, fixed_routes, score_parts
 from jaxmoe.mixture.routing import Routing, balance_loss, choose, expert_load, mean_over_classes
+from jaxmoe.mixture.sharded import shard_experts
 
 __all__ = [
     "BALANCES",
@@ -67,6 +68,7 @@ __all__ = [
     "run_parts",
     "run_routed",
     "score_parts",
+    "shard_experts",
     "single_expert",
     "stack_experts",
     "with_dual_weight",

@@ -61,7 +61,7 @@ def make_plan(experts: Int[Array, " pairs"], num_experts: int, block_size: int) 
     """Sorts pairs by expert and cuts them into blocks of one expert each.
 
     Args:
-      experts: the expert of every pair.
+      experts: the expert of every pair; M for a pair that counts for nothing, which is in no block.
       num_experts: M.
       block_size: b.
     """
@@ -75,9 +75,11 @@ def make_plan(experts: Int[Array, " pairs"], num_experts: int, block_size: int) 
 
     order = jnp.argsort(experts, stable=True)
     sorted_expert = experts[order]
-    rank = jnp.arange(pairs) - pair_starts[sorted_expert]
-    sorted_slot = block_starts[sorted_expert] * block_size + rank
-    pair_slot = jnp.zeros(pairs, sorted_slot.dtype).at[order].set(sorted_slot)
+    counts_for_one = sorted_expert < num_experts
+    own = jnp.minimum(sorted_expert, num_experts - 1)
+    sorted_slot = block_starts[own] * block_size + jnp.arange(pairs) - pair_starts[own]
+    pair_slot = jnp.zeros(pairs, sorted_slot.dtype).at[order].set(sorted_slot * counts_for_one)
+    sorted_slot = jnp.where(counts_for_one, sorted_slot, blocks * block_size)  # beyond: dropped
 
     block = jnp.arange(blocks)
     block_expert = jnp.minimum(

@@ -59,9 +59,10 @@ def mean_over_classes(
 def balance_loss(
     logits: Float[Array, "batch experts"],
     kind: Balance,
-    axis_name: str | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
     *,
     top_k: int = 1,
+    weight: Float[Array, " batch"] | None = None,
 ) -> Float[Array, ""]:
     """How unevenly a batch is spread over the experts; least when the load is even.
 
@@ -81,30 +82,39 @@ def balance_loss(
       kind: which.
       axis_name: of the devices over which the batch is spread, if it is.
       top_k: experts a clip, below M for `"load"` and `"v-moe"`.
+      weight: how much each example counts, 1 in the mean; None is 1 for all.
 
     Raises:
       ValueError: an unknown kind, or a load of experts that are all chosen.
     """
     if kind not in BALANCES:
         raise ValueError(f"balance: {kind!r} is not one of {', '.join(BALANCES)}")
+    if weight is not None:
+        weight = jnp.repeat(weight, logits[0].size // logits.shape[-1])[:, None]
     logits = logits.reshape(-1, logits.shape[-1])  # a gate may weigh every class by itself
-    importance = jnp.mean(jax.nn.softmax(logits, axis=-1), axis=0)
+    importance = _weighted(jax.nn.softmax(logits, axis=-1), weight)
     if kind == "switch":
-        load = jax.lax.stop_gradient(expert_load(logits))
+        load = jax.lax.stop_gradient(expert_load(logits, weight))
         importance, load = _mean((importance, load), axis_name)
         return logits.shape[-1] * jnp.sum(load * importance)
     varied = [] if kind == "load" else [importance]
     if kind != "importance":
-        varied.append(_expected_load(logits, top_k))
+        varied.append(_expected_load(logits, top_k, weight))
     variations = [jnp.var(v) / jnp.square(jnp.mean(v)) for v in _mean(varied, axis_name)]
     return sum(variations) / len(variations)
 
 
-def _mean(values: Any, axis_name: str | None) -> Any:
-    return values if axis_name is None else jax.lax.pmean(values, axis_name)
+def _mean(values: Any, axis_name: str | tuple[str, ...] | None) -> Any:
+    return jax.lax.pmean(values, axis_name) if axis_name else values
 
 
-def _expected_load(logits: Float[Array, "batch experts"], top_k: int) -> Float[Array, " experts"]:
+def _weighted(values: Float[Array, "batch experts"], weight: Array | None) -> Array:
+    return jnp.mean(values if weight is None else values * weight, axis=0)
+
+
+def _expected_load(
+    logits: Float[Array, "batch experts"], top_k: int, weight: Array | None
+) -> Float[Array, " experts"]:
     """Returns each expert's chance of being chosen with noise on its own logit, mean over clips.
 
     The threshold is the k-th largest of the other logits (Shazeer et al. 2017, eq. 9).
@@ -118,10 +128,12 @@ def _expected_load(logits: Float[Array, "batch experts"], top_k: int) -> Float[A
     largest = jax.lax.top_k(logits, top_k + 1)[0]
     kth, following = largest[:, -2:-1], largest[:, -1:]
     threshold = jnp.where(logits >= kth, following, kth)
-    return jnp.mean(jax.scipy.special.ndtr((logits - threshold) * experts), axis=0)
+    return _weighted(jax.scipy.special.ndtr((logits - threshold) * experts), weight)
 
 
-def expert_load(logits: Float[Array, "batch experts"]) -> Float[Array, " experts"]:
+def expert_load(
+    logits: Float[Array, "batch experts"], weight: Float[Array, "batch 1"] | None = None
+) -> Float[Array, " experts"]:
     """Share of the clips whose first choice each expert is; sums to 1."""
     chosen = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)
-    return jnp.mean(chosen, axis=0)
+    return _weighted(chosen, weight)

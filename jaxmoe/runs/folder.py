@@ -171,7 +171,7 @@ def check_same_experiment(run: pathlib.Path, experiment: Experiment) -> None:
     old, new = to_dict(read_experiment(run)), to_dict(experiment)
     for section, fields in new.items():
         for name, value in fields.items():
-            if section == "evaluation" or (section, name) in _MAY_CHANGE:
+            if section in ("evaluation", "parallel") or (section, name) in _MAY_CHANGE:
                 continue
             source = section == "training" and name.startswith("initialize_")
             before = old[section].get(name)

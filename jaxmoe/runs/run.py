@@ -18,7 +18,7 @@ from jaxmoe.config import Experiment, validate
 from jaxmoe.runs.build import build_mixture, build_threat, evaluation_loader
 from jaxmoe.mixture import Mixture, with_dual_weight
 from jaxmoe.runs.other_clips import OtherClips, open_clips
-from jaxmoe.parallel import Parallel
+from jaxmoe.parallel import Parallel, make_parallel
 from jaxmoe.registry import field_names, with_fields
 from jaxmoe.runs.folder import (
     State,
@@ -44,6 +44,7 @@ from jaxmoe.training import (
     make_validate,
     restore_params,
     shared_expert,
+    split_experts,
 )
 from jaxmoe.training.clusters import appearance, draw_records, find_centres
 from jaxmoe.training.recipes.specialists import (
@@ -94,7 +95,7 @@ def train(
     check_same_experiment(run, experiment)
     dataset = data.load_dataset(experiment.data, progress=data_progress)
     check_same_splits(run, dataset, "run.directory", "choose another directory")
-    parallel = Parallel(devices)
+    parallel = make_parallel(devices, **dataclasses.asdict(experiment.parallel))
     batch_size = experiment.training.batch_size
     if batch_size % parallel.count:
         raise ValueError(
@@ -123,7 +124,14 @@ def train(
     params = _initial_params(experiment, mixture, dataset)
     phases = experiment.recipe.phases(mixture, threat, recipe_options(experiment))
     adversarial = any(phase.attack is not None for phase in phases)
-    judge = make_validate(mixture, threat, experiment.attack, parallel, adversarial=adversarial)
+    judge = make_validate(
+        split_experts(mixture, parallel),
+        threat,
+        experiment.attack,
+        parallel,
+        jax.eval_shape(lambda: params),
+        adversarial=adversarial,
+    )
     validation = _validation_batches(experiment, dataset, parallel)
     with hold_for_training(run), contextlib.closing(iter(loader)) as batches:
         if not is_finished(run):
@@ -228,7 +236,7 @@ def _validation_batches(
 
     It holds the training state meanwhile.
     """
-    here, clips = len(parallel.devices), dataset.validation
+    here, clips = parallel.local_count, dataset.validation
     share = min(experiment.training.batch_size // parallel.count, -(-len(clips) // here))
     return evaluation_loader(clips, experiment.data, here * share)
 

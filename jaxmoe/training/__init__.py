@@ -9,12 +9,13 @@ from jaxmoe.training.loop import (
     copy_expert,
     fit,
     restore_params,
+    split_experts,
 )
 from jaxmoe.training.metrics_log import MetricsLog, read_metrics
 from jaxmoe.training.optimizer import adamw, epsilon_schedule, learning_rate_schedule
 from jaxmoe.training.phase import PARTS, Found, Phase, Recipe, RecipeOptions
 from jaxmoe.training.recipes import dense, shared_expert
-from jaxmoe.training.step import Batch, TrainState, init_state, make_train_step
+from jaxmoe.training.step import Batch, TrainState, fill_up, init_state, make_train_step
 from jaxmoe.training.validation import Validation, make_validate
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "copy_expert",
     "dense",
     "epsilon_schedule",
+    "fill_up",
     "fit",
     "init_state",
     "learning_rate_schedule",
@@ -45,4 +47,5 @@ __all__ = [
     "read_metrics",
     "restore_params",
     "shared_expert",
+    "split_experts",
 ]

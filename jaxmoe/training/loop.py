@@ -12,14 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmoe.mixture import Mixture
-from jaxmoe.parallel import AXIS, Parallel
+from jaxmoe.mixture import Mixture, shard_experts
+from jaxmoe.parallel import EXPERT, Parallel, make_parallel
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training.checkpoint import Checkpoints
 from jaxmoe.training.metrics_log import MetricsLog
 from jaxmoe.training.optimizer import adamw, epsilon_schedule, learning_rate_schedule
 from jaxmoe.training.phase import Params, Recipe, RecipeOptions
-from jaxmoe.training.step import Batch, TrainState, init_state, is_frozen, make_train_step
+from jaxmoe.training.step import (
+    Batch,
+    TrainState,
+    fill_up,
+    init_state,
+    is_frozen,
+    make_train_step,
+)
 from jaxmoe.training.validation import NonFiniteTrainingError, Validation
 
 
@@ -142,8 +149,9 @@ def fit(
       options: the numbers of the loop.
       recipe_options: those of the recipes.
       run: the folder for checkpoints and metrics; None keeps neither.
-      validate: called with replicated params; None validates nothing, and has no best checkpoint.
-      parallel: the devices; None takes all of this process.
+      validate: called with params as `parallel` places them; None validates nothing, and has no best
+        checkpoint.
+      parallel: the devices, and what of the state lies where; None takes all, and splits nothing.
       progress: is told what goes on.
 
     Raises:
@@ -151,32 +159,50 @@ def fit(
       ValueError: the run's checkpoint is of another model, or damaged.
       OSError: the disk is full or failed; the checkpoint before is kept.
     """
+    parallel = parallel or make_parallel()
+    like = jax.eval_shape(lambda p: init_state(p, _optimizer(options)), params)
     loop = _Loop(
-        mixture,
+        split_experts(mixture, parallel),
         stages,
         batches,
         batches_per_epoch,
         threat,
         options,
         recipe_options,
-        adamw(options.weight_decay, options.gradient_clip),
+        _optimizer(options),
         None if run is None else Checkpoints(run),
         validate,
-        parallel or Parallel(),
+        parallel,
+        like,
         progress or _Silent(),
     )
-    state, place = loop.resume(params)
+    state, params, place = loop.resume(params)
     log = None if run is None else MetricsLog(run, place.global_step)
     try:
         for number in range(place.stage, len(stages)):
-            state = loop.start(number, place, params if state is None else state)
+            if state is None:
+                state = loop.start(number, place, params)
             state = loop.train(number, place, state, log)
+            if number + 1 < len(stages):
+                params, state = parallel.whole(state.params, like.params), None
     except BaseException:
         with contextlib.suppress(OSError):  # what stopped the training says more
             _close(log)
         raise
     _close(log)
-    return state.params
+    return params if state is None else parallel.whole(state.params, like.params)
+
+
+def split_experts(mixture: Mixture, parallel: Parallel) -> Mixture:
+    """Returns the mixture as each device of a mapping runs it."""
+    if parallel.expert == 1:
+        return mixture
+    axes = parallel.shards({}).axes
+    return shard_experts(mixture, EXPERT, parallel.expert, axes.names)
+
+
+def _optimizer(options: LoopOptions) -> optax.GradientTransformation:
+    return adamw(options.weight_decay, options.gradient_clip)
 
 
 def _close(log: MetricsLog | None) -> None:
@@ -222,57 +248,57 @@ class _Loop(NamedTuple):
     checkpoints: Checkpoints | None
     validate: Callable[[Params], Validation] | None
     parallel: Parallel
+    like: TrainState  # the shapes of the whole state
     progress: Progress
 
-    def resume(self, params: Params) -> tuple[TrainState | None, _Place]:
-        """The state and place of the latest checkpoint; None and the beginning without one."""
+    def resume(self, params: Params) -> tuple[TrainState | None, Params, _Place]:
+        """Returns the placed state inside of a stage, else the params before one; and where."""
         place, resumed = _Place(time.monotonic()), None
         if self.checkpoints is not None:
-            like = jax.eval_shape(lambda p: init_state(p, self.optimizer), params)
-            resumed = self.checkpoints.restore("latest", like)
+            resumed = self.checkpoints.restore("latest", self.like)
         if resumed is None:
-            return None, place
+            return None, params, place
         state, saved = resumed
         place.stage, place.epoch = saved["stage"], saved["epoch"]
         place.global_step, place.best = saved["global_step"], saved["best"]
         place.began -= saved["seconds"]
         self.batches.set_state(saved["loader"])
-        return state, place
+        if not place.epoch:
+            return None, state.params, place
+        return self.parallel.place(state), params, place
 
-    def start(self, number: int, place: _Place, before: TrainState | Params) -> TrainState:
-        """The state with which a stage begins, or goes on."""
-        if place.epoch:
-            return before
-        params = before.params if isinstance(before, TrainState) else before
+    def start(self, number: int, place: _Place, params: Params) -> TrainState:
+        """Returns the placed state with which a stage begins."""
         prepare = self.stages[number].prepare
         if prepare is not None:
             # Many shapes are drawn once: rbg compiles them in seconds, Threefry in half a minute.
             key = jax.random.key(self.options.seed, impl="rbg")
             params = prepare(jax.random.fold_in(key, number), params)
-        return init_state(params, self.optimizer)
+        return self.parallel.make(lambda p: init_state(p, self.optimizer), params, self.like)
 
     def train(
         self, number: int, place: _Place, state: TrainState, log: MetricsLog | None
     ) -> TrainState:
-        """Runs a stage from where `place` says; returns the state at its end."""
+        """Runs a stage from where `place` says; returns the placed state at its end."""
         stage, first = self.stages[number], place.epoch
         sweeps = _sweeps(stage, self.mixture, self.threat, self.recipe_options)
         steps = stage.epochs * self.batches_per_epoch * len(sweeps)
         steppers = [self._stepper(stage, steps, only_phase) for only_phase in sweeps]
-        key = jax.random.fold_in(jax.random.key(self.options.seed), number)
-        self.progress.stage(stage.name, steps, int(state.step))
-        replicated = self.parallel.replicate(state)
+        key = self.parallel.everywhere(
+            jax.random.fold_in(jax.random.key(self.options.seed), number)
+        )
+        self.progress.stage(stage.name, steps, first * self.batches_per_epoch * len(sweeps))
         unread: list[Mapping[str, jax.Array]] = []  # reading a step's metrics waits for it
         for epoch in range(first, stage.epochs):
             for stepper in steppers:
                 for _ in range(self.batches_per_epoch):
-                    replicated, metrics = stepper(replicated, self._next_batch(), key)
+                    state, metrics = stepper(state, self._next_batch(), key)
                     place.global_step += 1
                     unread.append(metrics)
                     self.progress.step(self._log_step(stage, place, unread, log))
-            self._end_epoch(number, epoch + 1, place, replicated, unread, log)
+            self._end_epoch(number, epoch + 1, place, state, unread, log)
         place.epoch = 0
-        return self.parallel.first(replicated)
+        return state
 
     def _stepper(self, stage: Stage, steps: int, only_phase: int | None) -> Callable:
         o = self.options
@@ -289,38 +315,37 @@ class _Loop(NamedTuple):
             epsilon_schedule(self.threat.epsilon, steps, stage.epsilon_warmup),
             lam_share=lam_share,
             spread=optax.linear_schedule(1.0, self.recipe_options.spread_left, steps),
-            axis_name=AXIS,
+            shards=self.parallel.shards(self.like.params),
             only_phase=only_phase,
         )
-        return self.parallel.map(step, donate_state=True)
+        return self.parallel.map_step(step, self.like)
 
     def _next_batch(self) -> Batch:
-        batch = next(self.batches)
-        return self.parallel.shard(Batch(batch["clip"], batch["label"], batch["index"]))
+        return self.parallel.shard(fill_up(next(self.batches), self.parallel.local_count))
 
     def _log_step(self, stage, place, unread, log) -> dict[str, float] | None:
         """The metrics of this step where it is one to be read."""
         if place.global_step % self.options.log_every:
             return None
-        shown = _read(unread, self.parallel, stage.name, place.global_step)
+        shown = _read(unread, stage.name, place.global_step)
         if log is not None:
             log.write(place.global_step, {"stage": stage.name, **shown})
         return shown
 
-    def _end_epoch(self, number, done, place, replicated, unread, log) -> None:
+    def _end_epoch(self, number, done, place, state, unread, log) -> None:
         """Validates and saves where the options say so, and at a stage's end."""
         stage, o = self.stages[number], self.options
         last = done == stage.epochs
         judged = self.validate is not None and stage.validates and o.validate_every
         if judged and (done % o.validate_every == 0 or last):
-            _read(unread, self.parallel, stage.name, place.global_step)
-            self._judge(stage, done, place, replicated, log)
+            _read(unread, stage.name, place.global_step)
+            self._judge(stage, done, place, state, log)
         if done % o.checkpoint_every == 0 or last:
-            _read(unread, self.parallel, stage.name, place.global_step)
-            self._save_latest(number, done, place, replicated)
+            _read(unread, stage.name, place.global_step)
+            self._save_latest(number, done, place, state)
 
-    def _judge(self, stage, done, place, replicated, log) -> None:
-        validation = self.validate(replicated.params)
+    def _judge(self, stage, done, place, state, log) -> None:
+        validation = self.validate(state.params)
         known = {name: value for name, value in validation._asdict().items() if value is not None}
         entry = {f"validation/{name}": value for name, value in known.items()}
         if log is not None:
@@ -330,9 +355,9 @@ class _Loop(NamedTuple):
         score = [robust_accuracy, validation.accuracy, -validation.loss]
         if stage.selects and (place.best is None or score > place.best):
             place.best = score
-            self._save("best", place, replicated, {"epoch": done, "score": score})
+            self._save("best", place, state, {"epoch": done, "score": score})
 
-    def _save_latest(self, number, done, place, replicated) -> None:
+    def _save_latest(self, number, done, place, state) -> None:
         last = done == self.stages[number].epochs
         following = {"stage": number + 1, "epoch": 0} if last else {"stage": number, "epoch": done}
         position = {
@@ -343,11 +368,11 @@ class _Loop(NamedTuple):
             "seconds": time.monotonic() - place.began,
             "loader": self.batches.get_state(),
         }
-        self._save("latest", place, replicated, position)
+        self._save("latest", place, state, position)
 
-    def _save(self, which, place, replicated, position) -> None:
+    def _save(self, which, place, state, position) -> None:
         if self.checkpoints is not None:
-            state = self.parallel.first(replicated)
+            state = self.parallel.collect(state, self.like)
             self.checkpoints.save(which, place.global_step, state, position)
 
 
@@ -375,14 +400,12 @@ def _sweeps(
     return list(range(len(stage.recipe(mixture, threat, options))))
 
 
-def _read(
-    unread: list[Mapping[str, jax.Array]], parallel: Parallel, stage: str, step: int
-) -> dict[str, float]:
+def _read(unread: list[Mapping[str, jax.Array]], stage: str, step: int) -> dict[str, float]:
     """The metrics of the last step; every unread step's are checked and forgotten."""
     shown: dict[str, float] = {}
     first = step - len(unread) + 1
     for number, metrics in enumerate(unread, first):
-        shown = {name: float(value) for name, value in parallel.first(metrics).items()}
+        shown = {name: float(value.addressable_data(0)) for name, value in metrics.items()}
         for name, value in shown.items():
             if not np.isfinite(value) or (name.endswith("/finite") and value < 1):
                 raise NonFiniteTrainingError(f"{stage}: {name} is not finite at step {number}")

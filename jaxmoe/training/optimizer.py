@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Literal
 
+import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
@@ -16,8 +18,22 @@ def adamw(weight_decay: float, gradient_clip: float) -> optax.GradientTransforma
       weight_decay: times the params, added after Adam.
       gradient_clip: largest global norm of the gradient; 0 does not clip.
     """
-    clip = optax.clip_by_global_norm(gradient_clip) if gradient_clip else optax.identity()
+    clip = _clip(gradient_clip) if gradient_clip else optax.identity()
     return optax.chain(clip, optax.scale_by_adam(), optax.add_decayed_weights(weight_decay))
+
+
+def _clip(largest: float) -> optax.GradientTransformationExtraArgs:
+    """Clips by global norm, as `optax.clip_by_global_norm`; of a gradient in shards it is given."""
+
+    def update(updates, state, params=None, *, norm: Array | None = None, **others):
+        del params, others
+        norm = optax.tree.norm(updates) if norm is None else norm
+        clipped = jax.tree.map(
+            lambda g: jnp.where(norm < largest, g, (g / norm.astype(g.dtype)) * largest), updates
+        )
+        return clipped, state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 def learning_rate_schedule(

@@ -4,21 +4,24 @@ Axes: B = batch of this device.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from jaxmoe.attacks import cross_entropy
 from jaxmoe.attacks.edge import to_pixels
 from jaxmoe.mixture import Mixture, Router, balance_loss, noisy_route, routers, with_training_route
+from jaxmoe.parallel import Shards
 from jaxmoe.threat import ThreatModel, example_keys
 from jaxmoe.training.optimizer import Schedule
 from jaxmoe.training.phase import PARTS, Found, Params, Phase, Recipe, RecipeOptions
 
+ONE_DEVICE = Shards()
 FROZEN_COLLECTION = "batch_stats"  # running statistics of imported weights: no gradient moves them
 
 
@@ -28,6 +31,19 @@ class Batch(NamedTuple):
     clip: UInt8[Array, "batch ..."] | Float[Array, "batch ..."]
     label: Int[Array, " batch"]
     index: Int[Array, " batch"]  # the example's own number: folds its random start
+    valid: Bool[Array, " batch"] | None = None  # False for one that only fills up; None is all True
+
+
+def fill_up(batch: Mapping[str, Any], devices: int) -> Batch:
+    """Returns the batch; with its last example repeated, and not counted, until it splits."""
+    found = Batch(batch["clip"], batch["label"], batch["index"])
+    count = len(found.label)
+    missing = -count % devices
+    if not missing or jax.process_count() > 1:  # processes do not know of each other's batches
+        return found
+    place = np.minimum(np.arange(count + missing), count - 1)
+    filled = jax.tree.map(lambda leaf: np.asarray(leaf)[place], found)
+    return filled._replace(valid=np.arange(count + missing) < count)
 
 
 class TrainState(NamedTuple):
@@ -59,13 +75,13 @@ def make_train_step(
     *,
     lam_share: Schedule | None = None,
     spread: Schedule | None = None,
-    axis_name: str | None = None,
+    shards: Shards = ONE_DEVICE,
     only_phase: int | None = None,
 ) -> TrainStep:
     """One step of a recipe: `(state, batch, key) -> (state, metrics)`.
 
     Args:
-      mixture: what is trained.
+      mixture: what is trained; with split experts as `shard_experts` gives it.
       recipe: makes the phases.
       options: their numbers.
       threat: the threat model; its ε is replaced by the schedule's.
@@ -75,7 +91,7 @@ def make_train_step(
       lam_share: step → share of λ, in losses and in their attacks; None is all of it. L_Lip is a
         quotient of two small numbers while ε is small: its weight rises with ε.
       spread: step → share of the balance weight and of the router's noise; None is all of them.
-      axis_name: of the devices, to average over; None for one device.
+      shards: which part of the params a device holds, and the axes of devices to average over.
       only_phase: run this phase alone (J-TLAT's `order="epoch"`); None runs all, in order.
 
     The key is the run's: the step and each example's own index are folded in here, so a result does
@@ -87,12 +103,12 @@ def make_train_step(
         recipe,
         options,
         threat,
-        optimizer,
+        optax.with_extra_args_support(optimizer),
         learning_rate,
         epsilon,
         lam_share,
         spread,
-        axis_name,
+        shards,
         only_phase,
     )
     return made.step
@@ -106,12 +122,12 @@ class _Step:
     recipe: Recipe
     options: RecipeOptions
     threat: ThreatModel
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformationExtraArgs
     learning_rate: Schedule
     epsilon: Schedule
     lam_share: Schedule | None
     spread: Schedule | None
-    axis_name: str | None
+    shards: Shards
     only_phase: int | None
 
     def step(
@@ -142,20 +158,26 @@ class _Step:
             losses = [phase.loss for phase in self.recipe(learning, threat_now, options_now)]
             phases = [p._replace(loss=loss) for p, loss in zip(phases, losses, strict=True)]
 
-        params, optimizer_states = state.params, dict(state.optimizer)
+        state = TrainState(state.step + 1, state.params, dict(state.optimizer))
+        whole, found = self.shards.gather(state.params), None
+        weight = _weight(batch, self.shards)
         metrics: Metrics = {}
-        found = None
         for i in chosen:
             keys = example_keys(jax.random.fold_in(key, i), batch.index)
-            params, optimizer_states, found, phase_metrics = self._run_phase(
-                phases[i], params, optimizer_states, keys, batch, x, found, rate, share
+            gradient, found, loss = self._gradient(
+                phases[i], whole, keys, batch, x, weight, found, share
             )
-            metrics |= phase_metrics
-        return TrainState(state.step + 1, params, optimizer_states), _mean(metrics, self.axis_name)
+            state, moved, norm = self._update(phases[i], state, gradient, rate)
+            whole = {**whole, **self.shards.gather(moved)}
+            metrics |= {
+                f"{phases[i].name}/loss": loss,
+                f"{phases[i].name}/gradient_norm": norm,
+                f"{phases[i].name}/finite": jnp.asarray(found.finite, jnp.float32),
+            }
+        return state, self.shards.axes.mean(metrics)
 
-    def _run_phase(
-        self, phase: Phase, params, optimizer_states, keys, batch, x, previous, rate, share
-    ):
+    def _gradient(self, phase: Phase, params, keys, batch, x, weight, previous, share):
+        """Attacks; returns the moving parts' gradient, what was found, and the loss."""
         found, y = Found(x), batch.label
         if phase.attack is not None:
             found = jax.lax.stop_gradient(phase.attack(keys, params, x, y, previous))
@@ -163,38 +185,42 @@ class _Step:
 
         def objective(moving):
             everything = {**params, **moving}
-            loss = jnp.mean(phase.loss(everything, x, y, found))
+            losses = phase.loss(everything, x, y, found)
+            loss = jnp.mean(losses if weight is None else losses * weight)
             total = loss
             for part, route in routers(self.mixture):
                 if part in phase.moves:
-                    total = total + self._routing_loss(phase, route, everything, x, found, share)
+                    total = total + self._routing_loss(
+                        phase, route, everything, x, found, weight, share
+                    )
             return total, loss
 
         head = {"head"} & set(params) if phase.moves >= PARTS else set()
         moving = {part: params[part] for part in sorted(phase.moves | head)}
         gradient, loss = jax.grad(objective, has_aux=True)(moving)
-        gradient = _mean(_without_frozen(gradient), self.axis_name)
-        new_params, new_states = dict(params), dict(optimizer_states)
-        for part in moving:
-            updates, new_states[part] = self.optimizer.update(
-                gradient[part], optimizer_states[part], params[part]
+        return self.shards.reduce(_without_frozen(gradient)), found, loss
+
+    def _update(self, phase: Phase, state: TrainState, gradient: Params, rate: Array):
+        """Moves the parts; returns the state, the parts that moved and the gradient's norm."""
+        params, optimizer_states = dict(state.params), dict(state.optimizer)
+        for part in gradient:
+            own = {part: gradient[part]}
+            updates, optimizer_states[part] = self.optimizer.update(
+                gradient[part], optimizer_states[part], params[part], norm=self.shards.norm(own)
             )
-            new_params[part] = _apply(params[part], updates, rate)
+            params[part] = _apply(params[part], updates, rate)
             if self.mixture.num_experts > 1:
-                new_params[part], new_states[part] = _keep_idle(
+                params[part], optimizer_states[part] = _keep_idle(
                     part,
                     gradient[part],
-                    (new_params[part], new_states[part]),
                     (params[part], optimizer_states[part]),
+                    (state.params[part], state.optimizer[part]),
+                    self.shards,
                 )
-        metrics = {
-            f"{phase.name}/loss": loss,
-            f"{phase.name}/gradient_norm": optax.tree.norm(gradient),
-            f"{phase.name}/finite": jnp.asarray(found.finite, jnp.float32),
-        }
-        return new_params, new_states, found, metrics
+        moved = {part: params[part] for part in gradient}
+        return TrainState(state.step, params, optimizer_states), moved, self.shards.norm(gradient)
 
-    def _routing_loss(self, phase: Phase, route: Router, params, x, found, share) -> Array:
+    def _routing_loss(self, phase: Phase, route: Router, params, x, found, weight, share) -> Array:
         """Returns the weighted balance loss of one router, plus that of keeping its routes."""
         total = jnp.zeros((), jnp.float32)
         if not self.options.balance_weight and not self.options.route_weight:
@@ -205,11 +231,13 @@ class _Step:
         if self.options.balance_weight:
             # Clean and attacked clips by themselves: one expert for all of either starves others.
             kind, k = self.options.balance, self.mixture.top_k
-            balances = [balance_loss(logits, kind, self.axis_name, top_k=k) for logits in seen]
+            names = self.shards.axes.names
+            balances = [balance_loss(r, kind, names, top_k=k, weight=weight) for r in seen]
             total = total + self.options.balance_weight * share * sum(balances) / len(balances)
         # A phase of the router alone has this loss for its own.
         if self.options.route_weight and phase.attack is not None and phase.moves >= PARTS:
             kept = cross_entropy(seen[1], jnp.argmax(seen[0], axis=-1))
+            kept = kept if weight is None else kept * weight
             total = total + self.options.route_weight * jnp.mean(kept)
         return total
 
@@ -261,7 +289,7 @@ def _apply(params: Params, updates: Any, rate: Array) -> Params:
     return jax.tree_util.tree_map_with_path(move, params, updates)
 
 
-def _keep_idle(part: str, gradient: Params, new: Any, old: Any) -> Any:
+def _keep_idle(part: str, gradient: Params, new: Any, old: Any, shards: Shards) -> Any:
     """Returns `new`, but `old` of every expert that no example of the batch reached.
 
     Such an expert has no gradient. Momentum and weight decay would move it all the same, further
@@ -279,7 +307,7 @@ def _keep_idle(part: str, gradient: Params, new: Any, old: Any) -> Any:
     ]
     if not leaves:
         return new
-    moved = jnp.any(jnp.stack(leaves), axis=0)
+    moved = shards.any(jnp.any(jnp.stack(leaves), axis=0))
 
     def pick(path, after, before):
         if not is_of_experts(path, after):
@@ -289,5 +317,9 @@ def _keep_idle(part: str, gradient: Params, new: Any, old: Any) -> Any:
     return jax.tree_util.tree_map_with_path(pick, new, old)
 
 
-def _mean(tree: Any, axis_name: str | None) -> Any:
-    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+def _weight(batch: Batch, shards: Shards) -> Float[Array, " batch"] | None:
+    """Returns how much each example counts in a device's mean, so that devices' means are right."""
+    if batch.valid is None:
+        return None
+    valid = batch.valid.astype(jnp.float32)
+    return valid / shards.axes.mean(jnp.mean(valid))

@@ -38,18 +38,30 @@ def make_validate(
     threat: ThreatModel,
     settings: AttackSettings,
     parallel: Parallel,
+    params: Any,
     *,
     adversarial: bool,
 ) -> Callable[[Any, Iterable[Mapping[str, np.ndarray]]], Validation]:
     """`(params, batches) -> Validation`; no robust accuracy where not `adversarial`.
 
-    It takes params as `parallel.replicate` gives them, and batches that split over the devices of
-    this process, each of which judges its share. It raises `NonFiniteTrainingError` where a loss or
-    a gradient is not finite.
+    It takes params as `parallel.place` gives them, and batches that split over the devices, each of
+    which judges its share. It raises `NonFiniteTrainingError` where a loss or a gradient is not
+    finite.
+
+    Args:
+      mixture: what is judged; with split experts as `shard_experts` gives it.
+      threat: the threat model.
+      settings: of PGD.
+      parallel: the devices.
+      params: of the shapes that it will be called with.
+      adversarial: whether robust accuracy is of interest.
     """
     attack = pgd(mixture, threat, settings)
 
+    shards = parallel.shards(params)
+
     def judge(params, batch: Batch, key):
+        params = shards.gather(params)
         x, label = to_pixels(batch.clip), batch.label
         logits, parts = _run(mixture, params, x, label)
         right = jnp.argmax(logits, axis=-1) == label
@@ -62,17 +74,19 @@ def make_validate(
         losses = cross_entropy(result_logits, label)
         right, robust = (mean_over_labelled(hits * 1.0, label) for hits in (right, robust))
         loads = [_first_choices(route(params, x)) for _, route in routers(mixture)]
-        return (right, robust, losses, finite & jnp.isfinite(losses)), (loads, parts)
+        found = (right, robust, losses, finite & jnp.isfinite(losses)), (loads, parts)
+        return batch.valid, found
 
-    mapped = parallel.map(judge)
+    mapped = parallel.map_examples(judge, params)
 
     def validate(params, batches) -> Validation:
         figures, loads, parts = [], [], []
         for batch in batches:
-            clips = parallel.shard(Batch(batch["clip"], batch["label"], batch["index"]))
-            found = parallel.join(mapped(params, clips, jax.random.key(0)))
+            part = Batch(batch["clip"], batch["label"], batch["index"], batch["valid"])
+            found = mapped(params, parallel.shard(part), parallel.everywhere(jax.random.key(0)))
             # Summed here, in double precision: how clips fall into batches does not matter.
-            own, routed = jax.tree.map(lambda leaf, v=batch["valid"]: leaf[v].astype(float), found)
+            valid, found = parallel.join(found)
+            own, routed = jax.tree.map(lambda leaf, v=valid: leaf[v].astype(float), found)
             figures.append(np.stack(own))
             loads.append(routed[0])
             parts.append(routed[1])

@@ -7,17 +7,19 @@ import pytest
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.attacks.edge import to_pixels
 from jaxmoe.mixture import from_functions
-from jaxmoe.parallel import Parallel
+from jaxmoe.parallel import make_parallel
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training import make_validate
 from tests.training.conftest import EXPERTS, tiny_batch
 
 
 def validate(mixture, params, batches):
-    parallel = Parallel(jax.devices()[:1])
+    parallel = make_parallel(jax.devices()[:1])
     settings = AttackSettings(steps=1)
-    judge = make_validate(mixture, ThreatModel("linf", 0.1), settings, parallel, adversarial=False)
-    return judge(parallel.replicate(params), batches)
+    judge = make_validate(
+        mixture, ThreatModel("linf", 0.1), settings, parallel, params, adversarial=False
+    )
+    return judge(parallel.place(params), batches)
 
 
 def as_batches(*parts):

@@ -1,0 +1,89 @@
+"""Training on several devices equals training on one, however it is spread over them."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+DEVICES = 8
+# Every way to spread, by day once: over a mesh, by pmap, in shards, with experts apart.
+BY_DAY = (
+    {"devices": 4},
+    {"devices": 4, "mapping": "pmap", "fsdp": True, "recipe": "at_m"},
+    {"devices": 8, "expert": 2, "fsdp": True, "batch": 3, "recipe": "at_m"},
+    {"devices": 4, "mapping": "pmap", "expert": 4, "recipe": "standard", "one_expert": True},
+)
+AT_NIGHT = tuple(
+    {"devices": devices, "mapping": mapping, "recipe": recipe, **how, **what}
+    for devices, mapping, (recipe, what), how in itertools.product(
+        (1, 2, 4, 8),
+        ("mesh", "pmap"),
+        (("j_tlat", {}), ("j_tlat", {"one_expert": True, "batch": 3}), ("rt_er", {})),
+        ({}, {"fsdp": True}, {"expert": 2}, {"expert": 4}, {"expert": 2, "fsdp": True}),
+    )
+    if devices % how.get("expert", 1) == 0
+    and (mapping == "mesh" or how.get("expert", 1) in (1, devices))
+)
+
+
+def figures_of(cases):
+    environment = os.environ | {
+        "XLA_FLAGS": os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={DEVICES}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.parallel.training_on_devices", json.dumps(cases)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def check(case, found):
+    assert found["apart"] <= 1e-7, case  # schedules and noise are of single precision
+    mine, alone = found["metrics"]
+    assert mine == pytest.approx(alone, abs=1e-7), case
+    mine, alone = found["validation"]
+    np.testing.assert_allclose(mine, alone, rtol=1e-6, err_msg=str(case))
+    assert 0 < mine[0] < 1 or case.get("one_expert"), "a figure that padding could change"
+
+
+@pytest.fixture(scope="module")
+def by_day():
+    return figures_of(BY_DAY)
+
+
+@pytest.mark.parametrize("number", range(len(BY_DAY)))
+def test_devices_equal_one_on_the_same_global_batch(by_day, number):
+    check(BY_DAY[number], by_day[number])
+
+
+def test_attack_loops_hold_no_collective_but_for_the_exchange_of_examples(by_day):
+    for case, found in zip(BY_DAY, by_day, strict=True):
+        assert found["loops"] >= (0 if case.get("recipe") == "standard" else 1)
+        assert (found["in loops"] > 0) == (case.get("expert", 1) > 1), case
+
+
+def test_a_device_holds_its_share_of_params_and_optimizer(by_day):
+    shares = [found["local share"] for found in by_day]
+    assert shares[0] == 1
+    # 36 features split over 4; the biases and the counts of steps are whole.
+    assert shares[1] == pytest.approx(1 / 4, abs=0.02)
+    assert shares[2] < 1 / 3
+    experts = 4 * (36 * 3 + 3) / (4 * (36 * 3 + 3) + 36 * 4)
+    assert shares[3] == pytest.approx(1 - experts * 3 / 4, abs=0.01)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("recipe", ["j_tlat", "rt_er"])
+def test_every_way_to_spread_equals_one_device(recipe):
+    cases = [case for case in AT_NIGHT if case["recipe"] == recipe]
+    for case, found in zip(cases, figures_of(cases), strict=True):
+        check(case, found)
+    print(f"{len(cases)} ways to spread {recipe}: all equal to one device")

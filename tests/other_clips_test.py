@@ -127,12 +127,12 @@ def test_without_the_runs_own_clips_its_classes_are_known_and_it_says_what_is_no
     fields = {"directory": str(tmp_path / "new")}
     dataset, other = open_clips(run, experiment, fields)
     assert other.in_training is None
-    assert "training clips cannot be read" in other.notes[1]
+    assert "training examples cannot be read" in other.notes[1]
     assert (dataset.classes, len(dataset.train)) == (CLASSES, 0)
     description = json.loads((run / "run.json").read_text())
     del description["classes"]  # as of a run before they were written down
     (run / "run.json").write_text(json.dumps(description))
-    with pytest.raises(ValueError, match="its own clips, which do, cannot be read"):
+    with pytest.raises(ValueError, match="its own examples, which do, cannot be read"):
         open_clips(run, experiment, fields)
 
 

@@ -14,7 +14,7 @@ from jaxmoe.commands.arguments import load_config
 from jaxmoe.config import DATASETS, EXPERTS, RECIPES, from_dict, to_dict, validate
 from jaxmoe.data import load_dataset
 from jaxmoe.evaluation import MEASURES, Measure, NonFiniteError
-from jaxmoe.evaluation.engine.journal import fingerprint
+from jaxmoe.evaluation.engine.journal import model_digest
 from jaxmoe.evaluation.engine.programs import Programs
 from jaxmoe.evaluation.engine.scoring import Outputs
 from jaxmoe.evaluation.engine.summary import mean_measures
@@ -218,11 +218,11 @@ def test_results_of_other_plugins_or_measures_are_not_taken(folder):
         return x.mean((1, 2)) * params
 
     plain, measured = Programs(model), Programs(model, measures=("confidence",))
-    before = fingerprint(plain, 2.0)
-    assert fingerprint(Programs(model), 2.0) == before
-    assert fingerprint(measured, 2.0) != before
+    before = model_digest(plain, 2.0)
+    assert model_digest(Programs(model), 2.0) == before
+    assert model_digest(measured, 2.0) != before
     load_plugins(["mine.py"])
-    assert fingerprint(plain, 2.0) != before
+    assert model_digest(plain, 2.0) != before
     with pytest.raises(ValueError, match=r"measures: none; programs compute confidence"):
         measured.check_measures(())
 

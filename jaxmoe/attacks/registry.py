@@ -294,7 +294,7 @@ def canonical_name(name: str) -> str:
     key = ALIASES.get(key, key)
     known = [*ATTACKS, *CASCADES]
     if key not in known:
-        hint = did_you_mean(key, known, cutoff=0.4) or ";"
+        hint = did_you_mean(key, known, cutoff=0.4) or "."
         raise ValueError(f"attack: {name!r} is no attack{hint} All are {', '.join(known)}")
     return key
 

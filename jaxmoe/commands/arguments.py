@@ -57,7 +57,7 @@ class Parser(argparse.ArgumentParser):
         for argument in unknown:
             name = argument.partition("=")[0]
             known = [o for o in self._option_string_actions if o[:2] == "--" and o != "--help"]
-            if name in _RENAMED:
+            if _RENAMED.get(name) in known:
                 raise ValueError(f"{name}: it is called {_RENAMED[name]} now")
             hint = did_you_mean(name, known) if name.startswith("--") else ""
             raise ValueError(f"{name}: no such argument{hint}")

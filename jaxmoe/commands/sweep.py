@@ -81,8 +81,8 @@ def _sweep(options: argparse.Namespace, output: pathlib.Path) -> None:
     if values and trained.other is not None:
         raise ValueError(
             "--data.directory: numbers of attacks are tuned on the validation examples of the "
-            "run, and "
-            f"these are another test set ({trained.other.directory}); expected --epsilons alone"
+            f"run, and these are another test set ({trained.other.directory}); expected --epsilons "
+            "alone"
         )
     with hold_output(output):
         _run_and_write(trained, output, plan, grid, options)

@@ -15,7 +15,7 @@ def dual_mixture(standard: Mixture, robust: Mixture, alpha: float) -> Mixture:
     """The dual model of two mixtures with the same classes, on logits.
 
     Its params are `{"router", "experts"}` of F_R, `"standard"` of F_S and the number `"alpha"`. α
-    is an array to the compiler: a curve over α is one `vmap` over `with_dual_weight(params, α)`
+    is an array to the compiler: a curve over α is one `vmap` over `with_dual_weight(params, α)`,
     and evaluations at several α compile once.
 
     Args:

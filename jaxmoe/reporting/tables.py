@@ -129,7 +129,7 @@ def print_attacks(result: SuiteResult, file: TextIO | None = None) -> None:
 
 
 def print_flops(flops: MixtureFlops, file: TextIO | None = None) -> None:
-    """Prints GFLOPs per clip alone."""
+    """Prints GFLOPs per example alone."""
     _print_flops(_Sheet(file or sys.stdout), flops)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxmoe.attacks import AttackSettings, Randomized
 from jaxmoe.attacks.attack import loss_of_logits
-from jaxmoe.attacks.randomized import draw, fingerprint
+from jaxmoe.attacks.randomized import bits_number, draw
 
 X = jax.random.uniform(jax.random.key(0), (6, 2, 3))
 
@@ -33,9 +33,9 @@ def test_neighbours_and_order_do_not_matter():
     np.testing.assert_array_equal(draw(MODEL, 0)(2.0, X[order]), draw(MODEL, 0)(2.0, X)[order])
 
 
-def test_fingerprints_of_clips_with_the_same_pixels_elsewhere_differ():
+def test_the_numbers_of_clips_with_the_same_pixels_elsewhere_differ():
     x = jnp.zeros((4, 8)).at[jnp.arange(4), jnp.arange(4)].set(1.0)
-    assert len(set(np.asarray(fingerprint(x)).tolist())) == 4
+    assert len(set(np.asarray(bits_number(x)).tolist())) == 4
 
 
 def test_the_loss_is_the_mean_of_the_draws_losses():

@@ -205,3 +205,5 @@ def test_a_misspelt_name_gets_the_nearest_one():
         ValueError, match=r"attack: 'jtlga' is no attack; did you mean j-tlga\? All are fgsm, "
     ):
         find_attack("jtlga")
+    with pytest.raises(ValueError, match=r"attack: '0' is no attack\. All are fgsm, "):
+        find_attack("0")

@@ -247,8 +247,8 @@ def test_impossible_requests_are_one_line():
     frames = ThreatModel("linf", EPSILON, frames=np.ones((6, 2), bool))
     for options, said in (
         ({"epochs": 0}, "epochs: 0"),
-        ({"data": batches(valid=np.zeros(6, bool))}, "no valid clip"),
-        ({"data": lambda: []}, "no valid clip"),
+        ({"data": batches(valid=np.zeros(6, bool))}, "no valid example"),
+        ({"data": lambda: []}, "no valid example"),
         ({"data": batches((X * 255).astype(np.int32))}, "pixels of int32; expected uint8, or fl"),
         ({"data": batches(X * 255)}, "expected floats in .0, 1., such as x / 255"),
         ({"data": batches(y=np.eye(3, dtype=int)[Y])}, "look one-hot"),

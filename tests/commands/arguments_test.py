@@ -36,6 +36,21 @@ def test_a_number_below_0_is_named(given, capsys):
     assert re.search(r"--epsilons: -\S+ is below 0; expected", capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("evaluate run --examples 4", "--examples: it is called --limit now"),
+        ("evaluate run --dual-alpha=0.5", "--dual-alpha: it is called --dual-weight now"),
+        ("transfer run other/run --examples 4", "--examples: no such argument; did you mean --"),
+        ("data --name camvid --size 8", "--data.size: it is called --data.height now"),
+    ],
+)
+@pytest.mark.usefixtures("described")
+def test_an_option_of_before_says_its_name_of_now_where_there_is_one(given, said, capsys):
+    assert run(given) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_clips_that_are_rendered_have_no_directory(tmp_path):
     with pytest.raises(
         ValueError, match=r"data\.directory: synthetic_actions has no such field; vi"

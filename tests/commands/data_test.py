@@ -45,7 +45,7 @@ def test_skipped_clips_are_named_up_to_ten(folder, capsys):
 
 
 def test_data_shows_the_share_of_pixels_whatever_expert_would_see_them(folder, capsys):
-    counts = "--train-clips 8 --validation-clips 2 --test-clips 2 --size 16"
+    counts = "--train-clips 8 --validation-clips 2 --test-clips 2 --height 16"
     assert run(f"data --name synthetic_scenes {counts}") == 0
     output = capsys.readouterr().out
     assert "11 classes, labelled pixels by split" in output
@@ -90,7 +90,7 @@ def test_void_and_classes_that_nothing_has_are_said(folder, capsys):
     assert "sky" in absent
     (folder / "streets.py").write_text(
         "from jaxmoe.config import *\ndef config():\n"
-        "    data = CamVidConfig(resolution=8, size=4, width=6, directory='streets')\n"
+        "    data = CamVidConfig(resolution=8, height=4, width=6, directory='streets')\n"
         "    return Experiment(data=data, expert=DeepLabConfig())\n"
     )
     assert run("data streets.py") == 0

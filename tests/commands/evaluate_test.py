@@ -162,7 +162,7 @@ def test_other_clips_than_the_run_was_trained_on_are_refused(trained, capsys):
     splits = {"train": "0", "validation": "0", "test": "0"}
     (trained / "run.json").write_text(json.dumps({"splits": splits}))
     assert main(["evaluate", str(trained)]) == 2
-    assert "holds a run with other train clips" in capsys.readouterr().err
+    assert "holds a run with other train examples" in capsys.readouterr().err
 
 
 def test_a_run_that_was_stopped_says_so(trained, monkeypatch, capsys):

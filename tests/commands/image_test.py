@@ -66,7 +66,7 @@ def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
     # A dual model is more than a router and experts: there is no sparse and dense count of it.
     said = "".join(capsys.readouterr())
     assert "GFLOPs were not counted" not in said
-    assert "GFLOPs per clip" not in said
+    assert "GFLOPs per example" not in said
     assert "isolated %" in (folder / "dual" / "results.md").read_text()
     assert json.loads((folder / "dual" / "evaluation.json").read_text())["dual_weight"] == 0.75
     at_one, at_zero = folder / "one", folder / "zero"

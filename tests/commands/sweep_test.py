@@ -49,7 +49,7 @@ def test_numbers_that_are_not_finite_are_one_line_in_every_command(trained, monk
     assert main(["sweep", str(trained), "--attacks", "tla-m", "--lam", "1e38"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "jaxmoe: tla-m at ε = 0.1: outputs that are not finite on the clips with index [0, 1]"
+        "jaxmoe: tla-m at ε = 0.1: outputs that are not finite on the examples with index [0, 1]"
     ]
 
 

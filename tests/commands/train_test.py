@@ -60,7 +60,7 @@ def test_values_of_a_column_take_turns():
     assert _experts_by_column(dataset, "place", 2).tolist() == [0, 1, 0, 0]
     assert _experts_by_column(dataset, "place", 3).tolist() == [0, 1, 2, 2]
     names[2] = ""
-    with pytest.raises(ValueError, match="'place' is empty for 1 training clips"):
+    with pytest.raises(ValueError, match="'place' is empty for 1 training examples"):
         _experts_by_column(dataset, "place", 2)
 
 

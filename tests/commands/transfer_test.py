@@ -91,4 +91,4 @@ def test_transfer_refuses_runs_on_other_test_clips(pair, folder, capsys):
     (pair / "config.json").write_text(json.dumps(config))
     assert run("transfer run other/run") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "other/run has other test clips than run" in line
+    assert "other/run has other test examples than run" in line

@@ -120,7 +120,7 @@ def test_a_split_without_a_usable_video_is_an_error_that_names_one(folder):
 
 
 def test_a_split_with_nothing_but_short_videos_is_an_error(folder):
-    with pytest.raises(ValueError, match=r"split 'train' has no usable clip; 8 were skipped"):
+    with pytest.raises(ValueError, match=r"split 'train' has no usable example; 8 were skipped"):
         _load(folder, frames=7, short_videos="skip")
 
 

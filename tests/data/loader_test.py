@@ -215,7 +215,7 @@ def test_worker_processes_make_the_same_batches(dataset):
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
-        (r"data\.batch_size: 24 is more than the 23 clips.*at most 23", {"batch_size": 24}),
+        (r"data\.batch_size: 24 is more than the 23 examples.*at most 23", {"batch_size": 24}),
         (r"data\.batch_size: 8 for 3 processes.*at most 7", {"batch_size": 8, "process_count": 3}),
         (r"data\.height: 17 is more than the 16 pixels", {"height": 17}),
         (r"data\.batch_size: 0", {"batch_size": 0}),

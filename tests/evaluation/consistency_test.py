@@ -79,10 +79,10 @@ def stateful():
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (statistics, "place in the batch or on the other clips"),
-        (one_key, "place in the batch or on the other clips"),
-        (capacity, "place in the batch or on the other clips"),
-        (softmax_over_the_batch, "place in the batch or on the other clips"),
+        (statistics, "place in the batch or on the other examples"),
+        (one_key, "place in the batch or on the other examples"),
+        (capacity, "place in the batch or on the other examples"),
+        (softmax_over_the_batch, "place in the batch or on the other examples"),
         (stateful(), "Two looks at the same batch differ"),
     ],
     ids=["statistics", "one key", "capacity", "softmax", "state"],

@@ -156,7 +156,7 @@ def test_a_model_that_depends_on_the_batch_is_told_of(run):
 
     lines = []
     result = run(model, say=lines.append)
-    assert any("place in the batch or on the other clips" in line for line in lines)
+    assert any("place in the batch or on the other examples" in line for line in lines)
     assert "same answer in any batch" in repr(result).partition("flagged: ")[2]
 
 

@@ -150,7 +150,9 @@ def test_a_suite_measures_a_mixture_and_compares_routes_with_columns():
 
 
 def test_a_column_that_lacks_a_clip_is_one_line():
-    with pytest.raises(ValueError, match="columns: 'side' has no value for clip 7; expected one"):
+    with pytest.raises(
+        ValueError, match="columns: 'side' has no value for example 7; expected one"
+    ):
         columns_of([3, 7], {"side": {3: "left"}})
 
 

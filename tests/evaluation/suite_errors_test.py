@@ -119,7 +119,7 @@ def test_no_valid_clip_and_no_epsilon_are_refused():
         for batch in planted.batches(CLIPS, LABELS)():
             yield batch | {"valid": np.zeros(5, bool)}
 
-    with pytest.raises(ValueError, match="no valid clip"):
+    with pytest.raises(ValueError, match="no valid example"):
         run(factory=nothing)
     with pytest.raises(ValueError, match="at least one ε"):
         run(epsilons=[])

@@ -188,5 +188,7 @@ def test_a_router_may_return_indices_and_no_other_shape():
     np.testing.assert_array_equal(indices.route(params, x), [[1, 0], [1, 0], [0, 1], [0, 1]])
     np.testing.assert_array_equal(indices.apply(params, x), x * jnp.array([[1], [1], [-1], [-1.0]]))
     wrong = from_functions(lambda _, x: x, expert, num_experts=2)
-    with pytest.raises(ValueError, match=r"router: an output of shape \(4, 3\) for 4 clips; exp"):
+    with pytest.raises(
+        ValueError, match=r"router: an output of shape \(4, 3\) for 4 examples; exp"
+    ):
         wrong.route(params, x)

@@ -107,7 +107,7 @@ def test_balance_losses_of_an_even_and_of_a_collapsed_router():
     np.testing.assert_allclose(balance_loss(collapsed, "load"), 3, rtol=1e-5)
     half = balance_loss(collapsed.astype(jnp.bfloat16), "load")
     np.testing.assert_allclose(half, 3, rtol=1e-2)
-    with pytest.raises(ValueError, match="every clip has all 4 experts; expected top_k below"):
+    with pytest.raises(ValueError, match="all 4 experts see every example; expected top_k below"):
         balance_loss(collapsed, "v-moe", top_k=4)
 
 

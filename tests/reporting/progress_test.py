@@ -33,11 +33,11 @@ def test_piped_progress_is_one_line_an_epoch():
         (
             0.4,
             (0.25, 0.1),
-            "clips, +25.0 points on a random route, +10.0 on the best expert alone",
+            "examples, +25.0 points on a random route, +10.0 on the best expert alone",
         ),
         (0.4, (0.01, -0.02), "-2.0 on the best expert alone: the router decides nothing"),
         (0.97, (0.5, 0.0), "collapsed onto one expert"),
-        (1.0, (None, None), "100% of the clips"),
+        (1.0, (None, None), "100% of the examples"),
     ],
 )
 def test_an_epoch_says_what_the_router_decides(load, gains, said):
@@ -64,7 +64,7 @@ def test_one_bar_is_shown_and_what_is_done_becomes_a_line():
         assert len(progress._progress.tasks) == 1
         assert progress._progress.tasks[0].completed == 4
     lines = stream.getvalue().splitlines()
-    for name in ("preparing clips: 2 done in 0:00", "standard: 1 done in 0:00"):
+    for name in ("preparing examples: 2 done in 0:00", "standard: 1 done in 0:00"):
         assert name in lines
     assert not any(line.startswith(("at_m:", "evaluating:")) for line in lines)
 

@@ -148,7 +148,7 @@ def test_other_clips_in_the_same_folder_are_refused(runs, monkeypatch):
     other = description | {"splits": description["splits"] | {"test": "0" * 16}}
     (killed / "run.json").write_text(json.dumps(other))
     try:
-        with pytest.raises(ValueError, match=r"run\.directory: .* other test clips"):
+        with pytest.raises(ValueError, match=r"run\.directory: .* other test examples"):
             train(experiment(str(killed)), Silent())
     finally:
         (killed / "run.json").write_text(json.dumps(description))
@@ -161,7 +161,7 @@ def test_a_start_whose_clips_differ_is_refused(runs, tmp_path, monkeypatch):
     monkeypatch.setenv("JAXMOE_CACHE", str(cache))
     start = experiment(str(tmp_path / "other"), initialize_from=str(whole))
     start = dataclasses.replace(start, data=dataclasses.replace(start.data, seed=1))
-    with pytest.raises(ValueError, match=r"training\.initialize_from: .* other train clips"):
+    with pytest.raises(ValueError, match=r"training\.initialize_from: .* other train examples"):
         train(start, Silent())
     assert not (tmp_path / "other").exists()
 

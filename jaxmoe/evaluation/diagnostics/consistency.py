@@ -69,11 +69,10 @@ def consistency_check(
     else:
         sentence = (
             "An example's outputs depend on its place in the batch or on the other examples: "
-            f"{len(kept)} "
-            f"examples in another order and company differ by {difference:.1%} of the outputs' "
-            "range "
-            "(batch statistics of training mode, noise of one fixed key, experts with a capacity); "
-            f"figures are of batches of {len(batch['valid'])} in this order alone."
+            f"{len(kept)} examples in another order and company differ by {difference:.1%} of "
+            "the outputs' range (batch statistics of training mode, noise of one fixed key, "
+            "experts with a capacity); figures are of batches of "
+            f"{len(batch['valid'])} in this order alone."
         )
     return Check(NAME, max(difference, again), "flag", sentence, "model")
 

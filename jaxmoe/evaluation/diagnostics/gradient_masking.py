@@ -121,7 +121,7 @@ def router_gradient_check(
         "router's gradient",
         share,
         verdict(not exceeds(int(np.sum(dead)), len(dead), SLACK)),
-        f"The router's loss has no input gradient on {share:.1%} of {len(dead)} clips.",
+        f"The router's loss has no input gradient on {share:.1%} of {len(dead)} examples.",
     )
 
 
@@ -224,7 +224,7 @@ def unbounded_check(
         share,
         verdict(share <= most or not (_dense(batches) or exceeds(share * n, n, SLACK))),
         f"{share:.1%} of {_of(batches)}{len(right)} examples are right under PGD in a ball that "
-        "holds every clip.",
+        "holds every example.",
     )
 
 

@@ -78,7 +78,9 @@ def make_plan(experts: Int[Array, " pairs"], num_experts: int, block_size: int) 
     counts_for_one = sorted_expert < num_experts
     own = jnp.minimum(sorted_expert, num_experts - 1)
     sorted_slot = block_starts[own] * block_size + jnp.arange(pairs) - pair_starts[own]
-    pair_slot = jnp.zeros(pairs, sorted_slot.dtype).at[order].set(sorted_slot * counts_for_one)
+    pair_slot = (
+        jnp.zeros(pairs, sorted_slot.dtype).at[order].set(jnp.where(counts_for_one, sorted_slot, 0))
+    )
     sorted_slot = jnp.where(counts_for_one, sorted_slot, blocks * block_size)  # beyond: dropped
 
     block = jnp.arange(blocks)

@@ -1,8 +1,8 @@
 """Devices: a mesh of them, what of a model lies where, and one step mapped over all.
 
-A step is a pure function of one device's share. It names the axes of devices that it reduces over
-(`Axes`), and `Shards` says which parts of the params it holds. `make_parallel` maps it over a mesh by
-`shard_map`, or over the devices of one process by `pmap`; the results are the same.
+A step is a pure function of one device's share. It reduces over named axes (`Axes`), and `Shards`
+says which parts of the params it holds. `make_parallel` maps it over a mesh by `shard_map`, or over
+the devices of one process by `pmap`; the results are the same.
 """
 
 from jaxmoe.parallel.axes import DATA, EXPERT, Axes

@@ -48,11 +48,11 @@ class Parallel(Protocol):
         ...
 
     def collect(self, placed: Tree, like: Tree) -> Tree:
-        """Returns a placed tree as arrays of the shapes of `like`, which may be split over devices."""
+        """Returns a placed tree as arrays of the shapes of `like`, perhaps split over devices."""
         ...
 
     def whole(self, placed: Tree, like: Tree) -> Tree:
-        """Returns a placed tree as arrays of the shapes of `like`, on one device of this process."""
+        """Returns a placed tree, whole, on this process's first device."""
         ...
 
     def everywhere(self, key: jax.Array) -> jax.Array:

@@ -140,7 +140,7 @@ class Shards(NamedTuple):
         return math.prod(sizes.get(name, 1) for name in spec)
 
     def _groups(self, specs: list[PartitionSpec]) -> list[tuple[list[int], tuple[str, ...]]]:
-        """Leaves by the axes over which a plain mean is due, so that each group is one collective."""
+        """Leaves by the axes over which a mean is due: each group is one collective."""
         groups: dict[tuple[str, ...], list[int]] = {}
         for i, spec in enumerate(specs):
             over = tuple(name for name in self.axes.names if name not in spec)

@@ -149,8 +149,7 @@ def fit(
       options: the numbers of the loop.
       recipe_options: those of the recipes.
       run: the folder for checkpoints and metrics; None keeps neither.
-      validate: called with params as `parallel` places them; None validates nothing, and has no best
-        checkpoint.
+      validate: called with params as `parallel` places them; None keeps no best checkpoint.
       parallel: the devices, and what of the state lies where; None takes all, and splits nothing.
       progress: is told what goes on.
 

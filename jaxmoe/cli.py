@@ -98,7 +98,7 @@ def _run(command: str, arguments: list[str], plugins: list[str]) -> int:
     except RunFailedError as error:
         return _fail(str(error), code=1)
     except Stopped as stopped:
-        return _fail(str(stopped), code=130)
+        return _fail(str(stopped), code=stopped.code)
     except KeyboardInterrupt:
         return _fail("stopped; nothing of it is kept", code=130)
     except BrokenPipeError:  # whoever read the output has seen enough: `jaxmoe train -h | head`

@@ -17,7 +17,11 @@ _RENAMED = {"--dual-alpha": "--dual-weight", "--examples": "--limit"}
 
 
 class Stopped(Exception):  # noqa: N818
-    """Ctrl-C, with a line that says how to go on."""
+    """Ctrl-C or SIGTERM, with a line that says how to go on."""
+
+    def __init__(self, message: str, code: int = 130):
+        super().__init__(message)
+        self.code = code
 
 
 class RunFailedError(Exception):

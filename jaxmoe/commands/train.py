@@ -12,6 +12,9 @@ from jaxmoe.commands.arguments import (
     notes_on_clips,
 )
 
+# EX_TEMPFAIL: launchers start such a run again.
+PREEMPTED = 75
+
 _USAGE = """usage: jaxmoe train CONFIG.py [--section.field value …]
 
 Trains a mixture of experts as CONFIG.py says and writes everything into the run's folder
@@ -35,7 +38,7 @@ def run(arguments: list[str]) -> None:
     Raises:
       ValueError, FileNotFoundError: bad input, one line.
       RunFailedError: numbers that were not finite.
-      Stopped: Ctrl-C.
+      Stopped: Ctrl-C, or SIGTERM.
     """
     wants_help = any(argument in ("-h", "--help") for argument in arguments)
     arguments = [argument for argument in arguments if argument not in ("-h", "--help")]
@@ -61,7 +64,7 @@ def run(arguments: list[str]) -> None:
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.runs.folder import state_of
     from jaxmoe.runs.run import train
-    from jaxmoe.training import Checkpoints, NonFiniteTrainingError
+    from jaxmoe.training import Checkpoints, NonFiniteTrainingError, PreemptedError
 
     run = pathlib.Path(folder)
     checkpoints = Checkpoints(run)
@@ -78,6 +81,9 @@ def run(arguments: list[str]) -> None:
         kept = f"the last checkpoint is in {folder}"
         kept = kept if checkpoints.has("latest") else "it had no checkpoint yet"
         raise RunFailedError(f"{error}; {kept}") from None
+    except PreemptedError as error:
+        again = f"the same command resumes {folder} from there"
+        raise Stopped(f"{error}; {again}", code=PREEMPTED) from None
     except KeyboardInterrupt:
         following = f"resumes {folder} from its last checkpoint"
         if not checkpoints.has("latest"):

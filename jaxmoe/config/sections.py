@@ -130,6 +130,9 @@ class RunConfig:
     directory: str = option("runs/unnamed", "its folder")
     seed: int = option(0, "of params, order and attacks", least=0)
     checkpoint_every: int = option(5, "epochs", least=1)
+    checkpoint_steps: int = option(0, "steps, inside of epochs too; 0 is none", least=0)
+    keep_latest: int = option(2, "checkpoints; the one before is there if one is damaged", least=1)
+    keep_every: int | None = option(None, "steps between checkpoints that stay for good", least=1)
     validate_every: int = option(5, "epochs, on the validation split; 0 is never", least=0)
     log_every: int = option(10, "steps", least=1)
     plugins: tuple[str, ...] | None = option(

@@ -26,6 +26,10 @@ TRAINING = "training"  # what the lock of a folder that is being trained is call
 _MAY_CHANGE = {
     ("run", "directory"),
     ("run", "log_every"),
+    ("run", "checkpoint_every"),
+    ("run", "checkpoint_steps"),
+    ("run", "keep_latest"),
+    ("run", "keep_every"),
     ("data", "directory"),
     ("data", "manifest"),  # what it lists may not: `check_same_splits`
     ("data", "cache"),

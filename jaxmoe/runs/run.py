@@ -193,7 +193,7 @@ def load(
     like = jax.eval_shape(lambda: init_params(experiment, mixture))
     which = checkpoint or experiment.evaluation.checkpoint
     # Once: NumPy arrays would go to the device anew in every call of every program.
-    params = jax.device_put(restore_params(run, which, like, loop_options(experiment)))
+    params = restore_params(run, which, like, loop_options(experiment))
     return Trained(experiment, dataset, mixture, params, state_of(run), other)
 
 
@@ -210,7 +210,15 @@ def loop_options(experiment: Experiment) -> LoopOptions:
     """The loop's numbers from the configuration's sections."""
     run = {
         f: getattr(experiment.run, f)
-        for f in ("seed", "checkpoint_every", "validate_every", "log_every")
+        for f in (
+            "seed",
+            "checkpoint_every",
+            "checkpoint_steps",
+            "keep_latest",
+            "keep_every",
+            "validate_every",
+            "log_every",
+        )
     }
     return LoopOptions(**dataclasses.asdict(experiment.optimizer), **run)
 

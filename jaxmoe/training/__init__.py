@@ -1,22 +1,14 @@
 """Training: phases, the recipes made of them, the step, the loop and its checkpoints."""
 
-from jaxmoe.training.checkpoint import Checkpoints, DamagedCheckpointError
-from jaxmoe.training.loop import (
-    LoopOptions,
-    NonFiniteTrainingError,
-    Progress,
-    Stage,
-    copy_expert,
-    fit,
-    restore_params,
-    split_experts,
-)
+from jaxmoe.training.checkpoints import Checkpoints, DamagedCheckpointError, PreemptedError
+from jaxmoe.training.loop import fit, restore_params, split_experts
 from jaxmoe.training.metrics_log import MetricsLog, read_metrics
 from jaxmoe.training.optimizer import adamw, epsilon_schedule, learning_rate_schedule
 from jaxmoe.training.phase import PARTS, Found, Phase, Recipe, RecipeOptions
 from jaxmoe.training.recipes import dense, shared_expert
+from jaxmoe.training.stages import LoopOptions, Progress, Stage, copy_expert
 from jaxmoe.training.step import Batch, TrainState, fill_up, init_state, make_train_step
-from jaxmoe.training.validation import Validation, make_validate
+from jaxmoe.training.validation import NonFiniteTrainingError, Validation, make_validate
 
 __all__ = [
     "PARTS",
@@ -28,6 +20,7 @@ __all__ = [
     "MetricsLog",
     "NonFiniteTrainingError",
     "Phase",
+    "PreemptedError",
     "Progress",
     "Recipe",
     "RecipeOptions",

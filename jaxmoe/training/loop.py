@@ -4,118 +4,29 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from jaxmoe.mixture import Mixture, shard_experts
 from jaxmoe.parallel import EXPERT, Parallel, make_parallel
 from jaxmoe.threat import ThreatModel
-from jaxmoe.training.checkpoint import Checkpoints
+from jaxmoe.training.checkpoints import Checkpoints, PreemptedError, Preemption
 from jaxmoe.training.metrics_log import MetricsLog
 from jaxmoe.training.optimizer import adamw, epsilon_schedule, learning_rate_schedule
-from jaxmoe.training.phase import Params, Recipe, RecipeOptions
+from jaxmoe.training.phase import Params, RecipeOptions
+from jaxmoe.training.stages import LoopOptions, Position, Progress, Silent, Stage
 from jaxmoe.training.step import (
     Batch,
     TrainState,
     fill_up,
     init_state,
-    is_frozen,
     make_train_step,
 )
 from jaxmoe.training.validation import NonFiniteTrainingError, Validation
-
-
-class Position(Protocol):
-    """An iterator of batches whose place can be saved."""
-
-    def __next__(self) -> Mapping[str, np.ndarray]:
-        """The next batch: `clip`, `label`, `index`."""
-        ...
-
-    def get_state(self) -> Any:
-        """The place, as JSON holds it."""
-        ...
-
-    def set_state(self, state: Any) -> None:
-        """Goes on from a place."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """Epochs of one recipe.
-
-    Attributes:
-      name: shown while it runs.
-      recipe: makes the phases.
-      epochs: passes over the training clips.
-      epsilon_warmup: share of the stage in which ε and λ rise from 0.
-      in_turn: sweep the data once for each phase instead of running all phases on each batch.
-      prepare: `(key, params) -> params`, once before the stage; None leaves them.
-      validates: whether the mixture is worth a look while it runs.
-      selects: whether its validations may become the best checkpoint.
-    """
-
-    name: str
-    recipe: Recipe
-    epochs: int
-    epsilon_warmup: float = 0.0
-    in_turn: bool = False
-    prepare: Callable[[Any, Params], Params] | None = None
-    validates: bool = True
-    selects: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class LoopOptions:
-    """The numbers of the loop; the fields of `OptimizerConfig` and `RunConfig`."""
-
-    learning_rate: float
-    weight_decay: float
-    schedule: str
-    warmup: float
-    gradient_clip: float
-    seed: int
-    checkpoint_every: int
-    validate_every: int
-    log_every: int
-
-
-class Progress(Protocol):
-    """Listens while a run goes on."""
-
-    def stage(self, name: str, steps: int, done: int) -> None:
-        """A stage of `steps` begins, `done` of them done before."""
-        ...
-
-    def step(self, metrics: Mapping[str, float] | None) -> None:
-        """A step is done; its metrics where they were read."""
-        ...
-
-    def epoch(self, epoch: int, validation: Validation) -> None:
-        """An epoch was validated."""
-        ...
-
-
-def copy_expert(noise: float) -> Callable[[Any, Params], Params]:
-    """`prepare` that gives every expert the params of expert 0, times 1 + noise · 𝒩(0, 1)."""
-
-    def prepare(key, params):
-        leaves, structure = jax.tree_util.tree_flatten_with_path(params["experts"])
-        keys = jax.random.split(key, len(leaves))
-        copies = [
-            jnp.broadcast_to(leaf[:1], leaf.shape)
-            * (1 if is_frozen(path) else 1 + noise * jax.random.normal(k, leaf.shape, leaf.dtype))
-            for k, (path, leaf) in zip(keys, leaves, strict=True)
-        ]
-        return {**params, "experts": jax.tree.unflatten(structure, copies)}
-
-    return prepare
 
 
 def fit(
@@ -169,25 +80,32 @@ def fit(
         options,
         recipe_options,
         _optimizer(options),
-        None if run is None else Checkpoints(run),
+        _open(run, options),
         validate,
         parallel,
         like,
-        progress or _Silent(),
+        progress or Silent(),
+        Preemption(),
     )
     state, params, place = loop.resume(params)
-    log = None if run is None else MetricsLog(run, place.global_step)
+    logs = run is not None and jax.process_index() == 0
+    log = MetricsLog(run, place.global_step) if logs else None
     try:
-        for number in range(place.stage, len(stages)):
-            if state is None:
-                state = loop.start(number, place, params)
-            state = loop.train(number, place, state, log)
-            if number + 1 < len(stages):
-                params, state = parallel.whole(state.params, like.params), None
+        with contextlib.nullcontext() if run is None else loop.preemption.listen():
+            for number in range(place.stage, len(stages)):
+                if state is None:
+                    state = loop.start(number, params)
+                state = loop.train(number, place, state, log)
+                if number + 1 < len(stages):
+                    params, state = parallel.whole(state.params, like.params), None
+        if loop.checkpoints is not None:
+            loop.checkpoints.wait()
     except BaseException:
         with contextlib.suppress(OSError):  # what stopped the training says more
+            _close(loop.checkpoints)
             _close(log)
         raise
+    _close(loop.checkpoints)
     _close(log)
     return params if state is None else parallel.whole(state.params, like.params)
 
@@ -204,22 +122,15 @@ def _optimizer(options: LoopOptions) -> optax.GradientTransformation:
     return adamw(options.weight_decay, options.gradient_clip)
 
 
-def _close(log: MetricsLog | None) -> None:
-    if log is not None:
-        log.close()
+def _open(run: pathlib.Path | None, options: LoopOptions) -> Checkpoints | None:
+    if run is None:
+        return None
+    return Checkpoints(run, keep=options.keep_latest, keep_every=options.keep_every)
 
 
-class _Silent:
-    """Progress that nobody watches."""
-
-    def stage(self, name: str, steps: int, done: int) -> None:
-        """Says nothing."""
-
-    def step(self, metrics: Mapping[str, float] | None) -> None:
-        """Says nothing."""
-
-    def epoch(self, epoch: int, validation: Validation) -> None:
-        """Says nothing."""
+def _close(kept: MetricsLog | Checkpoints | None) -> None:
+    if kept is not None:
+        kept.close()
 
 
 @dataclasses.dataclass
@@ -228,7 +139,7 @@ class _Place:
 
     began: float  # on the monotonic clock, so that stops between do not count
     stage: int = 0
-    epoch: int = 0  # of the stage, where it was resumed inside of it
+    step: int = 0  # of the stage, done
     global_step: int = 0
     best: list[float] | None = None  # score of the best validation
 
@@ -249,24 +160,27 @@ class _Loop(NamedTuple):
     parallel: Parallel
     like: TrainState  # the shapes of the whole state
     progress: Progress
+    preemption: Preemption
 
     def resume(self, params: Params) -> tuple[TrainState | None, Params, _Place]:
         """Returns the placed state inside of a stage, else the params before one; and where."""
         place, resumed = _Place(time.monotonic()), None
         if self.checkpoints is not None:
-            resumed = self.checkpoints.restore("latest", self.like)
+            resumed = self.checkpoints.restore("latest", self.like, set_aside=True)
         if resumed is None:
             return None, params, place
         state, saved = resumed
-        place.stage, place.epoch = saved["stage"], saved["epoch"]
+        place.stage, place.step = saved["stage"], saved.get("step", 0)
+        if "step" not in saved and saved["epoch"]:  # as older versions wrote it
+            place.step = saved["epoch"] * self.steps_of(self.stages[place.stage])[1]
         place.global_step, place.best = saved["global_step"], saved["best"]
         place.began -= saved["seconds"]
         self.batches.set_state(saved["loader"])
-        if not place.epoch:
+        if not place.step:
             return None, state.params, place
         return self.parallel.place(state), params, place
 
-    def start(self, number: int, place: _Place, params: Params) -> TrainState:
+    def start(self, number: int, params: Params) -> TrainState:
         """Returns the placed state with which a stage begins."""
         prepare = self.stages[number].prepare
         if prepare is not None:
@@ -279,25 +193,33 @@ class _Loop(NamedTuple):
         self, number: int, place: _Place, state: TrainState, log: MetricsLog | None
     ) -> TrainState:
         """Runs a stage from where `place` says; returns the placed state at its end."""
-        stage, first = self.stages[number], place.epoch
-        sweeps = _sweeps(stage, self.mixture, self.threat, self.recipe_options)
-        steps = stage.epochs * self.batches_per_epoch * len(sweeps)
+        stage = self.stages[number]
+        sweeps, per_epoch = self.steps_of(stage)
+        steps = stage.epochs * per_epoch
         steppers = [self._stepper(stage, steps, only_phase) for only_phase in sweeps]
         key = self.parallel.everywhere(
             jax.random.fold_in(jax.random.key(self.options.seed), number)
         )
-        self.progress.stage(stage.name, steps, first * self.batches_per_epoch * len(sweeps))
+        self.progress.stage(stage.name, steps, place.step)
         unread: list[Mapping[str, jax.Array]] = []  # reading a step's metrics waits for it
-        for epoch in range(first, stage.epochs):
-            for stepper in steppers:
-                for _ in range(self.batches_per_epoch):
-                    state, metrics = stepper(state, self._next_batch(), key)
-                    place.global_step += 1
-                    unread.append(metrics)
-                    self.progress.step(self._log_step(stage, place, unread, log))
-            self._end_epoch(number, epoch + 1, place, state, unread, log)
-        place.epoch = 0
+        while place.step < steps:
+            stepper = steppers[place.step % per_epoch // self.batches_per_epoch]
+            state, metrics = stepper(state, self._next_batch(), key)
+            place.step += 1
+            place.global_step += 1
+            unread.append(metrics)
+            self.progress.step(self._log_step(stage, place, unread, log))
+            self._end_step(number, per_epoch, place, state, unread, log)
+        place.step = 0
         return state
+
+    def steps_of(self, stage: Stage) -> tuple[list[int | None], int]:
+        """Returns the sweeps over the data that make an epoch, and the steps of an epoch."""
+        sweeps: list[int | None] = [None]
+        if stage.in_turn:
+            phases = stage.recipe(self.mixture, self.threat, self.recipe_options)
+            sweeps = list(range(len(phases)))
+        return sweeps, self.batches_per_epoch * len(sweeps)
 
     def _stepper(self, stage: Stage, steps: int, only_phase: int | None) -> Callable:
         o = self.options
@@ -331,17 +253,32 @@ class _Loop(NamedTuple):
             log.write(place.global_step, {"stage": stage.name, **shown})
         return shown
 
-    def _end_epoch(self, number, done, place, state, unread, log) -> None:
-        """Validates and saves where the options say so, and at a stage's end."""
+    def _end_step(self, number, per_epoch, place, state, unread, log) -> None:
+        """Validates and saves where the options say so, at a stage's end, and when preempted."""
         stage, o = self.stages[number], self.options
+        done, inside = divmod(place.step, per_epoch)
         last = done == stage.epochs
-        judged = self.validate is not None and stage.validates and o.validate_every
-        if judged and (done % o.validate_every == 0 or last):
+        ends = {"finished": last and number == len(self.stages) - 1}
+        following = (
+            {"stage": number + 1, "epoch": 0, "step": 0}
+            if last
+            else {"stage": number, "epoch": done, "step": place.step}
+        )
+        preempted = self.checkpoints is not None and self.preemption.due(place.global_step)
+        if inside == 0:
+            judged = self.validate is not None and stage.validates and o.validate_every
+            if judged and (done % o.validate_every == 0 or last):
+                _read(unread, stage.name, place.global_step)
+                self._judge(stage, done, place, state, log)
+        at_epoch = inside == 0 and (done % o.checkpoint_every == 0 or last)
+        at_step = o.checkpoint_steps and place.global_step % o.checkpoint_steps == 0
+        if at_epoch or at_step or preempted:
             _read(unread, stage.name, place.global_step)
-            self._judge(stage, done, place, state, log)
-        if done % o.checkpoint_every == 0 or last:
-            _read(unread, stage.name, place.global_step)
-            self._save_latest(number, done, place, state)
+            self._save_latest(following | ends, place, state)
+        if preempted:
+            self.checkpoints.wait()
+            if not ends["finished"]:
+                raise PreemptedError(f"preempted: saved at step {place.global_step}")
 
     def _judge(self, stage, done, place, state, log) -> None:
         validation = self.validate(state.params)
@@ -356,12 +293,9 @@ class _Loop(NamedTuple):
             place.best = score
             self._save("best", place, state, {"epoch": done, "score": score})
 
-    def _save_latest(self, number, done, place, state) -> None:
-        last = done == self.stages[number].epochs
-        following = {"stage": number + 1, "epoch": 0} if last else {"stage": number, "epoch": done}
+    def _save_latest(self, following, place, state) -> None:
         position = {
             **following,
-            "finished": last and number == len(self.stages) - 1,
             "global_step": place.global_step,
             "best": place.best,
             "seconds": time.monotonic() - place.began,
@@ -371,8 +305,8 @@ class _Loop(NamedTuple):
 
     def _save(self, which, place, state, position) -> None:
         if self.checkpoints is not None:
-            state = self.parallel.collect(state, self.like)
-            self.checkpoints.save(which, place.global_step, state, position)
+            whole = self.parallel.collect(state, self.like)
+            self.checkpoints.begin(which, place.global_step, whole, position)
 
 
 def restore_params(run: pathlib.Path, which: str, params: Params, options: LoopOptions) -> Params:
@@ -389,14 +323,6 @@ def restore_params(run: pathlib.Path, which: str, params: Params, options: LoopO
         raise FileNotFoundError(f"run.directory: {run} has no {which} checkpoint; train it first")
     state: TrainState = found[0]
     return state.params
-
-
-def _sweeps(
-    stage: Stage, mixture: Mixture, threat: ThreatModel, options: RecipeOptions
-) -> Iterable[int | None]:
-    if not stage.in_turn:
-        return [None]
-    return list(range(len(stage.recipe(mixture, threat, options))))
 
 
 def _read(unread: list[Mapping[str, jax.Array]], stage: str, step: int) -> dict[str, float]:

@@ -31,6 +31,9 @@ COMMANDS = {
     "benchmark": "measure this machine against the library's own bars",
 }
 
+# These work on all processes that a launcher starts together.
+SPREAD = ("train", "evaluate", "sweep", "transfer", "certify")
+
 _HELP = """usage: jaxmoe COMMAND …
 
 Attack, train and judge mixture-of-experts models, part by part.
@@ -73,6 +76,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(command, rest, plugins)
 
 
+def _join_processes() -> None:
+    """Joins the other processes of this command, if there are any; the first alone speaks."""
+    # Read here, too: without these variables nothing has to be imported.
+    names = ("JAX_COORDINATOR_ADDRESS", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+    if not any(os.environ.get(name) for name in (*names, "TPU_WORKER_HOSTNAMES")):
+        return
+    hosts = importlib.import_module("jaxmoe.parallel.hosts")
+    hosts.join()
+    if not hosts.is_first():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, closed with the process
+
+
 def _take_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
     """The arguments without `--plugin FILE`, and the files."""
     rest, plugins, given = [], [], iter(arguments)
@@ -89,6 +104,8 @@ def _run(command: str, arguments: list[str], plugins: list[str]) -> int:
     from jaxmoe.commands.arguments import RunFailedError, Stopped
 
     try:
+        if command in SPREAD and not {"-h", "--help"} & set(arguments):
+            _join_processes()
         if plugins:
             importlib.import_module("jaxmoe.plugins").load_plugins(plugins)
         importlib.import_module(f"jaxmoe.commands.{command}").run(arguments)

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -193,3 +194,11 @@ def _lock(stream: IO[str], kind: int) -> bool:
                 raise
         return True
     return False
+
+
+def code_digest() -> str:
+    """Returns a digest of every file of this package."""
+    digest = hashlib.sha256()
+    for file in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

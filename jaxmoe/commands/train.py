@@ -61,6 +61,7 @@ def run(arguments: list[str]) -> None:
     folder = experiment.run.directory
 
     from jaxmoe.data import load_dataset
+    from jaxmoe.parallel import hosts
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.runs.folder import state_of
     from jaxmoe.runs.run import train
@@ -70,7 +71,7 @@ def run(arguments: list[str]) -> None:
     checkpoints = Checkpoints(run)
     try:
         with make_progress() as progress:
-            dataset = load_dataset(experiment.data, progress=progress.data)
+            dataset = hosts.first(lambda: load_dataset(experiment.data, progress=progress.data))
             listed = str(run / "run.json")
             for line in [*notes_on_clips(dataset, listed), *notes_on_classes(dataset)]:
                 progress.say(line)
@@ -89,6 +90,8 @@ def run(arguments: list[str]) -> None:
         if not checkpoints.has("latest"):
             following = f"begins {folder} anew: it has no checkpoint yet"
         raise Stopped(f"stopped; the same command {following}") from None
+    if not hosts.is_first():
+        return
     for line in notes_on_routes(run):
         print(line)
     draw_training(run)

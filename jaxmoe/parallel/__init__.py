@@ -5,6 +5,7 @@ says which parts of the params it holds. `make_parallel` maps it over a mesh by 
 the devices of one process by `pmap`; the results are the same.
 """
 
+from jaxmoe.parallel import hosts
 from jaxmoe.parallel.axes import DATA, EXPERT, Axes
 from jaxmoe.parallel.mapping import Mapped, Parallel, make_parallel
 from jaxmoe.parallel.mesh import MeshParallel
@@ -20,6 +21,7 @@ __all__ = [
     "Parallel",
     "PmapParallel",
     "Shards",
+    "hosts",
     "layout",
     "make_parallel",
 ]

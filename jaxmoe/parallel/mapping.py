@@ -47,6 +47,14 @@ class Parallel(Protocol):
         """
         ...
 
+    def saved(self, like: Tree) -> Tree:
+        """Returns shapes with the shardings that a checkpoint is restored to."""
+        ...
+
+    def adopt(self, restored: Tree) -> Tree:
+        """Returns a tree that was restored so, placed."""
+        ...
+
     def collect(self, placed: Tree, like: Tree) -> Tree:
         """Returns a placed tree as arrays of the shapes of `like`, perhaps split over devices."""
         ...

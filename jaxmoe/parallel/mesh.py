@@ -67,6 +67,18 @@ class MeshParallel:
         """Returns `function(params)` placed, made where it will lie."""
         return jax.jit(function, out_shardings=self.shardings(like))(self.place(params))
 
+    def saved(self, like: Tree) -> Tree:
+        """Returns shapes with the shardings that a checkpoint is restored to."""
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            like,
+            self.shardings(like),
+        )
+
+    def adopt(self, restored: Tree) -> Tree:
+        """Returns a tree that was restored so: it is placed."""
+        return restored
+
     def collect(self, placed: Tree, like: Tree) -> Tree:
         """Returns the tree as it is: its arrays have their whole shapes."""
         del like

@@ -80,6 +80,14 @@ class PmapParallel:
         del like
         return self.place(jax.jit(function)(params))
 
+    def saved(self, like: Tree) -> Tree:
+        """Returns shapes with the shardings that a checkpoint is restored to: one device's."""
+        return like
+
+    def adopt(self, restored: Tree) -> Tree:
+        """Returns a tree that was restored so, placed."""
+        return self.place(restored)
+
     def collect(self, placed: Tree, like: Tree) -> Tree:
         """Returns a placed tree as arrays of their whole shapes, which are those of `like`."""
         specs = self.layout(like)

@@ -81,8 +81,17 @@ def cropped(source: data.ClipSource, config: DataConfig) -> str | None:
     return f"evaluated is the middle {width} × {height} of {every} (width × height)"
 
 
-def evaluation_loader(source: data.ClipSource, config: DataConfig, batch_size: int) -> data.Loader:
-    """One pass over a split, in order, centre crops, of clips frames spread over the video."""
+def evaluation_loader(
+    source: data.ClipSource,
+    config: DataConfig,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> data.Loader:
+    """One pass over a split, in order, centre crops, of clips frames spread over the video.
+
+    Of several processes each may have its share of every batch, `batch_size` examples.
+    """
     return data.make_loader(
         source,
         batch_size=batch_size,
@@ -94,5 +103,7 @@ def evaluation_loader(source: data.ClipSource, config: DataConfig, batch_size: i
         shuffle=False,
         repeat=False,
         seed=0,
+        process_index=process_index,
+        process_count=process_count,
         workers=config.workers,
     )

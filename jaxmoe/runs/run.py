@@ -6,6 +6,7 @@ A run's folder holds `config.json`, `run.json` (versions, seed, git revision, co
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,16 +15,18 @@ import jax
 import numpy as np
 
 from jaxmoe import data, plugins
-from jaxmoe.config import Experiment, validate
+from jaxmoe.config import Experiment, to_dict, validate
+from jaxmoe.files import code_digest
 from jaxmoe.runs.build import build_mixture, build_threat, evaluation_loader
 from jaxmoe.mixture import Mixture, with_dual_weight
 from jaxmoe.runs.other_clips import OtherClips, open_clips
-from jaxmoe.parallel import Parallel, make_parallel
+from jaxmoe.parallel import Parallel, hosts, make_parallel
 from jaxmoe.registry import field_names, with_fields
 from jaxmoe.runs.folder import (
     State,
     check_same_experiment,
     check_same_splits,
+    describe_splits,
     hold_for_training,
     is_finished,
     read_experiment,
@@ -93,7 +96,9 @@ def train(
     _check_found_again(experiment)
     run = pathlib.Path(experiment.run.directory)
     check_same_experiment(run, experiment)
-    dataset = data.load_dataset(experiment.data, progress=data_progress)
+    _check_same_on_all_processes(experiment)
+    dataset = hosts.first(lambda: data.load_dataset(experiment.data, progress=data_progress))
+    hosts.agree("the data", describe_splits(dataset))
     check_same_splits(run, dataset, "run.directory", "choose another directory")
     parallel = make_parallel(devices, **dataclasses.asdict(experiment.parallel))
     batch_size = experiment.training.batch_size
@@ -134,7 +139,7 @@ def train(
     )
     validation = _validation_batches(experiment, dataset, parallel)
     with hold_for_training(run), contextlib.closing(iter(loader)) as batches:
-        if not is_finished(run):
+        if hosts.is_first() and not is_finished(run):
             write_description(run, experiment, dataset)
         fit(
             mixture,
@@ -151,6 +156,20 @@ def train(
             progress=progress,
         )
     return run
+
+
+def _check_same_on_all_processes(experiment: Experiment) -> None:
+    """Refuses processes of one run that were given other configurations, or run other code."""
+    elsewhere = {"data.directory", "data.manifest", "data.cache", "run.plugins"}
+    fields = {
+        f"{section}.{name}": value
+        for section, values in to_dict(experiment).items()
+        for name, value in values.items()
+        if f"{section}.{name}" not in elsewhere
+    }
+    hosts.agree("the configuration", fields)
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")}
+    hosts.agree("the code", {"jaxmoe": code_digest()[:16], **versions})
 
 
 def _check_found_again(experiment: Experiment) -> None:
@@ -246,7 +265,8 @@ def _validation_batches(
     """
     here, clips = parallel.local_count, dataset.validation
     share = min(experiment.training.batch_size // parallel.count, -(-len(clips) // here))
-    return evaluation_loader(clips, experiment.data, here * share)
+    processes = jax.process_index(), jax.process_count()
+    return evaluation_loader(clips, experiment.data, here * share, *processes)
 
 
 def _stages(experiment: Experiment, dataset: data.Dataset) -> tuple[Stage, ...]:

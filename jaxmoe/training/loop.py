@@ -166,7 +166,8 @@ class _Loop(NamedTuple):
         """Returns the placed state inside of a stage, else the params before one; and where."""
         place, resumed = _Place(time.monotonic()), None
         if self.checkpoints is not None:
-            resumed = self.checkpoints.restore("latest", self.like, set_aside=True)
+            like = self.parallel.saved(self.like)
+            resumed = self.checkpoints.restore("latest", like, set_aside=True)
         if resumed is None:
             return None, params, place
         state, saved = resumed
@@ -177,8 +178,8 @@ class _Loop(NamedTuple):
         place.began -= saved["seconds"]
         self.batches.set_state(saved["loader"])
         if not place.step:
-            return None, state.params, place
-        return self.parallel.place(state), params, place
+            return None, self.parallel.whole(self.parallel.adopt(state).params, params), place
+        return self.parallel.adopt(state), params, place
 
     def start(self, number: int, params: Params) -> TrainState:
         """Returns the placed state with which a stage begins."""

@@ -25,6 +25,7 @@ from jaxmoe import plugins
 from jaxmoe.attacks import ATTACKS, AttackSettings
 from jaxmoe.evaluation.engine.programs import Programs
 from jaxmoe.evaluation.measures.measures import MEASURES
+from jaxmoe.files import code_digest
 from jaxmoe.mixture import Mixture
 
 _PACKAGE = pathlib.Path(jaxmoe.__file__).parent
@@ -147,14 +148,6 @@ def batch_digest(batch: dict[str, np.ndarray]) -> bytes:
         digest.update(f"{name} {values.dtype} {values.shape}".encode())
         digest.update(values)
     return digest.digest()
-
-
-def code_digest() -> str:
-    """Digests every file of this package."""
-    digest = hashlib.sha256()
-    for file in sorted(_PACKAGE.rglob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def _code_of(attack: str) -> str:

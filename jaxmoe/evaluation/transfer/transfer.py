@@ -29,7 +29,7 @@ from jaxmoe.evaluation.engine.guards import (
     check_attack,
     check_same_pass,
 )
-from jaxmoe.evaluation.engine.journal import Journal, batch_digest, code_digest, entry, model_digest
+from jaxmoe.evaluation.engine.journal import Journal, batch_digest, entry, model_digest
 from jaxmoe.evaluation.engine.programs import Programs, inputs_of, on_device
 from jaxmoe.evaluation.engine.rows import CLEAN, Check, notes_on_labels
 from jaxmoe.evaluation.engine.scoring import Metric
@@ -44,6 +44,7 @@ from jaxmoe.evaluation.transfer.transfer_result import (
 )
 from jaxmoe.evaluation.transfer.transfer_scores import Score, all_others, join_scores, least, row_of
 from jaxmoe.evaluation.transfer.universal import UNIVERSAL, fit_named
+from jaxmoe.files import code_digest
 from jaxmoe.spelling import did_you_mean
 from jaxmoe.threat import ThreatModel, format_epsilon
 

@@ -254,10 +254,9 @@ class Checkpoints:
     def _manager(self, which: str, *, saves: bool = False) -> ocp.CheckpointManager:
         latest = which == "latest"
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=self._keep if latest else 1,
-            keep_period=self._keep_every if latest else None,
+            max_to_keep=(self._keep if latest else 1) if saves else None,
+            keep_period=self._keep_every if latest and saves else None,
             create=saves,
-            read_only=not saves,
             enable_async_checkpointing=saves,
         )
         handlers = {

@@ -36,11 +36,11 @@ def _digest(leaf: Any, xp: types.ModuleType) -> Any:
             bits = bits.reshape(*leaf.shape, -1)
     else:
         bits = jax.lax.bitcast_convert_type(leaf, kind)
-    place = xp.zeros((), "uint32")
+    place = xp.zeros([1] * bits.ndim, "uint32")
     # Not of a flat array: one that is split over devices would travel to become flat.
     for axis, size in enumerate(bits.shape):
-        along = xp.arange(size, dtype="uint32").reshape([-1] + [1] * (bits.ndim - axis - 1))
-        place = place * xp.uint32(size % (1 << 32)) + along
+        shape = [1] * axis + [size] + [1] * (bits.ndim - axis - 1)
+        place = place * xp.uint32(size) + xp.arange(size, dtype="uint32").reshape(shape)
     with np.errstate(over="ignore"):
         weight = place * xp.uint32(_MULTIPLIER) | xp.uint32(1)
         return xp.sum(bits.astype("uint32") * weight, dtype="uint32")

@@ -104,20 +104,44 @@ def plugin_of(guide: pathlib.Path) -> str:
 
 
 def check_commands(guide: pathlib.Path) -> None:
-    for command, *words in commands_of(guide):
-        if command == "python":
-            assert words[0] == "-m" or (ROOT / words[0]).is_file(), words
-            continue
-        assert command == "jaxmoe"
-        name, *arguments = words
-        arguments, _ = _take_plugins(arguments)
-        if name in ("train", "data"):
-            validate(apply_overrides(load_config(arguments[0]), arguments[1:]))
-        else:
-            with pytest.raises(ParsedError):
-                importlib.import_module(f"jaxmoe.commands.{name}").run(arguments)
-            for attack in attacks_in(arguments):
-                assert attack in ("universal", "universal-class") or canonical_name(attack)
+    for words in commands_of(guide):
+        if (command := passed_on(words)) is not None:
+            check_command(command)
+
+
+def passed_on(words: list[str]) -> list[str] | None:
+    """Returns the jaxmoe command that a shell command runs; None of one that runs none."""
+    match words:
+        case ["jaxmoe", *_]:
+            return words
+        case ["python", "launch/local.py", *rest]:
+            return ["jaxmoe", *rest[rest.index("--") + 1 :]]
+        case ["python", first, *_]:
+            assert first == "-m" or (ROOT / first).is_file(), words
+        case ["sbatch", *rest]:
+            return ["jaxmoe", *rest[rest.index("launch/slurm.sbatch") + 1 :]]
+        case ["bash", "launch/tpu_pod.sh", *rest]:
+            _, _, *command = [word for word in rest if word != "--dry-run"]
+            return None if command == ["--stop"] else ["jaxmoe", *command]
+        case ["docker", "build", "-f", file, *_] | ["kubectl", "apply", "-f", file]:
+            assert (ROOT / file).is_file(), words
+        case _:
+            assert words[0] in ("gcloud", "kubectl", "scancel"), words
+    return None
+
+
+def check_command(words: list[str]) -> None:
+    """Checks that a jaxmoe command would begin; its config is looked for from here."""
+    command, name, *arguments = words
+    assert command == "jaxmoe"
+    arguments, _ = _take_plugins(arguments)
+    if name in ("train", "data"):
+        validate(apply_overrides(load_config(arguments[0]), arguments[1:]))
+        return
+    with pytest.raises(ParsedError):
+        importlib.import_module(f"jaxmoe.commands.{name}").run(arguments)
+    for attack in attacks_in(arguments):
+        assert attack in ("universal", "universal-class") or canonical_name(attack)
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=name_of)

@@ -7,6 +7,8 @@ import importlib.util
 import pathlib
 import re
 import sys
+import tempfile
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from jaxmoe.overrides import split_values
@@ -199,11 +201,22 @@ def take_dual_weight(trained: Any, alpha: float | None, part: str | None) -> Any
     )
 
 
-def hold_output(output: pathlib.Path) -> contextlib.AbstractContextManager[None]:
-    """Keeps other commands from writing results and journals into the same folder meanwhile."""
-    from jaxmoe.files import hold
+@contextlib.contextmanager
+def hold_output(output: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Keeps other commands from writing results and journals into the same folder meanwhile.
 
-    return hold(output, "results", "--output", "is being written into")
+    Yields the folder to write into. Of several processes the first alone has that one: what the
+    others write is thrown away.
+    """
+    from jaxmoe.files import hold
+    from jaxmoe.parallel import hosts
+
+    if hosts.is_first():
+        with hold(output, "results", "--output", "is being written into"):
+            yield output
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield pathlib.Path(folder)
 
 
 def note_on_state(folder: pathlib.Path, trained: Any, checkpoint: str) -> str | None:

@@ -114,7 +114,7 @@ def run(arguments: list[str]) -> None:
     looked_at = describe_part(len(certification.test), len(trained.dataset.test))
     details = {"examples": looked_at, "seed": options.seed, "checkpoint": checkpoint}
     details |= _describe(trained, part, note)
-    with hold_output(output):
+    with hold_output(output) as output:
         files = write_curves(curves, attacked, output, details)
     print(f"test examples: {looked_at}")
     print_curves(curves, attacked)

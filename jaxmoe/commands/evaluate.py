@@ -145,7 +145,7 @@ def evaluate(options: argparse.Namespace, output: pathlib.Path) -> None:
     """Runs the suite that `options` describe and writes its files into `output`."""
     plan, trained = open_run(options)
     wanted = {"save": options.save_examples, "checks": not options.no_checks}
-    with hold_output(output):
+    with hold_output(output) as output:
         _run_and_write(trained, output, plan, **wanted)
 
 
@@ -275,7 +275,7 @@ def _run_and_write(
                 f"stopped; the same command goes on from {where}; {report.stopped}"
             ) from None
     report.close(result, flops)
-    (output / JOURNAL).unlink()
+    (output / JOURNAL).unlink(missing_ok=True)
 
 
 def _count_flops(trained: "Trained", batch_size: int) -> Any:

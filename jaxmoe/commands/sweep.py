@@ -84,7 +84,7 @@ def _sweep(options: argparse.Namespace, output: pathlib.Path) -> None:
             f"run, and these are another test set ({trained.other.directory}); expected --epsilons "
             "alone"
         )
-    with hold_output(output):
+    with hold_output(output) as output:
         _run_and_write(trained, output, plan, grid, options)
 
 
@@ -144,7 +144,7 @@ def _run_and_write(
     if grid.values:
         title += ", the strongest setting of each attack"
     plot_curves(result.curves(), result.clean_accuracy, output / "sweep.png", title, record["norm"])
-    (output / JOURNAL).unlink()
+    (output / JOURNAL).unlink(missing_ok=True)
     _print(result, list(grid.values), record["norm"])
     print(f"written to {output}: sweep.json, sweep.png; {rows[0]['n']} {split} examples")
 

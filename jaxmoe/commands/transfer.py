@@ -239,7 +239,7 @@ def _run_and_write(runs: dict[str, Subject], output: pathlib.Path, plan: Plan) -
         if not len(first.dataset.train):
             raise ValueError("--attacks: universal ones need the training examples: not there")
         training = {name: loader(name, "train") for name in runs}
-    with hold_output(output):
+    with hold_output(output) as output:
         try:
             with make_progress() as progress:
                 result = transfer_matrix(
@@ -266,7 +266,7 @@ def _run_and_write(runs: dict[str, Subject], output: pathlib.Path, plan: Plan) -
         notes = (*(() if other is None else other.notes), *flags)
         files = write_transfer(rows, output, notes)
         files.append(plot_transfer(rows, output / "transfer.png"))
-        (output / JOURNAL).unlink()
+        (output / JOURNAL).unlink(missing_ok=True)
         print_transfer(rows)
         print(f"written to {output}: {', '.join(file.name for file in files)}")
 

@@ -11,6 +11,7 @@ from jaxmoe.parallel.mapping import Mapped, Parallel, make_parallel
 from jaxmoe.parallel.mesh import MeshParallel
 from jaxmoe.parallel.pmap import PmapParallel
 from jaxmoe.parallel.shards import Shards, layout
+from jaxmoe.parallel.spread import Spread
 
 __all__ = [
     "DATA",
@@ -21,6 +22,7 @@ __all__ = [
     "Parallel",
     "PmapParallel",
     "Shards",
+    "Spread",
     "hosts",
     "layout",
     "make_parallel",

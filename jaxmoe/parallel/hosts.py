@@ -100,18 +100,27 @@ def is_first() -> bool:
 
 def gather(text: str) -> list[str]:
     """Returns the texts of all processes, in their order."""
+    return [raw.decode() for raw in _gather(text.encode())]
+
+
+def broadcast(raw: bytes) -> bytes:
+    """Returns process 0's bytes."""
+    return _gather(raw if is_first() else b"")[0]
+
+
+def _gather(raw: bytes) -> list[bytes]:
     import jax
     import numpy as np
     from jax.experimental import multihost_utils
 
     if jax.process_count() == 1:
-        return [text]
-    raw = np.frombuffer(text.encode(), np.uint8)
+        return [raw]
+    raw = np.frombuffer(raw, np.uint8)
     lengths = multihost_utils.process_allgather(np.int32(len(raw)))
     padded = np.zeros(max(1, int(np.max(lengths))), np.uint8)
     padded[: len(raw)] = raw
     rows = multihost_utils.process_allgather(padded)
-    return [bytes(row[:n]).decode() for row, n in zip(rows, lengths, strict=True)]
+    return [bytes(row[:n]) for row, n in zip(rows, lengths, strict=True)]
 
 
 def agree(what: str, values: Mapping[str, Any]) -> None:

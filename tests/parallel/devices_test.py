@@ -30,19 +30,20 @@ AT_NIGHT = tuple(
 )
 
 
-def figures_of(cases):
-    environment = os.environ | {
-        "XLA_FLAGS": os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={DEVICES}",
-        "JAX_PLATFORMS": "cpu",
-    }
+def run(module, argument, devices):
+    flag = f" --xla_force_host_platform_device_count={devices}"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.parallel.training_on_devices", json.dumps(cases)],
-        env=environment,
+        [sys.executable, "-W", "ignore", "-m", f"tests.parallel.{module}", argument],
+        env=os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"] + flag, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def figures_of(cases):
+    return run("training_on_devices", json.dumps(cases), DEVICES)
 
 
 def check(case, found):
@@ -87,3 +88,23 @@ def test_every_way_to_spread_equals_one_device(recipe):
     for case, found in zip(cases, figures_of(cases), strict=True):
         check(case, found)
     print(f"{len(cases)} ways to spread {recipe}: all equal to one device")
+
+
+def check_evaluation(extent, devices):
+    found, alone = (run("evaluation_on_devices", extent, n) for n in (devices, 1))
+    assert (found["devices"], alone["devices"]) == (devices, 1)
+    for mine, own in zip(found["rows"], alone["rows"], strict=True):
+        assert mine["robust_accuracy"] == own["robust_accuracy"], own
+        assert mine.get("accuracy_under_attack") == own.get("accuracy_under_attack"), own
+        assert mine.get("gradient_evaluations") == own.get("gradient_evaluations"), own
+    assert 0 < alone["rows"][1]["robust_accuracy"] < alone["rows"][0]["robust_accuracy"] < 1
+
+
+def test_an_evaluation_says_the_same_on_several_devices():
+    check_evaluation("short", 4)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("devices", [2, 8])
+def test_suites_sweeps_and_auto_attack_say_the_same_on_several_devices(devices):
+    check_evaluation("whole", devices)

@@ -27,6 +27,7 @@ from jaxmoe.evaluation.engine.programs import Programs
 from jaxmoe.evaluation.measures.measures import MEASURES
 from jaxmoe.files import code_digest
 from jaxmoe.mixture import Mixture
+from jaxmoe.parallel import hosts
 
 _PACKAGE = pathlib.Path(jaxmoe.__file__).parent
 
@@ -54,7 +55,7 @@ class Journal:
         """
         self._file = None if file is None else pathlib.Path(file)
         header = fingerprint, [np.asarray(part) for part in logits]
-        self._results, self._aside = ({}, None) if file is None else _open(self._file, header)
+        self._results, self._aside = ({}, None) if file is None else _open_once(self._file, header)
         self.found = len(self._results)
 
     def holds(self, first: Hashable) -> bool:
@@ -81,7 +82,7 @@ class Journal:
         if key in self._results:
             return self._results[key]
         result = compute()
-        if self._file is not None:
+        if self._file is not None and hosts.is_first():
             with open(self._file, "ab") as stream:
                 pickle.dump((key, result), stream)
                 stream.flush()
@@ -162,6 +163,14 @@ def _file_of(function: Callable) -> str:
         if not file.is_relative_to(_PACKAGE):
             return hashlib.sha256(file.read_bytes()).hexdigest()
     return ""
+
+
+def _open_once(file: pathlib.Path, header: tuple) -> tuple[dict, pathlib.Path | None]:
+    """As `_open`; of several processes the first reads, and tells the others."""
+    if jax.process_count() == 1:
+        return _open(file, header)
+    found = pickle.dumps(_open(file, header)) if hosts.is_first() else b""
+    return pickle.loads(hosts.broadcast(found))
 
 
 def _open(

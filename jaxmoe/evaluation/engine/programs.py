@@ -6,7 +6,7 @@
 import functools
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,6 +30,7 @@ from jaxmoe.evaluation.engine.scoring import (
 from jaxmoe.evaluation.measures.measures import find_measures, measure
 from jaxmoe.evaluation.measures.metrics import accuracy
 from jaxmoe.mixture import PartScores, score_parts
+from jaxmoe.parallel import Spread
 from jaxmoe.threat import ThreatModel, example_keys
 
 OUTPUTS = "outputs"  # the program that runs the model, on clean and on adversarial clips
@@ -65,6 +66,7 @@ class Programs:
         self.compile_seconds: dict[str, float] = {}
         self.batch_sizes: dict[str, set[int]] = {}
         self._compiled: dict[Any, Callable] = {}
+        self._spread = Spread()
 
     def check(self, model: Model, norm: Norm, metric: Metric) -> "Programs":
         """These programs, if they are of this model.
@@ -121,6 +123,7 @@ class Programs:
             *inputs_of(batch),
             *_numbers(epsilon, settings, seed),
             jnp.uint32(restart),
+            examples=(1, 2, 3),
         )
 
     def score(
@@ -136,7 +139,7 @@ class Programs:
             return found._replace(measures=measure(self.measures, outputs, clean, y))
 
         inputs = params, x_adv, x, y, outputs, clean, jnp.float32(epsilon)
-        scores, more_seconds = self.timed("score", program, *inputs)
+        scores, more_seconds = self.timed("score", program, *inputs, examples=(1, 2, 3, 4, 5))
         return scores, seconds + more_seconds
 
     def measured(self, batch: dict[str, Any], clean: Outputs) -> dict[str, jax.Array] | None:
@@ -147,7 +150,7 @@ class Programs:
         def program(y, clean):
             return measure(self.measures, clean, clean, y)
 
-        return self.timed("measures", program, inputs_of(batch)[1], clean)[0]
+        return self.timed("measures", program, inputs_of(batch)[1], clean, examples=(0, 1))[0]
 
     def parts(self, params: Any, batch: dict[str, Any], clean: Outputs) -> PartScores:
         """Scores each part of a mixture by itself, on a clean batch and its outputs."""
@@ -157,7 +160,7 @@ class Programs:
             return score_parts(self.model, self.metric, params, x, y, *outputs)
 
         x, y, _ = inputs_of(batch)
-        return self.timed("parts", program, params, x, y, clean)[0]
+        return self.timed("parts", program, params, x, y, clean, examples=(1, 2, 3))[0]
 
     def verify(
         self, params: Any, batch: dict[str, Any], x_adv: jax.Array, epsilon: float
@@ -173,35 +176,44 @@ class Programs:
 
         x, y, _ = inputs_of(batch)
         inputs = params, x_adv, x, y, jnp.float32(epsilon)
-        return self.timed("verify", program, *inputs)
+        return self.timed("verify", program, *inputs, examples=(1, 2, 3))
 
     def _outputs(self, params: Any, x: jax.Array, label: Any) -> tuple[Outputs, float]:
         def program(params, x, label):
             return run_model(self.model, self.metric, params, x, label)
 
-        return self.timed(OUTPUTS, program, params, x, label)
+        return self.timed(OUTPUTS, program, params, x, label, examples=(1, 2))
 
-    def timed(self, name: str, program: Callable, *args: Any) -> tuple[Any, float]:
+    def timed(
+        self, name: str, program: Callable, *args: Any, examples: Collection[int] = ()
+    ) -> tuple[Any, float]:
         """Runs a program, compiled for these shapes; returns its result and its seconds.
 
         Args:
           name: what the program is, for the counts; it also stands for the program in the cache.
           program: a pure function of arrays.
           *args: its arguments.
+          examples: numbers of the arguments that hold examples, where each example's results depend
+            on that example alone: they are spread over all devices.
         """
         args = jax.tree.map(jnp.asarray, args)
-        compiled = self._compile(name, program, args)
+        compiled = self._compile(name, program, args, examples)
         start = time.perf_counter()
         result = jax.block_until_ready(compiled(*args))
         return result, time.perf_counter() - start
 
-    def memory(self, name: str, program: Callable, *args: Any) -> int:
-        """Bytes that a program takes, arguments included, compiled as by `timed`."""
-        analysis = self._compile(name, program, jax.tree.map(jnp.asarray, args)).memory_analysis()
+    def memory(
+        self, name: str, program: Callable, *args: Any, examples: Collection[int] = ()
+    ) -> int:
+        """Bytes that a program takes on a device, arguments included, compiled as by `timed`."""
+        args = jax.tree.map(jnp.asarray, args)
+        analysis = self._compile(name, program, args, examples).memory_analysis()
         sizes = "temp_size_in_bytes", "output_size_in_bytes", "argument_size_in_bytes"
         return sum(getattr(analysis, size) for size in sizes)
 
-    def _compile(self, name: str, program: Callable, args: tuple) -> Callable:
+    def _compile(
+        self, name: str, program: Callable, args: tuple, examples: Collection[int]
+    ) -> Callable:
         leaves, structure = jax.tree.flatten(args)
         # The structure holds the static settings: steps, restarts and the like.
         key = (name, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
@@ -214,7 +226,13 @@ class Programs:
             return program(*args)
 
         start = time.perf_counter()
-        self._compiled[key] = jax.jit(counted).lower(*args).compile()
+        if examples and self._spread.count > 1:
+            axes = tuple(
+                _axes_of_examples(arg) if i in examples else -1 for i, arg in enumerate(args)
+            )
+            self._compiled[key] = self._spread.compile(counted, args, axes)
+        else:
+            self._compiled[key] = jax.jit(counted).lower(*args).compile()
         seconds = time.perf_counter() - start
         self.compilations[name] = self.compilations.get(name, 0) + 1
         self.compile_seconds[name] = self.compile_seconds.get(name, 0.0) + seconds
@@ -227,11 +245,27 @@ def on_device(*groups: Mapping[str, tuple[Model, Any]]) -> tuple[dict[str, tuple
     What several of them share stays shared.
     """
     once = {id(params): params for group in groups for _, params in group.values()}
-    put = {place: jax.device_put(check_params(params)) for place, params in once.items()}
+    put = {place: put_params(params) for place, params in once.items()}
     return tuple(
         {name: (model, put[id(params)]) for name, (model, params) in group.items()}
         for group in groups
     )
+
+
+def put_params(params: Any) -> Any:
+    """Params on every device, once: NumPy arrays would go there in every call of every program.
+
+    Raises:
+      ValueError: they are no params.
+    """
+    return Spread().put(check_params(params))
+
+
+def _axes_of_examples(arg: Any) -> Any:
+    """The axis of examples of every leaf: the first, but for what all experts say."""
+    if isinstance(arg, Outputs) and arg.experts is not None:
+        return jax.tree.map(lambda _: 0, arg)._replace(experts=1)
+    return 0
 
 
 def attack_keys(seed: jax.Array | int, name: str, index: jax.Array) -> jax.Array:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxmoe.attacks import build_attack, canonical_name
@@ -13,7 +12,6 @@ from jaxmoe.attacks.compiled import logits_of
 from jaxmoe.attacks.edge import (
     check_label_shape,
     check_labels,
-    check_params,
     check_pixels,
     to_pixels,
 )
@@ -23,7 +21,7 @@ from jaxmoe.evaluation.diagnostics.row_checks import cascade_checks
 from jaxmoe.evaluation.engine.arrays import cut
 from jaxmoe.evaluation.engine.cascade import Cascading
 from jaxmoe.evaluation.engine.journal import Journal
-from jaxmoe.evaluation.engine.programs import Programs
+from jaxmoe.evaluation.engine.programs import Programs, put_params
 from jaxmoe.evaluation.engine.rows import (
     Check,
     StageRow,
@@ -125,7 +123,7 @@ def auto_attack(
     # Few examples fill a batch of their own size, one of a few: another number compiles nothing.
     batch_size = min(batch_size, 1 << (len(x) - 1).bit_length())
     check_number("epsilon", epsilon)
-    params = jax.device_put(check_params(params))  # once, and not in every call of every program
+    params = put_params(params)
     check_pixels(x)
     name, cascade = _find(version)
     threat = ThreatModel(norm, float(epsilon))

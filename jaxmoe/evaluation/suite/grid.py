@@ -20,7 +20,6 @@ import numpy as np
 
 from jaxmoe.attacks import ATTACKS, build_attack, canonical_name, find_attack
 from jaxmoe.attacks.attack import Model
-from jaxmoe.attacks.edge import check_params
 from jaxmoe.attacks.perturb import numbered_keys
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.choices import Norm
@@ -32,7 +31,13 @@ from jaxmoe.evaluation.engine.guards import (
     same_pass,
 )
 from jaxmoe.evaluation.engine.journal import Journal, entry, model_digest
-from jaxmoe.evaluation.engine.programs import Programs, as_numbers, attack_keys, inputs_of
+from jaxmoe.evaluation.engine.programs import (
+    Programs,
+    as_numbers,
+    attack_keys,
+    inputs_of,
+    put_params,
+)
 from jaxmoe.evaluation.engine.rows import Check, notes_on_labels, robust
 from jaxmoe.evaluation.engine.scoring import Metric, verify
 from jaxmoe.evaluation.engine.summary import mean
@@ -184,7 +189,7 @@ def sweep_grid(
         find_attack(name).build(model, ThreatModel(norm, max(grid.epsilons)), settings)
     programs = (programs or Programs(model, norm, metric)).check(model, norm, metric)
     memory = memory or device_memory() // 2
-    params = jax.device_put(check_params(params))  # once, and not in every call of every program
+    params = put_params(params)
     sweep = _Sweep(programs, params, grid, settings, seed, memory, {})
     clean = CleanPass(programs, params, names)
     for batch in batches_factory():
@@ -296,7 +301,9 @@ class _Sweep(NamedTuple):
             size = most
             while size > 1:
                 args = self._arguments(name, batch, self.grid.points[:size], 0)
-                needed = self.programs.memory(_title(name), self._program(name), *args)
+                needed = self.programs.memory(
+                    _title(name), self._program(name), *args, examples=(1, 2, 3)
+                )
                 if needed <= self.memory:
                     break
                 size = max(1, min(size - 1, size * self.memory // needed))
@@ -306,7 +313,7 @@ class _Sweep(NamedTuple):
     def _run(self, name: str, batch: Batch, chunk: list[Point], restart: int):
         filled = chunk + [chunk[-1]] * (self.chunks[name] - len(chunk))
         args = self._arguments(name, batch, filled, restart)
-        found, _ = self.programs.timed(_title(name), self._program(name), *args)
+        found, _ = self.programs.timed(_title(name), self._program(name), *args, examples=(1, 2, 3))
         attacked, verdict, gradients = jax.device_get(found)
         for place, point in enumerate(chunk):
             own = jax.tree.map(lambda leaf, place=place: leaf[place], (attacked, verdict))

@@ -11,19 +11,17 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxmoe.attacks import build_attack, canonical_name
 from jaxmoe.attacks.attack import Model
 from jaxmoe.attacks.cascade import CASCADES, Cascade
-from jaxmoe.attacks.edge import check_params
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.choices import GradientMode, Norm
 from jaxmoe.evaluation.diagnostics.gradient_masking import CHECKS, masking_checks
 from jaxmoe.evaluation.engine.guards import as_epsilons, check_arguments
 from jaxmoe.evaluation.engine.journal import Journal, model_digest
-from jaxmoe.evaluation.engine.programs import Programs
+from jaxmoe.evaluation.engine.programs import Programs, put_params
 from jaxmoe.evaluation.engine.rows import (
     CLEAN,
     WORST_CASE,
@@ -124,7 +122,7 @@ def evaluate_suite(
     _check_attacks(parts, mixture, norm, epsilons, settings, gradients)
     programs = programs or Programs(mixture, norm, metric, measures)
     programs.check(mixture, norm, metric).check_measures(measures)
-    params = jax.device_put(check_params(params))  # once, and not in every call of every program
+    params = put_params(params)
     run = Passes(
         programs, params, batches_factory, settings, gradients, seed, progress, cascades=known
     )

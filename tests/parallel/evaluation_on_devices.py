@@ -1,0 +1,55 @@
+"""Evaluates on the devices that there are and prints the rows; run by a test."""
+
+import json
+import sys
+
+import jax
+import numpy as np
+
+from jaxmoe.attacks import AttackSettings
+from jaxmoe.evaluation import Grid, auto_attack, evaluate_suite, sweep_grid
+from jaxmoe.evaluation.engine.arrays import cut
+from jaxmoe.parallel import hosts
+from tests.training.conftest import CLASSES, SHAPE, tiny_mixture
+
+TIMES = ("seconds", "compile_seconds")
+SETTINGS = AttackSettings(steps=3, queries=20)
+
+
+def main() -> None:
+    """Prints the rows of a suite on 21 clips in tens, and of a sweep and AutoAttack where asked."""
+    hosts.join()
+    mixture = tiny_mixture()
+    params = mixture.init(jax.random.key(3), None)
+    draw = np.random.default_rng(5)
+    x = draw.uniform(size=(21, *SHAPE)).astype(np.float32)
+    y = np.asarray(mixture.apply(params, x)).argmax(axis=-1)
+    y[:4] = (y[:4] + 1) % CLASSES
+    batches, whole = cut(x, y, 10), sys.argv[1] == "whole"
+    suite = evaluate_suite(
+        mixture,
+        params,
+        batches,
+        attacks=["pgd", "tlga-r", "apgd-ce"] if whole else ["pgd"],
+        epsilons=[0.05, 0.2],
+        settings=SETTINGS,
+        checks=whole,
+    )
+    rows = [row._asdict() for row in suite.rows]
+    if whole:
+        grid = Grid((0.05, 0.1), {"alpha": (0.1, 0.5)})
+        sweep = sweep_grid(mixture, params, batches, attacks=["pgd"], grid=grid, settings=SETTINGS)
+        strong = auto_attack(mixture, params, x, y, epsilon=0.05, batch_size=8, settings=SETTINGS)
+        rows += [row._asdict() for row in sweep.rows]
+        rows += [{"robust_accuracy": strong.robust_accuracy}]
+    for row in rows:
+        for name in TIMES:
+            row.pop(name, None)
+    found = {"rows": rows, "devices": jax.device_count()}
+    if hosts.is_first():
+        print(json.dumps(found, default=str))
+
+
+if __name__ == "__main__":
+    with jax.numpy_dtype_promotion("standard"):
+        main()

@@ -151,7 +151,7 @@ def fit(
       mixture: what is trained, such as `mixture.from_functions` makes.
       params: where it starts.
       batches: one pass over the training examples: uint8 grey levels or floats in [0, 1], and
-        labels. Each splits over the devices; one size for all compiles once. Each pass begins them
+        labels. Devices share each; one size for all compiles once. Each pass begins them
         anew. A loader may shuffle, but only the same batches in every pass resume to the same bits.
       recipe: a name such as "j_tlat", a configuration of `config.RECIPES` such as
         `JTLATConfig(weak_experts=1)`, a function that makes phases, or the phases.
@@ -185,7 +185,7 @@ def fit(
     threat = ThreatModel(norm, 0.0 if epsilon is None else epsilon)
     attacks = any(phase.attack is not None for phase in make(mixture, threat, options))
     _check_asked(epochs, epsilon, attacks=attacks)
-    passes = _Passes("batches", batches, mixture, params, parallel.local_count)
+    passes = _Passes("batches", batches, mixture, params)
     if known is not None:
         _check_frames(known, passes.shape)
     loop = _loop_options(learning_rate, seed, passes.length)
@@ -193,7 +193,7 @@ def fit(
         epsilon_warmup = Experiment().training.epsilon_warmup
     judge = None
     if validation is not None:
-        judged = _Passes("validation", validation, mixture, params, 1)
+        judged = _Passes("validation", validation, mixture, params)
         of_params = make_validate(
             mixture, threat, options.attack, parallel, params, adversarial=attacks
         )
@@ -312,10 +312,10 @@ def _find_recipe(
 class _Passes:
     """Batches without an end, pass after pass, whose place can be saved.
 
-    What fits neither the model nor the devices is refused when it is first seen, in one line.
+    What does not fit the model is refused when it is first seen, in one line.
     """
 
-    def __init__(self, field: str, batches: Batches, mixture: Mixture, params: Any, devices: int):
+    def __init__(self, field: str, batches: Batches, mixture: Mixture, params: Any):
         iterator = iter(batches)
         if iterator is batches:
             raise ValueError(
@@ -327,7 +327,7 @@ class _Passes:
             raise ValueError(f"{field}: none; expected at least one (x, y)")
         self.shape = np.shape(first[0])  # of the first inputs
         self.length = len(batches) if isinstance(batches, Sized) else 1 + sum(1 for _ in iterator)
-        self._field, self._batches, self._devices = field, batches, devices
+        self._field, self._batches = field, batches
         self._apply = lambda x: mixture.apply(params, x)
         self._batch, self._example, self._checked = 0, 0, 0
         self._iterator: Iterator | None = None
@@ -358,8 +358,6 @@ class _Passes:
                 raise ValueError(
                     f"shapes {x.shape} and {y.shape}; expected as many examples as labels, and some"
                 )
-            if len(x) % self._devices:
-                raise ValueError(f"{len(x)} examples do not split over {self._devices} devices")
             check_pixels(x)
             logits = jax.eval_shape(self._apply, jax.eval_shape(to_pixels, x)).shape
             check_label_shape(y, logits)

@@ -53,6 +53,9 @@ class OptimizerConfig:
     gradient_clip: float = option(
         1.0, "largest norm of a part's gradient: router's and experts' each", least=0
     )
+    accumulate: int = option(
+        1, "parts of a device's batch, one after the other: less memory, the same update", least=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -106,6 +106,12 @@ def train(
         raise ValueError(
             f"training.batch_size: {batch_size} does not split over {parallel.count} devices"
         )
+    accumulate, share = experiment.optimizer.accumulate, batch_size // parallel.count
+    if share % accumulate:
+        raise ValueError(
+            f"optimizer.accumulate: {accumulate} does not divide the {share} examples of a device, "
+            f"training.batch_size = {batch_size} over {parallel.count}"
+        )
     loader = data.make_loader(
         dataset.train,
         batch_size=batch_size // jax.process_count(),

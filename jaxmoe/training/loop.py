@@ -238,12 +238,14 @@ class _Loop(NamedTuple):
             lam_share=lam_share,
             spread=optax.linear_schedule(1.0, self.recipe_options.spread_left, steps),
             shards=self.parallel.shards(self.like.params),
+            parts=o.accumulate,
             only_phase=only_phase,
         )
         return self.parallel.map_step(step, self.like)
 
     def _next_batch(self) -> Batch:
-        return self.parallel.shard(fill_up(next(self.batches), self.parallel.local_count))
+        parts = self.parallel.local_count * self.options.accumulate
+        return self.parallel.shard(fill_up(next(self.batches), parts))
 
     def _log_step(self, stage, place, unread, log) -> dict[str, float] | None:
         """The metrics of this step where it is one to be read."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmoe.training.phase import Params, Recipe
-from jaxmoe.training.step import is_frozen
+from jaxmoe.training.update import is_frozen
 from jaxmoe.training.validation import Validation
 
 
@@ -63,6 +63,7 @@ class LoopOptions:
     schedule: str
     warmup: float
     gradient_clip: float
+    accumulate: int
     seed: int
     checkpoint_every: int
     validate_every: int

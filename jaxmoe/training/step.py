@@ -15,14 +15,14 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from jaxmoe.attacks import cross_entropy
 from jaxmoe.attacks.edge import to_pixels
-from jaxmoe.mixture import Mixture, Router, balance_loss, noisy_route, routers, with_training_route
+from jaxmoe.mixture import Mixture, balance_loss, noisy_route, routers, with_training_route
 from jaxmoe.parallel import Shards
 from jaxmoe.threat import ThreatModel, example_keys
 from jaxmoe.training.optimizer import Schedule
 from jaxmoe.training.phase import PARTS, Found, Params, Phase, Recipe, RecipeOptions
+from jaxmoe.training.update import apply_updates, keep_idle, without_frozen
 
 ONE_DEVICE = Shards()
-FROZEN_COLLECTION = "batch_stats"  # running statistics of imported weights: no gradient moves them
 
 
 class Batch(NamedTuple):
@@ -76,6 +76,7 @@ def make_train_step(
     lam_share: Schedule | None = None,
     spread: Schedule | None = None,
     shards: Shards = ONE_DEVICE,
+    parts: int = 1,
     only_phase: int | None = None,
 ) -> TrainStep:
     """One step of a recipe: `(state, batch, key) -> (state, metrics)`.
@@ -92,6 +93,8 @@ def make_train_step(
         quotient of two small numbers while ε is small: its weight rises with ε.
       spread: step → share of the balance weight and of the router's noise; None is all of them.
       shards: which part of the params a device holds, and the axes of devices to average over.
+      parts: a device's examples are taken in so many parts, one after the other, which takes less
+        memory; the update is that of all at once.
       only_phase: run this phase alone (J-TLAT's `order="epoch"`); None runs all, in order.
 
     The key is the run's: the step and each example's own index are folded in here, so a result does
@@ -109,6 +112,7 @@ def make_train_step(
         lam_share,
         spread,
         shards,
+        parts,
         only_phase,
     )
     return made.step
@@ -128,6 +132,7 @@ class _Step:
     lam_share: Schedule | None
     spread: Schedule | None
     shards: Shards
+    parts: int
     only_phase: int | None
 
     def step(
@@ -147,60 +152,111 @@ class _Step:
             if self.spread is None
             else jnp.asarray(self.spread(state.step), jnp.float32)
         )
+        rate = jnp.asarray(self.learning_rate(state.step), jnp.float32)
+        now = _Now(threat_now, options_now, share, jax.random.fold_in(key, state.step))
+        examples = _Examples(x, batch.label, batch.index, _weight(batch, self.shards))
+        gradient_of = self._gradient
+        if self.parts > 1:
+            gradient_of, examples = self._summed_gradient, self._cut(examples)
+
         phases = self.recipe(self.mixture, threat_now, options_now)
         chosen = range(len(phases)) if self.only_phase is None else (self.only_phase,)
-        rate = jnp.asarray(self.learning_rate(state.step), jnp.float32)
-        key = jax.random.fold_in(key, state.step)
-        if self.options.router_noise or self.options.attacked_route == "clean":
-            keys = example_keys(jax.random.fold_in(key, len(phases)), batch.index)
-            learning = _learning_mixture(self.mixture, self.options, share, keys, x)
-            # In losses alone: an attack sees the router as it will be used.
-            losses = [phase.loss for phase in self.recipe(learning, threat_now, options_now)]
-            phases = [p._replace(loss=loss) for p, loss in zip(phases, losses, strict=True)]
-
         state = TrainState(state.step + 1, state.params, dict(state.optimizer))
         whole, found = self.shards.gather(state.params), None
-        weight = _weight(batch, self.shards)
         metrics: Metrics = {}
         for i in chosen:
-            keys = example_keys(jax.random.fold_in(key, i), batch.index)
-            gradient, found, loss = self._gradient(
-                phases[i], whole, keys, batch, x, weight, found, share
-            )
-            state, moved, norm = self._update(phases[i], state, gradient, rate)
+            gradient, found, loss = gradient_of(now, i, whole, examples, found)
+            gradient = self.shards.reduce(without_frozen(gradient))
+            state, moved, norm = self._update(state, gradient, rate)
             whole = {**whole, **self.shards.gather(moved)}
             metrics |= {
                 f"{phases[i].name}/loss": loss,
                 f"{phases[i].name}/gradient_norm": norm,
-                f"{phases[i].name}/finite": jnp.asarray(found.finite, jnp.float32),
+                f"{phases[i].name}/finite": jnp.mean(jnp.asarray(found.finite, jnp.float32)),
             }
         return state, self.shards.axes.mean(metrics)
 
-    def _gradient(self, phase: Phase, params, keys, batch, x, weight, previous, share):
+    def _phase(self, now: "_Now", number: int, examples: "_Examples") -> Phase:
+        """Returns a phase as these examples see it."""
+        phases = self.recipe(self.mixture, now.threat, now.options)
+        if self.options.router_noise or self.options.attacked_route == "clean":
+            keys = example_keys(jax.random.fold_in(now.key, len(phases)), examples.index)
+            learning = _learning_mixture(self.mixture, self.options, now.share, keys, examples.x)
+            # In losses alone: an attack sees the router as it will be used.
+            loss = self.recipe(learning, now.threat, now.options)[number].loss
+            return phases[number]._replace(loss=loss)
+        return phases[number]
+
+    def _gradient(self, now, number, params, examples, previous):
         """Attacks; returns the moving parts' gradient, what was found, and the loss."""
-        found, y = Found(x), batch.label
+        phase = self._phase(now, number, examples)
+        found = self._attack(now, number, params, examples, previous)
+
+        def with_routing(loss, everything):
+            routed = self._seen(phase, everything, examples.x, found)
+            each = (self._routing_loss(phase, r, examples.weight, now.share) for r in routed)
+            return sum(each, start=loss)
+
+        gradient, loss = _gradient_of(phase, params, examples, found, with_routing)
+        return gradient, found, loss
+
+    def _summed_gradient(self, now, number, params, parts, previous):
+        """As `_gradient`, one part of the examples after the other: the sum is that of all at once.
+
+        The routing loss is one of all examples together. Its derivative by every logit is taken
+        first, and each part then adds its own logits times theirs.
+        """
+        phase = self._phase(now, number, jax.tree.map(lambda leaf: leaf[0], parts))
+        found = jax.lax.map(
+            lambda part: self._attack(now, number, params, *part), (parts, previous)
+        )
+        seen = jax.lax.map(
+            lambda part: self._seen(phase, params, part[0].x, part[1]), (parts, found)
+        )
+
+        def routing_loss(seen):
+            weight = None if parts.weight is None else parts.weight.reshape(-1)
+            flat = jax.tree.map(lambda logits: logits.reshape(-1, *logits.shape[2:]), seen)
+            return jnp.float32(0) + sum(
+                self._routing_loss(phase, logits, weight, now.share) for logits in flat
+            )
+
+        slopes = jax.grad(routing_loss)(seen)
+
+        def add(total, this):
+            part, its_found, its_slopes = this
+
+            def with_routing(loss, everything):
+                own = self._seen(phase, everything, part.x, its_found)
+                each = map(jnp.vdot, jax.tree.leaves(its_slopes), jax.tree.leaves(own))
+                return sum(each, start=loss / self.parts)
+
+            own_phase = self._phase(now, number, part)
+            gradient, loss = _gradient_of(own_phase, params, part, its_found, with_routing)
+            return jax.tree.map(jnp.add, total, gradient), loss
+
+        nothing = jax.tree.map(jnp.zeros_like, _moving(phase, params))
+        gradient, losses = jax.lax.scan(add, nothing, (parts, found, slopes))
+        return gradient, found, jnp.mean(losses)
+
+    def _attack(self, now, number, params, examples, previous) -> Found:
+        phase, found = self._phase(now, number, examples), Found(examples.x)
         if phase.attack is not None:
-            found = jax.lax.stop_gradient(phase.attack(keys, params, x, y, previous))
-        found = found._replace(index=batch.index)
+            keys = example_keys(jax.random.fold_in(now.key, number), examples.index)
+            found = phase.attack(keys, params, examples.x, examples.label, previous)
+            found = jax.lax.stop_gradient(found)
+        return found._replace(index=examples.index)
 
-        def objective(moving):
-            everything = {**params, **moving}
-            losses = phase.loss(everything, x, y, found)
-            loss = jnp.mean(losses if weight is None else losses * weight)
-            total = loss
-            for part, route in routers(self.mixture):
-                if part in phase.moves:
-                    total = total + self._routing_loss(
-                        phase, route, everything, x, found, weight, share
-                    )
-            return total, loss
+    def _cut(self, examples: "_Examples") -> "_Examples":
+        """The examples in parts, [A, B / A, …]."""
+        if len(examples.index) % self.parts:
+            raise ValueError(
+                f"optimizer.accumulate: {self.parts} does not divide the {len(examples.index)} "
+                "examples of a device"
+            )
+        return jax.tree.map(lambda leaf: leaf.reshape(self.parts, -1, *leaf.shape[1:]), examples)
 
-        head = {"head"} & set(params) if phase.moves >= PARTS else set()
-        moving = {part: params[part] for part in sorted(phase.moves | head)}
-        gradient, loss = jax.grad(objective, has_aux=True)(moving)
-        return self.shards.reduce(_without_frozen(gradient)), found, loss
-
-    def _update(self, phase: Phase, state: TrainState, gradient: Params, rate: Array):
+    def _update(self, state: TrainState, gradient: Params, rate: Array):
         """Moves the parts; returns the state, the parts that moved and the gradient's norm."""
         params, optimizer_states = dict(state.params), dict(state.optimizer)
         for part in gradient:
@@ -208,9 +264,9 @@ class _Step:
             updates, optimizer_states[part] = self.optimizer.update(
                 gradient[part], optimizer_states[part], params[part], norm=self.shards.norm(own)
             )
-            params[part] = _apply(params[part], updates, rate)
+            params[part] = apply_updates(params[part], updates, rate)
             if self.mixture.num_experts > 1:
-                params[part], optimizer_states[part] = _keep_idle(
+                params[part], optimizer_states[part] = keep_idle(
                     part,
                     gradient[part],
                     (params[part], optimizer_states[part]),
@@ -220,14 +276,20 @@ class _Step:
         moved = {part: params[part] for part in gradient}
         return TrainState(state.step, params, optimizer_states), moved, self.shards.norm(gradient)
 
-    def _routing_loss(self, phase: Phase, route: Router, params, x, found, weight, share) -> Array:
+    def _seen(self, phase: Phase, params, x, found) -> list[list[Array]]:
+        """Returns logits of every router that moves: of the clean inputs, and of attacked ones."""
+        inputs = [x] if phase.attack is None else [x, found.x_adv]
+        if not self.options.balance_weight and not self.options.route_weight:
+            return []
+        return [
+            [route(params, each) for each in inputs]
+            for part, route in routers(self.mixture)
+            if part in phase.moves
+        ]
+
+    def _routing_loss(self, phase: Phase, seen: list[Array], weight, share) -> Array:
         """Returns the weighted balance loss of one router, plus that of keeping its routes."""
         total = jnp.zeros((), jnp.float32)
-        if not self.options.balance_weight and not self.options.route_weight:
-            return total
-        seen = [route(params, x)]
-        if phase.attack is not None:
-            seen.append(route(params, found.x_adv))
         if self.options.balance_weight:
             # Clean and attacked clips by themselves: one expert for all of either starves others.
             kind, k = self.options.balance, self.mixture.top_k
@@ -240,6 +302,47 @@ class _Step:
             kept = kept if weight is None else kept * weight
             total = total + self.options.route_weight * jnp.mean(kept)
         return total
+
+
+class _Now(NamedTuple):
+    """The numbers of one step."""
+
+    threat: ThreatModel
+    options: RecipeOptions
+    share: Array  # of the balance weight and of the router's noise
+    key: Key[Array, ""]
+
+
+class _Examples(NamedTuple):
+    """Examples of one device, or a part of them."""
+
+    x: Float[Array, "batch ..."]
+    label: Int[Array, "batch ..."]
+    index: Int[Array, " batch"]
+    weight: Float[Array, " batch"] | None
+
+
+def _moving(phase: Phase, params: Params) -> Params:
+    head = {"head"} & set(params) if phase.moves >= PARTS else set()
+    return {part: params[part] for part in sorted(phase.moves | head)}
+
+
+def _gradient_of(
+    phase: Phase,
+    params: Params,
+    examples: _Examples,
+    found: Found,
+    with_routing: Callable[[Array, Params], Array],
+) -> tuple[Params, Array]:
+    """Returns the gradient of what `with_routing` makes of the mean loss, and the mean loss."""
+
+    def objective(moving):
+        everything = {**params, **moving}
+        losses = phase.loss(everything, examples.x, examples.label, found)
+        loss = jnp.mean(losses if examples.weight is None else losses * examples.weight)
+        return with_routing(loss, everything), loss
+
+    return jax.grad(objective, has_aux=True)(_moving(phase, params))
 
 
 def _learning_mixture(
@@ -266,55 +369,6 @@ def _with_lam(options: RecipeOptions, share: Schedule | None, step: Array) -> Re
     part = jnp.asarray(share(step), jnp.float32)
     attack = dataclasses.replace(options.attack, lam=options.attack.lam * part)
     return options._replace(lam=options.lam * part, attack=attack)
-
-
-def is_frozen(path: tuple) -> bool:
-    """Whether a leaf's path is in the collection that nothing moves."""
-    return any(getattr(entry, "key", None) == FROZEN_COLLECTION for entry in path)
-
-
-def _without_frozen(gradient: Params) -> Params:
-    """Zeros for the frozen collection, so that it takes no share of the clipped norm."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.zeros_like(leaf) if is_frozen(path) else leaf, gradient
-    )
-
-
-def _apply(params: Params, updates: Any, rate: Array) -> Params:
-    """`params − rate · updates`, the frozen collection left as it is."""
-
-    def move(path, param, update):
-        return param if is_frozen(path) else param - rate.astype(param.dtype) * update
-
-    return jax.tree_util.tree_map_with_path(move, params, updates)
-
-
-def _keep_idle(part: str, gradient: Params, new: Any, old: Any, shards: Shards) -> Any:
-    """Returns `new`, but `old` of every expert that no example of the batch reached.
-
-    Such an expert has no gradient. Momentum and weight decay would move it all the same, further
-    the longer it waits. The part `"standard"` of a dual model has experts of its own.
-    """
-
-    def is_of_experts(path, leaf) -> bool:
-        inside = part == "standard" and any(getattr(e, "key", None) == "experts" for e in path)
-        return (part == "experts" or inside) and leaf.ndim > 0  # a count of steps has no axis
-
-    leaves = [
-        jnp.any(leaf != 0, axis=tuple(range(1, leaf.ndim)))
-        for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
-        if is_of_experts(path, leaf)
-    ]
-    if not leaves:
-        return new
-    moved = shards.any(jnp.any(jnp.stack(leaves), axis=0))
-
-    def pick(path, after, before):
-        if not is_of_experts(path, after):
-            return after
-        return jnp.where(moved.reshape(-1, *[1] * (after.ndim - 1)), after, before)
-
-    return jax.tree_util.tree_map_with_path(pick, new, old)
 
 
 def _weight(batch: Batch, shards: Shards) -> Float[Array, " batch"] | None:

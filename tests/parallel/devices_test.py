@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 DEVICES = 8
-# Every way to spread, by day once: over a mesh, by pmap, in shards, with experts apart.
+# Every way to spread, by day once: over a mesh, by pmap, in shards, with experts apart, in parts.
 BY_DAY = (
     {"devices": 4},
     {"devices": 4, "mapping": "pmap", "fsdp": True, "recipe": "at_m"},
-    {"devices": 8, "expert": 2, "fsdp": True, "batch": 3, "recipe": "at_m"},
+    {"devices": 8, "expert": 2, "fsdp": True, "batch": 13, "recipe": "at_m", "parts": 2},
     {"devices": 4, "mapping": "pmap", "expert": 4, "recipe": "standard", "one_expert": True},
 )
 AT_NIGHT = tuple(
@@ -23,7 +23,7 @@ AT_NIGHT = tuple(
         (1, 2, 4, 8),
         ("mesh", "pmap"),
         (("j_tlat", {}), ("j_tlat", {"one_expert": True, "batch": 3}), ("rt_er", {})),
-        ({}, {"fsdp": True}, {"expert": 2}, {"expert": 4}, {"expert": 2, "fsdp": True}),
+        ({}, {"fsdp": True, "parts": 2}, {"expert": 2}, {"expert": 4}, {"expert": 2, "fsdp": True}),
     )
     if devices % how.get("expert", 1) == 0
     and (mapping == "mesh" or how.get("expert", 1) in (1, devices))

@@ -48,11 +48,13 @@ def main() -> None:
     print(json.dumps([figures(**case) for case in json.loads(sys.argv[1])]))
 
 
-def figures(devices, mapping="mesh", steps=5, batch=16, recipe="j_tlat", one_expert=False, **how):
+def figures(
+    devices, mapping="mesh", steps=5, batch=16, recipe="j_tlat", one_expert=False, parts=1, **how
+):
     """Returns the figures of one case."""
     parallel = make_parallel(jax.devices()[:devices], mapping=mapping, **how)
     ends = [
-        train(parallel, recipe, steps, batch, one_expert),
+        train(parallel, recipe, steps, batch, one_expert, parts),
         train_alone(recipe, steps, batch, one_expert),
     ]
     apart = max(
@@ -77,7 +79,7 @@ def train_alone(recipe, steps, batch, one_expert) -> dict:
     return train(make_parallel(jax.devices()[:1]), recipe, steps, batch, one_expert)
 
 
-def train(parallel: Parallel, recipe, steps, batch, one_expert) -> dict:
+def train(parallel: Parallel, recipe, steps, batch, one_expert, parts=1) -> dict:
     """Returns the params and the last metrics after some steps, and facts of the program."""
     params = PARAMS
     if one_expert:  # the router sends every clip to the first expert
@@ -92,6 +94,7 @@ def train(parallel: Parallel, recipe, steps, batch, one_expert) -> dict:
         optax.constant_schedule(1e-2),
         optax.constant_schedule(0.1),
         shards=parallel.shards(PARAMS),
+        parts=parts,
     )
     state = parallel.make(lambda p: init_state(p, OPTIMIZER), params, LIKE)
     key = parallel.everywhere(jax.random.key(7))
@@ -99,7 +102,7 @@ def train(parallel: Parallel, recipe, steps, batch, one_expert) -> dict:
     def place(number):
         drawn = tiny_batch(batch, number)
         drawn = drawn._replace(clip=drawn.clip / 255.0)
-        return parallel.shard(fill_up(drawn._asdict(), parallel.local_count))
+        return parallel.shard(fill_up(drawn._asdict(), parts * parallel.local_count))
 
     mapped = parallel.map_step(step, LIKE).lower(state, place(0), key).compile()
     with jax.transfer_guard("disallow"):

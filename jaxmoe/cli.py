@@ -203,6 +203,7 @@ def _hush_libraries() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     for name in ("jax", "tensorflow_datasets", "matplotlib", "grain"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # Threads that save a checkpoint log a full disk, each for itself; the save raises it as well.
-    for name in ("absl", "orbax"):
+    # What saves and reads checkpoints logs a full disk or a damaged array, each thread and future
+    # for itself; the save or the restore raises it as well.
+    for name in ("absl", "orbax", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -18,9 +18,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxmoe.files import disk_error
-from jaxmoe.training.checkpoints.digests import digests
+from jaxmoe.training.checkpoints.digests import digests, text_digest
 
-_DIGESTS = "digests"  # in the position
+_DIGESTS, _OWN_DIGEST = "digests", "digest"  # in the position: of the state's leaves, of itself
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
 _LONGEST_REASON = 120  # characters of another library's error
 # What Orbax writes beside an array's numbers: its name, shape, type and place.
@@ -92,6 +92,7 @@ class Checkpoints:
             if step in manager.all_steps():
                 return  # a killed run comes by again, with the same bits
             position = {**position, _DIGESTS: digests(state)}
+            position[_OWN_DIGEST] = text_digest(position)
             items = ocp.args.Composite(
                 state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(position)
             )
@@ -162,8 +163,7 @@ class Checkpoints:
                 state=ocp.args.StandardRestore(like), position=ocp.args.JsonRestore()
             )
             found = manager.restore(step, args=args)
-            position = dict(found["position"])
-            written = position.pop(_DIGESTS, None)  # older checkpoints have none
+            position, written = _whole(found["position"])
             if written is not None and written != digests(found["state"]):
                 raise ValueError("its numbers are not those that were saved")
             return found["state"], position
@@ -179,9 +179,7 @@ class Checkpoints:
         args = ocp.args.Composite(position=ocp.args.JsonRestore())
 
         def read(manager, step):
-            position = dict(manager.restore(step, args=args)["position"])
-            position.pop(_DIGESTS, None)
-            return position
+            return _whole(manager.restore(step, args=args)["position"])[0]
 
         return self._read(which, read)
 
@@ -280,18 +278,33 @@ class Checkpoints:
             )
 
 
+def _whole(saved: dict[str, Any]) -> tuple[dict[str, Any], list[int] | None]:
+    """Returns a position as it was given, and the digests of its state.
+
+    Raises:
+      ValueError: it is not what was saved.
+    """
+    position = dict(saved)
+    written = position.pop(_OWN_DIGEST, None)  # older checkpoints have neither kind
+    if written is not None and written != text_digest(position):
+        raise ValueError("its position is not what was saved")
+    return position, position.pop(_DIGESTS, None)
+
+
 def _hush_closed_loops() -> None:
     """Keeps off the terminal what every array says after one could not be read or written.
 
     The first error ends Orbax's event loop; TensorStore's threads, which know nothing of it, then
-    each print that it is closed, with a traceback.
+    each print that it is closed, with a traceback. So does each array that was still being read.
     """
     say = sys.unraisablehook
     if getattr(say, "knows_closed_loops", False):
         return
 
     def say_others(unraisable):
-        if str(unraisable.exc_value) != "Event loop is closed":
+        error = unraisable.exc_value
+        given_up = isinstance(getattr(error, "__cause__", None), GeneratorExit)
+        if str(error) != "Event loop is closed" and not given_up:
             say(unraisable)
 
     say_others.knows_closed_loops = True

@@ -1,9 +1,11 @@
-"""Digests of a state's numbers, stored with it: a bit that a disk flipped is found when it is read.
+"""Digests of a checkpoint's numbers, stored with it: what a disk flipped is found when it is read.
 
 A digest is a sum, so it is the same however an array is split over devices.
 """
 
+import json
 import types
+import zlib
 from typing import Any
 
 import jax
@@ -22,6 +24,12 @@ def digests(state: Any) -> list[int]:
         return [int(_digest(np.asarray(leaf), np)) for leaf in leaves]
     found = jax.jit(lambda tree: [_digest(leaf, jnp) for leaf in tree])(leaves)
     return [int(value.addressable_data(0)) for value in found]
+
+
+def text_digest(values: dict[str, Any]) -> int:
+    """Returns a number from 0 to 2^32 − 1, which the text of the values as JSON decides."""
+    as_read = json.loads(json.dumps(values))  # where every key is text
+    return zlib.crc32(json.dumps(as_read, sort_keys=True).encode())
 
 
 def _digest(leaf: Any, xp: types.ModuleType) -> Any:

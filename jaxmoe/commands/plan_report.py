@@ -15,8 +15,8 @@ def print_plan(plan: Plan) -> None:
     program = f"a training step, phases {what}" if plan.program == "step" else "PGD, and a look"
     print(f"{plan.hardware.name}: {plan.hardware.sentence}")
     print(
-        f"program: {program}; attacks of {plan.attack_steps} steps; {plan.batch} examples on each "
-        f"device, {plan.batch * plan.devices} in all\n"
+        f"program: {program}; gradient steps of an attack: {plan.attack_steps}; {plan.batch} examples "
+        f"on each device, {plan.batch * plan.devices} in all\n"
     )
     _print_sizes(plan)
     _print_memory(plan)
@@ -81,7 +81,7 @@ def _print_collectives(plan: Plan) -> None:
     ]
     if plan.compiled is not None:
         rows += [
-            ["compiled", c.kind, _where(c.in_loops), str(c.count), _size(c.bytes)]
+            ["compiled", c.kind, _where(c.in_loops), str(len(c.bytes)), _size(sum(c.bytes))]
             for c in plan.compiled.collectives
         ]
     if not rows:
@@ -115,8 +115,8 @@ def _provenance(plan: Plan) -> Iterable[str]:
         yield "nothing was compiled: every figure is the cost model's"
     else:
         yield (
-            f"compiled for {found.target}: {found.seconds:.0f} s, {found.hlo_lines:,} lines of HLO, "
-            f"{found.loops} loops; times, FLOPs and scaling are predicted"
+            f"compiled for {found.target}: {found.seconds:.0f} s, {found.hlo_lines:,} lines of "
+            f"HLO, {found.loops} loops; times, FLOPs and scaling are predicted"
         )
         if "CPU" in found.target:
             yield (
@@ -128,12 +128,12 @@ def _provenance(plan: Plan) -> Iterable[str]:
     yield (
         f"assumed: {a.utilization:.0%} of a peak of TFLOP/s of {peaks}; HBM "
         f"{chip.bandwidth / 1e9:.4g} GB/s; links {chip.link / 1e9:.4g} GB/s a device, among "
-        f"{chip.together} devices, beyond them {chip.network / 1e9:.4g} GB/s, {a.link_share:.0%} of "
-        "both reached"
+        f"{chip.together} devices, beyond them {chip.network / 1e9:.4g} GB/s, {a.link_share:.0%} "
+        "of both reached"
     )
     yield (
-        "assumed: step = max(compute, memory) + collectives; products alone are counted, every block "
-        "of dispatch is full, nothing overlaps, no latency, data arrives in time"
+        "assumed: step = max(compute, memory) + collectives; products alone are counted, every "
+        "block of dispatch is full, nothing overlaps, no latency, data arrives in time"
     )
 
 

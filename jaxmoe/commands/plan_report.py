@@ -15,8 +15,8 @@ def print_plan(plan: Plan) -> None:
     program = f"a training step, phases {what}" if plan.program == "step" else "PGD, and a look"
     print(f"{plan.hardware.name}: {plan.hardware.sentence}")
     print(
-        f"program: {program}; gradient steps of an attack: {plan.attack_steps}; {plan.batch} examples "
-        f"on each device, {plan.batch * plan.devices} in all\n"
+        f"program: {program}; gradient steps of an attack: {plan.attack_steps}; {plan.batch} "
+        f"examples on each device, {plan.batch * plan.devices} in all\n"
     )
     _print_sizes(plan)
     _print_memory(plan)

@@ -112,7 +112,10 @@ def _print_time(plan: Plan) -> None:
 def _provenance(plan: Plan) -> Iterable[str]:
     found, chip, a = plan.compiled, plan.hardware.chip, plan.assumptions
     if found is None:
-        yield "nothing was compiled: every figure is the cost model's"
+        yield (
+            "nothing was compiled: every figure is the cost model's; its memory is an estimate from "
+            "above, as a compiler keeps less at once"
+        )
     else:
         yield (
             f"compiled for {found.target}: {found.seconds:.0f} s, {found.hlo_lines:,} lines of "

@@ -113,8 +113,8 @@ def _provenance(plan: Plan) -> Iterable[str]:
     found, chip, a = plan.compiled, plan.hardware.chip, plan.assumptions
     if found is None:
         yield (
-            "nothing was compiled: every figure is the cost model's; its memory is an estimate from "
-            "above, as a compiler keeps less at once"
+            "nothing was compiled: every figure is the cost model's; its memory is an estimate "
+            "from above, as a compiler keeps less at once"
         )
     else:
         yield (

@@ -31,27 +31,24 @@ COLLECTIVES = {
     "ppermute": "collective-permute",
 }
 
-_ELEMENTWISE = frozenset(
-    [
+_ELEMENTWISE = {
+    *(
         "abs",
         "add",
         "add_any",
         "and",
-        "broadcast_in_dim",
         "clamp",
-        "convert_element_type",
-        "copy",
         "cos",
         "div",
         "eq",
         "erf",
         "exp",
         "exp2",
-        "expand_dims",
         "ge",
         "gt",
+    ),
+    *(
         "integer_pow",
-        "iota",
         "is_finite",
         "le",
         "log",
@@ -62,31 +59,14 @@ _ELEMENTWISE = frozenset(
         "min",
         "mul",
         "ne",
-        "neg",
-        "not",
-        "or",
-        "pow",
-        "reduce_precision",
-        "reshape",
-        "rsqrt",
-        "select_n",
-        "sign",
-        "sin",
-        "sqrt",
-        "square",
-        "squeeze",
-        "stop_gradient",
-        "sub",
-        "tanh",
-        "xor",
-        "name",
-        "pad",
-        "slice",
-    ]
-)
-_SUMS = frozenset(
-    ["reduce_sum", "reduce_max", "reduce_min", "reduce_or", "reduce_and", "argmax", "argmin"]
-)
+    ),
+    *("neg", "not", "or", "pow", "rsqrt", "select_n", "sign", "sin", "sqrt", "square", "sub"),
+    *("tanh", "xor", "broadcast_in_dim", "convert_element_type", "copy", "expand_dims", "iota"),
+    *("name", "pad", "reduce_precision", "reshape", "slice", "squeeze", "stop_gradient"),
+}
+_SUMS = {
+    *("reduce_sum", "reduce_max", "reduce_min", "reduce_or", "reduce_and", "argmax", "argmin"),
+}
 _CALLS = ("jit", "pjit", "custom_jvp_call", "closed_call")
 
 

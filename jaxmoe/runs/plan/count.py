@@ -32,37 +32,12 @@ COLLECTIVES = {
 }
 
 _ELEMENTWISE = {
-    *(
-        "abs",
-        "add",
-        "add_any",
-        "and",
-        "clamp",
-        "cos",
-        "div",
-        "eq",
-        "erf",
-        "exp",
-        "exp2",
-        "ge",
-        "gt",
-    ),
-    *(
-        "integer_pow",
-        "is_finite",
-        "le",
-        "log",
-        "log1p",
-        "logistic",
-        "lt",
-        "max",
-        "min",
-        "mul",
-        "ne",
-    ),
-    *("neg", "not", "or", "pow", "rsqrt", "select_n", "sign", "sin", "sqrt", "square", "sub"),
-    *("tanh", "xor", "broadcast_in_dim", "convert_element_type", "copy", "expand_dims", "iota"),
-    *("name", "pad", "reduce_precision", "reshape", "slice", "squeeze", "stop_gradient"),
+    *("abs", "add", "add_any", "and", "clamp", "cos", "div", "eq", "erf", "exp", "exp2"),
+    *("ge", "gt", "integer_pow", "is_finite", "le", "log", "log1p", "logistic", "lt"),
+    *("max", "min", "mul", "ne", "neg", "not", "or", "pow", "rsqrt", "select_n", "sign"),
+    *("sin", "sqrt", "square", "sub", "tanh", "xor", "broadcast_in_dim"),
+    *("convert_element_type", "copy", "expand_dims", "iota", "name", "pad"),
+    *("reduce_precision", "reshape", "slice", "squeeze", "stop_gradient"),
 }
 _SUMS = {
     *("reduce_sum", "reduce_max", "reduce_min", "reduce_or", "reduce_and", "argmax", "argmin"),

@@ -6,9 +6,15 @@ import jax
 import pytest
 
 from jaxmoe.config import JTLATConfig, ParallelConfig, ResNetConfig, StandardConfig, TrainingConfig
-from jaxmoe.parallel.hardware import find_hardware
+from jaxmoe.parallel.hardware import SLICES, find_hardware
 from jaxmoe.runs.plan import compiled
-from jaxmoe.runs.plan.compiled import Collective, collectives_in, compile_program, has_libtpu
+from jaxmoe.runs.plan.compiled import (
+    Collective,
+    collectives_in,
+    compile_program,
+    has_libtpu,
+    slice_devices,
+)
 from jaxmoe.runs.plan.program import Placing, Program
 from tests.commands.tiny import TINY
 
@@ -65,6 +71,15 @@ def test_a_program_without_room_is_no_error(monkeypatch):
 needs_libtpu = pytest.mark.skipif(
     not has_libtpu(), reason="no libtpu, which compiles for TPUs: pip install 'jaxmoe[plan]'"
 )
+
+
+@needs_libtpu
+@pytest.mark.parametrize("kind", SLICES)
+def test_libtpu_knows_every_slice(kind):
+    for number in SLICES[kind]:
+        hardware = find_hardware(f"{kind}-{number}")
+        if hardware.devices <= 256:
+            assert len(slice_devices(hardware)) == hardware.devices
 
 
 @needs_libtpu

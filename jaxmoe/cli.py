@@ -25,6 +25,7 @@ COMMANDS = {
     "sweep": "the same over a grid of ε, with curves",
     "certify": "prove how far a trained run's predictions hold, beside what attacks find",
     "transfer": "attack each of several runs and score the others on the same examples",
+    "plan": "say what a config takes on devices that are not here: memory, collectives, time",
     "data": "show what is in a dataset: classes, examples, frames, skipped files",
     "show": "show what a run is, how far it is, and its last results",
     "attacks": "list all attacks by the part that they attack",
@@ -154,7 +155,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _less_memory(command: str) -> str:
-    if command in ("quickstart", "data", "benchmark"):
+    if command in ("quickstart", "data", "benchmark", "plan"):
         return "close other programs"
     option = "--training.batch-size" if command == "train" else "--batch-size"
     return f"a smaller {option}, or model, takes less; what was saved is kept"

@@ -45,6 +45,9 @@ class DataConfig(Entry):
       labels_pixels: every pixel has a label; else an example has one.
       needs_directory: nothing can be read without `directory`.
       resized: its examples are stored at `resolution`; else they have a size of their own.
+      published_classes: its classes where they are known before it is read; else None.
+      published_train: its training examples as published; None where that is not known.
+      has_validation: its publishers named a validation split, so that none is held out of train.
     """
 
     registry: ClassVar[Registry] = DATASETS
@@ -52,6 +55,9 @@ class DataConfig(Entry):
     labels_pixels: ClassVar[bool] = False
     needs_directory: ClassVar[bool] = False
     resized: ClassVar[bool] = True
+    published_classes: ClassVar[int | None] = None
+    published_train: ClassVar[int | None] = None
+    has_validation: ClassVar[bool] = False
     # Values for kinds that lack these fields; not annotated, so that they are no fields here.
     directory = manifest = stride = None
     frames, padding, short_videos = 1, 0, "pad"
@@ -93,6 +99,19 @@ class DataConfig(Entry):
     def clip_span(self) -> int:
         """How many frames a video must have for one clip."""
         return (self.frames - 1) * (self.stride or 1) + 1
+
+    @property
+    def expected_classes(self) -> int | None:
+        """How many classes it has; None where nothing tells before it is read."""
+        return self.published_classes
+
+    @property
+    def expected_train(self) -> int | None:
+        """About how many examples it trains on; None where nothing tells before it is read."""
+        if self.published_train is None or self.subset is not None:
+            return None
+        left = 1 if self.has_validation else 1 - self.validation_fraction
+        return round(self.published_train * left)
 
     def builder(self, progress: "Progress | None", *, trains: bool) -> "ClipBuilder":
         """Returns the TFDS builder that prepares it.
@@ -194,6 +213,16 @@ class Rendered(DataConfig):
     def default_resolution(self) -> int:
         """Rendered at the size that a model sees."""
         return self.height
+
+    @property
+    def expected_classes(self) -> int | None:
+        """How many classes are rendered."""
+        return getattr(self, "classes", self.published_classes)
+
+    @property
+    def expected_train(self) -> int | None:
+        """How many examples are rendered to train on."""
+        return None if self.subset is not None else self.train_clips
 
     def check(self) -> None:
         """Also refuses to mirror what a mirror changes."""

@@ -58,6 +58,7 @@ class SyntheticScenesConfig(Rendered, Images):
     """Rendered images of several shapes, with a label for every pixel."""
 
     name: ClassVar[str] = "synthetic_scenes"
+    published_classes: ClassVar[int | None] = 11  # ten shapes and the ground
     labels_pixels: ClassVar[bool] = True
 
     def builder(self, progress, *, trains):
@@ -90,6 +91,8 @@ class UCF101Config(OfficialSplits):
     """UCF-101, from its extracted archives."""
 
     name: ClassVar[str] = "ucf101"
+    published_classes: ClassVar[int | None] = 101
+    published_train: ClassVar[int | None] = 9537  # of split 1; the others have up to 1 % more
 
     def source_of(self, path: str) -> str:
         """Returns the group of a clip."""
@@ -109,6 +112,8 @@ class HMDB51Config(OfficialSplits):
     """HMDB-51, from its extracted archives."""
 
     name: ClassVar[str] = "hmdb51"
+    published_classes: ClassVar[int | None] = 51
+    published_train: ClassVar[int | None] = 3570
 
     def source_of(self, path: str) -> str:
         """Returns the film of a clip."""
@@ -146,6 +151,8 @@ class TinyImageNetConfig(OfFiles, Images):
     """Tiny-ImageNet, from its extracted archive."""
 
     name: ClassVar[str] = "tiny_imagenet"
+    published_classes: ClassVar[int | None] = 200
+    published_train: ClassVar[int | None] = 100_000
 
     def builder(self, progress, *, trains):
         """Returns a `TinyImageNet`."""
@@ -173,6 +180,8 @@ class CIFAR10Config(OfFiles, Images):
     """CIFAR-10, from its archive in `directory`; without one it is downloaded."""
 
     name: ClassVar[str] = "cifar10"
+    published_classes: ClassVar[int | None] = 10
+    published_train: ClassVar[int | None] = 50_000
     needs_directory: ClassVar[bool] = False
     resized: ClassVar[bool] = False
 
@@ -202,6 +211,9 @@ class CamVidConfig(LabelledPixels):
     """CamVid, as SegNet's authors arranged it."""
 
     name: ClassVar[str] = "camvid"
+    published_classes: ClassVar[int | None] = 11
+    published_train: ClassVar[int | None] = 367
+    has_validation: ClassVar[bool] = True
 
     def builder(self, progress, *, trains):
         """Returns a `CamVid`."""
@@ -215,6 +227,8 @@ class CityscapesConfig(LabelledPixels):
     """Cityscapes, from its extracted archives."""
 
     name: ClassVar[str] = "cityscapes"
+    published_classes: ClassVar[int | None] = 19
+    published_train: ClassVar[int | None] = 2975
 
     def source_of(self, path: str) -> str:
         """Returns the city of an image."""
@@ -232,6 +246,7 @@ class A2D2Config(LabelledPixels):
     """A2D2, from its extracted archive."""
 
     name: ClassVar[str] = "a2d2"
+    published_classes: ClassVar[int | None] = 11
 
     def source_of(self, path: str) -> str:
         """Returns the drive of an image."""

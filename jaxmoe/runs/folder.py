@@ -1,4 +1,4 @@
-"""Reads and writes a run's folder: its experiment, its splits, whether it was trained to its end."""
+"""Reads and writes a run's folder: its experiment, its splits, whether training has ended."""
 
 import contextlib
 import dataclasses

@@ -15,9 +15,9 @@ import numpy as np
 
 from jaxmoe import data
 from jaxmoe.config import DataConfig, Experiment
-from jaxmoe.spelling import ALIKE, did_you_mean
 from jaxmoe.registry import with_fields
 from jaxmoe.runs.folder import check_same_splits, describe_splits, recorded_classes
+from jaxmoe.spelling import ALIKE, did_you_mean
 
 _SHOWN = 10  # classes in a line
 
@@ -79,8 +79,8 @@ def open_clips(
     classes = recorded_classes(run) or (own and own.classes)
     if not classes:
         raise ValueError(
-            f"data.directory: {run} does not say its classes, and its own examples, which do, cannot "
-            f"be read: {why_not}"
+            f"data.directory: {run} does not say its classes, and its own examples, which do, "
+            f"cannot be read: {why_not}"
         )
     where = wanted.manifest or wanted.directory or wanted.name
     test = _with_labels_of(classes, found, where)
@@ -148,8 +148,8 @@ def _with_labels_of(classes: Sequence[str], found: data.Dataset, where: str) -> 
         name = found.classes[label]
         if name not in classes:
             raise ValueError(
-                f"data.directory: {where} has examples of {name!r}, which is no class of the run; its "
-                f"classes are {few}{did_you_mean(name, classes, ALIKE)}"
+                f"data.directory: {where} has examples of {name!r}, which is no class of the run; "
+                f"its classes are {few}{did_you_mean(name, classes, ALIKE)}"
             )
     return test.take(
         [
@@ -188,7 +188,8 @@ def _notes(
     lines = [f"not the run's own test split: {other.n} of {where}, digest {other.digest}"]
     if other.in_training is None:
         lines.append(
-            f"the run's training examples cannot be read ({why_not}): some of these may be among them"
+            f"the run's training examples cannot be read ({why_not}): some of these may be among "
+            "them"
         )
     elif other.in_training:
         lines.append(

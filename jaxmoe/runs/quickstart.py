@@ -265,8 +265,8 @@ def run(task: Task, directory: str, progress: "PlainProgress | BarProgress") -> 
       directory: takes a run's folder for each of `task.experiments`, with its results.
       progress: is told what goes on.
     """
-    from jaxmoe.runs import run as runs
     from jaxmoe.reporting import plot_bars, write_results
+    from jaxmoe.runs import run as runs
 
     results: dict[str, SuiteResult] = {}
     programs: dict[tuple, Programs] = {}

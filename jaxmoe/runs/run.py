@@ -17,11 +17,10 @@ import numpy as np
 from jaxmoe import data, plugins
 from jaxmoe.config import Experiment, to_dict, validate
 from jaxmoe.files import code_digest
-from jaxmoe.runs.build import build_mixture, build_threat, evaluation_loader
 from jaxmoe.mixture import Mixture, with_dual_weight
-from jaxmoe.runs.other_clips import OtherClips, open_clips
 from jaxmoe.parallel import Parallel, hosts, make_parallel
 from jaxmoe.registry import field_names, with_fields
+from jaxmoe.runs.build import build_mixture, build_threat, evaluation_loader
 from jaxmoe.runs.folder import (
     State,
     check_same_experiment,
@@ -33,6 +32,7 @@ from jaxmoe.runs.folder import (
     state_of,
     write_description,
 )
+from jaxmoe.runs.other_clips import OtherClips, open_clips
 from jaxmoe.training import (
     PARTS,
     Checkpoints,

@@ -11,7 +11,7 @@ import pytest
 from jaxmoe.cli import main
 from jaxmoe.commands.train import notes_on_routes
 from jaxmoe.runs.folder import hold_for_training
-from jaxmoe.runs.run import _experts_by_column
+from jaxmoe.runs.stages import _experts_by_column
 from jaxmoe.training import step as step_module
 from tests.commands.tiny import CONFIG, refused, run
 

@@ -43,7 +43,13 @@ def real_data() -> pathlib.Path:
     return path
 
 
-LONGEST = ("resume_test.py", "segmentation_test.py", "image_test.py", "readme_test.py")
+LONGEST = (
+    "resume_test.py",
+    "segmentation_test.py",
+    "image_test.py",
+    "readme_test.py",
+    "kills_test.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

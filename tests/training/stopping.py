@@ -43,7 +43,6 @@ def config():
             checkpoint_every=100,
             validate_every={validate_every},
             log_every=1,
-            {run}
         ),
     )
 """
@@ -57,7 +56,6 @@ def write_config(
     clean_epochs: int = 0,
     clips: int = 8 * STEPS_PER_EPOCH,
     validate_every: int = 2,
-    run: str = "",
 ) -> None:
     """Writes `config.py` of a tiny experiment, in batches of 8 clips."""
     text = CONFIG.format(
@@ -67,7 +65,6 @@ def write_config(
         clean_epochs=clean_epochs,
         clips=clips,
         validate_every=validate_every,
-        run=run,
     )
     (folder / "config.py").write_text(text)
 

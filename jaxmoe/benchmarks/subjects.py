@@ -66,6 +66,21 @@ def even_mixture(num_experts: int, dtype: str = "float32") -> tuple[Mixture, Any
         dtype=jnp.dtype(dtype),
     )
     router = ConvRouter(num_experts=num_experts, width=8, dtype=jnp.dtype(dtype))
+    mixture, route = evenly_routed(router, expert, num_experts)
+    return mixture, route, expert.apply
+
+
+def evenly_routed(
+    router: nn.Module, expert: nn.Module, num_experts: int, **options: Any
+) -> tuple[Mixture, Any]:
+    """A mixture whose expert of a clip is decided by the clip's place in the batch, and its route.
+
+    Args:
+      router: its logits decide on the weights alone.
+      expert: of which there are `num_experts`.
+      num_experts: M.
+      **options: of `from_functions`.
+    """
 
     def route(params, x):
         turn = jnp.arange(x.shape[0]) % num_experts
@@ -77,8 +92,8 @@ def even_mixture(num_experts: int, dtype: str = "float32") -> tuple[Mixture, Any
         experts = jax.vmap(expert.init, in_axes=(0, None))(keys, x)
         return {"router": router.init(router_key, x), "experts": experts}
 
-    mixture = from_functions(route, expert.apply, num_experts=num_experts, init=init)
-    return mixture, route, expert.apply
+    made = from_functions(route, expert.apply, num_experts=num_experts, init=init, **options)
+    return made, route
 
 
 def linear_mixture() -> tuple[Mixture, Any]:

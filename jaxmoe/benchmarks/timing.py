@@ -23,9 +23,6 @@ def compare(
 ) -> Row:
     """The row of first side ÷ (`times` × second side); more sides are summed with the second.
 
-    Each side runs twice before the first round. In a round all sides run one after the other, the
-    other way round in every second one.
-
     Args:
       name: of the row.
       bar: the ratio should not pass it.
@@ -34,15 +31,7 @@ def compare(
       times: how often the first side does what the others do once.
       rounds: of which the median is taken.
     """
-    for side in [*sides.values()] * 2:
-        jax.block_until_ready(side())
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
-    order = list(sides)
-    for number in range(rounds):
-        for side in order if number % 2 == 0 else order[::-1]:
-            start = time.perf_counter()
-            jax.block_until_ready(sides[side]())
-            seconds[side].append(time.perf_counter() - start)
+    seconds = time_in_turns(sides, rounds)
     # Programs are large, and nobody calls these again.
     jax.clear_caches()
     first, *others = seconds.values()
@@ -56,3 +45,21 @@ def compare(
         {side: statistics.median(measured) for side, measured in seconds.items()},
         machine(),
     )
+
+
+def time_in_turns(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Returns the seconds of every side in every round.
+
+    Each side runs twice before the first round. In a round all sides run one after the other, the
+    other way round in every second one.
+    """
+    for side in [*sides.values()] * 2:
+        jax.block_until_ready(side())
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    order = list(sides)
+    for number in range(rounds):
+        for side in order if number % 2 == 0 else order[::-1]:
+            start = time.perf_counter()
+            jax.block_until_ready(sides[side]())
+            seconds[side].append(time.perf_counter() - start)
+    return seconds

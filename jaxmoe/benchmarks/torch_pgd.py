@@ -5,7 +5,7 @@ Axes: clips are `[B, T, H, W, C]` here and `[B, C, T, H, W]` there.
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -60,7 +60,7 @@ def _rows(dtype: str, x: jax.Array, y: jax.Array) -> list[Row]:
             bar,
             {
                 "jaxmoe": lambda: attack(key, params, x, y),
-                "torch": functools.partial(_torch_pgd, function, theirs, labels),
+                "torch": functools.partial(torch_pgd, function, theirs, labels),
             },
             f"3D ResNet of width 32, four stages of one block, clips {x.shape}, "
             f"torch {torch.__version__} with {torch.get_num_threads()} threads",
@@ -70,12 +70,12 @@ def _rows(dtype: str, x: jax.Array, y: jax.Array) -> list[Row]:
     ]
 
 
-def _torch_pgd(forward: Callable, x: Any, y: Any) -> None:
+def torch_pgd(forward: Callable, x: Any, y: Any, steps: int = STEPS) -> None:
     """The bare loop: gradient, signed step, ball, box."""
     import torch
 
     x_adv = (x + torch.empty_like(x).uniform_(-EPSILON, EPSILON)).clamp(0, 1)
-    for _ in range(STEPS):
+    for _ in range(steps):
         x_adv.requires_grad_(True)
         loss = torch.nn.functional.cross_entropy(forward(x_adv), y, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, x_adv)
@@ -86,7 +86,7 @@ def _torch_pgd(forward: Callable, x: Any, y: Any) -> None:
 
 
 def torch_forward(params: Any, device: Any, dtype: Any) -> Callable:
-    """The ResNet as a PyTorch function with `params`."""
+    """The ResNet as a PyTorch function with `params`, of clips and with group norm."""
     import torch
     from torch.nn import functional
 
@@ -98,7 +98,7 @@ def torch_forward(params: Any, device: Any, dtype: Any) -> Callable:
 
     def norm(p, x):
         # `models.GroupNorm`: groups of eight channels, where these are a power of two.
-        groups = min(32, x.shape[1] // 8)
+        groups = max(1, min(32, x.shape[1] // 8))
         return functional.group_norm(x, groups, p["scale"].to(dtype), p["bias"].to(dtype), 1e-5)
 
     def block(p, x, stride):
@@ -110,11 +110,46 @@ def torch_forward(params: Any, device: Any, dtype: Any) -> Callable:
 
     def forward(x):
         x = ((x - 0.5) / 0.5).to(dtype)
-        x = functional.relu(norm(weights["norm_stem"], conv(weights["stem"], x, (1, 2, 2), 1)))
-        for stage in range(1, 5):
-            x = block(weights[f"stage{stage}_block1"], x, 1 if stage == 1 else 2)
+        size = weights["stem"]["kernel"].shape[0]
+        stem = conv(weights["stem"], x, (1, 2, 2), size // 2)
+        x = functional.relu(norm(weights["norm_stem"], stem))
+        if size == 7:  # the stem called "large"
+            x = functional.max_pool3d(x, 3, 2, 1)
+        for name in sorted(name for name in weights if name.startswith("stage")):
+            first = name.endswith("_block1") and not name.startswith("stage1_")
+            x = block(weights[name], x, 2 if first else 1)
         pooled = x.float().mean(dim=(2, 3, 4))
         return pooled @ weights["head"]["kernel"] + weights["head"]["bias"]
+
+    return forward
+
+
+def torch_even_mixture(params: Any, grid: Sequence[int], device: Any, dtype: Any) -> Callable:
+    """The mixture of `subjects.evenly_routed`, with a `PooledRouter`, as a PyTorch function.
+
+    Each expert gets its share of the batch as a slice, so nothing depends on data.
+    """
+    import torch
+
+    turns = jax.tree.leaves(params["experts"])[0].shape[0]
+    experts = [
+        torch_forward(
+            jax.tree.map(lambda leaf, i=i: leaf[i], params["experts"]["params"]), device, dtype
+        )
+        for i in range(turns)
+    ]
+    head = {
+        name: torch.tensor(np.array(leaf), device=device)
+        for name, leaf in params["router"]["params"]["head"].items()
+    }
+
+    def forward(x):
+        cells = torch.nn.functional.adaptive_avg_pool3d((x - 0.5) / 0.5, tuple(grid))
+        logits = cells.permute(0, 2, 3, 4, 1).flatten(1) @ head["kernel"] + head["bias"]
+        turn = torch.arange(len(x), device=device) % turns
+        weights = (logits + 10 * torch.nn.functional.one_hot(turn, turns)).softmax(-1)
+        outputs = torch.stack([expert(x[i::turns]) for i, expert in enumerate(experts)], 1)
+        return outputs.flatten(0, 1) * weights.amax(-1, keepdim=True)
 
     return forward
 

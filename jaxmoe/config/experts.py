@@ -14,6 +14,8 @@ from jaxmoe.registry import Entry, Registry, field_names
 if TYPE_CHECKING:
     import flax.linen as nn
 
+REMAT = "whether gradients compute each block anew: less memory, more time"
+
 Refusal = tuple[str, object, str]
 """A field, its value and what is accepted."""
 
@@ -92,6 +94,7 @@ class ResNetConfig(ExpertConfig):
     )
     stem_strides: tuple[int, int, int] = option((1, 2, 2), "time, height, width; CIFAR's are 1")
     norm: Literal["group", "frozen_batch"] = option("group", "frozen_batch is for imported weights")
+    remat: bool = option(False, REMAT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +109,7 @@ class ViTConfig(ExpertConfig):
     width: int = option(16, "channels of a token", least=1)
     patch: int = option(4, "pixels of a patch's side", least=1)
     heads: int = option(4, "of the attention", least=1)
+    remat: bool = option(False, REMAT)
 
     def refusals(self, shape: tuple[int, ...]) -> Iterator[Refusal]:
         """Yields patches that do not tile the image, and heads that do not share the width."""
@@ -133,6 +137,7 @@ class DeepLabConfig(ExpertConfig):
     low_level: int = option(16, "channels that the decoder takes early; 48 in the paper", least=1)
     rates: tuple[int, ...] = option((2, 4, 6), "dilations; 6, 12, 18 in the paper")
     norm: Literal["group", "frozen_batch"] = option("group", "frozen_batch is for imported weights")
+    remat: bool = option(False, REMAT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,3 +154,4 @@ class FRRNConfig(ExpertConfig):
     width: int = option(16, "channels of the pooled stream's first stage", least=1)
     residual_width: int = option(16, "channels at full resolution; 32 in the paper", least=1)
     norm: Literal["group", "frozen_batch"] = option("group", "frozen_batch is for imported weights")
+    remat: bool = option(False, REMAT)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxmoe.models.conv import CONV_OUTPUT
 from jaxmoe.models.convolution import convolution_p
+from jaxmoe.models.precision import programs_of
 
 Params = Any
 PlainExpert = Callable[[Params, Array], Array]
@@ -33,6 +34,10 @@ _KEEP_PRODUCTS = jax.checkpoint_policies.save_from_both_policies(
     ),
     jax.checkpoint_policies.save_only_these_names(CONV_OUTPUT),
 )
+# Of an expert that rematerialises: this policy would hold within the expert too, in place of its
+# own, and keep every convolution and matmul that the expert means to drop.
+_KEEP_NOTHING = jax.checkpoint_policies.nothing_saveable
+_REMAT = "remat2", "checkpoint"  # names of the primitive in versions of JAX
 
 
 class Plan(NamedTuple):
@@ -107,7 +112,8 @@ def dispatch(
 
     Args:
       expert: `(params, x [b, …]) -> [b, …]`, one expert on a block of clips, clip by clip. Its
-        gradient keeps the results of matmuls and convolutions and repeats everything else.
+        gradient keeps the results of matmuls and convolutions and repeats everything else; with
+        `jax.checkpoint` anywhere in the expert it keeps nothing of a block but its clips.
       expert_params: the experts' params, stacked on a leading axis M.
       x: the clips.
       experts: the chosen experts of every clip.
@@ -118,11 +124,14 @@ def dispatch(
     num_experts = jax.tree.leaves(expert_params)[0].shape[0]
     block_size = block_size or default_block_size(batch * chosen, num_experts)
     plan = make_plan(experts.reshape(-1), num_experts, block_size)
-    output = jax.eval_shape(expert, jax.tree.map(lambda p: p[0], expert_params), x[:block_size])
+    one = jax.eval_shape(lambda params: jax.tree.map(lambda p: p[0], params), expert_params)
+    block_shape = jax.ShapeDtypeStruct((block_size, *x.shape[1:]), x.dtype)
+    program, output = jax.make_jaxpr(expert, return_shape=True)(one, block_shape)
+    policy = _KEEP_NOTHING if _rematerialises(program.jaxpr) else _KEEP_PRODUCTS
 
     fixed_params = jax.lax.stop_gradient(expert_params)
 
-    @functools.partial(jax.checkpoint, policy=_KEEP_PRODUCTS)
+    @functools.partial(jax.checkpoint, policy=policy)
     def run_block(gradient_sink, block):
         slot_pair, index, used = block
         params, gradient_sink = _take_expert(fixed_params, gradient_sink, index)
@@ -130,7 +139,7 @@ def dispatch(
             used,
             # Once more inside the branch: else the backward pass repeats the activations in one
             # `cond` and hands all of them, as its outputs, to another.
-            jax.checkpoint(expert, policy=_KEEP_PRODUCTS),
+            jax.checkpoint(expert, policy=policy),
             lambda *_: jnp.zeros((block_size, *output.shape[1:]), output.dtype),
             params,
             x[slot_pair // chosen],
@@ -142,6 +151,15 @@ def dispatch(
     )
     slots = blocks.reshape(-1, *blocks.shape[2:])
     return slots[plan.pair_slot].reshape(batch, chosen, *slots.shape[1:])
+
+
+def _rematerialises(program: Any) -> bool:
+    """Whether a program, or one that it calls, has a `jax.checkpoint` of its own."""
+    return any(
+        equation.primitive.name in _REMAT
+        for inner in programs_of(program)
+        for equation in inner.eqns
+    )
 
 
 @jax.custom_vjp

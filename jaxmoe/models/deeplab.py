@@ -40,6 +40,7 @@ class DeepLabV3Plus(nn.Module):
       mean: per channel, subtracted from the pixels.
       std: per channel, divides the pixels.
       dtype: of the computation; params stay float32, logits are float32 or wider.
+      remat: whether the backward pass keeps each residual block's input alone and computes it anew.
     """
 
     num_classes: int
@@ -53,6 +54,7 @@ class DeepLabV3Plus(nn.Module):
     mean: Sequence[float] = (0.5,)
     std: Sequence[float] = (0.5,)
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     def __post_init__(self) -> None:
         check_choice(self, "depth", STAGE_SIZES)
@@ -92,10 +94,11 @@ class DeepLabV3Plus(nn.Module):
         x = jax.nn.relu(norm(name="norm_stem")(x))
         x = max_pool(x, (3, 3), (2, 2), ((1, 1),) * 2)
         low = x
+        block_of = nn.remat(BasicBlock) if self.remat else BasicBlock
         for stage, blocks in enumerate(self.stage_sizes or STAGE_SIZES[self.depth]):
             stride, dilation = _STAGES[stage]
             for block in range(blocks):
-                x = BasicBlock(
+                x = block_of(
                     self.width * 2**stage,
                     stride if block == 0 else 1,
                     norm,

@@ -98,6 +98,7 @@ class FRRN(nn.Module):
       mean: per channel, subtracted from the pixels.
       std: per channel, divides the pixels.
       dtype: of the computation; params stay float32, logits are float32 or wider.
+      remat: whether the backward pass keeps each unit's inputs alone and computes it anew.
     """
 
     num_classes: int
@@ -108,6 +109,7 @@ class FRRN(nn.Module):
     mean: Sequence[float] = (0.5,)
     std: Sequence[float] = (0.5,)
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     def __post_init__(self) -> None:
         check_choice(self, "variant", ENCODERS)
@@ -132,11 +134,14 @@ class FRRN(nn.Module):
         if x.ndim != 4:
             raise ValueError(f"x must be [B, H, W, C], got shape {x.shape}")
         norm = functools.partial(NORMS[self.norm], dtype=self.dtype)
+        unit, full_unit = ResidualUnit, FullResolutionResidualUnit
+        if self.remat:
+            unit, full_unit = nn.remat(unit), nn.remat(full_unit)
         x = Normalize(self.mean, self.std, self.dtype)(x)
         x = Conv(self.width, (5, 5), dtype=self.dtype, name="stem")(x)
         x = jax.nn.relu(norm(name="norm_stem")(x))
         for i in (1, 2, 3):
-            x = ResidualUnit(norm, self.dtype, name=f"first_{i}")(x)
+            x = unit(norm, self.dtype, name=f"first_{i}")(x)
         residual = Conv(self.residual_width, (1, 1), use_bias=True, dtype=self.dtype, name="split")(
             x
         )
@@ -149,7 +154,7 @@ class FRRN(nn.Module):
                 pooling = shrink(pooling, 2)
             pooling = resize(pooling, sizes)
             for i in range(units):
-                pooling, residual = FullResolutionResidualUnit(
+                pooling, residual = full_unit(
                     self.width * multiple, scale, norm, self.dtype, name=f"{name}_{i + 1}"
                 )(pooling, residual)
             return pooling, residual
@@ -162,7 +167,7 @@ class FRRN(nn.Module):
         x = jnp.concatenate([resize(pooling, residual.shape[1:3]), residual], axis=-1)
         x = Conv(self.width, (1, 1), use_bias=True, dtype=self.dtype, name="join")(x)
         for i in (1, 2, 3):
-            x = ResidualUnit(norm, self.dtype, name=f"last_{i}")(x)
+            x = unit(norm, self.dtype, name=f"last_{i}")(x)
         x = x.astype(accumulation_dtype(x.dtype))
         logits = nn.Dense(self.num_classes, dtype=x.dtype, name="head")(x)
         return (logits, features) if with_features else logits

@@ -92,6 +92,7 @@ class ResNet(nn.Module):
       mean: per channel, subtracted from the pixels.
       std: per channel, divides the pixels.
       dtype: of the computation; params stay float32, logits are float32 or wider.
+      remat: whether the backward pass keeps each block's input alone and computes the block anew.
     """
 
     num_classes: int
@@ -105,6 +106,7 @@ class ResNet(nn.Module):
     mean: Sequence[float] = (0.5,)
     std: Sequence[float] = (0.5,)
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     def __post_init__(self) -> None:
         check_choice(self, "depth", STAGE_SIZES)
@@ -138,9 +140,10 @@ class ResNet(nn.Module):
         x = jax.nn.relu(norm(name="norm_stem")(x))
         if self.stem == "large":
             x = max_pool(x, (3,) * rank, (2,) * rank, ((1, 1),) * rank)
+        block_of = nn.remat(BasicBlock) if self.remat else BasicBlock
         for stage, blocks in enumerate(self.stage_sizes or STAGE_SIZES[self.depth]):
             for block in range(blocks):
-                x = BasicBlock(
+                x = block_of(
                     self.width * 2**stage,
                     2 if stage > 0 and block == 0 else 1,
                     norm,

@@ -56,6 +56,7 @@ class VisionTransformer(nn.Module):
       mean: per channel, subtracted from the pixels.
       std: per channel, divides the pixels.
       dtype: of the computation; params stay float32, logits are float32 or wider.
+      remat: whether the backward pass keeps each block's input alone and computes it anew.
     """
 
     num_classes: int
@@ -66,6 +67,7 @@ class VisionTransformer(nn.Module):
     mean: Sequence[float] = (0.5,)
     std: Sequence[float] = (0.5,)
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     def __post_init__(self) -> None:
         check_positive(self, "num_classes", "patch", "width", "depth", "heads")
@@ -97,9 +99,10 @@ class VisionTransformer(nn.Module):
         x = jnp.concatenate([token, x], axis=1)
         small = nn.initializers.normal(0.02)
         x = x + self.param("positions", small, (1, *x.shape[1:])).astype(self.dtype)
+        block_of = nn.remat(TransformerBlock) if self.remat else TransformerBlock
         for block in range(self.depth):
             name = f"block{block + 1}"
-            x = TransformerBlock(self.heads, 4 * self.width, self.dtype, name=name)(x)
+            x = block_of(self.heads, 4 * self.width, self.dtype, name=name)(x)
         x = nn.LayerNorm(dtype=self.dtype, name="norm")(x)[:, 0]
         x = x.astype(accumulation_dtype(x.dtype))
         return nn.Dense(self.num_classes, dtype=x.dtype, name="head")(x)

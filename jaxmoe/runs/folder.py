@@ -147,18 +147,18 @@ State = Literal["finished", "training", "stopped"]
 
 def state_of(run: pathlib.Path) -> State:
     """How far a run is: trained to its end, being trained by a process now, or neither."""
-    try:
-        position = Checkpoints(run).position("latest")
-    except DamagedCheckpointError:
-        position = None  # whoever reads it is told; its best checkpoint may be whole
-    if position is not None and position.get("finished", False):
+    if is_finished(run):
         return "finished"
     return "training" if is_held(run, TRAINING) else "stopped"
 
 
 def is_finished(run: pathlib.Path) -> bool:
-    """Whether a run was trained to its end."""
-    return state_of(run) == "finished"
+    """Whether a run was trained to its end; all processes have to ask, as one reads with all."""
+    try:
+        position = Checkpoints(run).position("latest")
+    except DamagedCheckpointError:
+        return False  # whoever reads it is told; its best checkpoint may be whole
+    return position is not None and position.get("finished", False)
 
 
 def hold_for_training(run: pathlib.Path) -> contextlib.AbstractContextManager[None]:

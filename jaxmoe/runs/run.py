@@ -131,7 +131,8 @@ def train(
     )
     validation = _validation_batches(experiment, dataset, parallel)
     with hold_for_training(run), contextlib.closing(iter(loader)) as batches:
-        if hosts.is_first() and not is_finished(run):
+        finished = is_finished(run)
+        if hosts.is_first() and not finished:
             write_description(run, experiment, dataset)
         fit(
             mixture,

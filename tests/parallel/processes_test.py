@@ -34,10 +34,10 @@ PAIR = ("--processes", "2")
 EPOCHS = 12
 SAVED = re.compile(r"^(\[1\] )?jaxmoe: preempted: saved at step (\d+); the same", re.MULTILINE)
 STOPS = (
+    "SIGTERM",
     "process 0 is killed",
     "process 1 is killed",
     "both are killed",
-    "SIGTERM",
     "both are killed in a save",
     "process 1 is killed in a save",
 )

@@ -107,7 +107,7 @@ def main() -> None:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("accelerator"))
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/accelerator"))
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
     parser.add_argument("--minutes", type=float, default=8, help="after which it ends (8)")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to try it on a CPU")

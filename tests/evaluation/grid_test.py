@@ -96,9 +96,9 @@ def test_a_sweep_that_was_stopped_goes_on(tmp_path):
     programs = Programs(MIXTURE)
     timed = programs.timed
 
-    def counted(name, *args):
+    def counted(name, *args, **options):
         seen.append(name)
-        return timed(name, *args)
+        return timed(name, *args, **options)
 
     programs.timed = counted
     found = sweep(journal=tmp_path / "j", programs=programs)

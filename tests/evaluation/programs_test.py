@@ -68,9 +68,9 @@ def test_a_plain_classifier_is_verified_alike():
 def test_an_evaluation_sends_params_to_the_device_once(monkeypatch):
     timed, on_host = Programs.timed, []
 
-    def watched(self, name, program, params, *rest):
+    def watched(self, name, program, params, *rest, **options):
         on_host.extend(leaf for leaf in jax.tree.leaves(params) if isinstance(leaf, np.ndarray))
-        return timed(self, name, program, params, *rest)
+        return timed(self, name, program, params, *rest, **options)
 
     monkeypatch.setattr(Programs, "timed", watched)
     params = jax.tree.map(np.asarray, planted.PARAMS)

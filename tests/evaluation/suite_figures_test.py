@@ -118,7 +118,7 @@ def test_a_clip_must_survive_every_restart_whatever_its_loss(monkeypatch):
 class _Uncompiled(Programs):
     """Runs what it is given every time, so that an attack may count its calls."""
 
-    def timed(self, name, program, *args):
+    def timed(self, name, program, *args, examples=()):
         return program(*args), 0.0
 
 

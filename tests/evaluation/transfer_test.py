@@ -196,7 +196,7 @@ def test_a_clip_must_survive_every_restart(monkeypatch):
     monkeypatch.setitem(attacks.ATTACKS, "told", attacks.NamedAttack("told", build, "model"))
     monkeypatch.setattr(
         "jaxmoe.evaluation.engine.programs.Programs.timed",
-        lambda self, name, f, *given: (f(*given), 0.0),
+        lambda self, name, f, *given, examples=(): (f(*given), 0.0),
     )
     factory = planted.batches(planted.clips((FAR, NEAR), (FAR, NEAR), (FAR, NEAR)), [0, 0, 0])
     settings = dataclasses.replace(SETTINGS, restarts=2)

@@ -13,6 +13,7 @@ def report(tmp_path):
     return study.Report(study.parse(["--tiny", "--output", str(tmp_path)]), study.TINY)
 
 
+@pytest.mark.nightly
 def test_tiny_sizes_run_end_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["run.py", "--tiny", "--output", str(tmp_path)])
     monkeypatch.setattr(study, "torch_sides", lambda *_: {})

@@ -47,8 +47,10 @@ time.sleep(60)
 """
 # The launcher itself, over children of a test.
 SUPERVISOR = """
-import os, sys
+import os, signal, sys
 from launch import local
+# A shell starts what runs in its background with SIGINT ignored, and the launcher keeps to that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 environments = [dict(os.environ, INDEX=str(index)) for index in range(int(sys.argv[1]))]
 sys.exit(local.supervise([sys.executable, "-c", sys.argv[2]], environments, moment=0.5))
 """

@@ -12,7 +12,7 @@ import pytest
 DEVICES = 8
 # Every way to spread, by day once: over a mesh, by pmap, in shards, with experts apart, in parts.
 BY_DAY = (
-    {"devices": 4},
+    {"devices": 4, "recipe": "at_m"},
     {"devices": 4, "mapping": "pmap", "fsdp": True, "recipe": "at_m"},
     {"devices": 8, "expert": 2, "fsdp": True, "batch": 13, "recipe": "at_m", "parts": 2},
     {"devices": 4, "mapping": "pmap", "expert": 4, "recipe": "standard", "one_expert": True},
@@ -65,10 +65,14 @@ def test_devices_equal_one_on_the_same_global_batch(by_day, number):
     check(BY_DAY[number], by_day[number])
 
 
+def check_loops(case, found):
+    assert found["loops"] >= (0 if case["recipe"] == "standard" else 1)
+    assert (found["in loops"] > 0) == (case.get("expert", 1) > 1), case
+
+
 def test_attack_loops_hold_no_collective_but_for_the_exchange_of_examples(by_day):
     for case, found in zip(BY_DAY, by_day, strict=True):
-        assert found["loops"] >= (0 if case.get("recipe") == "standard" else 1)
-        assert (found["in loops"] > 0) == (case.get("expert", 1) > 1), case
+        check_loops(case, found)
 
 
 def test_a_device_holds_its_share_of_params_and_optimizer(by_day):
@@ -87,6 +91,8 @@ def test_every_way_to_spread_equals_one_device(recipe):
     cases = [case for case in AT_NIGHT if case["recipe"] == recipe]
     for case, found in zip(cases, figures_of(cases), strict=True):
         check(case, found)
+        if case["devices"] > 1:
+            check_loops(case, found)
     print(f"{len(cases)} ways to spread {recipe}: all equal to one device")
 
 

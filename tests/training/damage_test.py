@@ -1,5 +1,6 @@
 """A checkpoint that a disk, a copy or a person damaged is never read as if it were whole."""
 
+import gc
 import os
 import random
 import shutil
@@ -10,8 +11,17 @@ import pytest
 
 from jaxmoe.training import Checkpoints, DamagedCheckpointError, adamw, init_state
 
+# Threads of Orbax that were still reading a damaged array complain when they are thrown away.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 FLIPS = 40
 POSITION = {"step": 9, "seconds": 12.5, "loader": {"next": 17}, "finished": False}
+
+
+@pytest.fixture(autouse=True)
+def throw_away():
+    """Lets them complain now, and not in the middle of another test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

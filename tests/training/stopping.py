@@ -44,6 +44,7 @@ def config():
             validate_every={validate_every},
             log_every=1,
         ),
+        evaluation=EvaluationConfig(checkpoint="latest"),
     )
 """
 

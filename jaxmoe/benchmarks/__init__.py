@@ -19,7 +19,6 @@ BENCHMARKS = {
     "training-step": "a J-TLAT step against the gradients that it needs",
     "collectives": "gradient reductions of a compiled step on 4 devices",
     "checkpoints": "time in saving against the run, a checkpoint every 100 steps",
-    "processes": "a step of two processes against one with the same devices",
     "loader": "what a training step consumes against what the loader gives",
 }
 VERSUS = {"torch": "torch_pgd"}

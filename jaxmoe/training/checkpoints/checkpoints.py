@@ -214,9 +214,11 @@ class Checkpoints:
 
     def _pass_over(self, which: str, damaged: list[int], used: int, *, set_aside: bool) -> None:
         """Says which checkpoints are damaged, and moves them out of the way."""
+        if jax.process_index() > 0:
+            return  # all processes read the same ones: the first alone speaks and moves
         for step in damaged:
             where = ""
-            if set_aside and jax.process_index() == 0:
+            if set_aside:
                 place = self._folder / "damaged" / f"{which}-{step}"
                 shutil.rmtree(place, ignore_errors=True)
                 place.parent.mkdir(exist_ok=True)

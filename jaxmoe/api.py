@@ -8,7 +8,7 @@ Axes: N = examples, B = batch, K = classes.
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import jax
@@ -30,7 +30,7 @@ from jaxmoe.evaluation import NonFiniteGradient, SuiteResult, auto_attack, evalu
 from jaxmoe.evaluation.engine.arrays import cut
 from jaxmoe.files import read_json, write_json
 from jaxmoe.mixture import Mixture
-from jaxmoe.parallel import make_parallel
+from jaxmoe.parallel import Parallel, make_parallel
 from jaxmoe.runs.folder import hold_for_training
 from jaxmoe.runs.run import loop_options, recipe_options
 from jaxmoe.threat import ThreatModel
@@ -41,6 +41,7 @@ from jaxmoe.training import (
     Recipe,
     RecipeOptions,
     Stage,
+    Validation,
     make_validate,
 )
 from jaxmoe.training import fit as train_through
@@ -194,13 +195,7 @@ def fit(
     judge = None
     if validation is not None:
         judged = _Passes("validation", validation, mixture, params)
-        of_params = make_validate(
-            mixture, threat, options.attack, parallel, params, adversarial=attacks
-        )
-
-        def judge(params):
-            return of_params(params, judged.whole(parallel.local_count))
-
+        judge = _judge(judged, mixture, params, threat, options, parallel, attacks=attacks)
     name = known.name if known else "fit"
     asked = {
         "recipe": name,
@@ -232,6 +227,23 @@ def fit(
             progress=progress,
         )
     return jax.device_put(trained)
+
+
+def _judge(
+    judged: "_Passes",
+    mixture: Mixture,
+    params: Any,
+    threat: ThreatModel,
+    options: RecipeOptions,
+    parallel: Parallel,
+    *,
+    attacks: bool,
+) -> Callable[[Any], Validation]:
+    """What judges params by one pass over the validation batches."""
+    of_params = make_validate(
+        mixture, threat, options.attack, parallel, params, adversarial=attacks
+    )
+    return lambda params: of_params(params, judged.whole(parallel.local_count))
 
 
 def _check_asked(epochs: int, epsilon: float | None, *, attacks: bool) -> None:

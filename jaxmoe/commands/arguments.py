@@ -125,7 +125,7 @@ _DATA = ("name", "directory", "manifest")
 
 
 def add_data_options(parser: Parser) -> None:
-    """The options of every command that judges a run by clips."""
+    """The options of every command that judges a run by examples."""
     add = parser.add_argument
     add(
         "--data.directory",
@@ -310,25 +310,26 @@ class _Refused(Exception):  # noqa: N818
     """A config file that is refused; the message says why."""
 
 
-def notes_on_clips(dataset: Any, rest: str | None) -> list[str]:
-    """The data set's notes, and lines about clips that were skipped or padded.
+def notes_on_examples(dataset: Any, rest: str | None) -> list[str]:
+    """The data set's notes, and lines about examples that were skipped or padded.
 
     Args:
       dataset: a `data.Dataset`.
       rest: where all of them are listed, for the line after the first ten; None lists all here.
     """
     lines = list(dataset.notes)
-    for what, clips in (
+    for what, examples in (
         ("skipped", dataset.skipped),
         ("padded with their last frame", dataset.padded),
     ):
-        if not clips:
+        if not examples:
             continue
-        lines.append(f"{len(clips)} {'clip was' if len(clips) == 1 else 'clips were'} {what}:")
-        shown = clips if rest is None else clips[:_SHOWN]
+        were = "example was" if len(examples) == 1 else "examples were"
+        lines.append(f"{len(examples)} {were} {what}:")
+        shown = examples if rest is None else examples[:_SHOWN]
         lines += [f"  {path}: {reason}" for path, reason in shown]
-        if len(shown) < len(clips):
-            lines.append(f"  … and {len(clips) - len(shown)} more, all in {rest}")
+        if len(shown) < len(examples):
+            lines.append(f"  … and {len(examples) - len(shown)} more, all in {rest}")
     return lines
 
 

@@ -3,12 +3,12 @@
 import contextlib
 import sys
 
-from jaxmoe.commands.arguments import load_config, notes_on_classes, notes_on_clips
+from jaxmoe.commands.arguments import load_config, notes_on_classes, notes_on_examples
 
 _USAGE = """usage: jaxmoe data CONFIG.py [--data.field value …]
        jaxmoe data --name NAME [--directory DIR] [--field value …]
 
-Prepares a dataset if that was not done before, and shows classes, clips of each split and class,
+Prepares a dataset if that was not done before, and shows classes, examples of each split and class,
 frames, and the files that were skipped, by name. It trains nothing.
 
   jaxmoe data configs/video/ut_interaction_standard.py --data.directory DIR
@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> None:
     _print(describe(dataset))
     if path and (note := cropped(dataset.test, experiment.data)):
         print(note)
-    print("\n".join([*notes_on_classes(dataset), *notes_on_clips(dataset, rest=None)]))
+    print("\n".join([*notes_on_classes(dataset), *notes_on_examples(dataset, rest=None)]))
 
 
 def _with_section(argument: str) -> str:
@@ -62,7 +62,7 @@ def _with_section(argument: str) -> str:
 
 
 def _of_class(split, name: str) -> str:
-    """How many clips are of a class, or which share of the labelled pixels."""
+    """How many examples are of a class, or which share of the labelled pixels."""
     if not split.pixels_per_class:
         return str(split.clips_per_class[name])
     return f"{split.pixels_per_class[name] / sum(split.pixels_per_class.values()):.1%}"
@@ -84,7 +84,7 @@ def _print(summary) -> None:
         for what in ("fewest_frames", "median_frames", "most_frames"):
             label = what.replace("_", " ")
             table.add_row(label, *(f"{getattr(split, what):g}" for split in splits.values()))
-    what = "labelled pixels" if splits["train"].pixels_per_class else "clips"
+    what = "labelled pixels" if splits["train"].pixels_per_class else "examples"
     console.print(f"{summary.name}: {len(summary.classes)} classes, {what} by split", style="bold")
     console.print(table)
     held_out = [name for name, split in splits.items() if split.held_out]

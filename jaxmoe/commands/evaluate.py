@@ -28,7 +28,7 @@ from jaxmoe.commands.arguments import (
 if TYPE_CHECKING:
     from jaxmoe.runs.run import Trained
 
-_DESCRIPTION = """Attacks the test clips of a trained run, each attack at each ε, and prints robust
+_DESCRIPTION = """Attacks the test examples of a trained run, each attack at each ε, and prints robust
 accuracy, routing, Lipschitz figures, GFLOPs and checks for masked gradients.
 
 It writes into RUN, or into --output: results.json (a list of rows), results.csv, results.md,

@@ -22,7 +22,7 @@ robust_accuracy, n, seed, steps, restarts, gradient_evaluations) and sweep.png. 
 16 /255 where it is not given; the rest is then as in the run's config. The same command goes on
 where it was stopped.
 
-With numbers of the attacks (--lambdas, --gamma1s, …) it looks at the validation clips, so that an
+With numbers of the attacks (--lambdas, --gamma1s, …) it looks at the validation examples, so that an
 attack can be tuned without a look at the test split, and prints the strongest settings first."""
 
 _EXAMPLE = """examples:

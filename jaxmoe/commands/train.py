@@ -9,7 +9,7 @@ from jaxmoe.commands.arguments import (
     Stopped,
     load_config,
     notes_on_classes,
-    notes_on_clips,
+    notes_on_examples,
 )
 
 # EX_TEMPFAIL: launchers start such a run again.
@@ -73,7 +73,7 @@ def run(arguments: list[str]) -> None:
         with make_progress() as progress:
             dataset = hosts.first(lambda: load_dataset(experiment.data, progress=progress.data))
             listed = str(run / "run.json")
-            for line in [*notes_on_clips(dataset, listed), *notes_on_classes(dataset)]:
+            for line in [*notes_on_examples(dataset, listed), *notes_on_classes(dataset)]:
                 progress.say(line)
             if run.is_dir() and not checkpoints.has("latest") and state_of(run) == "stopped":
                 progress.say(f"{folder} has no latest checkpoint: it is trained from the start")

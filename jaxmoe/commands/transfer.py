@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from jaxmoe.config import Experiment
     from jaxmoe.runs.run import Trained
 
-_DESCRIPTION = """Does an attack on one model also break another? Makes adversarial test clips on
-each of the runs and scores them on all of them. Where source and target are the same run, the
+_DESCRIPTION = """Does an attack on one model also break another? Makes adversarial test examples
+on each of the runs and scores them on all of them. Where source and target are the same run, the
 attack is the white-box one of `jaxmoe evaluate`; elsewhere it is a black box that had a substitute.
 
-Prints a table for each attack and ε: a line for the run that the clips were made on, a column for
-the run that was scored, robust accuracy in %. "all others" counts a clip if it is right under the
-clips of every run but the scored one: what is left of a run whose attacker has all the others.
+Prints a table for each attack and ε: a line for the run that they were made on, a column for the
+run that was scored, robust accuracy in %. "all others" counts an example if it is right under the
+attacks of every run but the scored one: what is left of a run whose attacker has all the others.
 
-Beside the attacks of `evaluate` there are two that see no test clip at all. They are made on the
-source's training clips, then added to every test clip: `universal` is one perturbation for all
-clips, `universal-class` one for each class, picked by the true label.
+Beside the attacks of `evaluate` there are two that see no test example at all. They are made on
+the source's training examples, then added to every test example: `universal` is one perturbation
+for all, `universal-class` one for each class, picked by the true label.
 
-All runs must have the same test clips, frames and size; --data.directory may name others of their
+All runs must have the same test examples, frames and size; --data.directory may name others of their
 classes for all of them. What is not given is as in the first run's config.
 
 writes transfer.json and transfer.csv (a row for each source, target, attack and ε), transfer.md

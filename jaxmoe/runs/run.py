@@ -87,34 +87,8 @@ def train(
     hosts.agree("the data", describe_splits(dataset))
     check_same_splits(run, dataset, "run.directory", "choose another directory")
     parallel = make_parallel(devices, **dataclasses.asdict(experiment.parallel))
-    batch_size = experiment.training.batch_size
-    if batch_size % parallel.count:
-        raise ValueError(
-            f"training.batch_size: {batch_size} does not split over {parallel.count} devices"
-        )
-    accumulate, share = experiment.optimizer.accumulate, batch_size // parallel.count
-    if share % accumulate:
-        raise ValueError(
-            f"optimizer.accumulate: {accumulate} does not divide the {share} examples of a device, "
-            f"training.batch_size = {batch_size} over {parallel.count}"
-        )
-    loader = data.make_loader(
-        dataset.train,
-        batch_size=batch_size // jax.process_count(),
-        frames=experiment.data.frames,
-        height=experiment.data.height,
-        width=experiment.data.width,
-        stride=experiment.data.stride,
-        augment=True,
-        flip=experiment.data.flip,
-        padding=experiment.data.padding,
-        shuffle=True,
-        repeat=True,
-        seed=experiment.run.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        workers=experiment.data.workers,
-    )
+    _check_splits_over(parallel, experiment)
+    loader = _training_batches(experiment, dataset)
     mixture = build_mixture(experiment, len(dataset.classes))
     threat = build_threat(experiment)
     stages = stages_of(experiment, dataset)
@@ -247,6 +221,42 @@ def recipe_options(experiment: Experiment) -> RecipeOptions:
         attacked_route=experiment.training.attacked_route,
     )
     return experiment.recipe.fill(common)
+
+
+def _check_splits_over(parallel: Parallel, experiment: Experiment) -> None:
+    """Refuses a batch that does not split evenly over the devices and into its parts."""
+    batch_size, parts = experiment.training.batch_size, experiment.optimizer.accumulate
+    share, rest = divmod(batch_size, parallel.count)
+    if rest:
+        raise ValueError(
+            f"training.batch_size: {batch_size} does not split over {parallel.count} devices"
+        )
+    if share % parts:
+        raise ValueError(
+            f"optimizer.accumulate: {parts} does not divide the {share} examples of a device, "
+            f"training.batch_size = {batch_size} over {parallel.count}"
+        )
+
+
+def _training_batches(experiment: Experiment, dataset: data.Dataset) -> data.Loader:
+    """This process's share of the training clips, shuffled and augmented, without an end."""
+    return data.make_loader(
+        dataset.train,
+        batch_size=experiment.training.batch_size // jax.process_count(),
+        frames=experiment.data.frames,
+        height=experiment.data.height,
+        width=experiment.data.width,
+        stride=experiment.data.stride,
+        augment=True,
+        flip=experiment.data.flip,
+        padding=experiment.data.padding,
+        shuffle=True,
+        repeat=True,
+        seed=experiment.run.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        workers=experiment.data.workers,
+    )
 
 
 def _validation_batches(

@@ -26,7 +26,7 @@ def test_data_shows_classes_and_names_skipped_files(folder, capsys):
 
 
 def test_skipped_clips_are_named_up_to_ten(folder, capsys):
-    from jaxmoe.commands.arguments import notes_on_clips
+    from jaxmoe.commands.arguments import notes_on_examples
 
     @dataclasses.dataclass
     class Found:
@@ -34,14 +34,14 @@ def test_skipped_clips_are_named_up_to_ten(folder, capsys):
         padded: tuple = (("short.mp4", "3 frames"),)
         notes: tuple = ("1 film has clips in train and in test",)
 
-    text = "\n".join(notes_on_clips(Found(), "run/run.json"))
+    text = "\n".join(notes_on_examples(Found(), "run/run.json"))
     assert text.startswith("1 film has clips in train and in test")
-    assert "12 clips were skipped" in text
+    assert "12 examples were skipped" in text
     assert "video 9.mp4: no frames" in text
     assert "video 10.mp4" not in text
     assert "2 more, all in run/run.json" in text
     assert "short.mp4" in text
-    assert "video 11.mp4" in "\n".join(notes_on_clips(Found(), None))
+    assert "video 11.mp4" in "\n".join(notes_on_examples(Found(), None))
 
 
 def test_data_shows_the_share_of_pixels_whatever_expert_would_see_them(folder, capsys):

@@ -134,7 +134,6 @@ def auto_attack(
     programs = (programs or Programs(model, norm)).check(model, norm, accuracy)
 
     batches = cut(x, y, batch_size)
-
     clean_pass = CleanPass(programs, params, attacks)
     for batch in batches():
         clean_pass.add(batch)
@@ -147,10 +146,6 @@ def auto_attack(
         x_adv[batch["index"][broken]] = clips[broken]
 
     tell = say or (lambda line: None)
-
-    def log(row: StageRow) -> None:
-        tell(stage_line(row, norm))
-
     notes = notes_on_losses(attacks, classes)
     notes += notes_on_labels(count_labels(y, classes))
     for line in notes:
@@ -167,7 +162,7 @@ def auto_attack(
         (settings.gradient,),
         Journal(None, ""),
         keep,
-        log,
+        lambda row: tell(stage_line(row, norm)),
         classes=classes,
     )
     found = cascading.run(name, cascade, float(epsilon), clean)

@@ -28,8 +28,8 @@ from jaxmoe.commands.arguments import (
 if TYPE_CHECKING:
     from jaxmoe.runs.run import Trained
 
-_DESCRIPTION = """Attacks the test examples of a trained run, each attack at each ε, and prints robust
-accuracy, routing, Lipschitz figures, GFLOPs and checks for masked gradients.
+_DESCRIPTION = """Attacks the test examples of a trained run, each attack at each ε, and prints
+robust accuracy, routing, Lipschitz figures, GFLOPs and checks for masked gradients.
 
 It writes into RUN, or into --output: results.json (a list of rows), results.csv, results.md,
 robust_accuracy.png, margins.png (a curve for each class) and evaluation.json (checks, GFLOPs,

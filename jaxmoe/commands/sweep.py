@@ -22,8 +22,8 @@ robust_accuracy, n, seed, steps, restarts, gradient_evaluations) and sweep.png. 
 16 /255 where it is not given; the rest is then as in the run's config. The same command goes on
 where it was stopped.
 
-With numbers of the attacks (--lambdas, --gamma1s, …) it looks at the validation examples, so that an
-attack can be tuned without a look at the test split, and prints the strongest settings first."""
+With numbers of the attacks (--lambdas, --gamma1s, …) it looks at the validation examples, so that
+an attack can be tuned without a look at the test split, and prints the strongest settings first."""
 
 _EXAMPLE = """examples:
   jaxmoe sweep runs/ut_interaction_at_m --attacks pgd j-tlga --epsilons 1/255 2/255 4/255 8/255

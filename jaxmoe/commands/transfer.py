@@ -38,8 +38,8 @@ Beside the attacks of `evaluate` there are two that see no test example at all. 
 the source's training examples, then added to every test example: `universal` is one perturbation
 for all, `universal-class` one for each class, picked by the true label.
 
-All runs must have the same test examples, frames and size; --data.directory may name others of their
-classes for all of them. What is not given is as in the first run's config.
+All runs must have the same test examples, frames and size; --data.directory may name others of
+their classes for all of them. What is not given is as in the first run's config.
 
 writes transfer.json and transfer.csv (a row for each source, target, attack and ε), transfer.md
 (the tables) and transfer.png (them as heat maps) into --output. The same command goes on from where

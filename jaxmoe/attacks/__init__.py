@@ -5,6 +5,7 @@ from jaxmoe.attacks.auto_pgd import apgd_ce, apgd_dlr, apgd_t
 from jaxmoe.attacks.cascade import CASCADES, Cascade, Stage, stage
 from jaxmoe.attacks.component_attacks import (
     expert_loss,
+    expert_loss_of_pair,
     j_tla,
     j_tlga,
     pgd_e,
@@ -27,6 +28,7 @@ from jaxmoe.attacks.gradient_attacks import (
     fgsm,
     mi_fgsm,
     model_loss,
+    model_loss_of_pair,
     pgd,
     pgd_standing,
     tla_m,
@@ -79,6 +81,7 @@ __all__ = [
     "difference_of_logits_ratio",
     "enumerated_route",
     "expert_loss",
+    "expert_loss_of_pair",
     "fab",
     "fab_t",
     "fgsm",
@@ -94,6 +97,7 @@ __all__ = [
     "mean_over_labelled",
     "mi_fgsm",
     "model_loss",
+    "model_loss_of_pair",
     "momentum",
     "perturb",
     "pgd",

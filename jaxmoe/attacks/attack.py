@@ -15,7 +15,7 @@ from flax.errors import TraceContextError
 from jaxtyping import Array, Float, Int, Key
 
 from jaxmoe.attacks.edge import channels_last, widest
-from jaxmoe.attacks.expectation import expectation
+from jaxmoe.attacks.expectation import Expectation
 from jaxmoe.attacks.perturb import AttackResult, Objective
 from jaxmoe.attacks.randomized import SCORING, Randomized, draw
 from jaxmoe.attacks.settings import AttackSettings
@@ -189,7 +189,7 @@ def loss_of_logits(
     if not isinstance(model, Randomized):
         return lambda x_adv: loss(apply(params, x_adv))
     weights = jnp.full(settings.draws, 1 / settings.draws)
-    return expectation(
+    return Expectation(
         lambda x_adv, number: loss(_checked(draw(model, number))(params, x_adv)), weights
     )
 

@@ -7,6 +7,8 @@ Source of all: TLGA, ICLR 2026 (https://arxiv.org/abs/2602.01369).
 Axes: B = batch, M = experts, k = chosen experts.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -112,9 +114,8 @@ def expert_loss(
 
     w are the routing's weights, renormalised over its experts, without a gradient.
     """
-    weights = routing.weights / jnp.sum(routing.weights, axis=-1, keepdims=True)
-    weights = jax.lax.stop_gradient(weights)
     if _is_zero(lam):
+        weights = _shares(routing)
         classify = jax.vmap(lambda logits: cross_entropy(logits, y), in_axes=1, out_axes=1)
         select = mixture.select
         return lambda x_adv: jnp.sum(
@@ -122,7 +123,38 @@ def expert_loss(
         )
     select = with_exact_products(mixture.select)
     clean = select(params, x, routing.experts)
-    roundoff = unit_roundoff(select, params, x, routing.experts)
+    total = _expert_losses(mixture, params, x, y, routing, lam, settings)
+    return lambda x_adv: total(select(params, x_adv, routing.experts), clean, x_adv)
+
+
+def expert_loss_of_pair(
+    mixture: Mixture,
+    params,
+    x: Array,
+    y: Array,
+    routing: Routing,
+    x_adv: Array,
+    *,
+    lam,
+    settings: AttackSettings,
+) -> Float[Array, " batch"]:
+    """`expert_loss` at x' with x and x' in one dispatch, for a gradient in `params`.
+
+    As `model_loss_of_pair`: in two dispatches the experts would be two programs.
+    """
+    if _is_zero(lam):
+        return expert_loss(mixture, params, x, y, routing, lam=lam, settings=settings)(x_adv)
+    select = with_exact_products(mixture.select)
+    both, chosen = jnp.concatenate([x, x_adv]), jnp.concatenate([routing.experts] * 2)
+    clean, logits = jnp.split(select(params, both, chosen), 2)
+    total = _expert_losses(mixture, params, x, y, routing, lam, settings)
+    return total(logits, clean, x_adv)
+
+
+def _expert_losses(mixture, params, x, y, routing, lam, settings: AttackSettings) -> Callable:
+    """`(logits [B, k, K], clean logits, x') -> [B]`, the sum over the chosen experts."""
+    weights = _shares(routing)
+    roundoff = unit_roundoff(with_exact_products(mixture.select), params, x, routing.experts)
 
     def one_expert(logits, clean, x_adv) -> Float[Array, " batch"]:
         quotient = lipschitz_quotient(
@@ -135,12 +167,17 @@ def expert_loss(
         )
         return cross_entropy(logits, y) + lam * quotient
 
-    def loss(x_adv):
-        logits = select(params, x_adv, routing.experts)
+    def total(logits, clean, x_adv):
         losses = jax.vmap(one_expert, in_axes=(1, 1, None), out_axes=1)(logits, clean, x_adv)
         return jnp.sum(weights * losses, axis=-1)
 
-    return loss
+    return total
+
+
+def _shares(routing: Routing) -> Float[Array, "batch k"]:
+    """The weights of the chosen experts, of sum 1 and without a gradient."""
+    total = jnp.sum(routing.weights, axis=-1, keepdims=True)
+    return jax.lax.stop_gradient(routing.weights / total)
 
 
 def frozen_routing(mixture: Mixture, params, x: Array) -> Routing:

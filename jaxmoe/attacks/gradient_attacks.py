@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from jaxmoe.attacks.attack import (
     Attack,
@@ -113,17 +114,30 @@ def model_loss(
 
     def loss(x_adv):
         logits = apply(params, x_adv)
-        quotient = lipschitz_quotient(
-            logits,
-            clean,
-            x_adv,
-            x,
-            roundoff=roundoff,
-            stop_denominator=settings.stop_denominator,
-        )
+        quotient = _quotient(logits, clean, x_adv, x, roundoff, settings)
         return classification(logits, y) + settings.lam * quotient
 
     return loss
+
+
+def model_loss_of_pair(
+    model: Model, settings: AttackSettings, params, x, y, x_adv
+) -> Float[Array, " batch"]:
+    """ℓ_MoE(x') with x and x' in one batch, for a gradient in `params`.
+
+    Both have such a gradient, and in two batches the experts would be two programs, forward and
+    backward: a training step takes long enough to compile.
+    """
+    apply = with_exact_products(as_apply(model, settings))
+    roundoff = unit_roundoff(apply, params, x)
+    clean, logits = jnp.split(apply(params, jnp.concatenate([x, x_adv])), 2)
+    quotient = _quotient(logits, clean, x_adv, x, roundoff, settings)
+    return cross_entropy(logits, y) + settings.lam * quotient
+
+
+def _quotient(logits, clean, x_adv, x, roundoff: float, settings: AttackSettings) -> Array:
+    stop = settings.stop_denominator
+    return lipschitz_quotient(logits, clean, x_adv, x, roundoff=roundoff, stop_denominator=stop)
 
 
 def _cross_entropy_attack(model, threat, settings, step, *, loss=cross_entropy, **loop) -> Attack:

@@ -3,6 +3,7 @@
 Axes: B = batch, S = steps, R = restarts.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -54,7 +55,8 @@ def perturb(
       key: one key, folded by position in the batch, or one for each example (`example_keys`).
       x: clean inputs, pixels in `threat.bounds`.
       objective: per-example loss; its sum is differentiated, so that an example's gradient does not
-        depend on the batch's size.
+        depend on the batch's size. One with a `look(x_adv, wanted)` of its own, as `Expectation`
+        has, is asked by that (`take_look`).
       threat: what is allowed.
       update: optax transformation from the gradient to the step to *add*; `params` is the iterate.
       steps: gradient steps, ≥ 1.
@@ -73,16 +75,12 @@ def perturb(
     keys = per_example_keys(key, x.shape[0])
     loss_dtype = jax.eval_shape(objective, x).dtype
 
-    def look(x_adv):
-        def total(x_adv):
-            losses = objective(x_adv)
-            return jnp.sum(losses), losses
+    look = getattr(objective, "look", functools.partial(take_look, objective))
 
-        return jax.grad(total, has_aux=True)(x_adv)
-
-    def step(carry, _):
+    def step(carry, number):
         x_adv, state, best = carry
-        gradient, losses = look(x_adv)
+        # The last look is the loop's too: a forward pass outside would be compiled once more.
+        losses, gradient = look(x_adv, number < steps)
         best = _keep_best(best, x_adv, losses)
         finite = is_finite(gradient) & jnp.isfinite(losses)
         # Before the update: frames that may not change take no share of a step's length.
@@ -94,25 +92,32 @@ def perturb(
     def attempt(restart_keys):
         start = threat.random_start(restart_keys, x) if random_start else x
         unseen = (start, jnp.full(x.shape[0], -jnp.inf, loss_dtype))
-        (x_adv, _, best), seen = jax.lax.scan(
-            step, (start, update.init(x), unseen), None, length=steps
-        )
-        losses, zero, finite = seen
-        last = objective(x_adv)
-        best_x, best_loss = _keep_best(best, x_adv, last)
+        carry = start, update.init(x), unseen
+        (_, _, best), (losses, zero, finite) = jax.lax.scan(step, carry, jnp.arange(steps + 1))
         return AttackResult(
-            best_x,
-            best_loss,
-            jnp.concatenate([losses, last[None]]),
+            *best,
+            losses,
             jnp.asarray(steps),
-            jnp.mean(zero.astype(x.dtype), axis=0),
-            jnp.all(finite, axis=0) & jnp.isfinite(last),
+            jnp.mean(zero[:-1].astype(x.dtype), axis=0),
+            jnp.all(finite, axis=0),
         )
 
     if restarts == 1:
         return attempt(numbered_keys(keys, 0))
     results = jax.lax.map(lambda i: attempt(numbered_keys(keys, i)), jnp.arange(restarts))
     return pick_attempts(results, jnp.argmax(results.loss, axis=0))
+
+
+def take_look(
+    objective: Objective, x_adv: Float[Array, "batch ..."], wanted: Array | bool
+) -> tuple[Float[Array, " batch"], Float[Array, "batch ..."]]:
+    """Returns the losses and the gradient of their sum, which is 0 if not `wanted`."""
+    losses, pull_back = jax.vjp(objective, x_adv)
+
+    def gradient():
+        return pull_back(jnp.ones_like(losses))[0]
+
+    return losses, jax.lax.cond(wanted, gradient, lambda: jnp.zeros_like(x_adv))
 
 
 def strongest_attempt(

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from jaxmoe.attacks.attack import Attack, Model, as_apply, constant_step
-from jaxmoe.attacks.expectation import expectation
+from jaxmoe.attacks.expectation import Expectation
 from jaxmoe.attacks.objectives import cross_entropy
 from jaxmoe.attacks.perturb import AttackResult, is_finite, is_zero, perturb
 from jaxmoe.attacks.settings import AttackSettings
@@ -44,7 +44,7 @@ def tt(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSetti
             return loss(jnp.roll(x_adv, number - settings.shifts, axis=1))
 
         weights = jnp.asarray(shift_weights(settings.shifts), x.dtype)
-        mean = expectation(shifted_loss, weights)
+        mean = Expectation(shifted_loss, weights)
         result = perturb(key, x, mean, threat, step, steps=settings.steps, random_start=False)
         return result._replace(gradients=result.gradients * len(weights))
 

@@ -18,6 +18,7 @@ BENCHMARKS = {
     "memory": "temporary memory of 50 steps against 10",
     "training-step": "a J-TLAT step against the gradients that it needs",
     "collectives": "gradient reductions of a compiled step on 4 devices",
+    "processes": "a step of two processes against one process that has their devices",
     "checkpoints": "time in saving against the run, a checkpoint every 100 steps",
     "loader": "what a training step consumes against what the loader gives",
 }

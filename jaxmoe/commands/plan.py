@@ -59,6 +59,7 @@ def run(arguments: list[str]) -> None:
             kind=options.program,
             examples=options.examples or experiment.data.expected_train,
             compiles=compiles,
+            effort=options.effort,
             assumptions=Assumptions(options.utilization, options.link_share),
             say=progress.say,
         )
@@ -85,6 +86,13 @@ def _parser() -> Parser:
         default=1,
         choices=(1, 2),
         help="2 also compiles half the batch, for the largest one that fits",
+    )
+    add(
+        "--effort",
+        type=float,
+        default=-1.0,
+        metavar="E",
+        help="of XLA to make the program fast: -1 compiles quickest, 0 is that of training (-1)",
     )
     add("--classes", type=int, metavar="K", help="of data whose classes only its files tell")
     add("--examples", type=int, metavar="N", help="how many there are to train on")
@@ -130,6 +138,8 @@ def _check(options: argparse.Namespace) -> None:
         if not 0 < value <= 1:
             option = "--" + name.replace("_", "-")
             raise ValueError(f"{option}: {value:g} is not accepted; expected above 0, at most 1")
+    if not -1 <= options.effort <= 1:
+        raise ValueError(f"--effort: {options.effort:g} is not accepted; expected from -1 to 1")
     if options.output is not None and not pathlib.Path(options.output).parent.is_dir():
         raise FileNotFoundError(
             f"--output: no such folder: {pathlib.Path(options.output).parent}; make it first"

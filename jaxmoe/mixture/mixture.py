@@ -270,13 +270,14 @@ def noisy_route(route: Router, noise: Float[Array, "batch experts"]) -> Router:
     Args:
       route: the route.
       noise: one number for each clip of the batch and expert, in units of logits. The result takes
-        that batch alone, whole and in its order.
+        that batch alone, whole and in its order, or several like it one behind the other.
     """
 
     def noisy(params, x):
         logits = route(params, x)
-        chex.assert_equal_shape((logits, noise))
-        return logits + noise.astype(logits.dtype)
+        repeated = jnp.tile(noise, (max(len(logits) // len(noise), 1), 1))
+        chex.assert_equal_shape((logits, repeated))
+        return logits + repeated.astype(logits.dtype)
 
     return noisy
 

@@ -353,8 +353,8 @@ def _learning_mixture(
     if options.attacked_route == "clean":
 
         def route(params, x_adv):
-            del x_adv
-            return mixture.route(params, x)
+            # A loss may put the clean clips before the attacked ones, in one batch.
+            return jnp.concatenate([mixture.route(params, x)] * (len(x_adv) // len(x)))
 
     if options.router_noise:
         draw = jax.vmap(lambda key: jax.random.normal(key, (mixture.num_experts,)))

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -30,16 +31,33 @@ AT_NIGHT = tuple(
 )
 
 
-def run(module, argument, devices):
-    flag = f" --xla_force_host_platform_device_count={devices}"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", f"tests.parallel.{module}", argument],
-        env=os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"] + flag, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+def run(module, argument, devices, processes=1):
+    flag = f" --xla_force_host_platform_device_count={devices // processes}"
+    shared = {"XLA_FLAGS": os.environ["XLA_FLAGS"] + flag, "JAX_PLATFORMS": "cpu"}
+    places = [{}]
+    if processes > 1:
+        places = [{"JAX_PROCESS_ID": str(number)} for number in range(processes)]
+        with socket.create_server(("localhost", 0)) as free:
+            address = f"localhost:{free.getsockname()[1]}"
+        shared |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", f"tests.parallel.{module}", argument],
+            env=os.environ | shared | own,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for own in places
+    ]
+    try:
+        outputs = [process.communicate(timeout=1200) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    for process, (_, errors) in zip(started, outputs, strict=True):
+        assert process.returncode == 0, errors[-2000:]
+    return json.loads(outputs[0][0].splitlines()[-1])
 
 
 def figures_of(cases):
@@ -96,13 +114,15 @@ def test_every_way_to_spread_equals_one_device(recipe):
     print(f"{len(cases)} ways to spread {recipe}: all equal to one device")
 
 
-def check_evaluation(extent, devices):
-    found, alone = (run("evaluation_on_devices", extent, n) for n in (devices, 1))
+def check_evaluation(extent, devices, processes=1):
+    found = run("evaluation_on_devices", extent, devices, processes)
+    alone = run("evaluation_on_devices", extent, 1)
     assert (found["devices"], alone["devices"]) == (devices, 1)
     for mine, own in zip(found["rows"], alone["rows"], strict=True):
         assert mine["robust_accuracy"] == own["robust_accuracy"], own
         assert mine.get("accuracy_under_attack") == own.get("accuracy_under_attack"), own
         assert mine.get("gradient_evaluations") == own.get("gradient_evaluations"), own
+        assert mine.get("radii", []) == pytest.approx(own.get("radii", []), rel=1e-5)
     assert 0 < alone["rows"][1]["robust_accuracy"] < alone["rows"][0]["robust_accuracy"] < 1
 
 
@@ -112,5 +132,10 @@ def test_an_evaluation_says_the_same_on_several_devices():
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("devices", [2, 8])
-def test_suites_sweeps_and_auto_attack_say_the_same_on_several_devices(devices):
+def test_everything_that_judges_a_model_says_the_same_on_several_devices(devices):
     check_evaluation("whole", devices)
+
+
+@pytest.mark.nightly
+def test_two_processes_of_two_devices_judge_a_model_as_one_device_does():
+    check_evaluation("whole", 4, processes=2)

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmoe.attacks.attack import Model
-from jaxmoe.attacks.edge import check_params
 from jaxmoe.evaluation.certify.certificates import (
     Certificate,
     certified_accuracy,
@@ -34,7 +33,7 @@ from jaxmoe.evaluation.diagnostics.consistency import consistency_check
 from jaxmoe.evaluation.diagnostics.full_precision import at_full_precision
 from jaxmoe.evaluation.diagnostics.model_checks import guessing_check
 from jaxmoe.evaluation.engine.guards import NonFiniteError, check_batch
-from jaxmoe.evaluation.engine.programs import Programs
+from jaxmoe.evaluation.engine.programs import Programs, put_params
 from jaxmoe.evaluation.engine.rows import Check
 from jaxmoe.evaluation.engine.scoring import to_pixels
 from jaxmoe.evaluation.engine.summary import to_host
@@ -213,13 +212,16 @@ def lipschitz_curve(
       ValueError: a model that computes in half precision.
       NonFiniteError: an output of the mixture was not finite.
     """
-    certify = jax.jit(lambda params, clip: subject.certify(params, to_pixels(clip)))
-    params = jax.device_put(check_params(params))  # once, and not at every batch
+    programs, params = Programs(subject.model, norm), put_params(params)
+
+    def certify(params, clip):
+        return subject.certify(params, to_pixels(clip))
 
     def of_batch(batch):
-        return jax.device_get(certify(params, batch["clip"]))
+        found, _ = programs.timed("certificate", certify, params, batch["clip"], examples=(1,))
+        return jax.device_get(found)
 
-    of_model = _OfModel(subject.model, params, wanted=checks)
+    of_model = _OfModel(programs, params, wanted=checks)
     curve = _curve(
         "lipschitz", subject.words, of_batch, batches, radii, norm, {}, progress, of_model
     )
@@ -254,28 +256,25 @@ def smoothing_curve(
       say: as there.
     """
     check_smoothing(smoothing)
-    params = jax.device_put(check_params(params))  # once, and not at every batch
-    votes = [
-        jax.jit(
-            lambda keys, params, clip, count=count: count_votes(model, smoothing, count)(
-                keys, params, to_pixels(clip)
-            )
-        )
-        for count in (smoothing.selection, smoothing.samples)
-    ]
+    programs, params = Programs(model, "l2"), put_params(params)
+    selection, votes = (
+        count_votes(model, smoothing, count) for count in (smoothing.selection, smoothing.samples)
+    )
+
+    def vote(params, clip, index, seed):
+        keys = example_keys(jax.random.key(seed), index)
+        keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        x = to_pixels(clip)
+        return selection(keys[0], params, x), votes(keys[1], params, x)
 
     def of_batch(batch):
-        keys = example_keys(jax.random.key(seed), batch["index"])
-        keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-        found = [
-            np.asarray(vote(own, params, batch["clip"]))
-            for own, vote in zip(keys, votes, strict=True)
-        ]
-        return Certificate(*smoothed_radius(*found, smoothing))
+        inputs = params, batch["clip"], batch["index"], jnp.uint32(seed)
+        found, _ = programs.timed("votes", vote, *inputs, examples=(1, 2))
+        return Certificate(*smoothed_radius(*jax.device_get(found), smoothing))
 
     words = f"{words} under noise of σ = {smoothing.sigma:g}, by majority"
     settings = {**smoothing._asdict(), "seed": seed, "largest_radius": largest_radius(smoothing)}
-    of_model = _OfModel(model, params, wanted=checks)
+    of_model = _OfModel(programs, params, wanted=checks)
     curve = _curve("smoothing", words, of_batch, batches, radii, "l2", settings, progress, of_model)
     tell_of_model(curve.model_checks, say)
     return curve
@@ -284,9 +283,8 @@ def smoothing_curve(
 class _OfModel:
     """The checks of a model that is certified, or none where they are not wanted."""
 
-    def __init__(self, model: Model, params: Any, *, wanted: bool):
-        self._model, self._params, self._wanted = model, params, wanted
-        self._programs = Programs(model, "l2")
+    def __init__(self, programs: Programs, params: Any, *, wanted: bool):
+        self._programs, self._params, self._wanted = programs, params, wanted
         self._classes = 0
         self._consistent: Check | None = None
 
@@ -296,7 +294,7 @@ class _OfModel:
             outputs = self._look(batch)
             self._classes = outputs.logits.shape[-1]
             self._consistent = consistency_check(
-                self._model, self._params, self._look, batch, outputs
+                self._programs.model, self._params, self._look, batch, outputs
             )
 
     def found(self, prediction: np.ndarray, label: np.ndarray) -> tuple[Check, ...]:

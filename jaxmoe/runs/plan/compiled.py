@@ -20,6 +20,7 @@ import jax
 from jaxmoe.parallel.hardware import Hardware
 from jaxmoe.runs.plan.program import Placing, Program
 
+QUICK = -1.0  # of efforts from −1 to 1; XLA's own is 0
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$", re.MULTILINE)
 _CALLED = re.compile(
     r"(?:body|condition|calls|to_apply|called_computations|branch_computations|"
@@ -73,6 +74,7 @@ class Compiled:
     Attributes:
       target: for what.
       batch: examples of one device.
+      effort: that XLA was asked for to make it fast.
       seconds: that it took to compile, tracing left out.
       hlo_lines: of the program when it is optimised.
       loops: in it.
@@ -83,6 +85,7 @@ class Compiled:
 
     target: str
     batch: int
+    effort: float
     seconds: float
     hlo_lines: int = 0
     loops: int = 0
@@ -112,8 +115,17 @@ def slice_devices(hardware: Hardware) -> list[jax.Device]:
     return list(topology.devices)
 
 
-def compile_program(program: Program, hardware: Hardware, batch: int) -> Compiled:
+def compile_program(
+    program: Program, hardware: Hardware, batch: int, effort: float = QUICK
+) -> Compiled:
     """Compiles a program for a TPU slice; where libtpu is not installed, for CPUs that are here.
+
+    Args:
+      program: what is compiled.
+      hardware: the slice.
+      batch: examples of one device.
+      effort: XLA's `exec_time_optimization_effort`, from −1 to 1. Training compiles with 0, or with
+        what `JAX_EXEC_TIME_OPTIMIZATION_EFFORT` says, which takes several times as long.
 
     Raises:
       ValueError: without libtpu, experts that do not split over the CPU devices that are here.
@@ -136,12 +148,12 @@ def compile_program(program: Program, hardware: Hardware, batch: int) -> Compile
     began = time.monotonic()
     try:
         with _quiet():
-            compiled = lowered.compile()
+            compiled = lowered.compile({"exec_time_optimization_effort": effort})
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         said = " ".join(str(error).split())
-        return Compiled(target, batch, time.monotonic() - began, refusal=said[:300])
+        return Compiled(target, batch, effort, time.monotonic() - began, refusal=said[:300])
     seconds = time.monotonic() - began
     found, text = compiled.memory_analysis(), compiled.as_text()
     memory = Memory(
@@ -156,6 +168,7 @@ def compile_program(program: Program, hardware: Hardware, batch: int) -> Compile
     return Compiled(
         target,
         batch,
+        effort,
         seconds,
         len(text.splitlines()),
         len(_LOOP.findall(text)),

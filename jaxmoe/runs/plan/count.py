@@ -1,6 +1,7 @@
 """What one device computes, sends and holds, counted in a program as JAX writes it down.
 
-Nothing is compiled. A loop's body counts as often as it runs; of branches the dearest counts, so
+Nothing is compiled. A loop's body counts as often as it runs. Of branches the one counts that the
+number of the turn chooses, as in an attack's last look; where data choose, it is the dearest, so
 that a mixture counts with every block of its dispatch full of examples: the most that it can cost.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 from jax.interpreters import partial_eval
 
@@ -42,6 +44,12 @@ _ELEMENTWISE = {
 _SUMS = {
     *("reduce_sum", "reduce_max", "reduce_min", "reduce_or", "reduce_and", "argmax", "argmin"),
 }
+# What is computed of numbers of turns, to know which branch a turn takes.
+_FOLLOWED = {
+    *("iota", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "add", "sub", "mod"),
+    *("convert_element_type", "max", "min", "clamp"),
+}
+_MOST_FOLLOWED = 4096  # numbers
 _CALLS = ("jit", "pjit", "custom_jvp_call", "closed_call")
 
 
@@ -112,13 +120,36 @@ class _Walk:
 
     def counted(self, jaxpr: Jaxpr) -> Counted:
         if id(jaxpr) not in self._counts:  # keeps what it has seen: an id is not reused
-            total = Counted()
-            for equation in jaxpr.eqns:
-                self._add(total, equation)
-            self._counts[id(jaxpr)] = jaxpr, total
+            self._counts[id(jaxpr)] = jaxpr, self._counted(jaxpr, {})
         return self._counts[id(jaxpr)][1]
 
-    def _add(self, total: Counted, equation: Any) -> None:
+    def _counted(self, jaxpr: Jaxpr, known: dict[Var, np.ndarray]) -> Counted:
+        """Counts a program whose inputs `known` have these values."""
+        total, known = Counted(), dict(known)
+        for equation in jaxpr.eqns:
+            self._add(total, equation, known)
+            _follow(equation, known)
+        return total
+
+    def _turns(self, equation: Any, known: dict[Var, np.ndarray]) -> Counted:
+        """Counts all turns of a scan."""
+        p = equation.params
+        body, first = p["jaxpr"].jaxpr, p["num_consts"] + p["num_carry"]
+        numbers = {
+            inner: known[outer]
+            for inner, outer in zip(body.invars[first:], equation.invars[first:], strict=True)
+            if isinstance(outer, Var) and outer in known
+        }
+        total = Counted()
+        if not numbers or all(each.primitive.name != "cond" for each in body.eqns):
+            total.add(self.counted(body), p["length"], loop=True)
+            return total
+        for turn in range(p["length"]):
+            values = {variable: value[turn] for variable, value in numbers.items()}
+            total.add(self._counted(body, values), loop=True)
+        return total
+
+    def _add(self, total: Counted, equation: Any, known: dict[Var, np.ndarray]) -> None:
         name, inner = equation.primitive.name, [self.counted(p) for p in _programs(equation)]
         if name in _CONVOLUTIONS or name == "dot_general":
             flops = _dot(equation) if name == "dot_general" else _convolution(equation)
@@ -128,13 +159,15 @@ class _Walk:
             size = max(sum(map(_size, side)) for side in (equation.invars, equation.outvars))
             total.collectives[COLLECTIVES[name], False] += size
         elif name == "scan":
-            total.add(inner[0], equation.params["length"], loop=True)
+            total.add(self._turns(equation, known))
         elif name == "while":
             for part in inner:
                 total.add(part, loop=True)
             total.unknown_loops += 1
         elif name == "cond":
-            total.add(max(inner, key=lambda branch: branch.total))
+            chosen = known.get(equation.invars[0]) if len(inner) > 1 else None
+            dearest = max(inner, key=lambda branch: branch.total)
+            total.add(dearest if chosen is None else inner[int(chosen)])
         else:
             for part in inner:
                 total.add(part)
@@ -175,6 +208,16 @@ class _Walk:
             own |= set(made)
             held += size - sum(_size(v) for v in ends[place] if v in own)
         return most
+
+
+def _follow(equation: Any, known: dict[Var, np.ndarray]) -> None:
+    """Adds an operation's result to what is known, if that is a few numbers made of such."""
+    if equation.primitive.name not in _FOLLOWED or equation.outvars[0].aval.size > _MOST_FOLLOWED:
+        return
+    values = [v.val if isinstance(v, Literal) else known.get(v) for v in equation.invars]
+    if all(value is not None for value in values):
+        result = equation.primitive.bind(*values, **equation.params)
+        known[equation.outvars[0]] = np.asarray(result)
 
 
 def _is_elementwise(equation: Any) -> bool:

@@ -10,7 +10,7 @@ from jaxmoe.attacks import (
     constant_step,
     cross_entropy,
     kl_divergence,
-    model_loss,
+    model_loss_of_pair,
     perturb,
 )
 from jaxmoe.mixture import Mixture
@@ -95,6 +95,6 @@ def _model_loss(mixture: Mixture, options: RecipeOptions) -> PhaseLoss:
     settings = dataclasses.replace(options.attack, lam=options.lam, gradient="hard")
 
     def loss(params, x, y, found):
-        return model_loss(mixture, settings, params, x, y)(found.x_adv)
+        return model_loss_of_pair(mixture, settings, params, x, y, found.x_adv)
 
     return loss

@@ -6,7 +6,7 @@ Reference: TLGA and J-TLAT, ICLR 2026 (https://arxiv.org/abs/2602.01369), algori
 import jax
 import jax.numpy as jnp
 
-from jaxmoe.attacks import expert_loss, perturb, router_loss, temporal_step
+from jaxmoe.attacks import expert_loss, expert_loss_of_pair, perturb, router_loss, temporal_step
 from jaxmoe.mixture import Mixture, choose, mean_over_classes
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training.phase import Found, Phase, RecipeOptions
@@ -70,9 +70,7 @@ def weak_experts_phase(mixture: Mixture, threat: ThreatModel, options: RecipeOpt
         return Found(result.x_adv, finite, jax.lax.stop_gradient(routing))
 
     def loss(params, x, y, found):
-        objective = expert_loss(
-            mixture, params, x, y, found.routing, lam=options.lam, settings=options.attack
-        )
-        return objective(found.x_adv)
+        numbers = {"lam": options.lam, "settings": options.attack}
+        return expert_loss_of_pair(mixture, params, x, y, found.routing, found.x_adv, **numbers)
 
     return Phase("weak_experts", attack, loss, frozenset({"experts"}))

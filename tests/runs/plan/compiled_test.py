@@ -58,7 +58,7 @@ def test_collectives_are_found_with_their_bytes_and_whether_a_loop_has_them():
 
 def test_a_program_without_room_is_no_error(monkeypatch):
     class Lowered:
-        def compile(self):
+        def compile(self, options):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Used 18G of 15.75G hbm.")
 
     monkeypatch.setattr(compiled, "has_libtpu", lambda: False)

@@ -94,6 +94,17 @@ def test_a_loop_counts_as_often_as_it_runs_and_of_branches_the_dearest():
     assert count(jax.make_jaxpr(lambda a: (a @ a, a)[1])(a)).total == 0
 
 
+def test_where_the_number_of_the_turn_chooses_a_branch_that_one_counts():
+    a = jax.ShapeDtypeStruct((4, 4), jnp.float32)
+
+    def all_but_the_last(b, number):
+        return jax.lax.cond(number < 4, lambda b: b @ b, lambda b: b, b), None
+
+    assert (
+        forward_flops(lambda a: jax.lax.scan(all_but_the_last, a, jnp.arange(5))[0], a) == 4 * 128
+    )
+
+
 def test_memory_is_that_of_what_is_held_at_once():
     a = jax.ShapeDtypeStruct((256,), jnp.float32)
 

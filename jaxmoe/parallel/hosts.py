@@ -3,6 +3,8 @@
 `join` comes before any other JAX call. Alone, every function here does the plain thing.
 """
 
+import functools
+import itertools
 import json
 import os
 import sys
@@ -15,6 +17,8 @@ from jaxmoe.parallel.rendezvous import meet
 Result = TypeVar("Result")
 
 _TIMEOUT = 300  # seconds that processes wait for each other at the start
+_LONGEST = 7 * 24 * 3600  # seconds at a barrier: one may prepare data meanwhile, or compile
+_barriers = itertools.count()  # all processes come to the same ones, in the same order
 _EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # Variables by which a cluster says how many processes of this command it has started.
 _COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
@@ -98,6 +102,41 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def wait_for_all() -> None:
+    """Returns when every process is here, or raises an error where one has died.
+
+    A collective would not wait: on CPUs it fails where a process comes 30 seconds later.
+    """
+    import jax
+
+    if jax.process_count() > 1:
+        from orbax.checkpoint import multihost
+
+        barrier = f"jaxmoe {next(_barriers)}"
+        multihost.get_barrier_sync_fn()(key=barrier, timeout_ms=_LONGEST * 1000)
+
+
+def compile_together(program: Callable) -> Callable:
+    """Returns a jitted program that no process runs before all have compiled it."""
+    import jax
+
+    if jax.process_count() == 1:
+        return program
+    compiled: dict[Any, Callable] = {}
+
+    @functools.wraps(program)
+    def run(*args):
+        leaves, structure = jax.tree.flatten(args)
+        key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        if key not in compiled:
+            compiled[key] = program.lower(*args).compile()
+            wait_for_all()
+        return compiled[key](*args)
+
+    run.lower = program.lower
+    return run
+
+
 def gather(text: str) -> list[str]:
     """Returns the texts of all processes, in their order."""
     return [raw.decode() for raw in _gather(text.encode())]
@@ -115,6 +154,7 @@ def _gather(raw: bytes) -> list[bytes]:
 
     if jax.process_count() == 1:
         return [raw]
+    wait_for_all()
     raw = np.frombuffer(raw, np.uint8)
     lengths = multihost_utils.process_allgather(np.int32(len(raw)))
     padded = np.zeros(max(1, int(np.max(lengths))), np.uint8)

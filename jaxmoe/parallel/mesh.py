@@ -8,6 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxmoe.parallel import hosts
 from jaxmoe.parallel.axes import DATA, EXPERT, Axes
 from jaxmoe.parallel.shards import Shards, is_split, layout
 from jaxmoe.parallel.split import check_splits
@@ -119,11 +120,11 @@ class MeshParallel:
         """Compiles `(state, batch, key) -> (state, metrics)`; the old state's memory is taken."""
         specs = self.layout(like)
         mapped = self._map(step, specs, (specs, _WHOLE))
-        return jax.jit(mapped, donate_argnums=0)
+        return hosts.compile_together(jax.jit(mapped, donate_argnums=0))
 
     def map_examples(self, function: Callable, like: Tree) -> Callable:
         """Compiles `(params, batch, key) -> results`, one for each example."""
-        return jax.jit(self._map(function, self.layout(like), _EXAMPLES))
+        return hosts.compile_together(jax.jit(self._map(function, self.layout(like), _EXAMPLES)))
 
     def join(self, results: Tree) -> Tree:
         """Returns results of examples, of all devices and processes, as NumPy arrays."""

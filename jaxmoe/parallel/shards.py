@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from jaxmoe.parallel.axes import DATA, EXPERT, Axes
+from jaxmoe.parallel.axes import DATA, EXPERT, Axes, mean_over
 
 Tree = Any
 
@@ -99,7 +99,7 @@ class Shards(NamedTuple):
         ]
         for own, over in self._groups(specs):
             if over:
-                reduced = jax.lax.pmean([leaves[i] for i in own], over)
+                reduced = mean_over(over, [leaves[i] for i in own])
                 for i, leaf in zip(own, reduced, strict=True):
                     leaves[i] = leaf
         data = self.devices // self.experts

@@ -13,6 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxmoe.parallel import hosts
 from jaxmoe.parallel.axes import DATA
 
 Tree = Any
@@ -61,6 +62,7 @@ class Spread:
             mapped, mesh=self._mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
         )
         compiled = jax.jit(spread).lower(*self._place(args, axes, batch)).compile()
+        hosts.wait_for_all()
 
         def run(*args):
             found = compiled(*self._place(args, axes, batch))

@@ -6,8 +6,9 @@ python launch/local.py --processes 2 --devices-per-process 2 -- train configs/vi
 python launch/local.py --processes 8 --gpus -- train configs/video/ucf101_j_tlat.py
 
 One process has all devices that JAX sees. Virtual devices share the CPU's cores: they show that a
-run works on several devices and in several processes, not how fast it is there. Process 0 writes to
-the terminal; lines of the others have their number before them. Ctrl-C and SIGTERM reach them all.
+run works on several devices and in several processes, not how fast it is there. Several processes
+share the cores out. Process 0 writes to the terminal; lines of the others have their number before
+them. Ctrl-C and SIGTERM reach them all.
 """
 
 import argparse
@@ -152,7 +153,7 @@ def supervise(
         signal.signal(number, forward)
     try:
         for index, environment in enumerate(environments):
-            child = _start(command, environment, index)
+            child = _start(command, environment, index, _cores(environments, index))
             children.append(child)
             if child.stdout is not None:
                 readers.append(_reader(child.stdout, index))
@@ -185,11 +186,26 @@ def _wait(children: Sequence[subprocess.Popen], moment: float) -> int:
     return first or next((_exit_code(child) for child in children if child.returncode), 0)
 
 
-def _start(command: Sequence[str], environment: dict[str, str], index: int) -> subprocess.Popen:
+def _cores(environments: Sequence[dict[str, str]], index: int) -> set[int] | None:
+    """Returns a process's share of the cores, where several compute on them; None is all."""
+    if environments[index].get("JAX_PLATFORMS") != "cpu" or not hasattr(os, "sched_getaffinity"):
+        return None
+    cores = sorted(os.sched_getaffinity(0))
+    return set(cores[index :: len(environments)]) if len(cores) >= len(environments) else None
+
+
+def _start(
+    command: Sequence[str], environment: dict[str, str], index: int, cores: set[int] | None
+) -> subprocess.Popen:
     """Starts a process in a group of its own: Ctrl-C reaches it from here alone, and once."""
     output = {} if index == 0 else {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, process_group=0, **output
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        process_group=0,
+        preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
+        **output,
     )
 
 

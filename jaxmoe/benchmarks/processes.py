@@ -32,16 +32,15 @@ def run() -> list[Row]:
 
 def _start(devices: int, half: int | None = None, **variables: str) -> subprocess.Popen:
     """Starts a child on all cores, or on a half of them, as hosts do not share theirs."""
-    cores = sorted(os.sched_getaffinity(0))
-    if half is not None and len(cores) > 1:
-        cores = cores[half::2]
+    shared = half is not None and hasattr(os, "sched_getaffinity") and os.cpu_count() > 1
+    cores = sorted(os.sched_getaffinity(0))[half::2] if shared else None
     flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-m", "jaxmoe.benchmarks.processes"],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", **variables},
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
     )
 
 

@@ -12,6 +12,7 @@ them. Ctrl-C and SIGTERM reach them all.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
@@ -153,8 +154,9 @@ def supervise(
         signal.signal(number, forward)
     try:
         for index, environment in enumerate(environments):
-            child = _start(command, environment, index, _cores(environments, index))
+            child = _start(command, environment, index)
             children.append(child)
+            _share_cores(child, environments, index)
             if child.stdout is not None:
                 readers.append(_reader(child.stdout, index))
         code = _wait(children, moment)
@@ -186,26 +188,23 @@ def _wait(children: Sequence[subprocess.Popen], moment: float) -> int:
     return first or next((_exit_code(child) for child in children if child.returncode), 0)
 
 
-def _cores(environments: Sequence[dict[str, str]], index: int) -> set[int] | None:
-    """Returns a process's share of the cores, where several compute on them; None is all."""
+def _share_cores(
+    child: subprocess.Popen, environments: Sequence[dict[str, str]], index: int
+) -> None:
+    """Gives a process its share of the cores, where several compute on them."""
     if environments[index].get("JAX_PLATFORMS") != "cpu" or not hasattr(os, "sched_getaffinity"):
-        return None
+        return
     cores = sorted(os.sched_getaffinity(0))
-    return set(cores[index :: len(environments)]) if len(cores) >= len(environments) else None
+    if 1 < len(environments) <= len(cores):
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.sched_setaffinity(child.pid, cores[index :: len(environments)])
 
 
-def _start(
-    command: Sequence[str], environment: dict[str, str], index: int, cores: set[int] | None
-) -> subprocess.Popen:
+def _start(command: Sequence[str], environment: dict[str, str], index: int) -> subprocess.Popen:
     """Starts a process in a group of its own: Ctrl-C reaches it from here alone, and once."""
     output = {} if index == 0 else {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        process_group=0,
-        preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
-        **output,
+        command, env=environment, stdin=subprocess.DEVNULL, process_group=0, **output
     )
 
 

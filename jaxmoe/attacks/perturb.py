@@ -15,7 +15,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jaxmoe.threat import ThreatModel, per_example_keys
 
 Objective = Callable[[Float[Array, "batch ..."]], Float[Array, " batch"]]
-"""Per-example loss to maximise; params, clean inputs and labels are closed over."""
+"""Per-example loss to maximise; params, clean inputs and labels are closed over.
+
+It may have a `look` of its own, as `Expectation` has (`take_look`); a function around it hides it.
+"""
 
 
 class AttackResult(NamedTuple):

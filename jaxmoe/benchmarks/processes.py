@@ -21,7 +21,11 @@ def run() -> list[Row]:
         address = f"localhost:{free.getsockname()[1]}"
     shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
     both = [_start(1, number, **shared, JAX_PROCESS_ID=str(number)) for number in range(2)]
-    apart = max(_seconds(child) for child in both)
+    try:
+        apart = max(_seconds(child) for child in both)
+    finally:
+        for child in both:
+            child.kill()
     together = _seconds(_start(2))
     detail = (
         f"an AT-M step on {CLIPS} clips 8x32x32, {_REPEATS} times {_STEPS} steps: {apart:.3f} s in "
@@ -32,16 +36,17 @@ def run() -> list[Row]:
 
 def _start(devices: int, half: int | None = None, **variables: str) -> subprocess.Popen:
     """Starts a child on all cores, or on a half of them, as hosts do not share theirs."""
-    shared = half is not None and hasattr(os, "sched_getaffinity") and os.cpu_count() > 1
-    cores = sorted(os.sched_getaffinity(0))[half::2] if shared else None
     flags = f"--xla_force_host_platform_device_count={devices}"
-    return subprocess.Popen(
+    child = subprocess.Popen(
         [sys.executable, "-m", "jaxmoe.benchmarks.processes"],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", **variables},
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
     )
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if half is not None and len(cores) > 1:
+        os.sched_setaffinity(child.pid, cores[half::2])
+    return child
 
 
 def _seconds(child: subprocess.Popen) -> float:

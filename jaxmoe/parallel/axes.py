@@ -26,7 +26,7 @@ class Axes(NamedTuple):
         return tuple(name for name in self if name is not None)
 
     def mean(self, tree: Any) -> Any:
-        """Returns the mean over all devices of every leaf, in one collective."""
+        """Returns the mean over all devices of every leaf."""
         return mean_over(self.names, tree) if self.names else tree
 
     def any(self, flags: jax.Array) -> jax.Array:

@@ -103,21 +103,38 @@ def is_first() -> bool:
 
 
 def wait_for_all() -> None:
-    """Returns when every process is here, or raises an error where one has died.
+    """Returns when every process is here; raises an error minutes after one has died.
 
     A collective would not wait: on CPUs it fails where a process comes 30 seconds later.
     """
     import jax
 
-    if jax.process_count() > 1:
-        from orbax.checkpoint import multihost
+    if jax.process_count() == 1:
+        return
+    from orbax.checkpoint import multihost
 
-        barrier = f"jaxmoe {next(_barriers)}"
-        multihost.get_barrier_sync_fn()(key=barrier, timeout_ms=_LONGEST * 1000)
+    barrier = multihost.get_barrier_sync_fn()
+    number, failures = next(_barriers), []
+
+    def wait():
+        try:
+            barrier(key=f"jaxmoe {number}", timeout_ms=_LONGEST * 1000)
+        except Exception as error:
+            failures.append(error)
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    while waiting.is_alive():
+        waiting.join(1)  # signals are heard in between
+    if failures:
+        raise failures[0]
 
 
 def compile_together(program: Callable) -> Callable:
-    """Returns a jitted program that no process runs before all have compiled it."""
+    """Returns a jitted program that no process runs before all have compiled it.
+
+    All processes call it with the same shapes, in the same order.
+    """
     import jax
 
     if jax.process_count() == 1:
@@ -191,7 +208,7 @@ def first(function: Callable[[], Result]) -> Result:
     What it prepares and keeps on a shared disk is prepared once.
 
     Raises:
-      ValueError: process 0 raised one; on all processes.
+      ValueError: process 0 raised an error; on all others.
     """
     import jax
 
@@ -201,7 +218,7 @@ def first(function: Callable[[], Result]) -> Result:
     if is_first():
         try:
             result = function()
-        except (ValueError, OSError) as error:
+        except Exception as error:  # the others must not wait for what will not come
             failure = error
     said = gather("" if failure is None else str(failure) or type(failure).__name__)[0]
     if failure is not None:

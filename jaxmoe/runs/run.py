@@ -239,7 +239,7 @@ def _check_splits_over(parallel: Parallel, experiment: Experiment) -> None:
 
 
 def _training_batches(experiment: Experiment, dataset: data.Dataset) -> data.Loader:
-    """This process's share of the training clips, shuffled and augmented, without an end."""
+    """This process's share of the training examples, shuffled and augmented, without an end."""
     return data.make_loader(
         dataset.train,
         batch_size=experiment.training.batch_size // jax.process_count(),

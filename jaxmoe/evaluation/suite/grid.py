@@ -44,6 +44,7 @@ from jaxmoe.evaluation.engine.summary import mean
 from jaxmoe.evaluation.engine.verdict import flags_in_short, tell_of_model
 from jaxmoe.evaluation.measures.metrics import accuracy
 from jaxmoe.evaluation.suite.clean_pass import CleanPass
+from jaxmoe.parallel import hosts
 from jaxmoe.threat import ThreatModel
 
 Batch = dict[str, np.ndarray]
@@ -188,7 +189,8 @@ def sweep_grid(
     for name in names:
         find_attack(name).build(model, ThreatModel(norm, max(grid.epsilons)), settings)
     programs = (programs or Programs(model, norm, metric)).check(model, norm, metric)
-    memory = memory or device_memory() // 2
+    # The least of all processes: they have to run the same programs.
+    memory = memory or min(map(int, hosts.gather(str(device_memory() // 2))))
     params = put_params(params)
     sweep = _Sweep(programs, params, grid, settings, seed, memory, {})
     clean = CleanPass(programs, params, names)

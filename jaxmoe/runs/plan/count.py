@@ -1,8 +1,8 @@
 """What one device computes, sends and holds, counted in a program as JAX writes it down.
 
-Nothing is compiled. A loop's body counts as often as it runs. Of branches the one counts that the
-number of the turn chooses, as in an attack's last look; where data choose, it is the dearest, so
-that a mixture counts with every block of its dispatch full of examples: the most that it can cost.
+Nothing is compiled. A loop's body counts as often as it runs. Of branches directly in the body the
+one counts that the number of the turn chooses, as in an attack's last look. Elsewhere, as where
+data choose, it is the dearest: a mixture counts with every block of its dispatch full of examples.
 """
 
 import collections
@@ -165,9 +165,9 @@ class _Walk:
                 total.add(part, loop=True)
             total.unknown_loops += 1
         elif name == "cond":
-            chosen = known.get(equation.invars[0]) if len(inner) > 1 else None
+            chosen = _value(equation.invars[0], known)
             dearest = max(inner, key=lambda branch: branch.total)
-            total.add(dearest if chosen is None else inner[int(chosen)])
+            total.add(dearest if chosen is None or len(inner) == 1 else inner[int(chosen)])
         else:
             for part in inner:
                 total.add(part)
@@ -214,10 +214,14 @@ def _follow(equation: Any, known: dict[Var, np.ndarray]) -> None:
     """Adds an operation's result to what is known, if that is a few numbers made of such."""
     if equation.primitive.name not in _FOLLOWED or equation.outvars[0].aval.size > _MOST_FOLLOWED:
         return
-    values = [v.val if isinstance(v, Literal) else known.get(v) for v in equation.invars]
+    values = [_value(variable, known) for variable in equation.invars]
     if all(value is not None for value in values):
         result = equation.primitive.bind(*values, **equation.params)
         known[equation.outvars[0]] = np.asarray(result)
+
+
+def _value(variable: Var | Literal, known: dict[Var, np.ndarray]) -> Any:
+    return variable.val if isinstance(variable, Literal) else known.get(variable)
 
 
 def _is_elementwise(equation: Any) -> bool:

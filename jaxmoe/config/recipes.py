@@ -28,6 +28,7 @@ RECIPES = Registry(
         "rt_er": f"{__name__}:RTERConfig",
         "jtdmoe": f"{__name__}:JTDMoEConfig",
         "gate": f"{__name__}:GateConfig",
+        "adv_moe": f"{__name__}:AdvMoEConfig",
     },
     aliases={"pgd_at": "at_m"},
 )
@@ -121,6 +122,24 @@ class TLATConfig(RecipeConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class AdvMoEConfig(RecipeConfig):
+    """AdvMoE: experts and router in turn, each by a divergence of its own."""
+
+    name: ClassVar[str] = "adv_moe"
+    needs_experts: ClassVar[int] = 2
+
+    beta: float = option(6.0, "β of both divergences", least=0)
+    steps: int = option(2, "of its attack, in place of attack.steps", least=1)
+
+    def phases(
+        self, mixture: "Mixture", threat: "ThreatModel", options: "RecipeOptions"
+    ) -> "tuple[Phase, ...]":
+        """Returns the phases; their attack takes the steps of this recipe."""
+        attack = dataclasses.replace(options.attack, steps=self.steps)
+        return super().phases(mixture, threat, options._replace(attack=attack))
+
+
+@dataclasses.dataclass(frozen=True)
 class JTLATConfig(RecipeConfig):
     """J-TLAT: repairs the router, the weak experts and the whole mixture in turn."""
 
@@ -133,6 +152,9 @@ class JTLATConfig(RecipeConfig):
     )
     global_attack: Literal["j-tlga", "tla-m"] = option("j-tlga", "the attack of the third phase")
     weak_experts: int = option(2, "experts that the second phase repairs", least=1)
+    repairs: tuple[Literal["router", "weak_experts", "global"], ...] = option(
+        ("router", "weak_experts", "global"), "its phases; fewer are an ablation"
+    )
     lam: float = option(1e-4, "λ of the Lipschitz quotients in the losses", least=0)
 
     @property
@@ -141,7 +163,9 @@ class JTLATConfig(RecipeConfig):
         return self.order == "epoch"
 
     def refusals(self, mixture: Any) -> Iterator[tuple[str, object, str]]:
-        """Yields more weak experts than there are."""
+        """Yields more weak experts than there are, and no phases."""
+        if not self.repairs:
+            yield "repairs", "none", "at least one of router, weak_experts and global"
         if self.weak_experts > mixture.experts:
             yield (
                 "weak_experts",

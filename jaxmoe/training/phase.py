@@ -74,6 +74,7 @@ class RecipeOptions(NamedTuple):
     route_weight: float = 0.0
     attacked_route: AttackedRoute = "own"  # which route picks the expert that x' trains
     weak_experts: int = 2  # of J-TLAT's second phase
+    repairs: tuple[str, ...] = ("router", "weak_experts", "global")  # J-TLAT's phases
     global_attack: str = "j-tlga"  # of J-TLAT's third phase
     beta: float = 6.0  # β of the Kullback-Leibler terms of RT-ER, JTDMoE and TRADES
     expert_attack: Literal["own", "shared"] = "own"  # what RT-ER's expert sees: its own δ, or F's

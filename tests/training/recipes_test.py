@@ -130,6 +130,17 @@ def test_j_tlat_equals_its_formulas(mixture, params, clips):
     compare(lambda p: jnp.mean(weak.loss(p, x, y, found)), slow, params)
 
 
+def test_j_tlat_without_some_of_its_phases(mixture):
+    def names(*repairs):
+        recipe = RECIPES.make("j_tlat", repairs=repairs)
+        options = recipe.fill(OPTIONS)
+        return [phase.name for phase in recipe.phases(mixture, ThreatModel("linf", 0.1), options)]
+
+    assert names("router", "weak_experts", "global") == ["router", "weak_experts", "global"]
+    assert names("global", "router") == ["router", "global"]
+    assert names("weak_experts") == ["weak_experts"]
+
+
 @pytest.mark.parametrize("recipe", ["at_m", "tlat", "j_tlat"])
 def test_what_the_adversary_sees_is_not_what_is_minimised(mixture, params, clips, recipe):
     x, x_adv, y = clips

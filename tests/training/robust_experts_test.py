@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from jaxmoe.attacks import AttackSettings, kl_divergence
+from jaxmoe.attacks.perturb import numbered_keys
 from jaxmoe.config import RECIPES
 from jaxmoe.mixture import dual_mixture
 from jaxmoe.threat import ThreatModel, example_keys
@@ -207,6 +208,44 @@ def test_trades_equals_its_formula(mixture, params, clips):
     clean, apply = mixture.apply(params, x), mixture.apply
     raised = kl_divergence(clean, apply(params, found.x_adv))
     assert np.mean(raised) > np.mean(kl_divergence(clean, apply(params, start)))
+
+
+def test_adv_moe_equals_its_formulas(mixture, params, clips):
+    x, x_adv, y = clips
+    experts, router = RECIPES.make("adv_moe").phases(mixture, THREAT, OPTIONS)
+    assert (experts.moves, router.moves) == ({"experts"}, {"router"})
+
+    def of_experts(p, x, x_adv, y):
+        clean = mixture_of(p, x)
+        return cross_entropy(clean, y) + BETA * divergence(clean, mixture_of(p, x_adv))
+
+    def of_router(p, x, x_adv, y):
+        del y
+        clean = route(p, x)
+        return cross_entropy(clean, jnp.argmax(clean)) + BETA * divergence(clean, route(p, x_adv))
+
+    for phase, slow in ((experts, of_experts), (router, of_router)):
+        fast = lambda p, phase=phase: jnp.mean(phase.loss(p, x, y, Found(x_adv)))  # noqa: E731
+        compare(fast, mean(slow, x, x_adv, y), params)
+
+
+def test_the_attack_of_adv_moe_takes_two_steps_that_raise_both_divergences(mixture, params, clips):
+    x, _, y = clips
+    phase, _ = RECIPES.make("adv_moe").phases(mixture, THREAT, OPTIONS)
+    keys = example_keys(jax.random.key(0), jnp.arange(4))
+    found = jax.jit(phase.attack)(keys, params, x, y, None)
+
+    def total(x_adv):
+        whole = kl_divergence(mixture.apply(params, x), mixture.apply(params, x_adv))
+        return whole + kl_divergence(mixture.route(params, x), mixture.route(params, x_adv))
+
+    start = THREAT.random_start(numbered_keys(keys, 0), x)
+    assert np.all(total(found.x_adv) >= total(start))
+    assert np.mean(total(found.x_adv)) > np.mean(total(start))
+    # Two steps of α ε from the start, whatever `attack.steps` says.
+    step = OPTIONS.attack.alpha * THREAT.epsilon
+    assert np.max(np.abs(found.x_adv - start)) <= 2 * step + 1e-6
+    assert np.max(np.abs(found.x_adv - start)) > step
 
 
 def test_the_divergence_survives_tiny_probabilities():

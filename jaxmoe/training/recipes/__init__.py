@@ -3,6 +3,7 @@
 `config.RECIPES` has them by name, with the fields of each.
 """
 
+from jaxmoe.training.recipes.adv_moe import adv_moe
 from jaxmoe.training.recipes.adversarial import at_m, global_phase, inner_attack, tlat, trades
 from jaxmoe.training.recipes.gate import gate
 from jaxmoe.training.recipes.j_tlat import j_tlat, router_phase, weak_experts_phase
@@ -18,6 +19,7 @@ from jaxmoe.training.recipes.specialists import (
 from jaxmoe.training.recipes.standard import dense, shared_expert, standard
 
 __all__ = [
+    "adv_moe",
     "at_m",
     "by_cluster",
     "by_likelihood",

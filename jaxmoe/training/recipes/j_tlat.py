@@ -14,12 +14,13 @@ from jaxmoe.training.recipes.adversarial import global_phase, inner_attack
 
 
 def j_tlat(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[Phase, ...]:
-    """The three phases, in order."""
-    return (
-        router_phase(mixture, threat, options),
-        weak_experts_phase(mixture, threat, options),
-        global_phase(options.global_attack, mixture, threat, options),
-    )
+    """The three phases, or those of them that `options.repairs` names, in this order."""
+    phases = {
+        "router": router_phase(mixture, threat, options),
+        "weak_experts": weak_experts_phase(mixture, threat, options),
+        "global": global_phase(options.global_attack, mixture, threat, options),
+    }
+    return tuple(phase for name, phase in phases.items() if name in options.repairs)
 
 
 def router_phase(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> Phase:

@@ -279,7 +279,7 @@ def _models(runs: dict[str, Subject]) -> dict[str, tuple[Any, Any]]:
         e = trained.experiment
         # How a mixture was trained is no part of what it computes.
         mixture = dataclasses.replace(
-            e.mixture, balance="switch", balance_weight=0.0, router_noise=0.0
+            e.mixture, balance="switch", balance_weight=0.0, router_noise=0.0, dropped_experts=0
         )
         architecture = (e.expert, e.router, mixture, part)
         found = take_part(trained, part)

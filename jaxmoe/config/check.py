@@ -160,8 +160,9 @@ def _check_gate(e: Experiment) -> None:
     _check(
         mixture.dual_weight is None, "mixture.dual_weight", mixture.dual_weight, "none with a gate"
     )
-    noise = mixture.router_noise
-    _check(noise == 0, "mixture.router_noise", noise, "0 with a gate: all experts are chosen")
+    for field in ("router_noise", "dropped_experts"):
+        value = getattr(mixture, field)
+        _check(value == 0, f"mixture.{field}", value, "0 with a gate: all experts are chosen")
     apart = e.training.specialize_epochs
     _check(apart == 0, "training.specialize_epochs", apart, "0 with a gate: it reads experts")
 
@@ -186,8 +187,9 @@ def _check_recipe(e: Experiment) -> None:
         both = training.initialize_from is not None
         _check(not both, field, sources, "none with training.initialize_from")
     if recipe.own_route:
-        noise = mixture.router_noise
-        _check(noise == 0, "mixture.router_noise", noise, f"0: recipe {recipe.name} takes none")
+        for name in ("router_noise", "dropped_experts"):
+            value = getattr(mixture, name)
+            _check(value == 0, f"mixture.{name}", value, f"0: recipe {recipe.name} takes none")
         route = training.attacked_route
         expected = f"own with recipe {recipe.name}"
         _check(route == "own", "training.attacked_route", route, expected)

@@ -22,6 +22,9 @@ class MixtureConfig:
     router_noise: float = option(
         0.0, "standard deviation, when experts are chosen in training; 1 / M, say", least=0
     )
+    dropped_experts: int = option(
+        0, "that a training example cannot be sent to, drawn anew: expert dropout", least=0
+    )
     spread_left: float = option(
         1.0, "share of balance_weight and router_noise left at a stage's end", least=0, most=1
     )

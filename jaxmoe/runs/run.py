@@ -216,6 +216,7 @@ def recipe_options(experiment: Experiment) -> RecipeOptions:
         balance=experiment.mixture.balance,
         balance_weight=experiment.mixture.balance_weight,
         router_noise=experiment.mixture.router_noise,
+        dropped_experts=experiment.mixture.dropped_experts,
         spread_left=experiment.mixture.spread_left,
         route_weight=experiment.training.route_weight,
         attacked_route=experiment.training.attacked_route,

@@ -23,6 +23,7 @@ from jaxmoe.training.phase import PARTS, Found, Params, Phase, Recipe, RecipeOpt
 from jaxmoe.training.update import apply_updates, keep_idle, without_frozen
 
 ONE_DEVICE = Shards()
+_NEVER = -1e9  # added to a router's logit; its weight is 0
 
 
 class Batch(NamedTuple):
@@ -179,9 +180,11 @@ class _Step:
     def _phase(self, now: "_Now", number: int, examples: "_Examples") -> Phase:
         """Returns a phase as these examples see it."""
         phases = self.recipe(self.mixture, now.threat, now.options)
-        if self.options.router_noise or self.options.attacked_route == "clean":
+        options = self.options
+        apart = options.router_noise or options.dropped_experts
+        if apart or options.attacked_route == "clean":
             keys = example_keys(jax.random.fold_in(now.key, len(phases)), examples.index)
-            learning = _learning_mixture(self.mixture, self.options, now.share, keys, examples.x)
+            learning = _learning_mixture(self.mixture, options, now.share, keys, examples.x)
             # In losses alone: an attack sees the router as it will be used.
             loss = self.recipe(learning, now.threat, now.options)[number].loss
             return phases[number]._replace(loss=loss)
@@ -348,7 +351,10 @@ def _gradient_of(
 def _learning_mixture(
     mixture: Mixture, options: RecipeOptions, share: Array, keys: Key[Array, " batch"], x: Array
 ) -> Mixture:
-    """The mixture as the losses of one batch x see it: by the clean clips' route, or with noise."""
+    """The mixture as the losses of one batch x see it.
+
+    By the clean clips' route, with noise, or without the experts that an example may not choose.
+    """
     route = mixture.route
     if options.attacked_route == "clean":
 
@@ -359,6 +365,10 @@ def _learning_mixture(
     if options.router_noise:
         draw = jax.vmap(lambda key: jax.random.normal(key, (mixture.num_experts,)))
         route = noisy_route(route, options.router_noise * share * draw(keys))
+    if options.dropped_experts:
+        shuffle = jax.vmap(lambda key: jax.random.permutation(key, mixture.num_experts))
+        places = shuffle(jax.vmap(jax.random.fold_in, (0, None))(keys, 1))
+        route = noisy_route(route, jnp.where(places < options.dropped_experts, _NEVER, 0.0))
     return with_training_route(mixture, route)
 
 

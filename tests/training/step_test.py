@@ -9,7 +9,7 @@ import pytest
 from jaxmoe.attacks import AttackSettings, cross_entropy
 from jaxmoe.attacks.edge import to_pixels
 from jaxmoe.config import RECIPES
-from jaxmoe.mixture import balance_loss, dual_mixture
+from jaxmoe.mixture import balance_loss, dual_mixture, from_functions
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training import PARTS, Found, Phase, RecipeOptions, adamw, init_state, make_train_step
 from tests.training.conftest import tiny_batch, tiny_mixture
@@ -182,6 +182,54 @@ def test_router_noise_is_in_losses_and_not_in_attacks(mixture, params):
     assert loss(0.0) < 1e-9
     assert loss(3.0) > 1e-3
     assert loss(3.0) != loss(3.0, key=2)
+
+
+def test_dropped_experts_are_out_of_reach_in_losses_and_not_in_attacks():
+    def everywhere(x, values):
+        return jnp.broadcast_to(values, (len(x), 4))
+
+    mixture = from_functions(
+        lambda params, x: everywhere(x, params["logits"]),
+        lambda params, x: everywhere(x, params["says"]),
+        num_experts=4,
+        combine="none",
+    )
+    params = {
+        "router": {"logits": jnp.asarray([3.0, 2.0, 1.0, 0.0])},
+        "experts": {"says": jnp.eye(4)},
+    }
+
+    def chosen(mixture, params, x):
+        return jnp.argmax(mixture.apply(params, x), axis=-1).astype(jnp.float32)
+
+    def recipe(mixture, threat, options):
+        del threat, options
+
+        def attack(keys, params, x, y, previous):
+            del keys, y, previous
+            return Found(chosen(mixture, params, x))
+
+        def loss(params, x, y, found):
+            del y
+            return chosen(mixture, params, x) + 1000 * found.x_adv
+
+        return (Phase("routes", attack, loss),)
+
+    def mean_choice(dropped):
+        optimizer, constant = adamw(0.0, 1.0), optax.constant_schedule(0.0)
+        options = RecipeOptions(dropped_experts=dropped)
+        step = jax.jit(
+            make_train_step(mixture, recipe, options, ThreatModel(), optimizer, constant, constant)
+        )
+        state, batch = init_state(params, optimizer), tiny_batch()
+        keys = map(jax.random.key, range(100))
+        return np.mean([step(state, batch, key)[1]["routes/loss"] for key in keys])
+
+    assert mean_choice(0) == 0
+    # Of four experts one is gone: the second is chosen where that is the first.
+    assert mean_choice(1) == pytest.approx(1 / 4, abs=0.08)
+    # Of two that are gone: (0, 1) sends to the third, (0, 2) and (0, 3) to the second.
+    assert mean_choice(2) == pytest.approx(2 / 6 + 2 * 1 / 6, abs=0.12)
 
 
 def toward(x):

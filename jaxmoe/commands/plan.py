@@ -92,7 +92,7 @@ def _parser() -> Parser:
         type=float,
         default=-1.0,
         metavar="E",
-        help="of XLA to make the program fast: -1 compiles quickest, 0 is that of training (-1)",
+        help="of XLA to make the program fast, by default -1, the least; training has 0",
     )
     add("--classes", type=int, metavar="K", help="of data whose classes only its files tell")
     add("--examples", type=int, metavar="N", help="how many there are to train on")

@@ -1,11 +1,13 @@
 """Training on several devices equals training on one, however it is spread over them."""
 
+import contextlib
 import itertools
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -40,24 +42,27 @@ def run(module, argument, devices, processes=1):
         with socket.create_server(("localhost", 0)) as free:
             address = f"localhost:{free.getsockname()[1]}"
         shared |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", f"tests.parallel.{module}", argument],
-            env=os.environ | shared | own,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for own in places
-    ]
-    try:
-        outputs = [process.communicate(timeout=1200) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    for process, (_, errors) in zip(started, outputs, strict=True):
-        assert process.returncode == 0, errors[-2000:]
-    return json.loads(outputs[0][0].splitlines()[-1])
+    with contextlib.ExitStack() as files:
+        # Files and not pipes: while one process is read, another could not write on.
+        told = [[files.enter_context(tempfile.TemporaryFile("w+")) for _ in "oe"] for _ in places]
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-m", f"tests.parallel.{module}", argument],
+                env=os.environ | shared | own,
+                stdout=output,
+                stderr=errors,
+            )
+            for own, (output, errors) in zip(places, told, strict=True)
+        ]
+        try:
+            codes = [process.wait(timeout=1200) for process in started]
+        finally:
+            for process in started:
+                process.kill()
+        texts = [[file.seek(0) or file.read() for file in pair] for pair in told]
+    for code, (_, errors) in zip(codes, texts, strict=True):
+        assert code == 0, errors[-2000:]
+    return json.loads(texts[0][0].splitlines()[-1])
 
 
 def figures_of(cases):

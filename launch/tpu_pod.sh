@@ -12,7 +12,7 @@ run here.
 
   launch/tpu_pod.sh my-tpu us-west4-a train configs/video/ucf101_j_tlat.py --data.directory DIR
 
-JAXMOE_CACHE, JAXMOE_START_TIMEOUT and JAX_EXEC_TIME_OPTIMIZATION_EFFORT are passed on."
+JAXMOE_CACHE, JAXMOE_START_TIMEOUT and JAX_OPTIMIZATION_LEVEL are passed on."
 
 # Installs Python 3.11 as well: the images of TPU VMs may have an older one.
 install=$(
@@ -98,7 +98,7 @@ if [ "$1" = --stop ]; then
 fi
 
 passed_on=""
-for variable in JAXMOE_CACHE JAXMOE_START_TIMEOUT JAX_EXEC_TIME_OPTIMIZATION_EFFORT; do
+for variable in JAXMOE_CACHE JAXMOE_START_TIMEOUT JAX_OPTIMIZATION_LEVEL; do
     if [ -n "${!variable:-}" ]; then
         passed_on+=$(printf 'export %s=%q; ' "$variable" "${!variable}")
     fi

@@ -59,7 +59,7 @@ def run(arguments: list[str]) -> None:
             kind=options.program,
             examples=options.examples or experiment.data.expected_train,
             compiles=compiles,
-            effort=options.effort,
+            level=options.optimization_level,
             assumptions=Assumptions(options.utilization, options.link_share),
             say=progress.say,
         )
@@ -88,11 +88,10 @@ def _parser() -> Parser:
         help="2 also compiles half the batch, for the largest one that fits",
     )
     add(
-        "--effort",
-        type=float,
-        default=-1.0,
-        metavar="E",
-        help="of XLA to make the program fast, by default -1, the least; training has 0",
+        "--optimization-level",
+        choices=("default", "O0", "O1", "O2", "O3"),
+        default="O0",
+        help="XLA's effort: O0, which compiles quickest, or training's default, and so on (O0)",
     )
     add("--classes", type=int, metavar="K", help="of data whose classes only its files tell")
     add("--examples", type=int, metavar="N", help="how many there are to train on")
@@ -138,8 +137,6 @@ def _check(options: argparse.Namespace) -> None:
         if not 0 < value <= 1:
             option = "--" + name.replace("_", "-")
             raise ValueError(f"{option}: {value:g} is not accepted; expected above 0, at most 1")
-    if not -1 <= options.effort <= 1:
-        raise ValueError(f"--effort: {options.effort:g} is not accepted; expected from -1 to 1")
     if options.output is not None and not pathlib.Path(options.output).parent.is_dir():
         raise FileNotFoundError(
             f"--output: no such folder: {pathlib.Path(options.output).parent}; make it first"

@@ -119,8 +119,8 @@ def _provenance(plan: Plan) -> Iterable[str]:
     else:
         yield (
             f"compiled for {found.target}: {found.seconds:.0f} s, {found.hlo_lines:,} lines of "
-            f"HLO, {found.loops} loops, by XLA's effort {found.effort:g}, where training's is 0; "
-            "times, FLOPs and scaling are predicted"
+            f"HLO, {found.loops} loops, by XLA's optimization level {found.level} (training takes "
+            "the default); times, FLOPs and scaling are predicted"
         )
         if "CPU" in found.target:
             yield (

@@ -20,7 +20,9 @@ import jax
 from jaxmoe.parallel.hardware import Hardware
 from jaxmoe.runs.plan.program import Placing, Program
 
-QUICK = -1.0  # of efforts from −1 to 1; XLA's own is 0
+# XLA's effort to make a program fast, as JAX_OPTIMIZATION_LEVEL has it; without it the default.
+LEVELS = {"default": 0, "O0": 9, "O1": 19, "O2": 29, "O3": 39}
+QUICKEST = "O0"
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$", re.MULTILINE)
 _CALLED = re.compile(
     r"(?:body|condition|calls|to_apply|called_computations|branch_computations|"
@@ -74,7 +76,7 @@ class Compiled:
     Attributes:
       target: for what.
       batch: examples of one device.
-      effort: that XLA was asked for to make it fast.
+      level: of `LEVELS`.
       seconds: that it took to compile, tracing left out.
       hlo_lines: of the program when it is optimised.
       loops: in it.
@@ -85,7 +87,7 @@ class Compiled:
 
     target: str
     batch: int
-    effort: float
+    level: str
     seconds: float
     hlo_lines: int = 0
     loops: int = 0
@@ -116,7 +118,7 @@ def slice_devices(hardware: Hardware) -> list[jax.Device]:
 
 
 def compile_program(
-    program: Program, hardware: Hardware, batch: int, effort: float = QUICK
+    program: Program, hardware: Hardware, batch: int, level: str = QUICKEST
 ) -> Compiled:
     """Compiles a program for a TPU slice; where libtpu is not installed, for CPUs that are here.
 
@@ -124,8 +126,8 @@ def compile_program(
       program: what is compiled.
       hardware: the slice.
       batch: examples of one device.
-      effort: XLA's `exec_time_optimization_effort`, from −1 to 1. Training compiles with 0, or with
-        what `JAX_EXEC_TIME_OPTIMIZATION_EFFORT` says, which takes several times as long.
+      level: of `LEVELS`. Training compiles with the default, or with what JAX_OPTIMIZATION_LEVEL
+        says; the default takes several times as long as O0.
 
     Raises:
       ValueError: without libtpu, experts that do not split over the CPU devices that are here.
@@ -148,12 +150,12 @@ def compile_program(
     began = time.monotonic()
     try:
         with _quiet():
-            compiled = lowered.compile({"exec_time_optimization_effort": effort})
+            compiled = lowered.compile({"optimization_level": LEVELS[level]})
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         said = " ".join(str(error).split())
-        return Compiled(target, batch, effort, time.monotonic() - began, refusal=said[:300])
+        return Compiled(target, batch, level, time.monotonic() - began, refusal=said[:300])
     seconds = time.monotonic() - began
     found, text = compiled.memory_analysis(), compiled.as_text()
     memory = Memory(
@@ -168,7 +170,7 @@ def compile_program(
     return Compiled(
         target,
         batch,
-        effort,
+        level,
         seconds,
         len(text.splitlines()),
         len(_LOOP.findall(text)),

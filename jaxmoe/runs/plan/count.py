@@ -133,12 +133,14 @@ class _Walk:
 
     def _turns(self, equation: Any, known: dict[Var, np.ndarray]) -> Counted:
         """Counts all turns of a scan."""
-        p = equation.params
-        body, first = p["jaxpr"].jaxpr, p["num_consts"] + p["num_carry"]
+        p, body = equation.params, equation.params["jaxpr"].jaxpr
+        # What a turn takes one of has an axis more outside; versions of JAX say otherwise which.
         numbers = {
             inner: known[outer]
-            for inner, outer in zip(body.invars[first:], equation.invars[first:], strict=True)
-            if isinstance(outer, Var) and outer in known
+            for inner, outer in zip(body.invars, equation.invars, strict=True)
+            if isinstance(outer, Var)
+            and outer in known
+            and len(outer.aval.shape) > len(inner.aval.shape)
         }
         total = Counted()
         if not numbers or all(each.primitive.name != "cond" for each in body.eqns):

@@ -8,7 +8,7 @@ import jax
 
 from jaxmoe.config import Experiment
 from jaxmoe.parallel.hardware import Hardware
-from jaxmoe.runs.plan.compiled import QUICK, Compiled, Memory, compile_program
+from jaxmoe.runs.plan.compiled import QUICKEST, Compiled, Memory, compile_program
 from jaxmoe.runs.plan.cost import Assumptions, Time, efficiencies, time_of
 from jaxmoe.runs.plan.count import Counted, count, forward_flops, peak_bytes
 from jaxmoe.runs.plan.program import Kind, Placing, Program, bytes_of, optimizer_of
@@ -129,7 +129,7 @@ def make_plan(
     kind: Kind = "step",
     examples: int | None = None,
     compiles: int = 1,
-    effort: float = QUICK,
+    level: str = QUICKEST,
     assumptions: Assumptions = Assumptions(),  # noqa: B008  # frozen
     say: Say = lambda line: None,
 ) -> Plan:
@@ -142,7 +142,7 @@ def make_plan(
       kind: a step of the recipe, or PGD as an evaluation runs it.
       examples: how many there are to train on.
       compiles: 0 predicts alone; 1 compiles the program, 2 also for half the batch.
-      effort: XLA's, from −1 to 1 (`compile_program`).
+      level: XLA's effort, of `compiled.LEVELS`.
       assumptions: of the predicted time.
       say: is told what goes on.
 
@@ -166,7 +166,7 @@ def make_plan(
     for size in (batch, batch // 2)[:compiles]:
         if size:
             say(f"compiling, {size} examples on each device")
-            found.append(compile_program(program, hardware, size, effort))
+            found.append(compile_program(program, hardware, size, level))
     largest = _largest(program, hardware.chip.memory, batch, predicted, found)
     time = time_of(counted, hardware.chip, placing.devices, placing.expert, assumptions)
     memory = found[0].memory if found else predicted

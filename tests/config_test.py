@@ -51,6 +51,7 @@ def changed(section: str, **fields) -> Experiment:
         ("evaluation", {"epsilons": (0.1, -0.1)}, r"evaluation\.epsilons: -0\.1"),
         ("evaluation", {"attacks": ("pdg",)}, r"'pdg' is no attack; did you mean pgd"),
         ("run", {"validate_every": 0}, r"run\.validate_every: 0 .* at least 1, or .* latest"),
+        ("mixture", {"dropped_experts": 4}, r"mixture\.dropped_experts: 4 .* at most 3"),
     ],
 )
 def test_an_impossible_value_is_one_line_with_field_and_value(section, fields, message):

@@ -169,6 +169,9 @@ def _check_gate(e: Experiment) -> None:
 
 def _check_recipe(e: Experiment) -> None:
     recipe, mixture, training = e.recipe, e.mixture, e.training
+    dropped, spare = mixture.dropped_experts, mixture.experts - mixture.top_k
+    expected = f"at most {spare}: mixture.top_k = {mixture.top_k} of {mixture.experts} are chosen"
+    _check(dropped <= spare, "mixture.dropped_experts", dropped, expected)
     if recipe.sees_frames:
         others = _with(recipe.registry, sees_frames=False)
         _check_frames("recipe.name", recipe.name, others, e.data)

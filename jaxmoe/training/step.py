@@ -366,6 +366,11 @@ def _learning_mixture(
         draw = jax.vmap(lambda key: jax.random.normal(key, (mixture.num_experts,)))
         route = noisy_route(route, options.router_noise * share * draw(keys))
     if options.dropped_experts:
+        spare = mixture.num_experts - mixture.top_k
+        if options.dropped_experts > spare:
+            raise ValueError(
+                f"dropped_experts: {options.dropped_experts}; expected at most {spare}"
+            )
         shuffle = jax.vmap(lambda key: jax.random.permutation(key, mixture.num_experts))
         places = shuffle(jax.vmap(jax.random.fold_in, (0, None))(keys, 1))
         route = noisy_route(route, jnp.where(places < options.dropped_experts, _NEVER, 0.0))

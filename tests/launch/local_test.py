@@ -1,6 +1,7 @@
 """The local launcher: what each process is told, and what is done when one of them ends."""
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -229,3 +230,23 @@ def test_bad_arguments_are_refused(arguments, capsys, monkeypatch):
         local.main(arguments.split())
     assert caught.value.code == 2
     assert "error" in capsys.readouterr().err
+
+
+def test_processes_that_compute_on_a_cpu_share_its_cores():
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        pytest.skip("one core cannot be shared")
+    environments = [{"JAX_PLATFORMS": "cpu"}, {"JAX_PLATFORMS": "cpu"}]
+    for several, index, expected in (
+        (environments, 0, cores[0::2]),
+        (environments, 1, cores[1::2]),
+        (environments[:1], 0, cores),
+        ([{}, {}], 0, cores),  # of GPUs
+    ):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        try:
+            local._share_cores(child, several, index)
+            assert sorted(os.sched_getaffinity(child.pid)) == expected
+        finally:
+            child.kill()
+            child.wait()

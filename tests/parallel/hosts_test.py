@@ -4,6 +4,8 @@ import socket
 import threading
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxmoe.config import (
@@ -16,6 +18,7 @@ from jaxmoe.config import (
     validate,
 )
 from jaxmoe.parallel import hosts, make_parallel
+from jaxmoe.parallel.axes import mean_over
 from jaxmoe.parallel.rendezvous import meet
 
 
@@ -145,3 +148,36 @@ def test_devices_and_experts_that_do_not_divide_are_one_line():
     )
     with pytest.raises(ValueError, match=r"parallel\.expert: 2 .* 1 for a gate"):
         validate(gate)
+
+
+def test_no_process_runs_a_program_before_all_have_compiled_it(monkeypatch):
+    said = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts, "wait_for_all", lambda: said.append("waits"))
+
+    def program(x):
+        jax.debug.callback(lambda: said.append("runs"))
+        return 2 * x
+
+    together = hosts.compile_together(jax.jit(program))
+    for size in (3, 3, 4):
+        np.testing.assert_array_equal(together(jnp.ones(size)), 2 * np.ones(size))
+        jax.effects_barrier()
+    assert said == ["waits", "runs", "runs", "waits", "runs"]
+
+
+def test_the_mean_of_leaves_is_theirs_whether_they_travel_alone_or_together():
+    draw = np.random.default_rng(0)
+    tree = {
+        "large": draw.normal(size=(3, 300, 300)).astype(np.float32),
+        "small": draw.normal(size=(3, 4, 2)).astype(np.float32),
+        "half": jnp.asarray(draw.normal(size=(3, 5)), jnp.bfloat16),
+        "number": draw.normal(size=3).astype(np.float32),
+    }
+    found = jax.vmap(lambda leaves: mean_over(("device",), leaves), axis_name="device")(tree)
+    for name, values in tree.items():
+        assert found[name].dtype == values.dtype
+        expected = np.mean(np.asarray(values, np.float32), axis=0)
+        precision = 2e-2 if name == "half" else 1e-5
+        for own in np.asarray(found[name], np.float32):
+            np.testing.assert_allclose(own, expected, rtol=precision, atol=precision)

@@ -44,7 +44,7 @@ _ELEMENTWISE = {
 _SUMS = {
     *("reduce_sum", "reduce_max", "reduce_min", "reduce_or", "reduce_and", "argmax", "argmin"),
 }
-# What is computed of numbers of turns, to know which branch a turn takes.
+# These operations are evaluated on numbers of turns, to know which branch a turn takes.
 _FOLLOWED = {
     *("iota", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "add", "sub", "mod"),
     *("convert_element_type", "max", "min", "clamp"),
@@ -134,7 +134,7 @@ class _Walk:
     def _turns(self, equation: Any, known: dict[Var, np.ndarray]) -> Counted:
         """Counts all turns of a scan."""
         p, body = equation.params, equation.params["jaxpr"].jaxpr
-        # What a turn takes one of has an axis more outside; versions of JAX say otherwise which.
+        # A scanned input has one axis more outside of the body, in every version of JAX.
         numbers = {
             inner: known[outer]
             for inner, outer in zip(body.invars, equation.invars, strict=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxmoe.data.kinds import DATASETS, DataConfig
 from jaxmoe.data.listing.films import shared_films
+from jaxmoe.data.listing.folds import deal_folds, split_by_fold
 from jaxmoe.data.listing.holdout import hold_out
 from jaxmoe.data.listing.listing import SPLITS
 from jaxmoe.data.loading.source import ClipRecord, ClipSource
@@ -101,9 +102,9 @@ def load_dataset(
     config.check()
     from jaxmoe.data.builders.prepare import prepare
 
-    builder = config.builder(progress, trains=trains)
-    dataset = _open(config, prepare(builder), trains=trains)
-    dataset = dataclasses.replace(dataset, rows=builder.columns)
+    # A class that one of the named splits lacks may be there once they are ignored.
+    builder = config.builder(progress, trains=trains and config.folds is None)
+    dataset = _open(config, prepare(builder), builder.columns, trains=trains)
     own_size = min(dataset.test.smallest)
     if not config.resized and config.resolution not in (None, own_size):
         raise ValueError(
@@ -113,15 +114,27 @@ def load_dataset(
     return dataset if config.subset is None else _take_subset(dataset, config.subset)
 
 
-def _open(config: DataConfig, folder: pathlib.Path, *, trains: bool) -> Dataset:
+def _open(
+    config: DataConfig,
+    folder: pathlib.Path,
+    rows: Mapping[str, Mapping[str, str]],
+    *,
+    trains: bool,
+) -> Dataset:
     """The splits of prepared records; unless it `trains`, the test split alone."""
     import tensorflow_datasets as tfds
 
     metadata = tfds.builder_from_directory(folder).info.metadata
     splits, skipped, padded = _long_enough(config, metadata)
+    source_of, said = config.source_of, ()
+    if config.folds is not None:
+        groups = {path: config.group_of(path, row) for path, row in rows.items()}
+        folds = deal_folds(groups, config.folds)
+        splits = split_by_fold(itertools.chain(*splits.values()), folds, config.fold)
+        source_of, said = groups.__getitem__, (_note_on_fold(config, groups, folds),)
     if not trains:
         splits = {"train": (), "validation": (), "test": _to_judge(splits)}
-    held_out = _hold_out(config, splits) if trains else ()
+    held_out = _hold_out(config, splits, source_of) if trains else ()
     _check_splits(splits, metadata["classes"], len(skipped), held_out, trains=trains)
     kinds = not config.holds_clips, metadata.get("dense", False), not config.resized
     sources = {
@@ -135,7 +148,8 @@ def _open(config: DataConfig, folder: pathlib.Path, *, trains: bool) -> Dataset:
         held_out=held_out,
         folder=folder,
         # Records that were prepared before there were notes have none.
-        notes=(*metadata.get("notes", ()), *_notes(splits)),
+        notes=(*metadata.get("notes", ()), *said, *_notes(splits)),
+        rows=rows,
         **sources,
     )
 
@@ -161,7 +175,11 @@ def _long_enough(config: DataConfig, metadata: Mapping[str, Any]) -> tuple[dict,
     return splits, skipped, padded
 
 
-def _hold_out(config: DataConfig, splits: dict[str, tuple[ClipRecord, ...]]) -> tuple[str, ...]:
+def _hold_out(
+    config: DataConfig,
+    splits: dict[str, tuple[ClipRecord, ...]],
+    source_of: Callable[[str], str],
+) -> tuple[str, ...]:
     """Takes the splits that are not there out of train, in place; their names."""
     held_out = tuple(split for split in ("test", "validation") if split not in splits)
     for split in held_out:
@@ -172,7 +190,7 @@ def _hold_out(config: DataConfig, splits: dict[str, tuple[ClipRecord, ...]]) -> 
             )
         # Different seeds, or both would be drawn from the same end of a class.
         seed = 2 * config.seed + (split == "test")
-        splits["train"], splits[split] = hold_out(splits["train"], fraction, seed, config.source_of)
+        splits["train"], splits[split] = hold_out(splits["train"], fraction, seed, source_of)
     return held_out
 
 
@@ -198,6 +216,14 @@ def _check_splits(
                 f"data.directory: label {classes[record.label]!r} of {record.path} has "
                 f"no usable example in train; {skipped} were skipped"
             )
+
+
+def _note_on_fold(config: DataConfig, groups: Mapping[str, str], folds: Mapping[str, int]) -> str:
+    tested = len({groups[path] for path, fold in folds.items() if fold == config.fold})
+    return (
+        f"test is fold {config.fold} of 0 to {config.folds - 1}, {tested} of "
+        f"{len(set(groups.values()))} groups; what folders or a manifest call test is ignored"
+    )
 
 
 def _notes(splits: Mapping[str, Sequence[ClipRecord]]) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ A data set of one's own is a subclass of `Clips` or `Images` in `DATASETS`. Impo
 """
 
 import dataclasses
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jaxmoe.choices import DomainCue
@@ -59,7 +61,7 @@ class DataConfig(Entry):
     published_train: ClassVar[int | None] = None
     has_validation: ClassVar[bool] = False
     # Values for kinds that lack these fields; not annotated, so that they are no fields here.
-    directory = manifest = stride = None
+    directory = manifest = stride = folds = None
     frames, padding, short_videos = 1, 0, "pad"
 
     resolution: int | None = option(
@@ -197,6 +199,63 @@ class OfFolders(OfFiles):
     """Data in class folders, or listed by a manifest."""
 
     manifest: str | None = option(None, "another manifest.csv, for other splits of the same files")
+    folds: int | None = option(
+        None,
+        "how many folds whole groups are dealt into; splits that folders or a manifest name are "
+        "then ignored",
+        least=2,
+    )
+    fold: int = option(0, "which fold is the test split, from 0", least=0)
+    group_pattern: str | None = option(
+        None,
+        r"regular expression; the text of a path that it finds is its group, as seq\d+ finds; none "
+        "is the film that a name tells, else the file",
+    )
+
+    def source_of(self, path: str) -> str:
+        """Returns the group that the pattern finds, else the film that a name tells, or the file.
+
+        Raises:
+          ValueError: the pattern finds nothing.
+        """
+        if self.group_pattern is None:
+            from jaxmoe.data.listing.films import film_of  # imports NumPy, and help needs none
+
+            return film_of(path) or path
+        found = re.search(self.group_pattern, path)
+        if found is None:
+            raise ValueError(
+                f"data.group_pattern: {self.group_pattern!r} is nowhere in {path}; expected a "
+                "pattern that every file's path has"
+            )
+        return found[0]
+
+    def group_of(self, path: str, row: Mapping[str, str]) -> str:
+        """Returns the group that folds keep together: `source_of`, or the column `group`.
+
+        Args:
+          path: of a clip or image.
+          row: its further columns in the manifest. `group_pattern` goes before the column.
+        """
+        own = row.get("group") if self.group_pattern is None else None
+        return own or self.source_of(path)
+
+    def check(self) -> None:
+        """Also refuses a fold that is none, and a pattern that is none."""
+        super().check()
+        if self.folds is None and self.fold:
+            raise ValueError(f"data.fold: {self.fold} is not accepted; expected data.folds with it")
+        if self.folds is not None and self.fold >= self.folds:
+            raise ValueError(
+                f"data.fold: {self.fold} is not accepted; expected below data.folds, {self.folds}"
+            )
+        try:
+            re.compile(self.group_pattern or "")
+        except re.error as error:
+            raise ValueError(
+                f"data.group_pattern: {self.group_pattern!r} is not accepted ({error}); expected a "
+                "regular expression"
+            ) from None
 
 
 @dataclasses.dataclass(frozen=True)

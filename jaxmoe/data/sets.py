@@ -16,12 +16,6 @@ from jaxmoe.data.kinds import (
 from jaxmoe.options import option
 
 
-def _film_of(path: str) -> str:
-    from jaxmoe.data.listing.films import film_of  # imports NumPy, and help does not need it
-
-    return film_of(path) or path
-
-
 @dataclasses.dataclass(frozen=True)
 class SyntheticActionsConfig(Rendered, Clips):
     """Rendered clips of shapes that move; the motion is the class."""
@@ -73,10 +67,6 @@ class VideoFolderConfig(OfFolders, Videos):
     """Videos in class folders, or listed by a manifest."""
 
     name: ClassVar[str] = "video_folder"
-
-    def source_of(self, path: str) -> str:
-        """Returns the film that a file's name tells, or the file."""
-        return _film_of(path)
 
     def builder(self, progress, *, trains):
         """Returns a `VideoFolder`."""
@@ -133,10 +123,6 @@ class ImageFolderConfig(OfFolders, Images):
     """Images in class folders, or listed by a manifest."""
 
     name: ClassVar[str] = "image_folder"
-
-    def source_of(self, path: str) -> str:
-        """Returns the film that a file's name tells, or the file."""
-        return _film_of(path)
 
     def builder(self, progress, *, trains):
         """Returns an `ImageFolder`."""

@@ -75,6 +75,8 @@ def open_clips(
     wanted = dataclasses.replace(given, subset=None)
     if "manifest" not in fields and given.manifest:
         wanted = dataclasses.replace(wanted, manifest=None)
+    if wanted.folds is not None:  # of the run's examples, and these are others
+        wanted = dataclasses.replace(wanted, folds=None, fold=0)
     found = data.load_dataset(wanted, progress=progress, trains=False)
     classes = recorded_classes(run) or (own and own.classes)
     if not classes:

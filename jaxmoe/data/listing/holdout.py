@@ -1,5 +1,6 @@
 """Holds out part of a split, class by class, the same part for the same seed."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,7 +18,8 @@ def hold_out(
 
     Of a class with n clips, `round(fraction * n)` are held out, at least one where the class has
     two or more, and never all. Which ones depends on the seed and the class alone. Clips of one
-    source go together, so that there may be a few more; a class of a single source is parted.
+    source go together, and take those of other classes with them, so that there may be a few
+    more; a class of a single source is parted.
 
     Args:
       records: the clips of a split.
@@ -28,24 +30,41 @@ def hold_out(
     Returns:
       Kept and held-out records, each in the order of `records`.
     """
-    chosen: set[int] = set()
-    for label in sorted({record.label for record in records}):
-        members = sorted((r for r in records if r.label == label), key=lambda r: r.index)
-        sources = [source(member.path) if source else member.path for member in members]
-        if len(set(sources)) == 1:
-            sources = [member.path for member in members]
-        groups: dict[str, list[int]] = {}
-        for name, member in zip(sources, members, strict=True):
-            groups.setdefault(name, []).append(member.index)
-        count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        held: list[int] = []
+    groups = _groups(records, source)
+    of_label: dict[int, list[str]] = {}
+    for name, members in groups.items():
+        for label in {record.label for record in members}:
+            of_label.setdefault(label, []).append(name)
+    total = Counter(record.label for record in records)
+    held: Counter[int] = Counter()
+    chosen: set[str] = set()
+    for label, names in sorted(of_label.items()):
+        count = min(max(1, round(fraction * total[label])), total[label] - 1)
         own = [label] if label >= 0 else []  # below it every pixel has a label of its own
-        order = np.random.default_rng([seed, *own]).permutation(len(groups))
-        for group in order[: len(groups) - 1]:
-            if len(held) >= count:
+        for place in np.random.default_rng([seed, *own]).permutation(len(names)):
+            if held[label] >= count:
                 break
-            held += list(groups.values())[group]
-        chosen.update(held)
-    kept = tuple(record for record in records if record.index not in chosen)
-    held_out = tuple(record for record in records if record.index in chosen)
+            also = Counter(record.label for record in groups[names[place]])
+            emptied = any(held[other] + n >= total[other] for other, n in also.items())
+            if names[place] not in chosen and not emptied:
+                chosen.add(names[place])
+                held.update(also)
+    out = {record.index for name in chosen for record in groups[name]}
+    kept = tuple(record for record in records if record.index not in out)
+    held_out = tuple(record for record in records if record.index in out)
     return kept, held_out
+
+
+def _groups(
+    records: Sequence[ClipRecord], source: Callable[[str], str] | None
+) -> dict[str, list[ClipRecord]]:
+    """The records by source, in the order of their first; of a class with one source, by path."""
+    names = {record.path: source(record.path) if source else record.path for record in records}
+    sources: dict[int, set[str]] = {}
+    for record in records:
+        sources.setdefault(record.label, set()).add(names[record.path])
+    groups: dict[str, list[ClipRecord]] = {}
+    for record in sorted(records, key=lambda record: record.index):
+        alone = len(sources[record.label]) == 1
+        groups.setdefault(record.path if alone else names[record.path], []).append(record)
+    return groups

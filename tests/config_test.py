@@ -70,7 +70,7 @@ def test_an_impossible_value_is_one_line_with_field_and_value(section, fields, m
             "recipe.name: j_tlat .* frames",
         ),
         ({"expert": ViTConfig()}, r"expert\.name: vit .* resnet .* which has clips"),
-        ({"expert": DeepLabConfig()}, r"expert\.name: deeplab .* resnet with data"),
+        ({"expert": DeepLabConfig()}, r"expert\.name: deeplab .* resnet or .* with data"),
         ({"data": SyntheticScenesConfig()}, r"expert\.name: resnet .* deeplab or frrn with data"),
         (
             {"data": SyntheticShapesConfig(), "expert": ViTConfig(patch=5)},

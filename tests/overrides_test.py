@@ -81,7 +81,7 @@ def test_all_else_stays_as_it_was():
         ("--attack.alpha -1", ["attack.alpha", "-1"]),
         ("stray", ["stray"]),
         ("--expert.patch 4", ["--expert.patch", "resnet has no such field", "vit has it"]),
-        ("--expert vitt", ["expert", "vitt", "did you mean vit?", "resnet, vit, deeplab, frrn"]),
+        ("--expert vitt", ["expert", "vitt", "did you mean vit?", "All are resnet, "]),
         ("--expert", ["expert", "no value", "a name"]),
         ("--training.recipe at_m", ["--training.recipe", "--recipe now"]),
         ("--training.beta 2", ["--training.beta", "--recipe.beta now"]),

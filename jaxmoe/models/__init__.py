@@ -11,13 +11,15 @@ from jaxmoe.models.frrn import FRRN
 from jaxmoe.models.gates import ClasswiseGate, SimpleGate
 from jaxmoe.models.norm import FrozenBatchNorm, GroupNorm, Normalize
 from jaxmoe.models.pool import average_pool_to, max_pool, resize
-from jaxmoe.models.resnet import BasicBlock, ResNet
+from jaxmoe.models.residual import BasicBlock, Bottleneck
+from jaxmoe.models.resnet import ResNet
 from jaxmoe.models.routers import ConvRouter, LinearRouter, PooledRouter
 from jaxmoe.models.vit import TransformerBlock, VisionTransformer
 
 __all__ = [
     "FRRN",
     "BasicBlock",
+    "Bottleneck",
     "ClasswiseGate",
     "Conv",
     "ConvRouter",

@@ -17,20 +17,20 @@ from jaxmoe.models.fields import check_choice, check_positive, check_stage_sizes
 from jaxmoe.models.norm import Normalize
 from jaxmoe.models.pool import max_pool, resize
 from jaxmoe.models.precision import accumulation_dtype
-from jaxmoe.models.resnet import NORMS, STAGE_SIZES, BasicBlock
+from jaxmoe.models.resnet import BLOCKS, NORMS, STAGE_SIZES
 
 # Stride and dilation: the last stage widens its view by dilation and keeps the resolution.
 _STAGES = ((1, 1), (2, 1), (2, 1), (1, 2))
 
 
 class DeepLabV3Plus(nn.Module):
-    """DeepLabv3+ with a ResNet of basic blocks, images in, a logit for each pixel and class out.
+    """DeepLabv3+ with a ResNet, images in, a logit for each pixel and class out.
 
     Chen et al. 2018, figure 2, https://arxiv.org/abs/1802.02611, output stride 16.
 
     Attributes:
       num_classes: K.
-      depth: of the ResNet, 10, 18 or 34.
+      depth: of the ResNet, 10, 18, 34 or 50.
       width: channels of its first stage; 64 in the paper.
       stage_sizes: blocks of its stages, at most four, in place of those of `depth`.
       features: F, channels of the pyramid and of the decoder; 256 in the paper.
@@ -94,7 +94,8 @@ class DeepLabV3Plus(nn.Module):
         x = jax.nn.relu(norm(name="norm_stem")(x))
         x = max_pool(x, (3, 3), (2, 2), ((1, 1),) * 2)
         low = x
-        block_of = nn.remat(BasicBlock) if self.remat else BasicBlock
+        block_of = BLOCKS[self.depth]
+        block_of = nn.remat(block_of) if self.remat else block_of
         for stage, blocks in enumerate(self.stage_sizes or STAGE_SIZES[self.depth]):
             stride, dilation = _STAGES[stage]
             for block in range(blocks):

@@ -108,8 +108,10 @@ def test_an_attack_does_not_pay_for_the_kernels_gradient():
     assert " dot(" in compiled_loop(two_layers, X, KERNELS, (0, 1))
 
 
-def test_a_resnet_in_a_loop_has_fast_convolutions_only(variables_of):
-    model = ResNet(3, width=4, stage_sizes=(1, 1), stem="small")
+@pytest.mark.parametrize("convolution", ["full", "factored", "shift"])
+def test_a_resnet_in_a_loop_has_fast_convolutions_only(convolution, variables_of):
+    width = 8 if convolution == "shift" else 4
+    model = ResNet(3, width=width, stage_sizes=(1, 1), stem="small", convolution=convolution)
     x = jnp.abs(X[:, :2])
     params = variables_of(model, x)
 

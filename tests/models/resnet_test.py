@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.models import ResNet
+from jaxmoe.models import BasicBlock, GroupNorm, ResNet
+from jaxmoe.models.residual import temporal_shift
 
 
 def clips(shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
@@ -54,17 +55,72 @@ def test_on_images_it_is_imagenets_resnet18():
     assert count(shapes["params"]) == 11_689_512  # torchvision's `resnet18`
 
 
-def test_stages_have_the_papers_shapes():
-    model = ResNet(400, depth=18)
-    shape = (1, 16, 112, 112, 3)
+CLIPS, IMAGES = (1, 16, 112, 112, 3), (1, 224, 224, 3)
+CIFAR20 = {"width": 16, "stage_sizes": (3, 3, 3), "stem": "small", "stem_strides": (1, 1, 1)}
 
+
+@pytest.mark.parametrize(
+    ("fields", "shape", "expected"),
+    [
+        # torchvision's r3d_18, r2plus1d_18, mc3_18 and resnet50, of 400 and of 1000 classes
+        ({"stem": "video"}, CLIPS, 33_371_472),
+        ({"stem": "video", "convolution": "factored"}, CLIPS, 31_505_325),
+        ({"stem": "video", "convolution": "mixed"}, CLIPS, 11_695_440),
+        ({"depth": 50, "num_classes": 1000}, IMAGES, 25_557_032),
+        # the same without 600 rows of the head: a shift has no params
+        ({"depth": 50, "convolution": "shift"}, (1, 8, 224, 224, 3), 25_557_032 - 600 * 2049),
+        # He et al. 2016, table 6: 0.27 million
+        (
+            {**CIFAR20, "num_classes": 10, "shortcut": "zero_pad_around"},
+            (1, 32, 32, 3),
+            269_722,
+        ),
+    ],
+)
+def test_parameters_are_those_of_the_published_network(fields, shape, expected):
+    model = ResNet(**{"num_classes": 400, **fields})
+    assert count(shapes_of(model, shape)["params"]) == expected
+
+
+def stage_shapes(model, shape):
     def run(x):
         variables = model.init(jax.random.key(0), x)
         return model.apply(variables, x, mutable=["intermediates"])
 
     logits, state = jax.eval_shape(run, jax.ShapeDtypeStruct(shape, jnp.float32))
     stages = {name: value[0].shape for name, value in state["intermediates"].items()}
-    assert logits.shape == (1, 400)
+    return logits.shape, stages
+
+
+@pytest.mark.parametrize(
+    ("fields", "first", "last"),
+    [
+        ({"stem": "video", "convolution": "factored"}, (16, 56, 56, 64), (2, 7, 7, 512)),
+        ({"stem": "video", "convolution": "mixed"}, (16, 56, 56, 64), (16, 7, 7, 512)),
+        ({"convolution": "shift"}, (16, 28, 28, 64), (16, 4, 4, 512)),
+        ({"depth": 50}, (8, 28, 28, 256), (1, 4, 4, 2048)),
+    ],
+)
+def test_time_is_strided_where_convolutions_span_it(fields, first, last):
+    logits, stages = stage_shapes(ResNet(400, **fields), CLIPS)
+    assert logits == (1, 400)
+    assert (stages["stage1"][1:], stages["stage4"][1:]) == (first, last)
+
+
+def test_factored_convolutions_have_the_authors_channels():
+    params = shapes_of(ResNet(400, stem="video", convolution="factored"), CLIPS)["params"]
+    assert params["stem"]["space"]["kernel"].shape == (1, 7, 7, 3, 45)
+    assert params["stem"]["time"]["kernel"].shape == (3, 1, 1, 45, 64)
+    # Both convolutions of a block take the block's own channels into account.
+    for conv, channels in (("conv1", 64), ("conv2", 128)):
+        kernels = params["stage2_block1"][conv]
+        assert kernels["space"]["kernel"].shape == (1, 3, 3, channels, 230)
+        assert kernels["time"]["kernel"].shape == (3, 1, 1, 230, 128)
+
+
+def test_stages_have_the_papers_shapes():
+    logits, stages = stage_shapes(ResNet(400, depth=18), CLIPS)
+    assert logits == (1, 400)
     assert stages == {
         "stage1": (1, 8, 28, 28, 64),
         "stage2": (1, 4, 14, 14, 128),
@@ -85,6 +141,9 @@ def small(**fields) -> ResNet:
         {"stem": "large", "norm": "frozen_batch"},
         {"stem": "small", "dtype": jnp.bfloat16},
         {"stem": "small", "stem_strides": (1, 1, 1), "shape": (3, 9, 8, 3)},
+        {"depth": 50, "width": 2, "stem": "video", "convolution": "factored"},
+        {"stem": "video", "convolution": "mixed"},
+        {"depth": 50, "width": 8, "convolution": "shift", "shape": (3, 3, 9, 8, 3)},
     ],
 )
 def test_a_clips_logits_do_not_depend_on_its_neighbours(fields, variables_of):
@@ -102,9 +161,38 @@ def test_a_clips_logits_do_not_depend_on_its_neighbours(fields, variables_of):
         np.testing.assert_allclose(logits[i : i + 1], alone, rtol=tolerance, atol=tolerance)
 
 
-def test_zero_pad_shortcut_has_no_params():
-    names = shapes_of(small(shortcut="zero_pad"), (1, 4, 16, 16, 3))["params"]["stage2_block1"]
-    assert set(names) == {"conv1", "norm1", "conv2", "norm2"}
+@pytest.mark.parametrize(("shortcut", "before"), [("zero_pad", 0), ("zero_pad_around", 2)])
+def test_a_shortcut_of_zeros_takes_every_other_position(shortcut, before, variables_of):
+    """Four channels become eight, with zeros behind them, or two before and two behind."""
+    block = BasicBlock(8, 2, GroupNorm, shortcut, jnp.float32)
+    x = clips((1, 3, 5, 4, 4))
+    params = variables_of(block, x)["params"]
+    assert set(params) == {"conv1", "norm1", "conv2", "norm2"}
+    params = jax.tree.map(jnp.zeros_like, params)  # nothing comes from the other branch
+    expected = np.zeros((1, 2, 3, 2, 8), np.float32)
+    expected[..., before : before + 4] = x[:, ::2, ::2, ::2]
+    np.testing.assert_array_equal(block.apply({"params": params}, x), expected)
+
+
+def test_a_shift_takes_channels_from_the_frames_beside():
+    x = np.random.default_rng(0).random((2, 4, 1, 2, 17), np.float32)
+    expected = x.copy()
+    for t in range(4):  # two of 17 channels each way
+        expected[:, t, ..., :2] = x[:, t + 1, ..., :2] if t < 3 else 0
+        expected[:, t, ..., 2:4] = x[:, t - 1, ..., 2:4] if t > 0 else 0
+    np.testing.assert_array_equal(temporal_shift(jnp.asarray(x)), expected)
+
+
+def test_a_shifted_network_is_that_of_images_but_for_the_shift(variables_of):
+    """A clip of one frame: the shift puts zeros into two channels of eight, of the branch alone."""
+    x = clips((2, 1, 9, 8, 3))
+    model = small(width=8, stage_sizes=(1,), convolution="shift")
+    params = variables_of(model, x)
+    of_images = jax.tree.map(lambda p: p[0] if p.ndim == 5 else p, params)
+    kernel = of_images["params"]["stage1_block1"]["conv1"]["kernel"]
+    of_images["params"]["stage1_block1"]["conv1"]["kernel"] = kernel.at[:, :, :2].set(0.0)
+    expected = jax.jit(small(width=8, stage_sizes=(1,)).apply)(of_images, x[:, 0])
+    np.testing.assert_allclose(jax.jit(model.apply)(params, x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_input_gradient_matches_finite_differences(variables_of):
@@ -146,6 +234,8 @@ def test_input_gradient_matches_finite_differences(variables_of):
         ({"num_classes": 0}, "num_classes must be at least 1"),
         ({"stage_sizes": (1, 0)}, "stage_sizes must be"),
         ({"stem_strides": (1, 2)}, "stem_strides must be"),
+        ({"convolution": "3d"}, "convolution must be one of"),
+        ({"convolution": "shift"}, "width must be at least 8 to shift an eighth of it, got 4"),
     ],
 )
 def test_impossible_fields_are_one_line(fields, message):
@@ -157,3 +247,10 @@ def test_impossible_fields_are_one_line(fields, message):
 def test_what_is_neither_clip_nor_image_is_refused():
     with pytest.raises(ValueError, match=r"\[B, T, H, W, C\] or \[B, H, W, C\]"):
         small().init(jax.random.key(0), jnp.zeros((1, 8, 8)))
+
+
+def test_images_have_no_time_to_see():
+    with pytest.raises(
+        ValueError, match=r"x must be \[B, T, H, W, C\] where convolution = 'mixed'"
+    ):
+        small(convolution="mixed").init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))

@@ -109,7 +109,7 @@ def test_resizing_is_linear_interpolation(old, new):
     [
         (lambda: FRRN(5, "C"), "variant must be one of"),
         (lambda: FRRN(5, width=0), "width must be at least 1"),
-        (lambda: DeepLabV3Plus(5, depth=50), "depth must be one of"),
+        (lambda: DeepLabV3Plus(5, depth=51), "depth must be one of"),
         (lambda: DeepLabV3Plus(0), "num_classes must be at least 1"),
     ],
 )

@@ -1,0 +1,23 @@
+"""The architectures that an expert may have, each with its own fields.
+
+An architecture of one's own is a subclass of `ExpertConfig` in `EXPERTS`. Those here import their
+modules when they are built, so that help needs no JAX.
+"""
+
+from jaxmoe.config.experts.expert import EXPERTS, ExpertConfig, Refusal
+from jaxmoe.config.experts.residual import MC3Config, R2Plus1DConfig, ResNetConfig, TSMConfig
+from jaxmoe.config.experts.segmentation import DeepLabConfig, FRRNConfig
+from jaxmoe.config.experts.transformers import ViTConfig
+
+__all__ = [
+    "EXPERTS",
+    "DeepLabConfig",
+    "ExpertConfig",
+    "FRRNConfig",
+    "MC3Config",
+    "R2Plus1DConfig",
+    "Refusal",
+    "ResNetConfig",
+    "TSMConfig",
+    "ViTConfig",
+]

@@ -15,6 +15,7 @@ from jaxmoe.config import (
     Experiment,
     ExpertConfig,
     JTLATConfig,
+    ResNetConfig,
     RouterConfig,
     SyntheticScenesConfig,
     SyntheticShapesConfig,
@@ -70,6 +71,11 @@ def test_an_impossible_value_is_one_line_with_field_and_value(section, fields, m
             "recipe.name: j_tlat .* frames",
         ),
         ({"expert": ViTConfig()}, r"expert\.name: vit .* resnet .* which has clips"),
+        (
+            {"expert": ResNetConfig(mean=(0.5, 0.5))},
+            r"expert\.mean: \(0\.5, 0\.5\) .* one for each of 3 channels",
+        ),
+        ({"expert": ResNetConfig(std=(0.0,))}, r"expert\.std: \(0\.0,\) .* numbers above 0"),
         ({"expert": DeepLabConfig()}, r"expert\.name: deeplab .* resnet or .* with data"),
         ({"data": SyntheticScenesConfig()}, r"expert\.name: resnet .* deeplab or frrn with data"),
         (

@@ -4,7 +4,7 @@ An architecture of one's own is a subclass of `ExpertConfig` in `EXPERTS`. Those
 modules when they are built, so that help needs no JAX.
 """
 
-from jaxmoe.config.experts.expert import EXPERTS, ExpertConfig, Refusal
+from jaxmoe.config.experts.expert import EXPERTS, ExpertConfig, NormalizingConfig, Refusal
 from jaxmoe.config.experts.residual import MC3Config, R2Plus1DConfig, ResNetConfig, TSMConfig
 from jaxmoe.config.experts.segmentation import DeepLabConfig, FRRNConfig
 from jaxmoe.config.experts.transformers import ViTConfig
@@ -15,6 +15,7 @@ __all__ = [
     "ExpertConfig",
     "FRRNConfig",
     "MC3Config",
+    "NormalizingConfig",
     "R2Plus1DConfig",
     "Refusal",
     "ResNetConfig",

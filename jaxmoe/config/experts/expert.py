@@ -1,6 +1,7 @@
 """The kind of all architectures, and the registry of those that there are."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -82,3 +83,22 @@ class ExpertConfig(Entry):
         """Yields what does not fit an input `[T, H, W, C]` or `[H, W, C]`, or another field."""
         del shape
         yield from ()
+
+
+@dataclasses.dataclass(frozen=True)
+class NormalizingConfig(ExpertConfig):
+    """An architecture that normalises pixels before all else, as those of `jaxmoe.models` do."""
+
+    mean: tuple[float, ...] = option(
+        (0.5,), "of pixels in [0, 1], subtracted: one number, or one per channel"
+    )
+    std: tuple[float, ...] = option((0.5,), "as mean, divides what is left; above 0")
+
+    def refusals(self, shape: tuple[int, ...]) -> Iterator[Refusal]:
+        """Yields numbers that no channel has, and such as nothing can be divided by."""
+        for name, least in (("mean", -math.inf), ("std", 0.0)):
+            values = getattr(self, name)
+            if len(values) not in (1, shape[-1]):
+                yield name, values, f"one number, or one for each of {shape[-1]} channels"
+            if not all(least < value < math.inf for value in values):
+                yield name, values, "finite numbers" + " above 0" * (name == "std")

@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
-from jaxmoe.config.experts.expert import NORM, REMAT, STAGES, ExpertConfig, Refusal
+from jaxmoe.config.experts.expert import NORM, REMAT, STAGES, NormalizingConfig, Refusal
 from jaxmoe.options import option
 
 
 @dataclasses.dataclass(frozen=True)
-class ResNetConfig(ExpertConfig):
+class ResNetConfig(NormalizingConfig):
     """A residual network, of images or, with kernels in time, of clips."""
 
     name: ClassVar[str] = "resnet"
@@ -59,5 +59,6 @@ class TSMConfig(ResNetConfig):
 
     def refusals(self, shape: tuple[int, ...]) -> Iterator[Refusal]:
         """Yields clips of one frame, which has none beside it."""
+        yield from super().refusals(shape)
         if shape[0] < 2:
             yield "name", self.name, "another with data.frames = 1: it shifts channels in time"

@@ -3,12 +3,12 @@
 import dataclasses
 from typing import ClassVar, Literal
 
-from jaxmoe.config.experts.expert import NORM, REMAT, STAGES, ExpertConfig
+from jaxmoe.config.experts.expert import NORM, REMAT, STAGES, NormalizingConfig
 from jaxmoe.options import option
 
 
 @dataclasses.dataclass(frozen=True)
-class DeepLabConfig(ExpertConfig):
+class DeepLabConfig(NormalizingConfig):
     """DeepLabv3+ on a residual network: labels pixels."""
 
     name: ClassVar[str] = "deeplab"
@@ -28,7 +28,7 @@ class DeepLabConfig(ExpertConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class FRRNConfig(ExpertConfig):
+class FRRNConfig(NormalizingConfig):
     """A full-resolution residual network: labels pixels."""
 
     name: ClassVar[str] = "frrn"

@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Iterator
 from typing import ClassVar
 
-from jaxmoe.config.experts.expert import REMAT, ExpertConfig, Refusal
+from jaxmoe.config.experts.expert import REMAT, NormalizingConfig, Refusal
 from jaxmoe.options import option
 
 
 @dataclasses.dataclass(frozen=True)
-class ViTConfig(ExpertConfig):
+class ViTConfig(NormalizingConfig):
     """A vision transformer, of images."""
 
     name: ClassVar[str] = "vit"
@@ -24,6 +24,7 @@ class ViTConfig(ExpertConfig):
 
     def refusals(self, shape: tuple[int, ...]) -> Iterator[Refusal]:
         """Yields patches that do not tile the image, and heads that do not share the width."""
+        yield from super().refusals(shape)
         for side in shape[-3:-1]:
             if side % self.patch:
                 yield "patch", self.patch, f"a divisor of data.height = {side}"

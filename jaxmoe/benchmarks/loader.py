@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxmoe.benchmarks.row import Row
 from jaxmoe.benchmarks.subjects import even_mixture
 from jaxmoe.benchmarks.timing import compare
-from jaxmoe.data import load_dataset, make_loader
+from jaxmoe.data import Augmentation, load_dataset, make_loader
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training import Batch, RecipeOptions, adamw, init_state, make_train_step
 from jaxmoe.training.recipes import standard
@@ -36,8 +36,7 @@ def run() -> list[Row]:
             batch_size=BATCH_SIZE,
             frames=8,
             height=56,
-            augment=True,
-            flip=True,
+            augmentation=Augmentation(flip=True),
             shuffle=True,
             repeat=True,
             seed=0,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from jaxmoe.data.dataset import Dataset, load_dataset
     from jaxmoe.data.kinds import DATASETS, Clips, DataConfig, Images
     from jaxmoe.data.listing.listing import SPLITS
+    from jaxmoe.data.loading.augmentation import Augmentation
     from jaxmoe.data.loading.loader import Loader, make_loader
     from jaxmoe.data.loading.source import ClipSource
     from jaxmoe.data.summary import DatasetSummary, SplitSummary, describe
@@ -19,6 +20,7 @@ _HOMES = {
     "dataset": ("Dataset", "load_dataset"),
     "kinds": ("DATASETS", "Clips", "DataConfig", "Images"),
     "listing.listing": ("SPLITS",),
+    "loading.augmentation": ("Augmentation",),
     "loading.loader": ("Loader", "make_loader"),
     "loading.source": ("ClipSource",),
     "summary": ("DatasetSummary", "SplitSummary", "describe"),
@@ -27,6 +29,7 @@ _HOMES = {
 __all__ = [
     "DATASETS",
     "SPLITS",
+    "Augmentation",
     "ClipSource",
     "Clips",
     "DataConfig",

@@ -14,6 +14,7 @@ from jaxmoe.registry import Entry, Registry
 
 if TYPE_CHECKING:
     from jaxmoe.data.builders.clip_builder import ClipBuilder, Progress
+    from jaxmoe.data.loading.augmentation import Augmentation
 
 _SETS = "jaxmoe.data.sets"
 DATASETS = Registry(
@@ -62,7 +63,7 @@ class DataConfig(Entry):
     has_validation: ClassVar[bool] = False
     # Values for kinds that lack these fields; not annotated, so that they are no fields here.
     directory = manifest = stride = folds = None
-    frames, padding, short_videos = 1, 0, "pad"
+    frames, padding, short_videos, speed_jitter = 1, 0, "pad", 0.0
 
     resolution: int | None = option(
         None, "shorter side of the stored frames in pixels; none is the data set's own", least=1
@@ -70,6 +71,21 @@ class DataConfig(Entry):
     height: int = option(32, "H of what a model sees, and W, in pixels", least=1)
     width: int | None = option(None, "W where it is not H, in pixels", least=1)
     flip: bool = option(False, "mirror training examples at random")
+    crop_scale: float | None = option(
+        None,
+        "least share of the area that a training crop takes, to be resized; none resizes nothing",
+        least=0.01,
+        most=1,
+    )
+    color_jitter: float = option(
+        0.0,
+        "training examples' brightness, contrast and saturation change by up to this share",
+        least=0,
+        most=1,
+    )
+    erasing: float = option(
+        0.0, "probability that noise fills a box of a training example", least=0, most=1
+    )
     subset: str | None = option(None, "column=value[,value]: train on these examples alone")
     validation_fraction: float = option(
         0.125, "share of train held out where there is no validation split"
@@ -86,6 +102,14 @@ class DataConfig(Entry):
         """The shape that a model sees: `[T, H, W, 3]`, of images `[H, W, 3]`."""
         image = (self.height, self.height if self.width is None else self.width, 3)
         return (self.frames, *image) if self.holds_clips else image
+
+    @property
+    def augmentation(self) -> "Augmentation":
+        """How training examples are changed at random."""
+        from jaxmoe.data.loading.augmentation import Augmentation  # NumPy, which help needs not
+
+        names = (field.name for field in dataclasses.fields(Augmentation))
+        return Augmentation(**{name: getattr(self, name) for name in names})
 
     @property
     def stored(self) -> int:
@@ -163,6 +187,18 @@ class Clips(DataConfig):
     short_videos: Literal["pad", "skip"] = option(
         "pad", "what becomes of a video with fewer frames than a clip"
     )
+    speed_jitter: float = option(
+        0.0, "the stride changes by up to this share in training", least=0, most=0.9
+    )
+
+    def check(self) -> None:
+        """Also refuses another speed of what has none."""
+        super().check()
+        if self.speed_jitter and self.stride is None:
+            raise ValueError(
+                f"data.speed_jitter: {self.speed_jitter} is not accepted; expected data.stride "
+                "with it: frames that are spread over a whole video are random ones already"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,12 +320,18 @@ class Rendered(DataConfig):
         return None if self.subset is not None else self.train_clips
 
     def check(self) -> None:
-        """Also refuses to mirror what a mirror changes."""
+        """Also refuses to change at random what tells the domain."""
         super().check()
-        if self.flip and self.domain_cue == "stripes":
+        if self.domain_cue == "stripes" and (self.flip or self.crop_scale is not None):
+            field, value = ("flip", "false") if self.flip else ("crop_scale", "none")
             raise ValueError(
-                "data.flip: True is not accepted; expected false: mirrored stripes are another "
-                "domain's"
+                f"data.{field}: {getattr(self, field)} is not accepted; expected {value}: "
+                "mirrored or resized stripes are another domain's"
+            )
+        if self.domain_cue == "tint" and self.domains > 1 and self.color_jitter:
+            raise ValueError(
+                f"data.color_jitter: {self.color_jitter} is not accepted; expected 0: another "
+                "colour is another domain's"
             )
         if self.domains == 1 and self.domain_cue != "tint":
             raise ValueError(

@@ -24,6 +24,15 @@ class SyntheticActionsConfig(Rendered, Clips):
 
     classes: int = option(10, "how many of the ten motions, from the first", least=1)
 
+    def check(self) -> None:
+        """Also refuses to mirror motions."""
+        super().check()
+        if self.flip:
+            raise ValueError(
+                "data.flip: True is not accepted; expected false: mirrored, a motion to the left "
+                "is one to the right"
+            )
+
     def builder(self, progress, *, trains):
         """Returns a `SyntheticActions`."""
         from jaxmoe.data.rendered.synthetic import SyntheticActions

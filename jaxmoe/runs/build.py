@@ -99,7 +99,7 @@ def evaluation_loader(
         height=config.height,
         width=config.width,
         stride=config.stride,
-        augment=False,
+        augmentation=None,
         shuffle=False,
         repeat=False,
         seed=0,

@@ -325,10 +325,10 @@ def test_describe_counts_what_is_there(folder):
 def test_building_and_loading_import_no_tensorflow_and_print_nothing(folder):
     program = """
 import sys
-from jaxmoe.data import load_dataset, make_loader
+from jaxmoe.data import Augmentation, load_dataset, make_loader
 dataset = load_dataset("video_folder", directory=sys.argv[1], resolution=16, frames=4)
-loader = make_loader(dataset.train, batch_size=4, frames=4, height=16, augment=True, shuffle=True,
-                     repeat=True, seed=0)
+loader = make_loader(dataset.train, batch_size=4, frames=4, height=16,
+                     augmentation=Augmentation(), shuffle=True, repeat=True, seed=0)
 iterator = iter(loader)
 assert next(iterator)["clip"].shape == (4, 4, 16, 16, 3)
 iterator.close()

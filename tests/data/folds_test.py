@@ -92,6 +92,16 @@ def test_splits_of_a_manifest_are_ignored_and_its_column_names_the_groups(folder
     assert {*map(sequence, paths(by_pattern.test))} == {f"seq{s}" for s in range(1, 11, 2)}
 
 
+def test_the_column_of_groups_also_keeps_validation_apart(folder):
+    rows = [f"{path},{path.split('/')[0]},train,{sequence(path)}" for path in PATHS]
+    (folder / "groups.csv").write_text("\n".join(["path,label,split,group", *rows]))
+    fields = {"folds": 5, "fold": 2}
+    by_column = load(folder, manifest="groups.csv", **fields)
+    by_pattern = load(folder, group_pattern=r"seq\d+", **fields)
+    for split, source in by_pattern.splits.items():
+        assert paths(by_column.splits[split]) == paths(source)
+
+
 def test_without_a_pattern_films_are_the_groups_and_else_files(tmp_path):
     for film in range(1, 6):
         for clip in (1, 2):

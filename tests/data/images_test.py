@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxmoe.data import describe, load_dataset, make_loader
+from jaxmoe.data import Augmentation, describe, load_dataset, make_loader
 from jaxmoe.data.rendered.shapes import GROUND, SHAPES, render_shapes
 from jaxmoe.runs.folder import describe_splits
 
@@ -246,7 +246,7 @@ def test_tiny_imagenet_from_its_archive(tmp_path):
 
 
 def loader_of(source, **fields):
-    options = {"augment": False, "shuffle": False, "repeat": False, "seed": 0, "height": 8}
+    options = {"augmentation": None, "shuffle": False, "repeat": False, "seed": 0, "height": 8}
     return make_loader(source, batch_size=5, frames=16, **{**options, **fields})
 
 
@@ -263,7 +263,8 @@ def test_batches_of_images_have_no_axis_of_time(arrays):
 
 def test_training_crops_move_a_padded_image(arrays):
     dataset = load_dataset("npz", directory=arrays)
-    loader = loader_of(dataset.train, augment=True, repeat=True, flip=True, padding=2)
+    moved = Augmentation(flip=True, padding=2)
+    loader = loader_of(dataset.train, augmentation=moved, repeat=True)
     images = {record.index: i for i, record in enumerate(dataset.train.records)}
     places, mirrored, batches = set(), set(), iter(loader)
     for _ in range(60):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmoe.data import load_dataset, make_loader
+from jaxmoe.data import Augmentation, load_dataset, make_loader
 from jaxmoe.data.loading.source import ClipSource
 
 TRAIN = 23
@@ -28,17 +28,21 @@ def dataset(tmp_path_factory):
     )
 
 
-def _training(dataset, **kwargs):
+def _training(dataset, flip=False, **kwargs):
     defaults = {"batch_size": 4, "frames": 4, "height": 12, "seed": 0}
     return make_loader(
-        dataset.train, augment=True, shuffle=True, repeat=True, **{**defaults, **kwargs}
+        dataset.train,
+        augmentation=Augmentation(flip=flip),
+        shuffle=True,
+        repeat=True,
+        **{**defaults, **kwargs},
     )
 
 
 def _evaluation(dataset, **kwargs):
     defaults = {"batch_size": 4, "frames": 4, "height": 12, "seed": 0}
     return make_loader(
-        dataset.test, augment=False, shuffle=False, repeat=False, **{**defaults, **kwargs}
+        dataset.test, augmentation=None, shuffle=False, repeat=False, **{**defaults, **kwargs}
     )
 
 
@@ -85,7 +89,7 @@ def test_caching_frames_changes_no_batch(dataset):
         frames=4,
         height=12,
         seed=0,
-        augment=True,
+        augmentation=Augmentation(),
         shuffle=True,
         repeat=True,
         cache_decoded=False,
@@ -248,10 +252,9 @@ def test_clips_of_different_shapes_make_one_batch(real_data, tmp_path):
         frames=16,
         height=28,
         seed=0,
-        augment=True,
+        augmentation=Augmentation(flip=True),
         shuffle=True,
         repeat=True,
-        flip=True,
         stride=2,
     )
     (batch,) = _take(loader, 1)

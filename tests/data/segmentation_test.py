@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxmoe.data import describe, load_dataset, make_loader
+from jaxmoe.data import Augmentation, describe, load_dataset, make_loader
 from jaxmoe.data.listing.label_folders import CAMVID_CLASSES
 from jaxmoe.data.rendered.synthetic import PLACES
 
@@ -234,9 +234,7 @@ def test_a_crop_takes_image_and_labels_alike(tmp_path, augment):
         frames=1,
         height=6,
         width=10,
-        augment=augment,
-        flip=augment,
-        padding=3 if augment else 0,
+        augmentation=Augmentation(flip=True, padding=3) if augment else None,
         shuffle=augment,
         repeat=augment,
         seed=0,
@@ -258,7 +256,7 @@ def test_a_crop_takes_image_and_labels_alike(tmp_path, augment):
 def test_a_crop_beyond_the_image_names_the_side(tmp_path):
     write_camvid(tmp_path / "camvid")
     source = load("camvid", tmp_path / "camvid", tmp_path, resolution=8).test
-    fields = {"batch_size": 1, "frames": 1, "augment": False, "shuffle": False, "repeat": False}
+    fields = {"batch_size": 1, "frames": 1, "augmentation": None, "shuffle": False, "repeat": False}
     with pytest.raises(ValueError, match=r"^data\.width: 13 .* 12 pixels"):
         make_loader(source, height=8, width=13, seed=0, **fields)
     with pytest.raises(ValueError, match=r"^data\.height: 9 .* 8 pixels"):

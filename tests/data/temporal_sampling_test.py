@@ -132,3 +132,30 @@ def test_random_samplers_reach_the_first_and_the_last_frame(length):
     spread = np.stack([ts.random_uniform_frames(length, 8, rng) for _ in range(400)])
     for chosen in (windows, spread):
         assert set(chosen.ravel().tolist()) == set(range(length))
+
+
+@given(LENGTH, FRAMES, STRIDE, SEED, st.floats(0.01, 0.9))
+def test_a_window_of_another_speed_stays_in_the_video(length, frames, stride, seed, jitter):
+    rng = np.random.default_rng(seed)
+    chosen = ts.random_window_frames(length, frames, stride, rng, speed_jitter=jitter)
+    assert chosen.shape == (frames,)
+    assert chosen.min() >= 0
+    assert chosen.max() < length
+    gaps = np.diff(chosen)
+    assert (gaps >= 0).all()
+    assert (gaps <= np.ceil(stride * (1 + jitter))).all()
+    if (frames - 1) * stride < length:  # it fits at its own speed, so that nothing is repeated
+        assert (gaps >= np.floor(stride * (1 - jitter))).all()
+
+
+def test_speeds_are_spread_around_the_stride_and_0_draws_none():
+    rng = np.random.default_rng(0)
+    windows = [ts.random_window_frames(500, 21, 10, rng, speed_jitter=0.4) for _ in range(2000)]
+    speeds = [(window[-1] - window[0]) / 200 for window in windows]
+    np.testing.assert_allclose(
+        np.quantile(speeds, [0.01, 0.25, 0.5, 0.75, 0.99]), [0.608, 0.8, 1, 1.2, 1.392], atol=0.03
+    )
+    plain, still = (np.random.default_rng(1) for _ in range(2))
+    first = ts.random_window_frames(500, 21, 10, plain)
+    np.testing.assert_array_equal(first, ts.random_window_frames(500, 21, 10, still, None, 0.0))
+    assert plain.random() == still.random()

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from jaxmoe.data import load_dataset, make_loader
+from jaxmoe.data import Augmentation, load_dataset, make_loader
 from jaxmoe.data.builders.video_builders import VideoFolder
 from tests.data.containers import CONTAINERS, make_films
 
@@ -45,7 +45,7 @@ def by_film(dataset, **fields):
 
 @pytest.mark.parametrize("decoded", [True, False])
 def test_clips_are_spread_evenly_in_time(uneven, decoded):
-    clips = by_film(uneven, augment=False, cache_decoded=decoded)
+    clips = by_film(uneven, augmentation=None, cache_decoded=decoded)
     # 68 moments: frames 0 to 11 have one each, 12 to 22 five, 23 one; 5.7, 17, 28.3, … are shown.
     for path, frames in clips.items():
         expected = [2, 6, 10, 14, 18, 22] if "even" in path else [5, 13, 15, 17, 19, 22]
@@ -53,8 +53,8 @@ def test_clips_are_spread_evenly_in_time(uneven, decoded):
 
 
 def test_random_clips_and_windows_go_by_time_too(uneven):
-    drawn = by_film(uneven, augment=True)
-    windows = by_film(uneven, augment=False, stride=2)
+    drawn = by_film(uneven, augmentation=Augmentation())
+    windows = by_film(uneven, augmentation=None, stride=2)
     for path, frames in drawn.items():
         if "even" not in path:
             # All but the first sixth of the time belongs to the second half.

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import grain
 import numpy as np
 
+from jaxmoe.data.loading.augmentation import Augmentation
 from jaxmoe.data.loading.main_guard import check_main_guard
 from jaxmoe.data.loading.source import ClipSource
 from jaxmoe.data.loading.views import CentreImage, CentreView, RandomImage, RandomView
@@ -82,14 +83,12 @@ def make_loader(
     batch_size: int,
     frames: int,
     height: int,
-    augment: bool,
+    augmentation: Augmentation | None,
     shuffle: bool,
     repeat: bool,
     seed: int,
     width: int | None = None,
     stride: int | Literal["uniform"] | None = None,
-    flip: bool = False,
-    padding: int = 0,
     process_index: int = 0,
     process_count: int = 1,
     workers: int = 0,
@@ -107,15 +106,14 @@ def make_loader(
       batch_size: B, clips of this process per batch.
       frames: T; images have no such axis.
       height: H, at most that of the stored frames.
-      augment: random frames and a random crop instead of evenly spread ones and the middle.
+      augmentation: random frames, a random crop and what else it says; None is evenly spread
+        frames and the middle.
       shuffle: a new order by `seed`, else the order of the source.
       repeat: start again after an epoch, for ever.
       seed: of the order and the augmentation, 0 to 2**32 - 1.
       width: W, at most that of the stored frames; None is `height`.
       stride: step between the frames of a contiguous window; `"uniform"` or None spreads the
         frames over the whole video.
-      flip: with `augment`, mirror left and right with probability 1/2.
-      padding: with `augment`, black pixels around images before they are cropped.
       process_index: which of the processes this is.
       process_count: how many share the source.
       workers: processes that make batches; 0 makes them in threads of this process.
@@ -140,14 +138,14 @@ def make_loader(
         order = order.shuffle(seed)
     share = _repeated if repeat else _one_pass
     examples = share(order, batch_size, process_index, process_count).map(_Fetch(source))
-    if augment:
-        view = RandomView(frames, shape, step, flip)
-        if source.still:
-            view = RandomImage(shape, flip, padding)
-        examples = examples.random_map(_RandomClip(view), seed=seed)
-    else:
+    if augmentation is None:
         view = CentreImage(shape) if source.still else CentreView(frames, shape, step)
         examples = examples.map(_CentreClip(view))
+    else:
+        steps = augmentation.steps(shape)
+        view = RandomView(frames, step, augmentation.speed_jitter, steps)
+        random_clip = _RandomClip(RandomImage(steps) if source.still else view)
+        examples = examples.random_map(random_clip, seed=seed)
     batches = examples.batch(batch_size, drop_remainder=True, batch_fn=_stack)
     read = _prefetched(batches.repeat() if repeat else batches, workers)
     return Loader(batch_size, len(batches), read, batches)

@@ -70,6 +70,7 @@ def random_window_frames(
     stride: int,
     rng: np.random.Generator,
     times: Times | None = None,
+    speed_jitter: float = 0.0,
 ) -> Int[np.ndarray, " T"]:
     """Returns every `stride`-th frame of a window that starts anywhere it fits.
 
@@ -77,21 +78,28 @@ def random_window_frames(
       length: frames of the video, at least 1.
       frames: T, frames to take.
       stride: step between them, at least 1.
-      rng: where the start comes from.
+      rng: where the speed and the start come from.
       times: as in `window_frames`.
+      speed_jitter: s in [0, 1); the stride is multiplied by a number that is uniform in
+        [1 − s, 1 + s], but below what makes the window longer than the video.
     """
-    slack = _slack(length, frames, stride)
-    return _window(length, frames, stride, int(rng.integers(0, slack + 1)), times)
+    step: float = stride
+    if speed_jitter and frames > 1:
+        fits = max(1.0, (length - 1) / ((frames - 1) * stride))
+        step *= rng.uniform(1 - speed_jitter, min(1 + speed_jitter, fits))
+    slack = _slack(length, frames, step)
+    return _window(length, frames, step, int(rng.integers(0, slack + 1)), times)
 
 
-def _slack(length: int, frames: int, stride: int) -> int:
-    return max(0, length - ((frames - 1) * stride + 1))
+def _slack(length: int, frames: int, stride: float) -> int:
+    return max(0, length - (int((frames - 1) * stride) + 1))
 
 
 def _window(
-    length: int, frames: int, stride: int, start: int, times: Times | None
+    length: int, frames: int, stride: float, start: int, times: Times | None
 ) -> Int[np.ndarray, " T"]:
-    chosen = np.minimum(start + stride * np.arange(frames), length - 1)
+    steps = (stride * np.arange(frames)).astype(np.int64)
+    chosen = np.minimum(start + steps, length - 1)
     return chosen if times is None or length < frames else _shown(chosen + 0.5, times)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmoe.data.loading.augmentation import Step
 from jaxmoe.data.loading.temporal_sampling import (
     random_uniform_frames,
     random_window_frames,
@@ -40,25 +41,31 @@ class CentreView:
             chosen = window_frames(len(stored), self.frames, self.stride, stored.times)
         top = (stored.height - self.size[0]) // 2
         left = (stored.width - self.size[1]) // 2
-        return _clip(example, chosen, top, left, self.size, flip=False)
+        window = slice(top, top + self.size[0]), slice(left, left + self.size[1])
+        label = np.asarray(example["label"], np.int32)
+        return {
+            "clip": stored[chosen][:, *window],
+            "label": label[window] if label.ndim else label,
+            "index": np.int32(example["index"]),
+        }
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomView:
-    """A view drawn anew each time, for training: random frames, random crop, maybe mirrored.
+    """A view drawn anew each time, for training: random frames, then the steps of an augmentation.
 
     Attributes:
       frames: T.
-      size: H and W, at most those of the stored frames.
       stride: step between frames of a window, or None for the whole video; see
         `temporal_sampling` for videos of a variable rate.
-      flip: mirror left and right with probability 1/2; not where left and right are classes.
+      speed_jitter: how much faster or slower a window may be, as a share.
+      steps: what is done to whole frames, in order; a crop is among them.
     """
 
     frames: int
-    size: tuple[int, int]
     stride: int | None
-    flip: bool
+    speed_jitter: float
+    steps: tuple[Step, ...]
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Maps an example of a `ClipSource` to `clip` `uint8[T, H, W, 3]`, `label`, `index`."""
@@ -66,11 +73,12 @@ class RandomView:
         if self.stride is None:
             chosen = random_uniform_frames(len(stored), self.frames, rng, stored.times)
         else:
-            chosen = random_window_frames(len(stored), self.frames, self.stride, rng, stored.times)
-        top = int(rng.integers(0, stored.height - self.size[0] + 1))
-        left = int(rng.integers(0, stored.width - self.size[1] + 1))
-        flip = self.flip and bool(rng.integers(0, 2))
-        return _clip(example, chosen, top, left, self.size, flip)
+            taken = len(stored), self.frames, self.stride
+            chosen = random_window_frames(*taken, rng, stored.times, self.speed_jitter)
+        clip, label = stored[chosen], np.asarray(example["label"], np.int32)
+        for step in self.steps:
+            clip, label = step(clip, label, rng)
+        return {"clip": clip, "label": label, "index": np.int32(example["index"])}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,64 +98,18 @@ class CentreImage:
 
 @dataclasses.dataclass(frozen=True)
 class RandomImage:
-    """A crop drawn anew each time, for training, maybe mirrored.
+    """A view of an image drawn anew each time, for training.
 
     Attributes:
-      size: H and W, at most the image's.
-      flip: mirror left and right with probability 1/2.
-      padding: black pixels around the image before it is cropped; 4 is usual for CIFAR.
+      steps: what is done to the whole image, in order; a crop is among them.
     """
 
-    size: tuple[int, int]
-    flip: bool
-    padding: int
+    steps: tuple[Step, ...]
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Maps an example of a `ClipSource` to `clip` `uint8[H, W, 3]`, `label`, `index`."""
-        padded = {**example, "frames": _Padded(example["frames"], self.padding)}
-        if np.ndim(example["label"]):
-            padded["label"] = np.pad(example["label"], self.padding, constant_values=-1)
-        return _first_frame(RandomView(1, self.size, None, self.flip)(padded, rng))
-
-
-class _Padded:
-    """An image, as one frame, with black pixels around it."""
-
-    times = None
-
-    def __init__(self, frames: Any, padding: int):
-        self._frames = frames
-        self._padding = padding
-        self.height = frames.height + 2 * padding
-        self.width = frames.width + 2 * padding
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def __getitem__(self, frames: np.ndarray) -> np.ndarray:
-        around = (self._padding, self._padding)
-        return np.pad(self._frames[frames], ((0, 0), around, around, (0, 0)))
+        return _first_frame(RandomView(1, None, 0.0, self.steps)(example, rng))
 
 
 def _first_frame(example: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {**example, "clip": example["clip"][0]}
-
-
-def _clip(
-    example: dict[str, Any],
-    chosen: np.ndarray,
-    top: int,
-    left: int,
-    size: tuple[int, int],
-    flip: bool,
-) -> dict[str, np.ndarray]:
-    window = slice(top, top + size[0]), slice(left, left + size[1])
-    clip, label = example["frames"][chosen][:, *window], np.asarray(example["label"], np.int32)
-    if label.ndim:
-        label = label[window]
-        label = label[:, ::-1] if flip else label
-    return {
-        "clip": clip[:, :, ::-1] if flip else clip,
-        "label": label,
-        "index": np.int32(example["index"]),
-    }

@@ -39,7 +39,7 @@ from jaxmoe.benchmarks import torch_pgd
 from jaxmoe.benchmarks.row import machine
 from jaxmoe.benchmarks.subjects import CLASSES, clips, evenly_routed
 from jaxmoe.benchmarks.timing import time_in_turns
-from jaxmoe.data import load_dataset, make_loader
+from jaxmoe.data import Augmentation, load_dataset, make_loader
 from jaxmoe.mixture import Mixture
 from jaxmoe.models import PooledRouter, ResNet
 from jaxmoe.reporting.results import markdown_table
@@ -266,8 +266,11 @@ def training(sizes: Sizes) -> Iterator[Figure]:
         room = {"resolution": sizes.side * 8 // 7, "frames": sizes.frames}
         data = load_dataset("synthetic_actions", cache=cache, **room, **count)
         shape = {"frames": sizes.frames, "height": sizes.side}
-        order = {"augment": True, "flip": True, "shuffle": True, "repeat": True, "seed": 0}
-        batches = iter(make_loader(data.train, batch_size=sizes.batch, **shape, **order))
+        order = {"shuffle": True, "repeat": True, "seed": 0}
+        mirrored = Augmentation(flip=True)
+        batches = iter(
+            make_loader(data.train, batch_size=sizes.batch, augmentation=mirrored, **shape, **order)
+        )
         first = next(batches)
         sides = {
             "J-TLAT step": training_step(sizes, first),

@@ -80,7 +80,7 @@ def test_all_else_stays_as_it_was():
         ("--threat.epsilon 8/0", ["threat.epsilon", "8/0", "a number"]),
         ("--attack.alpha -1", ["attack.alpha", "-1"]),
         ("stray", ["stray"]),
-        ("--expert.patch 4", ["--expert.patch", "resnet has no such field", "vit has it"]),
+        ("--expert.patch 4", ["--expert.patch", "resnet has no such field", "vit, vivit have it"]),
         ("--expert vitt", ["expert", "vitt", "did you mean vit?", "All are resnet, "]),
         ("--expert", ["expert", "no value", "a name"]),
         ("--training.recipe at_m", ["--training.recipe", "--recipe now"]),

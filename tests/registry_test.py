@@ -61,7 +61,12 @@ def test_every_entry_says_what_it_and_its_fields_are(section):
     [
         (EXPERTS, "resnt", {}, "expert.name: 'resnt' is not accepted; did you mean resnet?"),
         (EXPERTS, "resnet", {"widht": 6}, "no such field of resnet; did you mean width?"),
-        (EXPERTS, "resnet", {"patch": 6}, "expert.patch: resnet has no such field; vit has it"),
+        (
+            EXPERTS,
+            "resnet",
+            {"patch": 6},
+            "expert.patch: resnet has no such field; vit, vivit have it",
+        ),
         (ROUTERS, "cnov", {}, "did you mean conv?"),
         (DATASETS, "npz", {"manifest": "m"}, "npz has no such field; video_folder, image_folder, "),
     ],

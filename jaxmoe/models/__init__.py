@@ -5,7 +5,7 @@ Clips are `[B, T, H, W, C]` floats in [0, 1], images `[B, H, W, C]`.
 """
 
 from jaxmoe.models.conv import Conv, conv
-from jaxmoe.models.deeplab import DeepLabV3Plus
+from jaxmoe.models.deeplab import DeepLabV3, DeepLabV3Plus
 from jaxmoe.models.fast_convolutions import fast_convolutions, native_convolutions
 from jaxmoe.models.frrn import FRRN
 from jaxmoe.models.gates import ClasswiseGate, SimpleGate
@@ -14,6 +14,7 @@ from jaxmoe.models.pool import average_pool_to, max_pool, resize
 from jaxmoe.models.residual import BasicBlock, Bottleneck
 from jaxmoe.models.resnet import ResNet
 from jaxmoe.models.routers import ConvRouter, LinearRouter, PooledRouter
+from jaxmoe.models.slowfast import SlowFast
 from jaxmoe.models.vit import TransformerBlock, VisionTransformer
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ClasswiseGate",
     "Conv",
     "ConvRouter",
+    "DeepLabV3",
     "DeepLabV3Plus",
     "FrozenBatchNorm",
     "GroupNorm",
@@ -31,6 +33,7 @@ __all__ = [
     "PooledRouter",
     "ResNet",
     "SimpleGate",
+    "SlowFast",
     "TransformerBlock",
     "VisionTransformer",
     "average_pool_to",

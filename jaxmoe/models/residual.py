@@ -95,7 +95,7 @@ def temporal_shift(
     return jnp.concatenate([back, forth, x[..., 2 * share :]], axis=-1)
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """The fields of both blocks, their shortcut and their convolutions.
 
     Attributes:
@@ -157,7 +157,7 @@ class _Block(nn.Module):
         return jnp.pad(x, ((0, 0),) * (rank + 1) + ((before, new - before),))
 
 
-class BasicBlock(_Block):
+class BasicBlock(Block):
     """Two convolutions of width 3 and a shortcut, He et al. 2016, https://arxiv.org/abs/1512.03385."""
 
     expansion: ClassVar[int] = 1  # output channels ÷ features
@@ -175,7 +175,7 @@ class BasicBlock(_Block):
         return jax.nn.relu(self._shortcut(x, self.features) + y)
 
 
-class Bottleneck(_Block):
+class Bottleneck(Block):
     """A convolution of width 3 between two of width 1, the last to four times the channels.
 
     He et al. 2016, figure 5, https://arxiv.org/abs/1512.03385. The stride is that of the wide

@@ -1,6 +1,7 @@
-"""Vision transformers for images.
+"""Vision transformers for images and, by patches of several frames, for clips.
 
-Axes: B = batch, H W = height, width, C = channels, K = classes, N = tokens, D = their width.
+Axes: B = batch, T = time, H W = height, width, C = channels, K = classes, N = tokens, D = their
+width.
 """
 
 from collections.abc import Sequence
@@ -41,10 +42,12 @@ class TransformerBlock(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """ViT, images in, logits out, read from a class token; ViT-S/16 by default.
+    """ViT, images or clips in, logits out, read from a class token; ViT-S/16 by default.
 
     Dosovitskiy et al. 2021, section 3.1, https://arxiv.org/abs/2010.11929; the small one is that
-    of Touvron et al. 2021, table 1, https://arxiv.org/abs/2012.12877.
+    of Touvron et al. 2021, table 1, https://arxiv.org/abs/2012.12877. Of clips it is ViViT's
+    model 1, Arnab et al. 2021, sections 3.2 and 3.3, https://arxiv.org/abs/2103.15691: tokens are
+    tubelets, patches of several frames, and attention is among all of them at once.
 
     Attributes:
       num_classes: K.
@@ -57,6 +60,7 @@ class VisionTransformer(nn.Module):
       std: per channel, divides the pixels.
       dtype: of the computation; params stay float32, logits are float32 or wider.
       remat: whether the backward pass keeps each block's input alone and computes it anew.
+      tubelet: frames of a patch of clips, T divides by it; None for images.
     """
 
     num_classes: int
@@ -68,28 +72,37 @@ class VisionTransformer(nn.Module):
     std: Sequence[float] = (0.5,)
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
+    tubelet: int | None = None
 
     def __post_init__(self) -> None:
         check_positive(self, "num_classes", "patch", "width", "depth", "heads")
+        if self.tubelet is not None:
+            check_positive(self, "tubelet")
         if self.width % self.heads:
             raise ValueError(f"width must divide by heads = {self.heads}, got {self.width}")
         super().__post_init__()
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch height width channels"]
+        self, x: Float[Array, "batch *spatial channels"]
     ) -> Float[Array, "batch num_classes"]:
-        """Logits in float32 of `x [B, H, W, C]`, pixels in [0, 1].
+        """Logits in float32 of `x [B, H, W, C]`, or `[B, T, H, W, C]` with `tubelet`.
+
+        Pixels are in [0, 1].
 
         Raises:
-          ValueError: `x` has another rank, or H or W does not divide into patches.
+          ValueError: `x` has another rank, or T, H or W does not divide into patches.
         """
-        if x.ndim != 4 or x.shape[1] % self.patch or x.shape[2] % self.patch:
+        size = (self.patch, self.patch)
+        size = size if self.tubelet is None else (self.tubelet, *size)
+        axes = ("T", "H", "W")[-len(size) :]
+        whole = (n % s == 0 for n, s in zip(x.shape[1:-1], size, strict=False))
+        if x.ndim != len(size) + 2 or not all(whole):
+            multiples = ", ".join(f"{a} a multiple of {s}" for a, s in zip(axes, size, strict=True))
             raise ValueError(
-                f"x must be [B, H, W, C], H and W multiples of {self.patch}, got shape {x.shape}"
+                f"x must be [B, {', '.join(axes)}, C], {multiples}, got shape {x.shape}"
             )
         x = Normalize(self.mean, self.std, self.dtype)(x)
-        size = (self.patch, self.patch)
         x = Conv(self.width, size, size, "VALID", use_bias=True, dtype=self.dtype, name="patches")(
             x
         )

@@ -7,7 +7,7 @@ import pytest
 
 from jaxmoe.config import EXPERTS
 from jaxmoe.mixture import dispatch
-from jaxmoe.models import FRRN, DeepLabV3Plus, ResNet, VisionTransformer
+from jaxmoe.models import FRRN, DeepLabV3Plus, ResNet, SlowFast, VisionTransformer
 
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 EXPERT_COUNT, BATCH, SIZE = 3, 12, 16
@@ -29,6 +29,11 @@ def deeplab(**fields) -> DeepLabV3Plus:
 
 def full_resolution(**fields) -> FRRN:
     return FRRN(3, width=2, residual_width=2, **fields)
+
+
+def slow_and_fast(**fields) -> SlowFast:
+    sizes = {"depth": 10, "width": 4, "stage_sizes": (1, 1), "channel_ratio": 2, "frame_ratio": 2}
+    return SlowFast(3, stem="small", **sizes, **fields)
 
 
 def pixels(*shape: int) -> jax.Array:
@@ -62,9 +67,9 @@ def test_values_and_gradients_are_those_of_the_same_network(build, shape, variab
     np.testing.assert_array_equal(run(plain), run(remat))
 
 
-@pytest.mark.parametrize("build", [resnet, transformer, deeplab, full_resolution])
+@pytest.mark.parametrize("build", [resnet, slow_and_fast, transformer, deeplab, full_resolution])
 def test_a_block_is_a_checkpoint_and_draws_the_same_params(build):
-    shape = (1, 2, 16, 16, 3) if build is resnet else (1, 16, 16, 3)
+    shape = (1, 2, 16, 16, 3) if build in (resnet, slow_and_fast) else (1, 16, 16, 3)
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
     params = [jax.eval_shape(m.init, jax.random.key(0), x) for m in (build(), build(remat=True))]
     assert params[0] == params[1]
@@ -78,7 +83,7 @@ def test_a_network_is_drawn_alike():
     jax.tree.map(np.testing.assert_array_equal, *draw)
 
 
-@pytest.mark.parametrize("name", ["resnet", "vit", "deeplab", "frrn"])
+@pytest.mark.parametrize("name", EXPERTS)
 def test_a_configuration_passes_it_on(name):
     assert [EXPERTS.make(name, remat=remat).build(3).remat for remat in (False, True)] == [
         False,

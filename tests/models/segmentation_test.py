@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.models import FRRN, DeepLabV3Plus, resize
+from jaxmoe.models import FRRN, DeepLabV3, DeepLabV3Plus, resize
 
 SMALL = {
+    "deeplab_v3": DeepLabV3(5, depth=10, width=4, features=8, rates=(1, 2)),
     "deeplab": DeepLabV3Plus(5, depth=10, width=4, features=8, low_level=4, rates=(1, 2)),
     "frrn_a": FRRN(5, "A", width=4, residual_width=4),
     "frrn_b": FRRN(5, "B", width=4, residual_width=4),
@@ -62,8 +63,21 @@ def test_deeplab_is_a_resnet_18_a_pyramid_and_a_decoder():
     assert count(params) - count(backbone) == pyramid + decoder
 
 
+def test_deeplab_v3_is_pytorchs():
+    params, (logits, features) = shapes_of(DeepLabV3(21), (1, 97, 64, 3), with_features=True)
+    assert count(params) == 39_638_869  # torchvision's `deeplabv3_resnet50` without `aux_loss`
+    assert logits.shape == (1, 97, 64, 21)
+    assert features.shape == (1, 13, 8, 256)
+
+
 @pytest.mark.parametrize(
-    ("name", "features"), [("deeplab", (3, 4, 8)), ("frrn_a", (3, 4, 32)), ("frrn_b", (2, 2, 32))]
+    ("name", "features"),
+    [
+        ("deeplab_v3", (6, 8, 8)),
+        ("deeplab", (3, 4, 8)),
+        ("frrn_a", (3, 4, 32)),
+        ("frrn_b", (2, 2, 32)),
+    ],
 )
 def test_sizes_that_no_stride_divides_come_back_whole(name, features):
     _, (logits, found) = shapes_of(SMALL[name], (2, 45, 60, 3), with_features=True)
@@ -71,7 +85,7 @@ def test_sizes_that_no_stride_divides_come_back_whole(name, features):
     assert found.shape == (2, *features)
 
 
-@pytest.mark.parametrize("name", ["deeplab", "frrn_a"])
+@pytest.mark.parametrize("name", ["deeplab_v3", "deeplab", "frrn_a"])
 def test_an_images_logits_do_not_depend_on_its_neighbours(name, variables_of):
     model, x = SMALL[name], images(2, 17, 20, 3)
     params = variables_of(model, x)

@@ -28,8 +28,11 @@ EXPERTS = Registry(
         "r2plus1d": f"{_ROOM}.residual:R2Plus1DConfig",
         "mc3": f"{_ROOM}.residual:MC3Config",
         "tsm": f"{_ROOM}.residual:TSMConfig",
+        "slowfast": f"{_ROOM}.residual:SlowFastConfig",
         "vit": f"{_ROOM}.transformers:ViTConfig",
+        "vivit": f"{_ROOM}.transformers:ViViTConfig",
         "deeplab": f"{_ROOM}.segmentation:DeepLabConfig",
+        "deeplab_v3": f"{_ROOM}.segmentation:DeepLabV3Config",
         "frrn": f"{_ROOM}.segmentation:FRRNConfig",
     },
 )

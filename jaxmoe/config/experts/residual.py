@@ -62,3 +62,32 @@ class TSMConfig(ResNetConfig):
         yield from super().refusals(shape)
         if shape[0] < 2:
             yield "name", self.name, "another with data.frames = 1: it shifts channels in time"
+
+
+@dataclasses.dataclass(frozen=True)
+class SlowFastConfig(NormalizingConfig):
+    """SlowFast, of clips: few frames in many channels beside all frames in few."""
+
+    name: ClassVar[str] = "slowfast"
+    module: ClassVar[str] = "SlowFast"
+    sees_images: ClassVar[bool] = False
+
+    depth: Literal[10, 18, 34, 50] = option(10, "layers; 10 has one block a stage")
+    width: int = option(16, "channels of the slow pathway's first stage; 64 in the paper", least=1)
+    stage_sizes: tuple[int, ...] | None = option(None, STAGES)
+    frame_ratio: int = option(4, "frames of the fast pathway for each of the slow one", least=1)
+    channel_ratio: int = option(4, "channels of the slow pathway for each of the fast one", least=1)
+    lateral_window: Literal[3, 5, 7] = option(5, "frames that a convolution between them spans")
+    stem: Literal["large", "video", "small"] = option(
+        "small", "a window of 7 and a max pool; of 7 and none; or of 3 and none"
+    )
+    norm: Literal["group", "frozen_batch"] = option("group", NORM)
+    remat: bool = option(False, REMAT)
+
+    def refusals(self, shape: tuple[int, ...]) -> Iterator[Refusal]:
+        """Yields ratios that do not share the channels, or skip more frames than there are."""
+        yield from super().refusals(shape)
+        if self.width % self.channel_ratio:
+            yield "channel_ratio", self.channel_ratio, f"a divisor of expert.width = {self.width}"
+        if self.frame_ratio > shape[0]:
+            yield "frame_ratio", self.frame_ratio, f"at most data.frames = {shape[0]}"

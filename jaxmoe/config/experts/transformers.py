@@ -30,3 +30,20 @@ class ViTConfig(NormalizingConfig):
                 yield "patch", self.patch, f"a divisor of data.height = {side}"
         if self.width % self.heads:
             yield "heads", self.heads, f"a divisor of expert.width = {self.width}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ViViTConfig(ViTConfig):
+    """A vision transformer, of clips: its tokens are patches of several frames."""
+
+    name: ClassVar[str] = "vivit"
+    sees_clips: ClassVar[bool] = True
+    sees_images: ClassVar[bool] = False
+
+    tubelet: int = option(2, "frames of a patch", least=1)
+
+    def refusals(self, shape: tuple[int, ...]) -> Iterator[Refusal]:
+        """Yields tubelets that do not tile the clip, and what does not fit of any transformer."""
+        if shape[0] % self.tubelet:
+            yield "tubelet", self.tubelet, f"a divisor of data.frames = {shape[0]}"
+        yield from super().refusals(shape)

@@ -8,20 +8,16 @@ Axes: N = examples, B = batch, K = classes.
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmoe.attacks import AttackResult, build_attack
+from jaxmoe.attacks import AttackResult, build_attack, find_attack
 from jaxmoe.attacks.attack import Model
 from jaxmoe.attacks.edge import (
-    check_label_shape,
-    check_labels,
-    check_pixels,
     looks_like_images,
-    to_pixels,
 )
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.choices import Norm
@@ -42,14 +38,14 @@ from jaxmoe.training import (
     RecipeOptions,
     Stage,
     Validation,
+    make_measure_radii,
     make_validate,
 )
 from jaxmoe.training import fit as train_through
+from jaxmoe.training.passes import Batches, Passes
+from jaxmoe.training.radii import MeasureRadii
 
 __all__ = ["attack", "auto_attack", "evaluate", "fit"]
-
-Batches = Iterable[tuple[np.ndarray, np.ndarray]]
-"""Pairs `(x [B, …], y [B, …])`; a list, or a loader that starts anew for every pass."""
 
 _DESCRIPTION = "fit.json"  # in the folder of a `fit`: what it was asked for
 
@@ -186,16 +182,23 @@ def fit(
     threat = ThreatModel(norm, 0.0 if epsilon is None else epsilon)
     attacks = any(phase.attack is not None for phase in make(mixture, threat, options))
     _check_asked(epochs, epsilon, attacks=attacks)
-    passes = _Passes("batches", batches, mixture, params)
+    passes = Passes("batches", batches, mixture, params)
     if known is not None:
         _check_frames(known, passes.shape)
     loop = _loop_options(learning_rate, seed, passes.length)
     if epsilon_warmup is None:
         epsilon_warmup = Experiment().training.epsilon_warmup
-    judge = None
+    judge = measure = None
     if validation is not None:
-        judged = _Passes("validation", validation, mixture, params)
+        judged = Passes("validation", validation, mixture, params)
         judge = _judge(judged, mixture, params, threat, options, parallel, attacks=attacks)
+    if options.radii:
+        if validation is None:
+            raise ValueError(
+                f"validation: None; expected batches: recipe {known.name if known else 'given'} "
+                "draws ε by the losses that it measures on them"
+            )
+        measure = _measure(judged, mixture, params, threat, options, parallel)
     name = known.name if known else "fit"
     asked = {
         "recipe": name,
@@ -209,7 +212,14 @@ def fit(
         "batches": passes.length,
         "fields": None if known is None else dataclasses.asdict(known),
     }
-    stage = Stage(name, make, epochs, epsilon_warmup, in_turn=bool(known and known.in_turn))
+    stage = Stage(
+        name,
+        make,
+        epochs,
+        epsilon_warmup,
+        in_turn=bool(known and known.in_turn),
+        measure_every=getattr(known, "measure_every", 1) if options.radii else 0,
+    )
     run = None if directory is None else pathlib.Path(directory)
     with contextlib.nullcontext() if run is None else _held(run, asked):
         trained = train_through(
@@ -223,6 +233,7 @@ def fit(
             recipe_options=options,
             run=run,
             validate=judge,
+            measure_radii=measure,
             parallel=parallel,
             progress=progress,
         )
@@ -230,7 +241,7 @@ def fit(
 
 
 def _judge(
-    judged: "_Passes",
+    judged: "Passes",
     mixture: Mixture,
     params: Any,
     threat: ThreatModel,
@@ -246,6 +257,19 @@ def _judge(
     return lambda params: of_params(params, judged.whole(parallel.local_count))
 
 
+def _measure(
+    judged: "Passes",
+    mixture: Mixture,
+    params: Any,
+    threat: ThreatModel,
+    options: RecipeOptions,
+    parallel: Parallel,
+) -> MeasureRadii:
+    """What measures the losses by which ε is drawn, by one pass over the validation batches."""
+    run = make_measure_radii(mixture, threat, options.attack, parallel, params, options.radii)
+    return lambda params: run(params, judged.whole(parallel.local_count))
+
+
 def _check_asked(epochs: int, epsilon: float | None, *, attacks: bool) -> None:
     if attacks and epsilon is None:
         raise ValueError("epsilon: None; expected a radius such as 8/255: the recipe attacks")
@@ -254,7 +278,8 @@ def _check_asked(epochs: int, epsilon: float | None, *, attacks: bool) -> None:
 
 
 def _check_frames(recipe: RecipeConfig, shape: tuple[int, ...]) -> None:
-    if recipe.sees_frames and looks_like_images(shape):
+    in_time = any(find_attack(name).temporal for name in recipe.attacks.values())
+    if (recipe.sees_frames or in_time) and looks_like_images(shape):
         raise ValueError(
             f"recipe: {recipe.name} attacks in time, and inputs of shape {list(shape)} look like "
             "images; expected clips [B, T, H, W, C], or a recipe such as at_m"
@@ -278,6 +303,8 @@ def _options_of(
     if options is not None:
         if known and options.balance_weight is None:
             options = options._replace(balance_weight=known.balance_weight)
+        if known and not options.radii:
+            options = options._replace(radii=getattr(known, "radii", 0))
         return known.fill(options) if known and given else options
     options = recipe_options(Experiment())
     return known.fill(options)._replace(balance_weight=known.balance_weight) if known else options
@@ -319,80 +346,3 @@ def _find_recipe(
         return None, recipe
     phases = tuple(recipe)
     return None, lambda mixture, threat, options: phases
-
-
-class _Passes:
-    """Batches without an end, pass after pass, whose place can be saved.
-
-    What does not fit the model is refused when it is first seen, in one line.
-    """
-
-    def __init__(self, field: str, batches: Batches, mixture: Mixture, params: Any):
-        iterator = iter(batches)
-        if iterator is batches:
-            raise ValueError(
-                f"{field}: {type(batches).__name__}; expected a list or a loader: each pass begins "
-                "it anew"
-            )
-        first = next(iterator, None)
-        if first is None:
-            raise ValueError(f"{field}: none; expected at least one (x, y)")
-        self.shape = np.shape(first[0])  # of the first inputs
-        self.length = len(batches) if isinstance(batches, Sized) else 1 + sum(1 for _ in iterator)
-        self._field, self._batches = field, batches
-        self._apply = lambda x: mixture.apply(params, x)
-        self._batch, self._example, self._checked = 0, 0, 0
-        self._iterator: Iterator | None = None
-
-    def __next__(self) -> Mapping[str, np.ndarray]:
-        if self._iterator is None or self._batch == self.length:
-            self._begin()
-        try:
-            x, y = map(np.asarray, next(self._iterator))
-        except StopIteration:
-            raise ValueError(
-                f"{self._field}: {self._batch} in this pass, and {self.length} in the first"
-            ) from None
-        if self._checked < self.length:
-            self._check(x, y)
-            self._checked += 1
-        index = np.arange(self._example, self._example + len(x))
-        self._batch, self._example = self._batch + 1, self._example + len(x)
-        return {"clip": x, "label": y, "index": index}
-
-    def _begin(self) -> None:
-        self._iterator = iter(self._batches)
-        self._batch, self._example = 0, 0
-
-    def _check(self, x: np.ndarray, y: np.ndarray) -> None:
-        try:
-            if not (x.shape and y.shape and 0 < len(x) == len(y)):
-                raise ValueError(
-                    f"shapes {x.shape} and {y.shape}; expected as many examples as labels, and some"
-                )
-            check_pixels(x)
-            logits = jax.eval_shape(self._apply, jax.eval_shape(to_pixels, x)).shape
-            check_label_shape(y, logits)
-            check_labels(y, logits[-1])
-        except ValueError as error:
-            raise ValueError(f"{self._field}: {error}") from None
-
-    def get_state(self) -> int:
-        """Batches of this pass that were taken."""
-        return self._batch
-
-    def set_state(self, state: int) -> None:
-        """Goes on behind so many batches of a new pass."""
-        self._iterator = None
-        for _ in range(state % self.length):
-            next(self)
-
-    def whole(self, devices: int) -> Iterator[Mapping[str, np.ndarray]]:
-        """One pass, each batch filled up for the devices with examples that do not count."""
-        self._iterator = None
-        for _ in range(self.length):
-            batch = next(self)
-            count = len(batch["label"])
-            place = np.minimum(np.arange(-(-count // devices) * devices), count - 1)
-            valid = np.arange(len(place)) < count
-            yield {name: values[place] for name, values in batch.items()} | {"valid": valid}

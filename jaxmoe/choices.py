@@ -29,6 +29,10 @@ DIRECTIONS: tuple[str, ...] = get_args(Direction)
 RouterOutput = Literal["weights", "logits"]
 ROUTER_OUTPUTS: tuple[str, ...] = get_args(RouterOutput)
 
+# What end-to-end adversarial training minimises: `training.recipes.adversarial`.
+AdversarialLoss = Literal["ce", "half", "trades", "lipschitz"]
+ADVERSARIAL_LOSSES: tuple[str, ...] = get_args(AdversarialLoss)
+
 # How a step is mapped over devices: `parallel.mapping`.
 DeviceMapping = Literal["mesh", "pmap"]
 DEVICE_MAPPINGS: tuple[str, ...] = get_args(DeviceMapping)

@@ -108,7 +108,15 @@ def router_loss(
 
 
 def expert_loss(
-    mixture: Mixture, params, x: Array, y: Array, routing: Routing, *, lam, settings: AttackSettings
+    mixture: Mixture,
+    params,
+    x: Array,
+    y: Array,
+    routing: Routing,
+    *,
+    lam,
+    settings: AttackSettings,
+    classification: Callable = cross_entropy,
 ) -> Objective:
     """`Σ_i w_i [CE(E_i(x'), y) + λ L_Lip(E_i)]` over the experts of a frozen `routing`.
 
@@ -116,14 +124,14 @@ def expert_loss(
     """
     if _is_zero(lam):
         weights = _shares(routing)
-        classify = jax.vmap(lambda logits: cross_entropy(logits, y), in_axes=1, out_axes=1)
+        classify = jax.vmap(lambda logits: classification(logits, y), in_axes=1, out_axes=1)
         select = mixture.select
         return lambda x_adv: jnp.sum(
             weights * classify(select(params, x_adv, routing.experts)), axis=-1
         )
     select = with_exact_products(mixture.select)
     clean = select(params, x, routing.experts)
-    total = _expert_losses(mixture, params, x, y, routing, lam, settings)
+    total = _expert_losses(mixture, params, x, y, routing, lam, settings, classification)
     return lambda x_adv: total(select(params, x_adv, routing.experts), clean, x_adv)
 
 
@@ -137,21 +145,23 @@ def expert_loss_of_pair(
     *,
     lam,
     settings: AttackSettings,
+    classification: Callable = cross_entropy,
 ) -> Float[Array, " batch"]:
     """`expert_loss` at x' with x and x' in one dispatch, for a gradient in `params`.
 
     As `model_loss_of_pair`: in two dispatches the experts would be two programs.
     """
+    numbers = {"lam": lam, "settings": settings, "classification": classification}
     if _is_zero(lam):
-        return expert_loss(mixture, params, x, y, routing, lam=lam, settings=settings)(x_adv)
+        return expert_loss(mixture, params, x, y, routing, **numbers)(x_adv)
     select = with_exact_products(mixture.select)
     both, chosen = jnp.concatenate([x, x_adv]), jnp.concatenate([routing.experts] * 2)
     clean, logits = jnp.split(select(params, both, chosen), 2)
-    total = _expert_losses(mixture, params, x, y, routing, lam, settings)
+    total = _expert_losses(mixture, params, x, y, routing, lam, settings, classification)
     return total(logits, clean, x_adv)
 
 
-def _expert_losses(mixture, params, x, y, routing, lam, settings: AttackSettings) -> Callable:
+def _expert_losses(mixture, params, x, y, routing, lam, settings, classification) -> Callable:
     """`(logits [B, k, K], clean logits, x') -> [B]`, the sum over the chosen experts."""
     weights = _shares(routing)
     roundoff = unit_roundoff(with_exact_products(mixture.select), params, x, routing.experts)
@@ -165,7 +175,7 @@ def _expert_losses(mixture, params, x, y, routing, lam, settings: AttackSettings
             roundoff=roundoff,
             stop_denominator=settings.stop_denominator,
         )
-        return cross_entropy(logits, y) + lam * quotient
+        return classification(logits, y) + lam * quotient
 
     def total(logits, clean, x_adv):
         losses = jax.vmap(one_expert, in_axes=(1, 1, None), out_axes=1)(logits, clean, x_adv)

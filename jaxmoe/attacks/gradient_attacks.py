@@ -121,7 +121,14 @@ def model_loss(
 
 
 def model_loss_of_pair(
-    model: Model, settings: AttackSettings, params, x, y, x_adv
+    model: Model,
+    settings: AttackSettings,
+    params,
+    x,
+    y,
+    x_adv,
+    *,
+    classification=cross_entropy,
 ) -> Float[Array, " batch"]:
     """ℓ_MoE(x') with x and x' in one batch, for a gradient in `params`.
 
@@ -132,7 +139,7 @@ def model_loss_of_pair(
     roundoff = unit_roundoff(apply, params, x)
     clean, logits = jnp.split(apply(params, jnp.concatenate([x, x_adv])), 2)
     quotient = _quotient(logits, clean, x_adv, x, roundoff, settings)
-    return cross_entropy(logits, y) + settings.lam * quotient
+    return classification(logits, y) + settings.lam * quotient
 
 
 def _quotient(logits, clean, x_adv, x, roundoff: float, settings: AttackSettings) -> Array:

@@ -166,7 +166,11 @@ def _make_parser(smoothing) -> Parser:
     add("--steps", type=int, default=20, help="of PGD (20)")
     add("--batch-size", type=int, help="examples at once")
     add("--seed", type=int, default=0, help="of the noise and of PGD's starts (0)")
-    add("--checkpoint", choices=("best", "latest"), help="which params (as the run's config says)")
+    add(
+        "--checkpoint",
+        choices=("best", "latest", "average"),
+        help="which params (as the run's config says)",
+    )
     add("--dual-weight", type=number, metavar="α", help="of a dual model, for the run's own")
     add_data_options(parser)
     add("--output", metavar="DIR", help="where the files are written (RUN)")

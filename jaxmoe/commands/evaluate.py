@@ -136,7 +136,7 @@ def make_parser(command: str, description: str, example: str) -> Parser:
     add("run", metavar="RUN", help="folder of a trained run, or RUN@expert0, RUN@mean, RUN@max")
     add_attack_options(parser, "pgd tlga-r j-tlga")
     add("--batch-size", type=int, help="examples at once; accuracies do not depend on it")
-    add("--checkpoint", choices=("best", "latest"), help="which params")
+    add("--checkpoint", choices=("best", "latest", "average"), help="which params")
     add("--dual-weight", type=number, metavar="α", help="of a dual model, for the run's own")
     return parser
 

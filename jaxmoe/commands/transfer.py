@@ -113,7 +113,11 @@ def _make_parser() -> Parser:
         help=f"passes of universal attacks over the training examples ({_EPOCHS})",
     )
     add("--batch-size", type=int, help="examples at once; only universal attacks depend on it")
-    add("--checkpoint", choices=("best", "latest"), help="which params (as each run's config says)")
+    add(
+        "--checkpoint",
+        choices=("best", "latest", "average"),
+        help="which params (as each run's config says)",
+    )
     return parser
 
 

@@ -89,13 +89,24 @@ def _check_optimizer(e: Experiment) -> None:
         ("training.epsilon_warmup", e.training.epsilon_warmup),
     ):
         _check(0 <= value < 1, field, value, "at least 0 and below 1")
+    for field, value in (
+        ("optimizer.average_decay", e.optimizer.average_decay),
+        ("training.label_smoothing", e.training.label_smoothing),
+    ):
+        _check(value < 1, field, value, "below 1")
+    averaged = e.evaluation.checkpoint != "average" or e.optimizer.average_decay > 0
+    expected = "best or latest, or optimizer.average_decay above 0: no average is kept"
+    _check(averaged, "evaluation.checkpoint", e.evaluation.checkpoint, expected)
+    patience, every = e.training.patience, e.run.validate_every
+    expected = "none where run.validate_every = 0: nothing is validated"
+    _check(patience is None or every > 0, "training.patience", patience, expected)
     rate = e.optimizer.learning_rate
     _check(rate > 0, "optimizer.learning_rate", rate, "above 0")
 
 
 def _check_evaluation(e: Experiment) -> None:
     _check(
-        e.run.validate_every > 0 or e.evaluation.checkpoint == "latest",
+        e.run.validate_every > 0 or e.evaluation.checkpoint != "best",
         "run.validate_every",
         e.run.validate_every,
         "at least 1, or evaluation.checkpoint = latest: without validation nothing is the best",
@@ -175,8 +186,19 @@ def _check_recipe(e: Experiment) -> None:
     if recipe.sees_frames:
         others = _with(recipe.registry, sees_frames=False)
         _check_frames("recipe.name", recipe.name, others, e.data)
+    for field, name in recipe.attacks.items():
+        _check_inner_attack(f"recipe.{field}", name, e.data)
     few = f"at least {recipe.needs_experts} with recipe {recipe.name}"
     _check(mixture.experts >= recipe.needs_experts, "mixture.experts", mixture.experts, few)
+    most = recipe.most_experts or mixture.experts
+    many = f"at most {most} with recipe {recipe.name}"
+    _check(mixture.experts <= most, "mixture.experts", mixture.experts, many)
+    if recipe.needs_all_experts:
+        every = f"all {mixture.experts} with recipe {recipe.name}: it trains the dense net"
+        _check(mixture.top_k == mixture.experts, "mixture.top_k", mixture.top_k, every)
+    if recipe.needs_restoration:
+        restored = getattr(e.expert, "restoration", None)
+        _check(bool(restored), "expert.restoration", restored, f"true with recipe {recipe.name}")
     if recipe.needs_weights:
         learns = mixture.combine == "softmax" or mixture.top_k > 1
         _check(learns, "mixture.combine", mixture.combine, "softmax: else top-1 teaches no router")
@@ -197,6 +219,17 @@ def _check_recipe(e: Experiment) -> None:
         expected = f"own with recipe {recipe.name}"
         _check(route == "own", "training.attacked_route", route, expected)
     check_recipe(recipe, mixture)
+
+
+def _check_inner_attack(field: str, name: str, data: DataConfig) -> None:
+    from jaxmoe.attacks.registry import find_attack
+
+    try:
+        found = find_attack(name)
+    except ValueError as error:
+        raise ValueError(f"{field}: {str(error).removeprefix('attack: ')}") from None
+    _check(not found.black_box and not found.restarts_inside, field, name, "one by gradients")
+    check_attacks(field, [name], data)
 
 
 def _check_dual(e: Experiment) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from jaxmoe.choices import AdversarialLoss
 from jaxmoe.options import option
 from jaxmoe.registry import Entry, Registry, field_names
 
@@ -22,6 +23,10 @@ RECIPES = Registry(
     {
         "standard": f"{__name__}:StandardConfig",
         "at_m": f"{__name__}:ATMConfig",
+        "at_s": f"{__name__}:ATSConfig",
+        "at_d": f"{__name__}:ATDConfig",
+        "aat_m": f"{__name__}:AATMConfig",
+        "oud_m": f"{__name__}:OUDMConfig",
         "trades": f"{__name__}:TRADESConfig",
         "tlat": f"{__name__}:TLATConfig",
         "j_tlat": f"{__name__}:JTLATConfig",
@@ -43,7 +48,11 @@ class RecipeConfig(Entry):
         have no epochs of its own where experts part.
       sees_frames: its attacks are attacks in time, so it trains on clips.
       needs_dual: it trains a dual model, `mixture.dual_weight`.
+      function: its name in `training.recipes`, where it is not that of the entry.
       needs_experts: it takes at least so many.
+      most_experts: and at most so many, if there is a limit.
+      needs_all_experts: every example sees all experts, `mixture.top_k`.
+      needs_restoration: its experts have a restoration block, `expert.restoration`.
       needs_weights: it trains the router by the weights of the experts' outputs alone.
       keeps_experts: it leaves the experts as they are, so they come from other runs.
       own_route: it decides itself which expert an attacked clip trains, and takes no noise there.
@@ -54,7 +63,11 @@ class RecipeConfig(Entry):
     is_clean: ClassVar[bool] = False
     sees_frames: ClassVar[bool] = False
     needs_dual: ClassVar[bool] = False
+    function: ClassVar[str | None] = None
     needs_experts: ClassVar[int] = 1
+    most_experts: ClassVar[int | None] = None
+    needs_all_experts: ClassVar[bool] = False
+    needs_restoration: ClassVar[bool] = False
     needs_weights: ClassVar[bool] = False
     keeps_experts: ClassVar[bool] = False
     own_route: ClassVar[bool] = False
@@ -69,7 +82,7 @@ class RecipeConfig(Entry):
         """
         from jaxmoe.training import recipes
 
-        return getattr(recipes, self.name)(mixture, threat, options)
+        return getattr(recipes, self.function or self.name)(mixture, threat, options)
 
     def fill(self, options: "RecipeOptions") -> "RecipeOptions":
         """Returns the options with the fields of this recipe that they have too."""
@@ -80,6 +93,13 @@ class RecipeConfig(Entry):
     def in_turn(self) -> bool:
         """Says if each phase has epochs of its own; else all are taken on every batch."""
         return False
+
+    @property
+    def attacks(self) -> dict[str, str]:
+        """The attacks of `jaxmoe attacks` that its fields name, by field."""
+        names = ("inner_attack", "router_attack", "global_attack")
+        found = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        return {field: name for field, name in found.items() if name != "divergence"}
 
     def refusals(self, mixture: Any) -> Iterator[tuple[str, object, str]]:
         """Yields what does not fit a `MixtureConfig`: a field, its value, what is accepted."""
@@ -95,30 +115,88 @@ class StandardConfig(RecipeConfig):
     is_clean: ClassVar[bool] = True
 
 
+_INNER = "which attack finds x': a name of `jaxmoe attacks`, or divergence, TRADES's own"
+_LOSS = (
+    "ce is CE(F(x')); half is its mean with CE(F(x)); trades is CE(F(x)) + β KL(F(x) ‖ F(x')); "
+    "lipschitz is CE(F(x')) + λ L_Lip(F)"
+)
+
+
 @dataclasses.dataclass(frozen=True)
-class ATMConfig(RecipeConfig):
+class EndToEndConfig(RecipeConfig):
+    """Adversarial training of the whole: an attack, and a loss of what it finds."""
+
+    inner_attack: str = option("pgd", _INNER)
+    loss: AdversarialLoss = option("ce", _LOSS)
+    beta: float = option(6.0, "β of the divergence in loss = trades", least=0)
+    lam: float = option(1e-4, "λ of the Lipschitz quotient in loss = lipschitz", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ATMConfig(EndToEndConfig):
     """AT-M: adversarial training of the whole mixture with PGD."""
 
     name: ClassVar[str] = "at_m"
 
 
 @dataclasses.dataclass(frozen=True)
-class TRADESConfig(RecipeConfig):
+class ATSConfig(EndToEndConfig):
+    """AT-S: AT-M of one network the size of an expert, mixture.experts = 1."""
+
+    name: ClassVar[str] = "at_s"
+    function: ClassVar[str] = "at_m"
+    most_experts: ClassVar[int] = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ATDConfig(EndToEndConfig):
+    """AT-D: AT-M of the dense net: every example sees all experts."""
+
+    name: ClassVar[str] = "at_d"
+    function: ClassVar[str] = "at_m"
+    needs_experts: ClassVar[int] = 2
+    needs_all_experts: ClassVar[bool] = True
+
+
+@dataclasses.dataclass(frozen=True)
+class AATMConfig(EndToEndConfig):
+    """AAT-M: AT-M whose ε is drawn for each batch, more often where the loss is large."""
+
+    name: ClassVar[str] = "aat_m"
+    function: ClassVar[str] = "at_m"
+
+    radii: int = option(10, "ε to draw from, evenly spaced from 0 to threat.epsilon", least=2)
+    measure_every: int = option(10, "epochs between measurements of their losses", least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class OUDMConfig(EndToEndConfig):
+    """OUD-M: AT-M of experts with a restoration block, expert.restoration = true."""
+
+    name: ClassVar[str] = "oud_m"
+    function: ClassVar[str] = "at_m"
+    needs_restoration: ClassVar[bool] = True
+
+
+@dataclasses.dataclass(frozen=True)
+class TRADESConfig(EndToEndConfig):
     """TRADES on the whole mixture: clean cross-entropy and β times a divergence."""
 
     name: ClassVar[str] = "trades"
 
-    beta: float = option(6.0, "β of the divergence", least=0)
+    inner_attack: str = option("divergence", _INNER)
+    loss: AdversarialLoss = option("trades", _LOSS)
 
 
 @dataclasses.dataclass(frozen=True)
-class TLATConfig(RecipeConfig):
+class TLATConfig(EndToEndConfig):
     """TLAT: adversarial training of the whole mixture with TLA-M."""
 
     name: ClassVar[str] = "tlat"
     sees_frames: ClassVar[bool] = True
 
-    lam: float = option(1e-4, "λ of the Lipschitz quotient in the loss", least=0)
+    inner_attack: str = option("tla-m", _INNER)
+    loss: AdversarialLoss = option("lipschitz", _LOSS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +228,10 @@ class JTLATConfig(RecipeConfig):
     order: Literal["minibatch", "epoch"] = option(
         "minibatch", "all phases on each batch, or an epoch of each in turn"
     )
-    global_attack: Literal["j-tlga", "tla-m"] = option("j-tlga", "the attack of the third phase")
+    router_attack: str = option(
+        "tlga-r", "of the first phase: a name of `jaxmoe attacks`, and the route of the second"
+    )
+    global_attack: str = option("j-tlga", "of the third phase: a name of `jaxmoe attacks`")
     weak_experts: int = option(2, "experts that the second phase repairs", least=1)
     repairs: tuple[Literal["router", "weak_experts", "global"], ...] = option(
         ("router", "weak_experts", "global"), "its phases; fewer are an ablation"
@@ -181,6 +262,7 @@ class RTERConfig(RecipeConfig):
     name: ClassVar[str] = "rt_er"
     needs_experts: ClassVar[int] = 2
 
+    inner_attack: str = option("pgd", _INNER)
     beta: float = option(6.0, "β of the divergence", least=0)
     expert_attack: Literal["own", "shared"] = option(
         "own", "what attacks the second expert: a perturbation of its own, or the mixture's"
@@ -195,6 +277,7 @@ class JTDMoEConfig(RecipeConfig):
     needs_dual: ClassVar[bool] = True
     own_route: ClassVar[bool] = True
 
+    inner_attack: str = option("pgd", _INNER)
     beta: float = option(6.0, "β of the divergence", least=0)
     expert_attack: Literal["own", "shared"] = option(
         "own", "what attacks an expert: a perturbation of its own, or the mixture's"

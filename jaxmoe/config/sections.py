@@ -50,14 +50,22 @@ class OptimizerConfig:
     """AdamW with a one-cycle or constant learning rate."""
 
     learning_rate: float = option(2e-3, "the peak")
-    weight_decay: float = option(1e-2, "per unit of the learning rate", least=0)
+    weight_decay: float = option(
+        1e-2, "of kernels, per unit of the learning rate; norms and biases keep theirs", least=0
+    )
     schedule: Literal["one_cycle", "constant"] = option("one_cycle", "of the learning rate")
     warmup: float = option(0.2, "share of the steps in which the learning rate rises", least=0)
     gradient_clip: float = option(
-        1.0, "largest norm of a part's gradient: router's and experts' each", least=0
+        1.0, "largest norm of a gradient: the router's, and each expert's", least=0
     )
     accumulate: int = option(
         1, "parts of a device's batch, one after the other: less memory, the same update", least=1
+    )
+    weight_perturbation: float = option(
+        0.0, "γ of AWP: size of adversarial weight changes; 5e-3, say; 0 is none", least=0
+    )
+    average_decay: float = option(
+        0.0, "of a moving average of the params, judged beside them; 0 keeps none", least=0
     )
 
 
@@ -94,6 +102,10 @@ class TrainingConfig:
     epsilon_warmup: float = option(
         0.3, "share of the recipe's steps in which ε and λ rise from 0", least=0
     )
+    patience: int | None = option(
+        None, "validations without a better one after which the recipe stops early", least=1
+    )
+    label_smoothing: float = option(0.0, "share of a label given to all classes", least=0)
     route_weight: float = option(
         0.0, "of CE(r(x'), the clean route): where an attack moves a router", least=0
     )
@@ -125,7 +137,9 @@ class EvaluationConfig:
     alpha: float = option(0.25, "step size as a share of ε", least=0)
     temporal_alpha: float = option(1.0, "the same of attacks with temporal momentum", least=0)
     batch_size: int = option(32, "examples at once", least=1)
-    checkpoint: Literal["best", "latest"] = option("best", "which params")
+    checkpoint: Literal["best", "latest", "average"] = option(
+        "best", "which params: average is the moving average of the latest"
+    )
     seed: int = option(0, "of the random starts", least=0)
 
 

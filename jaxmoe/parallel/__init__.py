@@ -10,7 +10,7 @@ from jaxmoe.parallel.axes import DATA, EXPERT, Axes
 from jaxmoe.parallel.mapping import Mapped, Parallel, make_parallel
 from jaxmoe.parallel.mesh import MeshParallel
 from jaxmoe.parallel.pmap import PmapParallel
-from jaxmoe.parallel.shards import Shards, layout
+from jaxmoe.parallel.shards import Shards, layout, of_experts
 from jaxmoe.parallel.spread import Spread
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
     "hosts",
     "layout",
     "make_parallel",
+    "of_experts",
 ]

@@ -127,6 +127,38 @@ class Shards(NamedTuple):
         shares = [square * self._parts(spec) for square, spec in zip(squares, specs, strict=True)]
         return jnp.sqrt(jax.lax.pmean(sum(shares), self.axes.names))
 
+    def norms(self, gradient: dict[str, Tree]) -> dict[str, Tree]:
+        """Returns for each leaf the norm of its unit: of its expert, or of all else in its part.
+
+        That of stacked experts is `[M, 1, …]`, for the experts that this device holds, so that it
+        divides the leaf.
+        """
+        return {part: self._norms_of(part, tree) for part, tree in gradient.items()}
+
+    def _norms_of(self, part: str, tree: Tree) -> Tree:
+        found, structure = jax.tree_util.tree_flatten_with_path({part: tree})
+        specs = [PartitionSpec()] * len(found)
+        if self.specs is not None:
+            specs = jax.tree.leaves({part: self.specs[part]}, is_leaf=_is_spec)
+        totals = {}  # squares by (of experts, split over `DATA`)
+        for (path, leaf), spec in zip(found, specs, strict=True):
+            stacked = of_experts(path) and leaf.ndim > 0
+            square = jnp.sum(jnp.square(leaf), axis=tuple(range(stacked, leaf.ndim)))
+            unit = stacked, DATA in spec
+            totals[unit] = totals.get(unit, 0) + square
+        norms = {}
+        for stacked in (False, True):
+            split, whole = totals.get((stacked, True)), totals.get((stacked, False), 0)
+            split = 0 if split is None else jax.lax.psum(split, self.axes.data)
+            norms[stacked] = jnp.sqrt(whole + split)
+
+        def norm(path, leaf):
+            stacked = of_experts(path) and leaf.ndim > 0
+            return norms[stacked].reshape(-1, *[1] * (leaf.ndim - 1)) if stacked else norms[False]
+
+        leaves = [norm(path, leaf) for path, leaf in found]
+        return jax.tree.unflatten(structure, leaves)[part]
+
     def any(self, flags: jax.Array) -> jax.Array:
         """Returns, for the experts that a device holds, where any device of them has True."""
         return Axes(self.axes.data).any(flags) if self.specs is not None else flags

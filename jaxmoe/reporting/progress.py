@@ -197,9 +197,18 @@ def show_epoch(losses: Mapping[str, float], validation: "Validation") -> str:
         f"{show_losses(losses).removeprefix(', ')}{', ' if losses else ''}"
         f"validation: accuracy {validation.accuracy:.1%}, "
         f"{'' if robust is None else f'robust {robust:.1%}, '}"
+        f"{_show_average(validation)}"
         f"busiest expert {validation.largest_load:.0%} of the examples"
         f"{_show_gains(validation)}"
     )
+
+
+def _show_average(validation: "Validation") -> str:
+    """Says how good the moving average of the params is, where one is kept."""
+    accuracy, robust = validation.average_accuracy, validation.average_robust_accuracy
+    if accuracy is None:
+        return ""
+    return f"average {accuracy:.1%}{'' if robust is None else f', robust {robust:.1%}'}, "
 
 
 def _show_gains(validation: "Validation") -> str:

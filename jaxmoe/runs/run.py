@@ -41,10 +41,12 @@ from jaxmoe.training import (
     Progress,
     RecipeOptions,
     fit,
+    make_measure_radii,
     make_validate,
     restore_params,
     split_experts,
 )
+from jaxmoe.training.radii import MeasureRadii
 
 
 class Trained(NamedTuple):
@@ -119,10 +121,33 @@ def train(
             recipe_options=recipe_options(experiment),
             run=run,
             validate=lambda params: judge(params, validation),
+            measure_radii=_measure_radii(experiment, mixture, params, validation, parallel),
             parallel=parallel,
             progress=progress,
         )
     return run
+
+
+def _measure_radii(
+    experiment: Experiment,
+    mixture: Mixture,
+    params: Any,
+    validation: data.Loader,
+    parallel: Parallel,
+) -> MeasureRadii | None:
+    """Returns what measures the losses by which a recipe draws ε, if it does."""
+    radii = recipe_options(experiment).radii
+    if not radii:
+        return None
+    measure = make_measure_radii(
+        split_experts(mixture, parallel),
+        build_threat(experiment),
+        experiment.attack,
+        parallel,
+        jax.eval_shape(lambda: params),
+        radii,
+    )
+    return lambda params: measure(params, validation)
 
 
 def _check_same_on_all_processes(experiment: Experiment) -> None:
@@ -179,7 +204,8 @@ def load(
     like = jax.eval_shape(lambda: init_params(experiment, mixture))
     which = checkpoint or experiment.evaluation.checkpoint
     # Once: NumPy arrays would go to the device anew in every call of every program.
-    params = restore_params(run, which, like, loop_options(experiment))
+    radii = recipe_options(experiment).radii
+    params = restore_params(run, which, like, loop_options(experiment), radii=radii)
     return Trained(experiment, dataset, mixture, params, state_of(run), other)
 
 
@@ -218,6 +244,7 @@ def recipe_options(experiment: Experiment) -> RecipeOptions:
         router_noise=experiment.mixture.router_noise,
         dropped_experts=experiment.mixture.dropped_experts,
         spread_left=experiment.mixture.spread_left,
+        label_smoothing=experiment.training.label_smoothing,
         route_weight=experiment.training.route_weight,
         attacked_route=experiment.training.attacked_route,
     )
@@ -338,4 +365,5 @@ def _params_of(
     whole = other.mixture.dual_weight is not None or other.mixture.head != "none"
     parts = set(like) if whole else PARTS
     wanted = {part: like[part] for part in parts}
-    return restore_params(source, "latest", wanted, loop_options(other))
+    radii = recipe_options(other).radii
+    return restore_params(source, "latest", wanted, loop_options(other), radii=radii)

@@ -28,7 +28,13 @@ def stages_of(experiment: Experiment, dataset: data.Dataset) -> tuple[Stage, ...
     t = experiment.training
     own = experiment.recipe
     recipe = Stage(
-        own.name, own.phases, t.epochs, epsilon_warmup=t.epsilon_warmup, in_turn=own.in_turn
+        own.name,
+        own.phases,
+        t.epochs,
+        epsilon_warmup=t.epsilon_warmup,
+        in_turn=own.in_turn,
+        measure_every=getattr(own, "measure_every", 0),
+        patience=t.patience,
     )
     stages = [recipe]
     if t.initialize_from is not None or t.initialize_experts_from is not None:

@@ -5,9 +5,11 @@ from jaxmoe.training.loop import fit, restore_params, split_experts
 from jaxmoe.training.metrics_log import MetricsLog, read_metrics
 from jaxmoe.training.optimizer import adamw, epsilon_schedule, learning_rate_schedule
 from jaxmoe.training.phase import PARTS, Found, Phase, Recipe, RecipeOptions
+from jaxmoe.training.radii import make_measure_radii
 from jaxmoe.training.recipes import dense, shared_expert
 from jaxmoe.training.stages import LoopOptions, Progress, Stage, copy_expert
-from jaxmoe.training.step import Batch, TrainState, fill_up, init_state, make_train_step
+from jaxmoe.training.state import Batch, TrainState, fill_up, init_state
+from jaxmoe.training.step import make_train_step
 from jaxmoe.training.validation import NonFiniteTrainingError, Validation, make_validate
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "fit",
     "init_state",
     "learning_rate_schedule",
+    "make_measure_radii",
     "make_train_step",
     "make_validate",
     "read_metrics",

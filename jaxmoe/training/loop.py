@@ -18,15 +18,11 @@ from jaxmoe.training.checkpoints import Checkpoints, PreemptedError, Preemption
 from jaxmoe.training.metrics_log import MetricsLog
 from jaxmoe.training.optimizer import adamw, epsilon_schedule, learning_rate_schedule
 from jaxmoe.training.phase import Params, RecipeOptions
+from jaxmoe.training.radii import MeasureRadii
 from jaxmoe.training.stages import LoopOptions, Position, Progress, Silent, Stage
-from jaxmoe.training.step import (
-    Batch,
-    TrainState,
-    fill_up,
-    init_state,
-    make_train_step,
-)
-from jaxmoe.training.validation import NonFiniteTrainingError, Validation
+from jaxmoe.training.state import Batch, TrainState, fill_up, init_state
+from jaxmoe.training.step import make_train_step
+from jaxmoe.training.validation import NonFiniteTrainingError, Validation, beside
 
 
 def fit(
@@ -41,6 +37,7 @@ def fit(
     recipe_options: RecipeOptions,
     run: pathlib.Path | None = None,
     validate: Callable[[Params], Validation] | None = None,
+    measure_radii: MeasureRadii | None = None,
     parallel: Parallel | None = None,
     progress: Progress | None = None,
 ) -> Params:
@@ -61,6 +58,7 @@ def fit(
       recipe_options: those of the recipes.
       run: the folder for checkpoints and metrics; None keeps neither.
       validate: called with params as `parallel` places them; None keeps no best checkpoint.
+      measure_radii: gives the losses by which ε is drawn, in stages with `measure_every`.
       parallel: the devices, and what of the state lies where; None takes all, and splits nothing.
       progress: is told what goes on.
 
@@ -70,7 +68,7 @@ def fit(
       OSError: the disk is full or failed; the checkpoint before is kept.
     """
     parallel = parallel or make_parallel()
-    like = jax.eval_shape(lambda p: init_state(p, _optimizer(options)), params)
+    like = jax.eval_shape(lambda p: _begun(p, options, recipe_options.radii), params)
     loop = _Loop(
         split_experts(mixture, parallel),
         stages,
@@ -82,6 +80,7 @@ def fit(
         _optimizer(options),
         _open(run, options),
         validate,
+        measure_radii,
         parallel,
         like,
         progress or Silent(),
@@ -122,6 +121,12 @@ def _optimizer(options: LoopOptions) -> optax.GradientTransformation:
     return adamw(options.weight_decay, options.gradient_clip)
 
 
+def _begun(params: Params, options: LoopOptions, radii: int) -> TrainState:
+    """The state before the first step of a stage."""
+    averaged = options.average_decay > 0
+    return init_state(params, _optimizer(options), averaged=averaged, radii=radii)
+
+
 def _open(run: pathlib.Path | None, options: LoopOptions) -> Checkpoints | None:
     if run is None:
         return None
@@ -142,6 +147,7 @@ class _Place:
     step: int = 0  # of the stage, done
     global_step: int = 0
     best: list[float] | None = None  # score of the best validation
+    since_best: int = 0  # validations after it
 
 
 class _Loop(NamedTuple):
@@ -157,6 +163,7 @@ class _Loop(NamedTuple):
     optimizer: optax.GradientTransformation
     checkpoints: Checkpoints | None
     validate: Callable[[Params], Validation] | None
+    measure_radii: MeasureRadii | None
     parallel: Parallel
     like: TrainState  # the shapes of the whole state
     progress: Progress
@@ -175,6 +182,7 @@ class _Loop(NamedTuple):
         if "step" not in saved and saved["epoch"]:  # as older versions wrote it
             place.step = saved["epoch"] * self.steps_of(self.stages[place.stage])[1]
         place.global_step, place.best = saved["global_step"], saved["best"]
+        place.since_best = saved.get("since_best", 0)
         place.began -= saved["seconds"]
         self.batches.set_state(saved["loader"])
         if not place.step:
@@ -188,7 +196,8 @@ class _Loop(NamedTuple):
             # Many shapes are drawn once: rbg compiles them in seconds, Threefry in half a minute.
             key = jax.random.key(self.options.seed, impl="rbg")
             params = prepare(jax.random.fold_in(key, number), params)
-        return self.parallel.make(lambda p: init_state(p, self.optimizer), params, self.like)
+        radii = self.recipe_options.radii
+        return self.parallel.make(lambda p: _begun(p, self.options, radii), params, self.like)
 
     def train(
         self, number: int, place: _Place, state: TrainState, log: MetricsLog | None
@@ -205,14 +214,24 @@ class _Loop(NamedTuple):
         unread: list[Mapping[str, jax.Array]] = []  # reading a step's metrics waits for it
         while place.step < steps:
             stepper = steppers[place.step % per_epoch // self.batches_per_epoch]
+            state = self._measured(stage, per_epoch, place, state)
             state, metrics = stepper(state, self._next_batch(), key)
             place.step += 1
             place.global_step += 1
             unread.append(metrics)
             self.progress.step(self._log_step(stage, place, unread, log))
-            self._end_step(number, per_epoch, place, state, unread, log)
-        place.step = 0
+            if self._end_step(number, per_epoch, place, state, unread, log):
+                break
+        place.step = place.since_best = 0
         return state
+
+    def _measured(self, stage, per_epoch, place, state) -> TrainState:
+        """Returns the state with the weights of ε measured anew, at an epoch where that is due."""
+        epoch, inside = divmod(place.step, per_epoch)
+        if inside or not stage.measure_every or epoch % stage.measure_every:
+            return state
+        weights = tuple(np.float32(loss) for loss in self.measure_radii(state.params))
+        return state._replace(radius_weights=self.parallel.place(weights))
 
     def steps_of(self, stage: Stage) -> tuple[list[int | None], int]:
         """Returns the sweeps over the data that make an epoch, and the steps of an epoch."""
@@ -240,6 +259,8 @@ class _Loop(NamedTuple):
             shards=self.parallel.shards(self.like.params),
             parts=o.accumulate,
             only_phase=only_phase,
+            weight_perturbation=o.weight_perturbation,
+            average_decay=o.average_decay,
         )
         return self.parallel.map_step(step, self.like)
 
@@ -256,35 +277,44 @@ class _Loop(NamedTuple):
             log.write(place.global_step, {"stage": stage.name, **shown})
         return shown
 
-    def _end_step(self, number, per_epoch, place, state, unread, log) -> None:
-        """Validates and saves where the options say so, at a stage's end, and when preempted."""
+    def _end_step(self, number, per_epoch, place, state, unread, log) -> bool:
+        """Validates and saves where the options say so, at a stage's end, and when preempted.
+
+        Returns whether the stage ends here.
+        """
         stage, o = self.stages[number], self.options
         done, inside = divmod(place.step, per_epoch)
         last = done == stage.epochs
-        ends = {"finished": last and number == len(self.stages) - 1}
-        following = (
-            {"stage": number + 1, "epoch": 0, "step": 0}
-            if last
-            else {"stage": number, "epoch": done, "step": place.step}
-        )
         preempted = self.checkpoints is not None and self.preemption.due(place.global_step)
         if inside == 0:
             judged = self.validate is not None and stage.validates and o.validate_every
             if judged and (done % o.validate_every == 0 or last):
                 _read(unread, stage.name, place.global_step)
                 self._judge(stage, done, place, state, log)
+                last |= stage.patience is not None and place.since_best >= stage.patience
         at_epoch = inside == 0 and (done % o.checkpoint_every == 0 or last)
         at_step = o.checkpoint_steps and place.global_step % o.checkpoint_steps == 0
         if at_epoch or at_step or preempted:
             _read(unread, stage.name, place.global_step)
-            self._save_latest(following | ends, place, state)
+            self._save_latest(self._following(number, done, place, last=last), place, state)
         if preempted:
             self.checkpoints.wait()
-            if not ends["finished"]:
+            if not (last and number == len(self.stages) - 1):
                 raise PreemptedError(f"preempted: saved at step {place.global_step}")
+        return last
+
+    def _following(self, number, done, place, *, last: bool) -> dict[str, int | bool]:
+        """Returns where a run goes on that stops here."""
+        ends = {"finished": last and number == len(self.stages) - 1}
+        if last:
+            return {"stage": number + 1, "epoch": 0, "step": 0, "since_best": 0, **ends}
+        where = {"stage": number, "epoch": done, "step": place.step}
+        return {**where, "since_best": place.since_best, **ends}
 
     def _judge(self, stage, done, place, state, log) -> None:
         validation = self.validate(state.params)
+        if state.average is not None:
+            validation = beside(validation, self.validate(state.average))
         known = {name: value for name, value in validation._asdict().items() if value is not None}
         entry = {f"validation/{name}": value for name, value in known.items()}
         if log is not None:
@@ -292,8 +322,9 @@ class _Loop(NamedTuple):
         self.progress.epoch(done, validation)
         robust_accuracy = validation.robust_accuracy or 0.0
         score = [robust_accuracy, validation.accuracy, -validation.loss]
+        place.since_best += 1
         if stage.selects and (place.best is None or score > place.best):
-            place.best = score
+            place.best, place.since_best = score, 0
             self._save("best", place, state, {"epoch": done, "score": score})
 
     def _save_latest(self, following, place, state) -> None:
@@ -312,20 +343,33 @@ class _Loop(NamedTuple):
             self.checkpoints.begin(which, place.global_step, whole, position)
 
 
-def restore_params(run: pathlib.Path, which: str, params: Params, options: LoopOptions) -> Params:
-    """The params of a run's checkpoint; `params` tells their structure.
+def restore_params(
+    run: pathlib.Path, which: str, params: Params, options: LoopOptions, *, radii: int = 0
+) -> Params:
+    """Returns the params of a run's checkpoint.
+
+    Args:
+      run: its folder.
+      which: "best", "latest", or "average", the latest one's moving average.
+      params: of their shapes.
+      options: with which the run was trained.
+      radii: of its recipe's options.
 
     Raises:
       FileNotFoundError: the run has no such checkpoint.
-      ValueError: it is of another model.
+      ValueError: it is of another model, or the run keeps no average.
     """
-    optimizer = adamw(options.weight_decay, options.gradient_clip)
-    like = jax.eval_shape(lambda p: init_state(p, optimizer), params)
-    found = Checkpoints(run).restore(which, like)
+    if which == "average" and not options.average_decay:
+        raise ValueError(
+            f"checkpoint: average; {run} keeps none: it was trained with "
+            "optimizer.average_decay = 0"
+        )
+    like = jax.eval_shape(lambda p: _begun(p, options, radii), params)
+    found = Checkpoints(run).restore("latest" if which == "average" else which, like)
     if found is None:
         raise FileNotFoundError(f"run.directory: {run} has no {which} checkpoint; train it first")
     state: TrainState = found[0]
-    return state.params
+    return state.average if which == "average" else state.params
 
 
 def _read(unread: list[Mapping[str, jax.Array]], stage: str, step: int) -> dict[str, float]:

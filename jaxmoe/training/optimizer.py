@@ -1,37 +1,76 @@
 """AdamW without its learning rate, which the step multiplies in, and the rate's schedule."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from jaxmoe.parallel import of_experts
+
 Schedule = Callable[[Array], Array]
+_KEPT = ("bias", "scale", "positions", "class_token")  # weight decay leaves what is called so
 
 
 def adamw(weight_decay: float, gradient_clip: float) -> optax.GradientTransformation:
-    """Clipping by global norm, Adam, decoupled weight decay; to be scaled by −learning rate.
+    """Clipping by norm, Adam, decoupled weight decay; to be scaled by −learning rate.
+
+    Its update takes `norms`, for each leaf the norm by which it is clipped (`Shards.norms`: its
+    expert's, or that of all else), and `acts`, whether it decays (`decays`). Without them it
+    clips by the norm of all, and decays what `decays` says of params whose experts are not stacked.
 
     Args:
       weight_decay: times the params, added after Adam.
-      gradient_clip: largest global norm of the gradient; 0 does not clip.
+      gradient_clip: largest norm of a gradient; 0 does not clip.
     """
-    clip = _clip(gradient_clip) if gradient_clip else optax.identity()
-    return optax.chain(clip, optax.scale_by_adam(), optax.add_decayed_weights(weight_decay))
+    clip = clip_by_norms(gradient_clip) if gradient_clip else optax.identity()
+    return optax.chain(clip, optax.scale_by_adam(), _decay(weight_decay))
 
 
-def _clip(largest: float) -> optax.GradientTransformationExtraArgs:
-    """Clips by global norm, as `optax.clip_by_global_norm`; of a gradient in shards it is given."""
+def decays(params: Any) -> Any:
+    """Returns for each leaf of the params whether weight decay acts on it.
 
-    def update(updates, state, params=None, *, norm: Array | None = None, **others):
+    It acts on kernels and matrices. Norms, biases and positions are left alone: they set a scale or
+    a place, and nothing else brings them back to it.
+
+    Args:
+      params: by part, so that stacked experts are known by their path.
+    """
+
+    def decays_one(path, leaf) -> bool:
+        stacked = int(of_experts(path))
+        return str(getattr(path[-1], "key", "")) not in _KEPT and leaf.ndim - stacked >= 2
+
+    return jax.tree_util.tree_map_with_path(decays_one, params)
+
+
+def clip_by_norms(largest: float) -> optax.GradientTransformationExtraArgs:
+    """Scales every leaf whose norm is larger down to it."""
+
+    def update(updates, state, params=None, *, norms: Any = None, **others):
         del params, others
-        norm = optax.tree.norm(updates) if norm is None else norm
-        clipped = jax.tree.map(
-            lambda g: jnp.where(norm < largest, g, (g / norm.astype(g.dtype)) * largest), updates
-        )
-        return clipped, state
+        if norms is None:
+            whole = optax.tree.norm(updates)
+            norms = jax.tree.map(lambda leaf: whole, updates)
+
+        def clip(g, norm):
+            return jnp.where(norm < largest, g, (g / norm.astype(g.dtype)) * largest)
+
+        return jax.tree.map(clip, updates, norms), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def _decay(rate: float) -> optax.GradientTransformationExtraArgs:
+    """Adds `rate` times the params that decay."""
+
+    def update(updates, state, params, *, acts: Any = None, **others):
+        del others
+        acts = decays(params) if acts is None else acts
+        decayed = jax.tree.map(lambda u, p, on: u + rate * p if on else u, updates, params, acts)
+        return decayed, state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 

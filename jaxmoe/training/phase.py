@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 from jaxtyping import Array, Float, Int, Key
 
 from jaxmoe.attacks import AttackSettings
-from jaxmoe.choices import Balance
+from jaxmoe.choices import AdversarialLoss, Balance
 from jaxmoe.mixture import Mixture, Routing
 from jaxmoe.threat import ThreatModel
 
@@ -62,7 +62,10 @@ class RecipeOptions(NamedTuple):
     """The numbers that recipes share."""
 
     attack: AttackSettings = AttackSettings()  # of the inner attacks
+    inner_attack: str | None = None  # on the whole, by name; None is the recipe's own
+    loss: AdversarialLoss | None = None  # of what that attack finds; None is the recipe's own
     lam: float = 1e-4  # λ in the losses that are minimised
+    label_smoothing: float = 0.0  # of the labels in these losses; attacks see them as they are
     balance: Balance = "switch"
     # In every phase that moves a router; J-TLAT collapses without. None is none in a step, and what
     # the recipe needs in `jaxmoe.fit`.
@@ -75,12 +78,14 @@ class RecipeOptions(NamedTuple):
     # Switch loss cannot keep a router from one expert for all.
     route_weight: float = 0.0
     attacked_route: AttackedRoute = "own"  # which route picks the expert that x' trains
+    router_attack: str = "tlga-r"  # of J-TLAT's first phase, and of its second's weak experts
     weak_experts: int = 2  # of J-TLAT's second phase
     repairs: tuple[str, ...] = ("router", "weak_experts", "global")  # J-TLAT's phases
     global_attack: str = "j-tlga"  # of J-TLAT's third phase
     beta: float = 6.0  # β of the Kullback-Leibler terms of RT-ER, JTDMoE and TRADES
     expert_attack: Literal["own", "shared"] = "own"  # what RT-ER's expert sees: its own δ, or F's
     upper_moves: Literal["both", "standard"] = "both"  # in JTDMoE's upper level
+    radii: int = 0  # of AAT-M: ε of a batch is drawn from so many, by their weights in the state
 
 
 Recipe = Callable[[Mixture, ThreatModel, RecipeOptions], tuple[Phase, ...]]

@@ -40,6 +40,8 @@ class Stage:
       epsilon_warmup: share of the stage in which ε and λ rise from 0.
       in_turn: sweep the data once for each phase instead of running all phases on each batch.
       prepare: `(key, params) -> params`, once before the stage; None leaves them.
+      measure_every: epochs between measurements of the losses by which ε is drawn; 0 is never.
+      patience: validations without a better one after which it ends; None goes on to its end.
       validates: whether the mixture is worth a look while it runs.
       selects: whether its validations may become the best checkpoint.
     """
@@ -50,6 +52,8 @@ class Stage:
     epsilon_warmup: float = 0.0
     in_turn: bool = False
     prepare: Callable[[Any, Params], Params] | None = None
+    measure_every: int = 0
+    patience: int | None = None
     validates: bool = True
     selects: bool = True
 
@@ -68,6 +72,8 @@ class LoopOptions:
     checkpoint_every: int
     validate_every: int
     log_every: int
+    weight_perturbation: float = 0.0
+    average_decay: float = 0.0
     checkpoint_steps: int = 0
     keep_latest: int = 2
     keep_every: int | None = None

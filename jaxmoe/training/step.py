@@ -4,65 +4,34 @@ Axes: B = batch of this device.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key
 
 from jaxmoe.attacks import cross_entropy
 from jaxmoe.attacks.edge import to_pixels
-from jaxmoe.mixture import Mixture, balance_loss, noisy_route, routers, with_training_route
+from jaxmoe.mixture import Mixture, balance_loss, routers
 from jaxmoe.parallel import Shards
 from jaxmoe.threat import ThreatModel, example_keys
-from jaxmoe.training.optimizer import Schedule
+from jaxmoe.training.average import moving_average
+from jaxmoe.training.learning import differs, learning_mixture
+from jaxmoe.training.optimizer import Schedule, decays
 from jaxmoe.training.phase import PARTS, Found, Params, Phase, Recipe, RecipeOptions
+from jaxmoe.training.radii import draw_share
+from jaxmoe.training.state import Batch, TrainState
 from jaxmoe.training.update import apply_updates, keep_idle, without_frozen
+from jaxmoe.training.weight_perturbation import perturb_weights
 
 ONE_DEVICE = Shards()
-_NEVER = -1e9  # added to a router's logit; its weight is 0
-
-
-class Batch(NamedTuple):
-    """Clips as the loader gives them, grey levels, or pixels in [0, 1]."""
-
-    clip: UInt8[Array, "batch ..."] | Float[Array, "batch ..."]
-    label: Int[Array, " batch"]
-    index: Int[Array, " batch"]  # the example's own number: folds its random start
-    valid: Bool[Array, " batch"] | None = None  # False for one that only fills up; None is all True
-
-
-def fill_up(batch: Mapping[str, Any], devices: int) -> Batch:
-    """Returns the batch; with its last example repeated, and not counted, until it splits."""
-    found = Batch(batch["clip"], batch["label"], batch["index"])
-    count = len(found.label)
-    missing = -count % devices
-    if not missing or jax.process_count() > 1:  # processes do not know of each other's batches
-        return found
-    place = np.minimum(np.arange(count + missing), count - 1)
-    filled = jax.tree.map(lambda leaf: np.asarray(leaf)[place], found)
-    return filled._replace(valid=np.arange(count + missing) < count)
-
-
-class TrainState(NamedTuple):
-    """Everything that a step changes."""
-
-    step: Int[Array, ""]  # of this stage
-    params: Params
-    optimizer: dict[str, optax.OptState]  # one for each part of the params
+_RADIUS = 1 << 20  # folds the key of a batch's ε: beyond the numbers of phases
 
 
 Metrics = dict[str, Array]
 TrainStep = Callable[[TrainState, Batch, Key[Array, ""]], tuple[TrainState, Metrics]]
-
-
-def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
-    states = {part: optimizer.init(params[part]) for part in sorted(params)}
-    return TrainState(jnp.zeros((), jnp.int32), params, states)
 
 
 def make_train_step(
@@ -79,6 +48,8 @@ def make_train_step(
     shards: Shards = ONE_DEVICE,
     parts: int = 1,
     only_phase: int | None = None,
+    weight_perturbation: float = 0.0,
+    average_decay: float = 0.0,
 ) -> TrainStep:
     """One step of a recipe: `(state, batch, key) -> (state, metrics)`.
 
@@ -97,6 +68,9 @@ def make_train_step(
       parts: a device's examples are taken in so many parts, one after the other, which takes less
         memory; the update is that of all at once.
       only_phase: run this phase alone (J-TLAT's `order="epoch"`); None runs all, in order.
+      weight_perturbation: γ of AWP (`weight_perturbation.perturb_weights`), which takes one more
+        gradient in every phase that attacks; 0 is none.
+      average_decay: of the moving average of the params, where the state has one.
 
     The key is the run's: the step and each example's own index are folded in here, so a result does
     not depend on the number of devices.
@@ -115,6 +89,8 @@ def make_train_step(
         shards,
         parts,
         only_phase,
+        weight_perturbation,
+        average_decay,
     )
     return made.step
 
@@ -135,84 +111,103 @@ class _Step:
     shards: Shards
     parts: int
     only_phase: int | None
+    weight_perturbation: float
+    average_decay: float
 
     def step(
         self, state: TrainState, batch: Batch, key: Key[Array, ""]
     ) -> tuple[TrainState, Metrics]:
         """Runs the phases in order, each on what the one before it left."""
-        x = to_pixels(batch.clip)
-        threat_now = ThreatModel(
-            self.threat.norm,
-            jnp.asarray(self.epsilon(state.step), jnp.float32),
-            self.threat.bounds,
-            self.threat.frames,
+        now = self._now(state, key)
+        examples = _Examples(
+            to_pixels(batch.clip), batch.label, batch.index, _weight(batch, self.shards)
         )
-        options_now = _with_lam(self.options, self.lam_share, state.step)
-        share = (
-            jnp.float32(1)
-            if self.spread is None
-            else jnp.asarray(self.spread(state.step), jnp.float32)
-        )
-        rate = jnp.asarray(self.learning_rate(state.step), jnp.float32)
-        now = _Now(threat_now, options_now, share, jax.random.fold_in(key, state.step))
-        examples = _Examples(x, batch.label, batch.index, _weight(batch, self.shards))
-        gradient_of = self._gradient
         if self.parts > 1:
-            gradient_of, examples = self._summed_gradient, self._cut(examples)
-
-        phases = self.recipe(self.mixture, threat_now, options_now)
+            examples = self._cut(examples)
+        phases = self.recipe(self.mixture, now.threat, now.options)
         chosen = range(len(phases)) if self.only_phase is None else (self.only_phase,)
-        state = TrainState(state.step + 1, state.params, dict(state.optimizer))
+        state = state._replace(step=state.step + 1, optimizer=dict(state.optimizer))
         whole, found = self.shards.gather(state.params), None
         metrics: Metrics = {}
         for i in chosen:
-            gradient, found, loss = gradient_of(now, i, whole, examples, found)
-            gradient = self.shards.reduce(without_frozen(gradient))
-            state, moved, norm = self._update(state, gradient, rate)
+            found = self._attacked(now, i, whole, examples, found)
+            gradient, loss = self._reduced_gradient(now, i, whole, examples, found)
+            if self.weight_perturbation and phases[i].attack is not None:
+                uphill = self.shards.gather(gradient)
+                perturbed = perturb_weights(whole, uphill, self.weight_perturbation)
+                gradient, _ = self._reduced_gradient(now, i, perturbed, examples, found)
+            state, moved, norm = self._update(state, gradient, now.rate)
             whole = {**whole, **self.shards.gather(moved)}
             metrics |= {
                 f"{phases[i].name}/loss": loss,
                 f"{phases[i].name}/gradient_norm": norm,
                 f"{phases[i].name}/finite": jnp.mean(jnp.asarray(found.finite, jnp.float32)),
             }
+        if state.average is not None:
+            numbers = state.params, state.step, self.average_decay
+            state = state._replace(average=moving_average(state.average, *numbers))
         return state, self.shards.axes.mean(metrics)
+
+    def _now(self, state: TrainState, key: Key[Array, ""]) -> "_Now":
+        """Returns the numbers of this step."""
+        key = jax.random.fold_in(key, state.step)
+        epsilon = jnp.asarray(self.epsilon(state.step), jnp.float32)
+        if state.radius_weights is not None:
+            epsilon = epsilon * draw_share(jax.random.fold_in(key, _RADIUS), state.radius_weights)
+        threat = self.threat
+        share = 1 if self.spread is None else self.spread(state.step)
+        return _Now(
+            ThreatModel(threat.norm, epsilon, threat.bounds, threat.frames),
+            _with_lam(self.options, self.lam_share, state.step),
+            jnp.asarray(share, jnp.float32),
+            jnp.asarray(self.learning_rate(state.step), jnp.float32),
+            key,
+        )
 
     def _phase(self, now: "_Now", number: int, examples: "_Examples") -> Phase:
         """Returns a phase as these examples see it."""
         phases = self.recipe(self.mixture, now.threat, now.options)
         options = self.options
-        apart = options.router_noise or options.dropped_experts
-        if apart or options.attacked_route == "clean":
+        if differs(options):
             keys = example_keys(jax.random.fold_in(now.key, len(phases)), examples.index)
-            learning = _learning_mixture(self.mixture, options, now.share, keys, examples.x)
+            learning = learning_mixture(self.mixture, options, now.share, keys, examples.x)
             # In losses alone: an attack sees the router as it will be used.
             loss = self.recipe(learning, now.threat, now.options)[number].loss
             return phases[number]._replace(loss=loss)
         return phases[number]
 
-    def _gradient(self, now, number, params, examples, previous):
-        """Attacks; returns the moving parts' gradient, what was found, and the loss."""
+    def _attacked(self, now, number, params, examples, previous) -> Found:
+        """Returns what a phase's attack finds, in parts where the examples come in parts."""
+        if self.parts == 1:
+            return self._attack(now, number, params, examples, previous)
+        return jax.lax.map(
+            lambda part: self._attack(now, number, params, *part), (examples, previous)
+        )
+
+    def _reduced_gradient(self, now, number, params, examples, found):
+        """Returns the moving parts' gradient, the mean over all devices, and this device's loss."""
+        gradient_of = self._gradient if self.parts == 1 else self._summed_gradient
+        gradient, loss = gradient_of(now, number, params, examples, found)
+        return self.shards.reduce(without_frozen(gradient)), loss
+
+    def _gradient(self, now, number, params, examples, found):
+        """Returns the moving parts' gradient, and the loss."""
         phase = self._phase(now, number, examples)
-        found = self._attack(now, number, params, examples, previous)
 
         def with_routing(loss, everything):
             routed = self._seen(phase, everything, examples.x, found)
             each = (self._routing_loss(phase, r, examples.weight, now.share) for r in routed)
             return sum(each, start=loss)
 
-        gradient, loss = _gradient_of(phase, params, examples, found, with_routing)
-        return gradient, found, loss
+        return _gradient_of(phase, params, examples, found, with_routing)
 
-    def _summed_gradient(self, now, number, params, parts, previous):
+    def _summed_gradient(self, now, number, params, parts, found):
         """As `_gradient`, one part of the examples after the other: the sum is that of all at once.
 
         The routing loss is one of all examples together. Its derivative by every logit is taken
         first, and each part then adds its own logits times theirs.
         """
         phase = self._phase(now, number, jax.tree.map(lambda leaf: leaf[0], parts))
-        found = jax.lax.map(
-            lambda part: self._attack(now, number, params, *part), (parts, previous)
-        )
         seen = jax.lax.map(
             lambda part: self._seen(phase, params, part[0].x, part[1]), (parts, found)
         )
@@ -240,7 +235,7 @@ class _Step:
 
         nothing = jax.tree.map(jnp.zeros_like, _moving(phase, params))
         gradient, losses = jax.lax.scan(add, nothing, (parts, found, slopes))
-        return gradient, found, jnp.mean(losses)
+        return gradient, jnp.mean(losses)
 
     def _attack(self, now, number, params, examples, previous) -> Found:
         phase, found = self._phase(now, number, examples), Found(examples.x)
@@ -262,10 +257,14 @@ class _Step:
     def _update(self, state: TrainState, gradient: Params, rate: Array):
         """Moves the parts; returns the state, the parts that moved and the gradient's norm."""
         params, optimizer_states = dict(state.params), dict(state.optimizer)
+        norms, acts = self.shards.norms(gradient), decays({p: params[p] for p in gradient})
         for part in gradient:
-            own = {part: gradient[part]}
             updates, optimizer_states[part] = self.optimizer.update(
-                gradient[part], optimizer_states[part], params[part], norm=self.shards.norm(own)
+                gradient[part],
+                optimizer_states[part],
+                params[part],
+                norms=norms[part],
+                acts=acts[part],
             )
             params[part] = apply_updates(params[part], updates, rate)
             if self.mixture.num_experts > 1:
@@ -277,7 +276,8 @@ class _Step:
                     self.shards,
                 )
         moved = {part: params[part] for part in gradient}
-        return TrainState(state.step, params, optimizer_states), moved, self.shards.norm(gradient)
+        state = state._replace(params=params, optimizer=optimizer_states)
+        return state, moved, self.shards.norm(gradient)
 
     def _seen(self, phase: Phase, params, x, found) -> list[list[Array]]:
         """Returns logits of every router that moves: of the clean inputs, and of attacked ones."""
@@ -313,6 +313,7 @@ class _Now(NamedTuple):
     threat: ThreatModel
     options: RecipeOptions
     share: Array  # of the balance weight and of the router's noise
+    rate: Array  # of learning
     key: Key[Array, ""]
 
 
@@ -346,35 +347,6 @@ def _gradient_of(
         return with_routing(loss, everything), loss
 
     return jax.grad(objective, has_aux=True)(_moving(phase, params))
-
-
-def _learning_mixture(
-    mixture: Mixture, options: RecipeOptions, share: Array, keys: Key[Array, " batch"], x: Array
-) -> Mixture:
-    """The mixture as the losses of one batch x see it.
-
-    By the clean clips' route, with noise, or without the experts that an example may not choose.
-    """
-    route = mixture.route
-    if options.attacked_route == "clean":
-
-        def route(params, x_adv):
-            # A loss may put the clean clips before the attacked ones, in one batch.
-            return jnp.concatenate([mixture.route(params, x)] * (len(x_adv) // len(x)))
-
-    if options.router_noise:
-        draw = jax.vmap(lambda key: jax.random.normal(key, (mixture.num_experts,)))
-        route = noisy_route(route, options.router_noise * share * draw(keys))
-    if options.dropped_experts:
-        spare = mixture.num_experts - mixture.top_k
-        if options.dropped_experts > spare:
-            raise ValueError(
-                f"dropped_experts: {options.dropped_experts}; expected at most {spare}"
-            )
-        shuffle = jax.vmap(lambda key: jax.random.permutation(key, mixture.num_experts))
-        places = shuffle(jax.vmap(jax.random.fold_in, (0, None))(keys, 1))
-        route = noisy_route(route, jnp.where(places < options.dropped_experts, _NEVER, 0.0))
-    return with_training_route(mixture, route)
 
 
 def _with_lam(options: RecipeOptions, share: Schedule | None, step: Array) -> RecipeOptions:

@@ -13,7 +13,7 @@ from jaxmoe.attacks.edge import to_pixels
 from jaxmoe.mixture import Mixture, routers, run_parts, score_parts
 from jaxmoe.parallel import Parallel
 from jaxmoe.threat import ThreatModel, example_keys
-from jaxmoe.training.step import Batch
+from jaxmoe.training.state import Batch
 
 
 class NonFiniteTrainingError(RuntimeError):
@@ -31,6 +31,16 @@ class Validation(NamedTuple):
     # Accuracy less that of a random route, and less that of the best single expert; None of one.
     routing_gain: float | None = None
     mixture_gain: float | None = None
+    # Those of the moving average of the params, where one is kept.
+    average_accuracy: float | None = None
+    average_robust_accuracy: float | None = None
+
+
+def beside(validation: Validation, average: Validation) -> Validation:
+    """Returns the figures of the params with those of their moving average."""
+    return validation._replace(
+        average_accuracy=average.accuracy, average_robust_accuracy=average.robust_accuracy
+    )
 
 
 def make_validate(

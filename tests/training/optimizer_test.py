@@ -1,9 +1,13 @@
-"""Schedules at the points that matter."""
+"""Schedules at the points that matter; what decays, and what is clipped together."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.training import epsilon_schedule, learning_rate_schedule
+from jaxmoe.parallel import Shards
+from jaxmoe.training import adamw, epsilon_schedule, learning_rate_schedule
+from jaxmoe.training.optimizer import clip_by_norms, decays
 
 
 def test_one_cycle_rises_to_its_peak_and_falls_to_zero():
@@ -31,3 +35,53 @@ def test_epsilon_is_never_zero_nor_above_its_end(warmup):
     assert np.all(np.diff(values) >= 0)
     assert values[-1] == pytest.approx(0.03)
     assert values.max() <= 0.03 + 1e-9
+
+
+def network(*stacked):
+    """A layer, a norm and what a transformer adds, as Flax calls them."""
+    return {
+        "conv": {"kernel": jnp.ones((*stacked, 3, 3, 2, 4))},
+        "norm": {"scale": jnp.ones((*stacked, 4)), "bias": jnp.ones((*stacked, 4))},
+        "class_token": jnp.ones((*stacked, 1, 1, 4)),
+        "positions": jnp.ones((*stacked, 1, 9, 4)),
+        "head": {"kernel": jnp.ones((*stacked, 4, 5)), "bias": jnp.ones((*stacked, 5))},
+    }
+
+
+@pytest.mark.parametrize("part", ["router", "experts"])
+def test_kernels_decay_and_norms_biases_and_positions_do_not(part):
+    params = {part: network(*[3] * (part == "experts"))}
+    found = decays(params)[part]
+    assert found["conv"]["kernel"]
+    assert found["head"]["kernel"]
+    kept = [found["norm"]["scale"], found["norm"]["bias"], found["head"]["bias"]]
+    assert not any([*kept, found["class_token"], found["positions"]])
+    # What one wrote by hand goes by its rank, whatever it is called.
+    assert decays({"experts": {"w": jnp.ones((4, 2, 3)), "b": jnp.ones((4, 3))}}) == {
+        "experts": {"w": True, "b": False}
+    }
+    optimizer, gradient = adamw(0.1, 0.0), jax.tree.map(jnp.zeros_like, params[part])
+    updates, _ = optimizer.update(gradient, optimizer.init(params[part]), params[part], acts=found)
+    np.testing.assert_allclose(updates["conv"]["kernel"], 0.1)
+    np.testing.assert_allclose(updates["norm"]["scale"], 0)
+
+
+def test_each_expert_is_clipped_by_its_own_norm():
+    gradient = {
+        "experts": {
+            "w": jnp.asarray([[[3.0, 0.0]], [[0.3, 0.0]]]),
+            "b": jnp.asarray([[4.0], [0.4]]),
+        }
+    }
+    norms = Shards().norms(gradient)["experts"]
+    np.testing.assert_allclose(norms["b"].ravel(), [5.0, 0.5])
+    assert norms["w"].shape == (2, 1, 1)
+    clipped, _ = clip_by_norms(1.0).update(gradient["experts"], (), norms=norms)
+    np.testing.assert_allclose(clipped["w"][:, 0, 0], [0.6, 0.3])
+    np.testing.assert_allclose(clipped["b"][:, 0], [0.8, 0.4])
+
+
+def test_the_rest_of_a_part_is_clipped_together():
+    gradient = {"router": {"w": jnp.asarray([[3.0]]), "b": jnp.asarray([4.0])}}
+    norms = Shards().norms(gradient)["router"]
+    assert float(norms["w"]) == float(norms["b"]) == 5.0

@@ -4,7 +4,7 @@
 """
 
 from jaxmoe.training.recipes.adv_moe import adv_moe
-from jaxmoe.training.recipes.adversarial import at_m, global_phase, inner_attack, tlat, trades
+from jaxmoe.training.recipes.adversarial import at_m, end_to_end, inner_attack, tlat, trades
 from jaxmoe.training.recipes.gate import gate
 from jaxmoe.training.recipes.j_tlat import j_tlat, router_phase, weak_experts_phase
 from jaxmoe.training.recipes.robust_experts import jtdmoe, rt_er
@@ -25,9 +25,9 @@ __all__ = [
     "by_likelihood",
     "by_own_choice",
     "dense",
+    "end_to_end",
     "expert_choice",
     "gate",
-    "global_phase",
     "inner_attack",
     "j_tlat",
     "jtdmoe",

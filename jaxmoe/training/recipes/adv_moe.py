@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxmoe.attacks import as_apply, constant_step, cross_entropy, kl_divergence, perturb
 from jaxmoe.mixture import Mixture, mean_over_classes
 from jaxmoe.threat import ThreatModel
+from jaxmoe.training.losses import label_loss
 from jaxmoe.training.phase import Found, Phase, PhaseAttack, RecipeOptions
 
 
@@ -25,7 +26,7 @@ def adv_moe(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tu
 
     def experts_loss(params, x, y, found):
         clean, attacked = mixture.apply(params, x), mixture.apply(params, found.x_adv)
-        return cross_entropy(clean, y) + options.beta * kl_divergence(clean, attacked)
+        return classify(clean, y) + options.beta * kl_divergence(clean, attacked)
 
     def router_loss(params, x, y, found):
         del y
@@ -33,7 +34,7 @@ def adv_moe(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tu
         kept = cross_entropy(clean, jnp.argmax(clean, axis=-1))
         return kept + options.beta * kl_divergence(clean, attacked)
 
-    attack = _attack(mixture, route, threat, options)
+    attack, classify = _attack(mixture, route, threat, options), label_loss(options)
     return (
         Phase("experts", attack, experts_loss, frozenset({"experts"})),
         Phase("router", attack, router_loss, frozenset({"router"})),

@@ -1,8 +1,8 @@
 """Training a gate on top of experts that stay as they are."""
 
-from jaxmoe.attacks import cross_entropy
 from jaxmoe.mixture import Mixture, no_head
 from jaxmoe.threat import ThreatModel
+from jaxmoe.training.losses import label_loss
 from jaxmoe.training.phase import Phase, RecipeOptions
 
 
@@ -12,11 +12,12 @@ def gate(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple
     The second stage of a model-level mixture (`mixture.from_gate`), whose experts were trained on
     subsets of the data: https://arxiv.org/abs/2412.11608.
     """
-    del threat, options
+    del threat
+    classify = label_loss(options)
 
     def loss(params, x, y, found):
         del found
-        return cross_entropy(mixture.apply(params, x), y)
+        return classify(mixture.apply(params, x), y)
 
     moves = {"router"} if mixture.head is no_head else {"router", "head"}
     return (Phase("gate", None, loss, frozenset(moves)),)

@@ -9,9 +9,10 @@ Axes: B = batch, M = experts.
 import jax
 import jax.numpy as jnp
 
-from jaxmoe.attacks import constant_step, cross_entropy, expert_loss, kl_divergence, perturb
+from jaxmoe.attacks import constant_step, expert_loss, kl_divergence, perturb
 from jaxmoe.mixture import Mixture, Routing, choose, mean_over_classes, robust_part
 from jaxmoe.threat import ThreatModel
+from jaxmoe.training.losses import label_loss
 from jaxmoe.training.phase import PARTS, Found, Phase, RecipeOptions
 from jaxmoe.training.recipes.adversarial import inner_attack
 
@@ -42,10 +43,11 @@ def rt_er(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tupl
         second = found.routing.experts
         clean = mixture.select(params, x, second)[:, 0]
         attacked = mixture.select(params, found.x_experts, second)[:, 0]
-        robust = cross_entropy(mixture.apply(params, found.x_adv), y)
+        robust = classify(mixture.apply(params, found.x_adv), y)
         return robust + options.beta * kl_divergence(clean, attacked)
 
-    attack_model = inner_attack("pgd", mixture, threat, options)
+    attack_model = inner_attack(options.inner_attack or "pgd", mixture, threat, options)
+    classify = label_loss(options)
     return (Phase("rt_er", attack, loss),)
 
 
@@ -58,7 +60,8 @@ def jtdmoe(dual: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[
     "standard" (as in the authors' code). α stays.
     """
     robust = robust_part(dual)
-    attack_model = inner_attack("pgd", robust, threat, options)
+    attack_model = inner_attack(options.inner_attack or "pgd", robust, threat, options)
+    classify = label_loss(options)
     experts = jnp.arange(robust.num_experts)
 
     def attack(keys, params, x, y, previous):
@@ -84,11 +87,11 @@ def jtdmoe(dual: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[
             return kl_divergence(clean, robust.expert(params, x_adv, expert))
 
         divergences = jnp.sum(jax.lax.map(divergence, (experts, found.x_experts)), axis=0)
-        return cross_entropy(robust.apply(params, found.x_adv), y) + options.beta * divergences
+        return classify(robust.apply(params, found.x_adv), y) + options.beta * divergences
 
     def upper(params, x, y, found):
         del found
-        return cross_entropy(dual.apply(params, x), y)
+        return classify(dual.apply(params, x), y)
 
     moves = {"both": PARTS | {"standard"}, "standard": frozenset({"standard"})}
     return (

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from jaxmoe.attacks import cross_entropy
 from jaxmoe.mixture import Mixture, assign_evenly
 from jaxmoe.threat import ThreatModel
+from jaxmoe.training.losses import Classify, label_loss
 from jaxmoe.training.phase import Phase, Recipe, RecipeOptions
 
 Assign = Callable[
@@ -29,12 +30,13 @@ def specialists(assign: Assign) -> Recipe:
     """CE(E_c(x), y) + CE(r(x), c) with the expert c that `assign` gives each clean x."""
 
     def recipe(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[Phase, ...]:
-        del threat, options
+        del threat
+        classify = label_loss(options)
 
         def loss(params, x, y, found):
             del found
             experts = jax.lax.stop_gradient(assign(mixture, params, x, y))
-            return _specialists_loss(mixture, params, x, y, experts)
+            return _specialists_loss(mixture, params, x, y, experts, classify)
 
         return (Phase("specialists", None, loss),)
 
@@ -51,11 +53,12 @@ def specialists_of(experts: Int[np.ndarray, " examples"]) -> Recipe:
     """
 
     def recipe(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[Phase, ...]:
-        del threat, options
+        del threat
+        classify = label_loss(options)
 
         def loss(params, x, y, found):
             own = jnp.asarray(experts, jnp.int32)[found.index]
-            return _specialists_loss(mixture, params, x, y, own)
+            return _specialists_loss(mixture, params, x, y, own, classify)
 
         return (Phase("specialists", None, loss),)
 
@@ -63,10 +66,15 @@ def specialists_of(experts: Int[np.ndarray, " examples"]) -> Recipe:
 
 
 def _specialists_loss(
-    mixture: Mixture, params: Any, x: Array, y: Array, experts: Int[Array, " batch"]
+    mixture: Mixture,
+    params: Any,
+    x: Array,
+    y: Array,
+    experts: Int[Array, " batch"],
+    classify: Classify,
 ) -> Float[Array, " batch"]:
     logits = mixture.select(params, x, experts[:, None])[:, 0]
-    return cross_entropy(logits, y) + cross_entropy(mixture.route(params, x), experts)
+    return classify(logits, y) + cross_entropy(mixture.route(params, x), experts)
 
 
 def expert_choice(
@@ -78,7 +86,8 @@ def expert_choice(
     none. Zhou et al. 2022, https://arxiv.org/abs/2202.09368. For training alone: who else is in a
     device's share of the batch decides, so the mixture itself goes on choosing by the router.
     """
-    del threat, options
+    del threat
+    classify = label_loss(options)
 
     def loss(params, x, y, found):
         del found
@@ -89,7 +98,7 @@ def expert_choice(
         outputs = mixture.select(params, x[clips.reshape(-1)], experts[:, None])[:, 0]
         outputs = outputs * weight.reshape(-1, *[1] * (outputs.ndim - 1)).astype(outputs.dtype)
         logits = jnp.zeros((len(x), *outputs.shape[1:]), outputs.dtype)
-        return cross_entropy(logits.at[clips.reshape(-1)].add(outputs), y)
+        return classify(logits.at[clips.reshape(-1)].add(outputs), y)
 
     return (Phase("expert_choice", None, loss),)
 

@@ -1,30 +1,32 @@
 """Clean training: the mixture, all its experts at once, or one expert alone as the start of all."""
 
-from jaxmoe.attacks import cross_entropy
 from jaxmoe.mixture import Mixture, with_gradient
 from jaxmoe.threat import ThreatModel
+from jaxmoe.training.losses import label_loss
 from jaxmoe.training.phase import Phase, RecipeOptions
 
 
 def standard(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[Phase, ...]:
     """CE(F(x), y) on clean clips."""
-    del threat, options
+    del threat
+    classify = label_loss(options)
 
     def loss(params, x, y, found):
         del found
-        return cross_entropy(mixture.apply(params, x), y)
+        return classify(mixture.apply(params, x), y)
 
     return (Phase("standard", None, loss),)
 
 
 def dense(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[Phase, ...]:
     """CE(Σ_i a_i E_i(x), y): every expert learns from every clip, before routing hardens."""
-    del threat, options
+    del threat
+    classify = label_loss(options)
     apply = with_gradient(mixture, "soft")
 
     def loss(params, x, y, found):
         del found
-        return cross_entropy(apply(params, x), y)
+        return classify(apply(params, x), y)
 
     return (Phase("dense", None, loss),)
 
@@ -38,10 +40,11 @@ def shared_expert(
     trains beside young experts collapses onto one. Reference: sparse upcycling, Komatsuzaki et al.
     2023 (https://arxiv.org/abs/2212.05055).
     """
-    del threat, options
+    del threat
+    classify = label_loss(options)
 
     def loss(params, x, y, found):
         del found
-        return cross_entropy(mixture.expert(params, x, 0), y)
+        return classify(mixture.expert(params, x, 0), y)
 
     return (Phase("shared_expert", None, loss, frozenset({"experts"})),)

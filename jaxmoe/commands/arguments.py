@@ -260,15 +260,30 @@ def check_attack_options(
 
 
 def load_config(path: str) -> Any:
-    """The `Experiment` that a config file's `config()` returns.
+    """Returns the `Experiment` that a config file's `config()` returns.
+
+    Raises:
+      FileNotFoundError, ValueError: as `load_from`.
+    """
+    from jaxmoe.config import Experiment
+
+    return load_from(path, "config", Experiment)
+
+
+def load_from(path: str, function: str, kind: type) -> Any:
+    """Returns what a function of a python file returns.
 
     The file's own folder is searched for its imports while it is read.
 
+    Args:
+      path: of the file.
+      function: its name.
+      kind: what it has to return.
+
     Raises:
       FileNotFoundError: no such file.
-      ValueError: a file without `config()`, or one that raises or returns something else.
+      ValueError: a file without the function, or one that raises or returns something else.
     """
-    from jaxmoe.config import Experiment
     from jaxmoe.plugins import loaded
     from jaxmoe.registry import UnknownEntryError
 
@@ -276,7 +291,7 @@ def load_config(path: str) -> Any:
     if not file.is_file():
         raise FileNotFoundError(f"CONFIG: no such file: {path}; expected a python file")
     if file.suffix != ".py":
-        raise ValueError(f"CONFIG: {path} is no python file; expected one with config()")
+        raise ValueError(f"CONFIG: {path} is no python file; expected one with {function}()")
     module = importlib.util.module_from_spec(
         importlib.util.spec_from_file_location(f"jaxmoe_config_{file.stem}", file)
     )
@@ -286,9 +301,10 @@ def load_config(path: str) -> Any:
     sys.dont_write_bytecode = True
     try:
         module.__spec__.loader.exec_module(module)
-        if not callable(getattr(module, "config", None)):
-            raise _Refused("has no function config() that returns an Experiment")
-        experiment = module.config()
+        if not callable(getattr(module, function, None)):
+            article = "an" if kind.__name__[0] in "AEIOU" else "a"
+            raise _Refused(f"has no function {function}() that returns {article} {kind.__name__}")
+        found = getattr(module, function)()
     except _Refused as error:
         raise ValueError(f"CONFIG: {path} {error}") from None
     except UnknownEntryError as error:
@@ -299,11 +315,12 @@ def load_config(path: str) -> Any:
     finally:
         sys.path.remove(folder)
         sys.dont_write_bytecode = keep
-    if not isinstance(experiment, Experiment):
+    if not isinstance(found, kind):
         raise ValueError(
-            f"CONFIG: config() of {path} returned {type(experiment).__name__}; expected Experiment"
+            f"CONFIG: {function}() of {path} returned {type(found).__name__}; expected "
+            f"{kind.__name__}"
         )
-    return experiment
+    return found
 
 
 class _Refused(Exception):  # noqa: N818

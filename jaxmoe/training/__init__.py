@@ -1,7 +1,7 @@
 """Training: phases, the recipes made of them, the step, the loop and its checkpoints."""
 
 from jaxmoe.training.checkpoints import Checkpoints, DamagedCheckpointError, PreemptedError
-from jaxmoe.training.loop import fit, restore_params, split_experts
+from jaxmoe.training.loop import begin_state, fit, restore_params, split_experts
 from jaxmoe.training.metrics_log import MetricsLog, read_metrics
 from jaxmoe.training.optimizer import adamw, epsilon_schedule, learning_rate_schedule
 from jaxmoe.training.phase import PARTS, Found, Phase, Recipe, RecipeOptions
@@ -30,6 +30,7 @@ __all__ = [
     "TrainState",
     "Validation",
     "adamw",
+    "begin_state",
     "copy_expert",
     "dense",
     "epsilon_schedule",

@@ -68,7 +68,7 @@ def fit(
       OSError: the disk is full or failed; the checkpoint before is kept.
     """
     parallel = parallel or make_parallel()
-    like = jax.eval_shape(lambda p: _begun(p, options, recipe_options.radii), params)
+    like = jax.eval_shape(lambda p: begin_state(p, options, recipe_options.radii), params)
     loop = _Loop(
         split_experts(mixture, parallel),
         stages,
@@ -121,8 +121,14 @@ def _optimizer(options: LoopOptions) -> optax.GradientTransformation:
     return adamw(options.weight_decay, options.gradient_clip)
 
 
-def _begun(params: Params, options: LoopOptions, radii: int) -> TrainState:
-    """The state before the first step of a stage."""
+def begin_state(params: Params, options: LoopOptions, radii: int) -> TrainState:
+    """Returns the state before the first step of a stage.
+
+    Args:
+      params: where it starts.
+      options: the loop's numbers, which say what the optimiser is and if an average is kept.
+      radii: from so many ε a batch's is drawn; 0 draws none.
+    """
     averaged = options.average_decay > 0
     return init_state(params, _optimizer(options), averaged=averaged, radii=radii)
 
@@ -197,7 +203,7 @@ class _Loop(NamedTuple):
             key = jax.random.key(self.options.seed, impl="rbg")
             params = prepare(jax.random.fold_in(key, number), params)
         radii = self.recipe_options.radii
-        return self.parallel.make(lambda p: _begun(p, self.options, radii), params, self.like)
+        return self.parallel.make(lambda p: begin_state(p, self.options, radii), params, self.like)
 
     def train(
         self, number: int, place: _Place, state: TrainState, log: MetricsLog | None
@@ -364,7 +370,7 @@ def restore_params(
             f"checkpoint: average; {run} keeps none: it was trained with "
             "optimizer.average_decay = 0"
         )
-    like = jax.eval_shape(lambda p: _begun(p, options, radii), params)
+    like = jax.eval_shape(lambda p: begin_state(p, options, radii), params)
     found = Checkpoints(run).restore("latest" if which == "average" else which, like)
     if found is None:
         raise FileNotFoundError(f"run.directory: {run} has no {which} checkpoint; train it first")

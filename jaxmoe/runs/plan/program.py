@@ -27,8 +27,8 @@ from jaxmoe.training import (
     Batch,
     TrainState,
     adamw,
+    begin_state,
     epsilon_schedule,
-    init_state,
     learning_rate_schedule,
     make_train_step,
 )
@@ -104,7 +104,8 @@ class Program:
         """The shapes of what the program takes beside the batch: a training state, or params."""
         if self.kind == "attack":
             return self.params
-        return jax.eval_shape(lambda params: init_state(params, self._optimizer), self.params)
+        numbers = loop_options(self.experiment), recipe_options(self.experiment).radii
+        return jax.eval_shape(lambda params: begin_state(params, *numbers), self.params)
 
     @property
     def steps(self) -> int:
@@ -191,6 +192,8 @@ class Program:
             lam_share=epsilon_schedule(1.0, _STEPS, warmup) if warmup else None,
             spread=optax.linear_schedule(1.0, options.spread_left, _STEPS),
             shards=shards,
+            weight_perturbation=o.weight_perturbation,
+            average_decay=o.average_decay,
         )
 
     def _attack(self, mixture: Mixture, threat: ThreatModel, shards: Shards) -> Callable:

@@ -1,0 +1,1 @@
+"""A study: its runs, what they cost, and what they found."""

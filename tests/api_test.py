@@ -179,7 +179,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(mixture, params, examples, 
     [
         (
             {"recipe": "at_x"},
-            r"recipe\.name: 'at_x' is not accepted; did you mean at_m\? All are standard",
+            r"recipe\.name: 'at_x' is not accepted; did you mean at_s\? All are standard",
         ),
         (
             {"recipe": "tlat", "epsilon": 0.1, "batches": [(np.zeros((8, 9, 9, 3), np.uint8), Y)]},

@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 
 from jaxmoe.files import disk_error
 from jaxmoe.training.checkpoints.digests import digests, text_digest
+from jaxmoe.training.checkpoints.optional import with_none, without_none
 
 _DIGESTS, _OWN_DIGEST = "digests", "digest"  # in the position: of the state's leaves, of itself
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
@@ -83,6 +84,7 @@ class Checkpoints:
           OSError: as `save`; that of the save before, too.
         """
         self.wait()
+        state = without_none(state)
         with self._telling(which, step):
             _hush_closed_loops()
             if which not in self._open:
@@ -155,7 +157,7 @@ class Checkpoints:
           ValueError: the checkpoint holds another structure or other shapes.
           DamagedCheckpointError: none can be read.
         """
-        like = jax.tree.map(_placed, like)
+        whole, like = like, jax.tree.map(_placed, without_none(like))
 
         def read(manager, step):
             self._check_fits(manager, step, like)
@@ -166,7 +168,7 @@ class Checkpoints:
             position, written = _whole(found["position"])
             if written is not None and written != digests(found["state"]):
                 raise ValueError("its numbers are not those that were saved")
-            return found["state"], position
+            return with_none(whole, found["state"]), position
 
         return self._read(which, read, set_aside=set_aside)
 

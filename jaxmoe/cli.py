@@ -25,6 +25,7 @@ COMMANDS = {
     "sweep": "the same over a grid of ε, with curves",
     "certify": "prove how far a trained run's predictions hold, beside what attacks find",
     "transfer": "attack each of several runs and score the others on the same examples",
+    "study": "train and judge many runs that are compared, and print their tables",
     "plan": "say what a config takes on devices that are not here: memory, collectives, time",
     "data": "show what is in a dataset: classes, examples, frames, skipped files",
     "show": "show what a run is, how far it is, and its last results",

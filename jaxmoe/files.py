@@ -26,13 +26,18 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     Raises:
       OSError: it cannot be written, with its path; the file that was there before is as it was.
     """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
+    """Writes a file of bytes, as `write_text` does."""
     path = pathlib.Path(path)
     with naming(path), contextlib.ExitStack() as left_over:
         with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+            "wb", dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:
             left_over.callback(pathlib.Path(file.name).unlink, missing_ok=True)
-            file.write(text)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         # A temporary file is its owner's alone; a result is as readable as any other file.

@@ -55,6 +55,7 @@ class NamedAttack(NamedTuple):
     partial: bool = False  # looks in a part of the ball alone, or along another model's gradient
     temporal: bool = False  # takes the inputs' second axis for frames
     picture: bool = False  # takes their last three axes for height, width and channels
+    by_route: bool = False  # forces every choice of experts
     maximises: str = ""  # what, in a line
 
     @property
@@ -62,6 +63,11 @@ class NamedAttack(NamedTuple):
         """Whether its gradient is that of a whole mixture, of which there are three modes."""
         whole = self.component in ("model", "joint")
         return whole and not (self.black_box or self.by_parts)
+
+    @property
+    def needs_route(self) -> bool:
+        """Whether it is for a router that has a choice."""
+        return self.by_route or self.component == "router"
 
     @property
     def white_box(self) -> bool:
@@ -265,6 +271,7 @@ ATTACKS: dict[str, NamedAttack] = {
         "Enumerated route",
         enumerated_route,
         "joint",
+        by_route=True,
         by_parts=True,
         maximises="CE(E_j) − CE(r, j) for each expert j, by Auto-PGD",
     ),

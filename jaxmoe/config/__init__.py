@@ -59,6 +59,7 @@ from jaxmoe.config.sections import (
     ThreatConfig,
     TrainingConfig,
 )
+from jaxmoe.config.study import Arm, Study
 from jaxmoe.data.kinds import DATASETS, DataConfig
 from jaxmoe.data.sets import (
     A2D2Config,
@@ -91,6 +92,7 @@ __all__ = [
     "ATMConfig",
     "ATSConfig",
     "AdvMoEConfig",
+    "Arm",
     "AttackSettings",
     "CIFAR10Config",
     "CamVidConfig",
@@ -127,6 +129,7 @@ __all__ = [
     "SimpleGateConfig",
     "SlowFastConfig",
     "StandardConfig",
+    "Study",
     "SyntheticActionsConfig",
     "SyntheticScenesConfig",
     "SyntheticShapesConfig",

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from jaxmoe.config.experiment import Experiment
@@ -10,7 +9,9 @@ from jaxmoe.config.experiment import Experiment
 Fields = Mapping[str, Any]
 """Fields of an experiment by their names on a command line: `{"recipe": "at_m"}`."""
 
-_NOTHING: Mapping[str, Fields] = MappingProxyType({"": MappingProxyType({})})
+
+def _one_without_a_name() -> dict[str, Fields]:
+    return {"": {}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Arm:
     """
 
     title: str
-    fields: Fields = MappingProxyType({})
+    fields: Fields = dataclasses.field(default_factory=dict)
     start: str | None = None
     costs: bool = True
 
@@ -52,13 +53,13 @@ class Study:
 
     experiment: Experiment
     arms: Mapping[str, Arm]
-    architectures: Mapping[str, Fields] = _NOTHING
-    folds: Mapping[str, Fields] = _NOTHING
+    architectures: Mapping[str, Fields] = dataclasses.field(default_factory=_one_without_a_name)
+    folds: Mapping[str, Fields] = dataclasses.field(default_factory=_one_without_a_name)
     seeds: tuple[int, ...] = (0,)
     gradients: float | None = None
     attacks: tuple[str, ...] = ("pgd", "auto-attack")
     epsilons: tuple[float, ...] = (8 / 255,)
-    evaluation: Fields = MappingProxyType({})
+    evaluation: Fields = dataclasses.field(default_factory=dict)
     transfer: tuple[str, ...] = ()
     compared: tuple[str, ...] = ()
     simplest: str | None = None

@@ -12,14 +12,17 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from jaxmoe.evaluation.engine.rows import Check, Row
+import numpy as np
+
+from jaxmoe.evaluation.engine.rows import Check, Row, SuiteResult
 from jaxmoe.evaluation.engine.verdict import verdict_line
 from jaxmoe.evaluation.measures.flops import MixtureFlops
 from jaxmoe.evaluation.measures.specialization import Specialization, specialization_sentence
-from jaxmoe.files import read_json, write_text
+from jaxmoe.files import read_json, write_bytes, write_text
 from jaxmoe.reporting.tables import legend, main_table, specialization_table
 
 JSON, CSV, MARKDOWN = "results.json", "results.csv", "results.md"
+EXAMPLES = "examples.npz"
 
 
 def write_results(
@@ -83,6 +86,34 @@ def read_results(folder: str | os.PathLike) -> list[Row]:
     """
     records = read_json(pathlib.Path(folder) / JSON, list)
     return [Row(**record) for record in records]
+
+
+def write_examples(result: SuiteResult, folder: str | os.PathLike) -> pathlib.Path:
+    """Writes `examples.npz`, which says of each example what it withstood; returns its path.
+
+    `index` and `label` `[N, …]` are the examples'; `attack` and `epsilon` `[R]` say what each line
+    of `correct` `[R, N]` is: 1 where it was right under that attack, the first line without one.
+    """
+    names, epsilons = zip(*result.correct, strict=True)
+    path = pathlib.Path(folder) / EXAMPLES
+    text = io.BytesIO()
+    np.savez_compressed(
+        text,
+        index=result.index,
+        label=result.label,
+        attack=np.array(names),
+        epsilon=np.array(epsilons, np.float64),
+        correct=np.stack([np.asarray(right, np.float32) for right in result.correct.values()]),
+    )
+    write_bytes(path, text.getvalue())
+    return path
+
+
+def read_examples(folder: str | os.PathLike) -> list[tuple[str, float, np.ndarray]]:
+    """Returns the lines of `examples.npz`: an attack, its ε, and `[N]` what was right."""
+    with np.load(pathlib.Path(folder) / EXAMPLES) as found:
+        lines = found["attack"].tolist(), found["epsilon"].tolist(), found["correct"]
+        return list(zip(*lines, strict=True))
 
 
 def results_markdown(

@@ -101,12 +101,13 @@ def _line(study: Study, arm: str) -> Iterator[str]:
 
 def _options(fields: Fields) -> list[str]:
     """Returns fields as a command line has them."""
-    return [part for name, value in fields.items() for part in (f"--{name}", *_words(value))]
+    return [part for name, value in fields.items() for part in (f"--{name}", *words(value))]
 
 
-def _words(value: Any) -> list[str]:
+def words(value: Any) -> list[str]:
+    """Returns a value as one would type it."""
     if isinstance(value, tuple | list):
-        return [word for each in value for word in _words(each)]
+        return [word for each in value for word in words(each)]
     if isinstance(value, bool) or value is None:
         return [str(value).lower()]
     return [repr(value) if isinstance(value, float) else str(value)]

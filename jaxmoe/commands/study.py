@@ -1,0 +1,244 @@
+"""`jaxmoe study FILE.py`: trains and judges every run of a study, and prints its tables."""
+
+import dataclasses
+import pathlib
+import time
+from typing import TYPE_CHECKING, Any
+
+from jaxmoe.commands.arguments import Parser, RunFailedError, Stopped, load_from
+
+if TYPE_CHECKING:
+    from jaxmoe.config import Experiment
+    from jaxmoe.config.study import Study
+    from jaxmoe.runs.study.cells import Cell
+
+_DESCRIPTION = """Trains every arm of a study in every block (architecture, fold, seed), judges each
+by the study's attacks, and prints tables: clean and robust accuracy with intervals, what training
+took, what the router decides, differences example by example, transfer.
+
+FILE.py is a python file with study() -> jaxmoe.config.Study. Where the study says what training may
+cost, each arm gets the epochs for it. --list shows them and runs nothing. Fields that are given
+here hold for all runs: jaxmoe study configs/studies/ut_interaction.py --data.directory DIR.
+
+It writes RUNS/BLOCK/ARM, a run with its evaluation, RUNS/BLOCK/ARM.log, study.md, study.csv and
+study.png. The same command goes on where it was stopped. A run that fails is named, and the others
+go on."""
+
+_CELL = "--cell"  # for the processes that this command starts
+
+
+def run(arguments: list[str]) -> None:
+    """Runs the study that the arguments name.
+
+    Raises:
+      ValueError, FileNotFoundError: bad input, one line.
+      RunFailedError: a run failed; the line says how many, each was named before.
+      Stopped: Ctrl-C.
+    """
+    parser = Parser("study", _DESCRIPTION)
+    add = parser.add_argument
+    add("file", metavar="FILE.py", help="with study()")
+    add("--runs", metavar="DIR", help="the study's folder (runs/NAME of the file)")
+    add("--arms", nargs="+", metavar="NAME", help="these arms alone, and what they start from")
+    add("--jobs", type=int, default=1, metavar="N", help="runs at once, which share the cores (1)")
+    add("--list", action="store_true", help="show the runs and what they cost")
+    add(_CELL, metavar="BLOCK/ARM", help="this run alone, in this process")
+    own, fields = _split(arguments)
+    options = parser.parse(own)
+    if options.jobs < 1:
+        raise ValueError(f"--jobs: {options.jobs} is not accepted; expected at least 1")
+
+    from jaxmoe.config.study import Study
+
+    study = load_from(options.file, "study", Study)
+    runs = pathlib.Path(options.runs or f"runs/{pathlib.Path(options.file).stem}")
+    for arm in options.arms or ():
+        if arm not in study.arms:
+            raise ValueError(f"--arms: {arm!r} is no arm; expected some of {', '.join(study.arms)}")
+    if options.cell:
+        _run_cell(study, runs, options.cell, fields)
+        return
+    _Board(study, runs, options, fields, own).run()
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Returns this command's own arguments, and fields of experiments: `--section.field value`."""
+    own: list[str] = []
+    fields: list[str] = []
+    into = own
+    for argument in arguments:
+        if argument.startswith("--"):
+            into = fields if "." in argument.partition("=")[0] else own
+        into.append(argument)
+    return own, fields
+
+
+class _Board:
+    """What is to run, and what is done."""
+
+    def __init__(
+        self, study: "Study", runs: pathlib.Path, options: Any, fields: list[str], own: list[str]
+    ):
+        from jaxmoe.runs.study.cells import cells, experiment_of
+
+        self.study, self.runs, self.options, self.fields = study, runs, options, fields
+        self.own = own
+        self.cells = cells(study, options.arms)
+        self.experiments = {c: experiment_of(study, c, runs, fields) for c in self.cells}
+
+    def run(self) -> None:
+        """Lists, or trains, judges and prints."""
+        from jaxmoe.runs.study.runner import run_all
+
+        costs = _costs(self.study, self.experiments, print)
+        if self.options.list:
+            self._list(costs)
+            return
+        jobs = self._jobs()
+        began = time.monotonic()
+        print(f"{len(self.cells)} runs, {len(jobs)} of them, with transfers, are to be done")
+
+        def done(job: Any) -> None:
+            print(
+                f"[{time.monotonic() - began:6.0f} s] {job.name}: {self._said(job.name)}",
+                flush=True,
+            )
+
+        try:
+            failed = run_all(jobs, self.options.jobs, done, print)
+        except KeyboardInterrupt:
+            raise Stopped(f"stopped; the same command goes on from {self.runs}") from None
+        self._write(costs)
+        if failed:
+            raise RunFailedError(f"{len(failed)} of {len(jobs)} failed: {', '.join(failed)}")
+
+    def _jobs(self) -> dict[str, Any]:
+        from jaxmoe.runs.study.found import TRANSFER, is_evaluated, is_trained
+        from jaxmoe.runs.study.runner import Job
+
+        jobs: dict[str, Job] = {}
+
+        def add(name: str, needs: list[str]) -> None:
+            given = [self.options.file, "--runs", str(self.runs), _CELL, name, *self.fields]
+            jobs[name] = Job(name, ["study", *given], self.runs / f"{name}.log", needs)
+
+        for cell, experiment in self.experiments.items():
+            folder, attacks = self.runs / cell.name, _attacks_for(self.study, experiment)
+            if is_trained(folder) and is_evaluated(self.study, folder, attacks):
+                continue
+            start = self.study.arms[cell.arm].start
+            add(cell.name, [f"{cell.block.name}/{start}"] if start else [])
+        if self.study.transfer:
+            for block in dict.fromkeys(cell.block for cell in self.cells):
+                if not (self.runs / block.name / TRANSFER / "transfer.json").is_file():
+                    own = [c.name for c in self.cells if c.block == block]
+                    add(f"{block.name}/{TRANSFER}", own)
+        return jobs
+
+    def _said(self, name: str) -> str:
+        from jaxmoe.commands.evaluation_report import headline
+        from jaxmoe.reporting import read_results
+
+        folder = self.runs / name
+        return headline(read_results(folder)) if (folder / "results.json").is_file() else "done"
+
+    def _list(self, costs: dict[str, Any]) -> None:
+        from jaxmoe.runs.study.found import is_evaluated, is_trained
+
+        for cell, experiment in self.experiments.items():
+            folder, cost = self.runs / cell.name, costs.get(cell.arm)
+            state = "trained" if is_trained(folder) else "to be trained"
+            if is_evaluated(self.study, folder, _attacks_for(self.study, experiment)):
+                state = "done"
+            said = "" if cost is None else f", {cost.epochs} epochs, {cost.gradients:.0f} gradients"
+            print(f"{cell.name}: {state}{said}")
+
+    def _write(self, costs: dict[str, Any]) -> None:
+        from jaxmoe.commands.study_report import CSV, MARKDOWN, PNG, write
+        from jaxmoe.runs.study.found import is_evaluated, read
+
+        found = [
+            read(cell, self.runs)
+            for cell, experiment in self.experiments.items()
+            if is_evaluated(self.study, self.runs / cell.name, _attacks_for(self.study, experiment))
+        ]
+        if found:
+            print("\n" + write(self.study, found, costs, self.runs))
+            print(f"written to {self.runs}: {MARKDOWN}, {CSV}, {PNG}")
+
+
+def _costs(study: "Study", experiments: "dict[Cell, Experiment]", say: Any) -> dict[str, Any]:
+    """Returns the cost of each arm, and gives those that are to cost the same their epochs."""
+    from jaxmoe.commands.study_report import Cost
+    from jaxmoe.runs.study.cost import epochs_for, gradients_per_example, measuring
+
+    classes = _classes(next(iter(experiments.values())))
+    found: dict[str, Cost] = {}
+    for cell, experiment in experiments.items():
+        arm = study.arms[cell.arm]
+        if cell.arm in found or not experiment.training.epochs:
+            continue
+        epochs = experiment.training.epochs
+        if study.gradients is not None and arm.costs:
+            epochs = epochs_for(experiment, classes, study.gradients)
+        each = gradients_per_example(experiment, classes) + measuring(experiment)
+        found[cell.arm] = Cost(each * epochs, epochs)
+    return found
+
+
+def _classes(experiment: "Experiment") -> int:
+    """Returns how many classes there are; data whose number nobody knows is read for it."""
+    known = experiment.data.expected_classes
+    if known is not None:
+        return known
+    from jaxmoe.data import load_dataset
+
+    return len(load_dataset(experiment.data).classes)
+
+
+def _attacks_for(study: "Study", experiment: "Experiment") -> list[str]:
+    """Returns the study's attacks that the model of an experiment has the parts for."""
+    from jaxmoe.attacks.registry import ATTACKS, canonical_name
+
+    if experiment.mixture.experts > 1:
+        return list(study.attacks)
+    return [
+        name
+        for name in study.attacks
+        if canonical_name(name) not in ATTACKS or not ATTACKS[canonical_name(name)].needs_route
+    ]
+
+
+def _run_cell(study: "Study", runs: pathlib.Path, name: str, fields: list[str]) -> None:
+    """Trains and judges one run, or makes a block's transfer matrix."""
+    from jaxmoe.commands import evaluate, transfer
+    from jaxmoe.reporting.progress import make_progress
+    from jaxmoe.runs.run import train
+    from jaxmoe.runs.study.cells import cells, experiment_of, words
+    from jaxmoe.runs.study.cost import epochs_for
+    from jaxmoe.runs.study.found import TRANSFER, is_evaluated, is_trained
+
+    block, _, arm = name.partition("/")
+    own = [cell for cell in cells(study) if cell.block.name == block]
+    if arm == TRANSFER:
+        folders = [str(runs / cell.name) for cell in own if is_trained(runs / cell.name)]
+        given = ["--attacks", *study.transfer, "--epsilons", *map(repr, study.epsilons)]
+        transfer.run([*folders, *given, "--output", str(runs / name)])
+        return
+    cell = next((cell for cell in own if cell.arm == arm), None)
+    if cell is None:
+        raise ValueError(f"{_CELL}: {name} is no run of this study")
+    experiment = experiment_of(study, cell, runs, fields)
+    if study.gradients is not None and study.arms[arm].costs:
+        epochs = epochs_for(experiment, _classes(experiment), study.gradients)
+        training = dataclasses.replace(experiment.training, epochs=epochs)
+        experiment = dataclasses.replace(experiment, training=training)
+    folder, attacks = runs / cell.name, _attacks_for(study, experiment)
+    if not is_trained(folder):
+        with make_progress() as progress:
+            train(experiment, progress)
+    if not is_evaluated(study, folder, attacks):
+        given = ["--attacks", *attacks, "--epsilons", *map(repr, study.epsilons)]
+        for option, value in study.evaluation.items():
+            given += [f"--{option.replace('_', '-')}", *([] if value is True else words(value))]
+        evaluate.run([str(folder), *given])

@@ -8,20 +8,28 @@ import sys
 
 import pytest
 
-from jaxmoe.commands.arguments import load_config
+from jaxmoe.commands.arguments import load_config, load_from
 from jaxmoe.config import (
     DATASETS,
+    ATDConfig,
+    ATMConfig,
+    ATSConfig,
     DeepLabConfig,
+    EvaluationConfig,
     Experiment,
     ExpertConfig,
     JTLATConfig,
+    OUDMConfig,
     R2Plus1DConfig,
     ResNetConfig,
     RouterConfig,
+    RunConfig,
     SlowFastConfig,
+    Study,
     SyntheticActionsConfig,
     SyntheticScenesConfig,
     SyntheticShapesConfig,
+    TrainingConfig,
     TSMConfig,
     VideoFolderConfig,
     ViTConfig,
@@ -31,9 +39,12 @@ from jaxmoe.config import (
     validate,
 )
 from jaxmoe.runs.build import evaluation_attacks
+from jaxmoe.runs.study.cells import cells, experiment_of
 
 DATA = pathlib.Path(__file__).parent / "recorded"
-CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").rglob("*.py"))
+_ALL = sorted((pathlib.Path(__file__).parent.parent / "configs").rglob("*.py"))
+STUDIES = [path for path in _ALL if path.parent.name == "studies"]
+CONFIGS = [path for path in _ALL if path not in STUDIES]
 
 
 def changed(section: str, **fields) -> Experiment:
@@ -74,6 +85,38 @@ def test_an_impossible_value_is_one_line_with_field_and_value(section, fields, m
         (
             {"data": SyntheticShapesConfig(), "recipe": JTLATConfig()},
             "recipe.name: j_tlat .* frames",
+        ),
+        ({"recipe": ATSConfig()}, r"mixture\.experts: 4 .* at most 1 with recipe at_s"),
+        ({"recipe": ATDConfig()}, r"mixture\.top_k: 1 .* all 4 with recipe at_d"),
+        ({"recipe": OUDMConfig()}, r"expert\.restoration: False .* true with recipe oud_m"),
+        (
+            {"expert": ViTConfig(), "data": SyntheticShapesConfig(), "recipe": OUDMConfig()},
+            r"expert\.restoration: None .* true with recipe oud_m",
+        ),
+        (
+            {"recipe": ATMConfig(inner_attack="pdg")},
+            r"recipe\.inner_attack: .*'pdg'.* did you mean pgd",
+        ),
+        (
+            {"recipe": ATMConfig(inner_attack="square")},
+            r"recipe\.inner_attack: square .* gradients",
+        ),
+        (
+            {"data": SyntheticShapesConfig(), "recipe": ATMConfig(inner_attack="tla-m")},
+            r"recipe\.inner_attack: tla-m .* attacks frames",
+        ),
+        ({"training": TrainingConfig(label_smoothing=1.0)}, r"label_smoothing: 1\.0 .* below 1"),
+        (
+            {"evaluation": EvaluationConfig(checkpoint="average")},
+            r"evaluation\.checkpoint: average .* no average is kept",
+        ),
+        (
+            {
+                "training": TrainingConfig(patience=2),
+                "run": RunConfig(validate_every=0),
+                "evaluation": EvaluationConfig(checkpoint="latest"),
+            },
+            r"training\.patience: 2 .* nothing is validated",
         ),
         ({"expert": ViTConfig()}, r"expert\.name: vit .* resnet .* which has clips"),
         (
@@ -196,3 +239,12 @@ def test_attacks_that_nobody_names_fit_the_data(name, attacks):
         experiment, evaluation=dataclasses.replace(experiment.evaluation, attacks=("fgsm",))
     )
     assert evaluation_attacks(named) == ("fgsm",)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_shipped_study_is_possible(path, tmp_path):
+    study = load_from(str(path), "study", Study)
+    found = cells(study)
+    assert len(found) == len(study.arms) * len(study.folds) * len(study.architectures)
+    for cell in found:
+        experiment_of(study, cell, tmp_path, ["--data.directory", str(tmp_path)])

@@ -253,6 +253,13 @@ def test_measures_are_means_over_examples():
     np.testing.assert_allclose(found["label-probability"], [0.3], rtol=1e-6)
 
 
+def test_trust_is_the_largest_weight_of_a_router():
+    z, router = np.zeros((2, 3), np.float32), np.log(np.array([[1, 3], [1, 1]], np.float32))
+    routed, plain = (Outputs(z, None, None, r, None, None, None) for r in (router, None))
+    found = [measure(("trust",), each, each, np.array([0, 2]))["trust"] for each in (routed, plain)]
+    np.testing.assert_allclose(found, [[0.75, 0.5], [1.0, 1.0]], rtol=1e-6)
+
+
 def test_a_measure_that_is_none_is_refused(folder):
     assert find_measures(["Label_Probability", "changed"]) == ("label-probability", "changed")
     with pytest.raises(ValueError, match=r"'confidense' is not accepted; did you mean confidence"):

@@ -108,7 +108,7 @@ def run(arguments: list[str]) -> None:
         "--measures",
         nargs="+",
         metavar="NAME",
-        help="more columns, by name: confidence, label-probability, changed, or a plugin's",
+        help="more columns, by name: confidence, label-probability, changed, trust, or a plugin's",
     )
     parser.add_argument(
         "--limit",

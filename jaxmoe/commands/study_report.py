@@ -184,6 +184,7 @@ def mixture_table(results: Results) -> str:
                 _mean(runs, figure("best_single")),
                 _mean(runs, lambda run: run.details["specialization"]["agreement"]),
                 _mean(runs, lambda run: min(run.details["specialization"]["load"])),
+                _mean(runs, _trust, 1, "{:.2f}"),
                 _mean(runs, of_row("flip_rate")),
                 _mean(runs, of_row("lipschitz_model_mean"), 1, "{:.3g}"),
                 _mean(runs, of_row("lipschitz_router_weights_mean"), 1, "{:.3g}"),
@@ -191,7 +192,13 @@ def mixture_table(results: Results) -> str:
             ]
         )
     titles = ["mixtures, clean %", "accuracy", "random route", "best expert alone"]
-    titles += ["two experts agree", "smallest load", f"PGD {_radius(largest)} turns", "L_Lip(F)"]
+    titles += [
+        "two experts agree",
+        "smallest load",
+        "trust",
+        f"PGD {_radius(largest)} turns",
+        "L_Lip(F)",
+    ]
     return "\n".join(markdown_table([*titles, "L_Lip(r)", "kind"], lines)) if lines else ""
 
 
@@ -312,6 +319,11 @@ def _mean(
     if any(value is None for value in values):
         return "–"
     return form.format(scale * statistics.mean(values))
+
+
+def _trust(run: Found) -> float | None:
+    """Returns the mean weight of the most trusted expert on clean examples, if it was measured."""
+    return (run.rows[0].measures or {}).get("trust")
 
 
 def _doubts(run: Found) -> list[str]:

@@ -24,6 +24,7 @@ from jaxmoe.models.residual import (
     FactoredConv,
     centred_conv,
 )
+from jaxmoe.models.restoration import RestorationBlock
 
 STAGE_SIZES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 BLOCKS = {10: BasicBlock, 18: BasicBlock, 34: BasicBlock, 50: Bottleneck}
@@ -68,6 +69,7 @@ class ResNet(nn.Module):
       remat: whether the backward pass keeps each block's input alone and computes the block anew.
       convolution: "full", along every axis; "factored", in space, then in time; "mixed", along time
         in stem and first stage alone; or "shift", in space, of channels shifted in time.
+      restoration: whether a `RestorationBlock` is behind the first stage.
     """
 
     num_classes: int
@@ -83,6 +85,7 @@ class ResNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
     convolution: str = "full"
+    restoration: bool = False
 
     def __post_init__(self) -> None:
         check_choice(self, "depth", STAGE_SIZES)
@@ -131,6 +134,8 @@ class ResNet(nn.Module):
                     convolution=CONVOLUTIONS[self.convolution][min(stage, 1)],
                     name=f"stage{stage + 1}_block{block + 1}",
                 )(x)
+            if self.restoration and stage == 0:
+                x = RestorationBlock(norm, self.dtype, name="restoration")(x)
             self.sow("intermediates", f"stage{stage + 1}", x)
         x = x.astype(accumulation_dtype(x.dtype))
         x = jnp.mean(x, axis=tuple(range(1, x.ndim - 1)))

@@ -26,6 +26,9 @@ class ResNetConfig(NormalizingConfig):
         "projection", "option B, or option A with zeros behind the channels or around them"
     )
     norm: Literal["group", "frozen_batch"] = option("group", NORM)
+    restoration: bool = option(
+        False, "a block behind the first stage that restores attacked features, as OUD-M has it"
+    )
     remat: bool = option(False, REMAT)
 
 

@@ -61,6 +61,18 @@ def prediction_changes(outputs: "Outputs", clean: "Outputs", y: Array) -> Float[
     return _of_label(changed.astype(jnp.float32), y)
 
 
+def trust(outputs: "Outputs", clean: "Outputs", y: Array) -> Float[Array, " batch"]:
+    """Returns the router's largest weight, softmax of its logits, 1/M to 1; 1 without a router.
+
+    Under `combine = "softmax"` with one expert an example it scales the logits.
+    """
+    del clean
+    if outputs.router is None:
+        return jnp.ones(y.shape[:1], jnp.float32)
+    weights = jnp.max(jax.nn.softmax(outputs.router), axis=-1)
+    return jnp.mean(weights, axis=tuple(range(1, weights.ndim)))
+
+
 MEASURES: dict[str, Measure] = {
     "confidence": Measure("confidence", "mean largest softmax probability, 0 to 1", confidence),
     "label-probability": Measure(
@@ -71,6 +83,7 @@ MEASURES: dict[str, Measure] = {
     "changed": Measure(
         "changed predictions", "share of predictions that an attack changed", prediction_changes
     ),
+    "trust": Measure("trust", "mean weight of the most trusted expert, 1/M to 1", trust),
 }
 
 

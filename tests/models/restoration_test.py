@@ -1,0 +1,65 @@
+"""The restoration block: two branches at other resolutions, half of each."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmoe.models import GroupNorm, ResNet
+from jaxmoe.models.restoration import RestorationBlock
+
+BLOCK = RestorationBlock(functools.partial(GroupNorm, dtype=jnp.float32))
+
+
+def relu_convolution(params, name, x):
+    """A convolution of width 3, a norm of one group, and ReLU; written anew, of images."""
+    kernel = params[f"{name}_conv"]["kernel"]
+    numbers = jax.lax.conv_dimension_numbers(x.shape, kernel.shape, ("NHWC", "HWIO", "NHWC"))
+    y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+    mean = y.mean((1, 2, 3), keepdims=True)
+    return jax.nn.relu((y - mean) / jnp.sqrt(y.var((1, 2, 3), keepdims=True) + 1e-5))
+
+
+def halved(x):
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+
+def resized(x, height, width):
+    return jax.image.resize(x, (*x.shape[:1], height, width, x.shape[3]), "linear", antialias=False)
+
+
+@pytest.mark.parametrize("sizes", [(6, 4), (5, 7)])
+def test_it_is_half_of_a_finer_and_half_of_a_coarser_branch(sizes):
+    x = jnp.asarray(np.random.default_rng(0).random((2, *sizes, 4)), jnp.float32)
+    params = BLOCK.init(jax.random.key(0), x)["params"]
+    over = resized(relu_convolution(params, "over1", x), 2 * sizes[0], 2 * sizes[1])
+    over = halved(relu_convolution(params, "over2", over))
+    under = relu_convolution(params, "under2", halved(relu_convolution(params, "under1", x)))
+    expected = (over + resized(under, *sizes)) / 2
+    np.testing.assert_allclose(BLOCK.apply({"params": params}, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_time_stays_as_it_is():
+    x = jnp.ones((1, 3, 4, 4, 2))
+    params = BLOCK.init(jax.random.key(0), x)
+    assert BLOCK.apply(params, x).shape == x.shape
+    assert params["params"]["over1_conv"]["kernel"].shape == (3, 3, 3, 2, 2)
+
+
+def test_features_that_cannot_be_halved_are_refused():
+    with pytest.raises(ValueError, match="restoration needs 2 × 2 features"):
+        BLOCK.init(jax.random.key(0), jnp.ones((1, 4, 1, 2)))
+
+
+def test_a_network_has_it_behind_its_first_stage():
+    x = jnp.ones((1, 4, 8, 8, 3))
+    plain, restored = (
+        ResNet(3, width=4, stage_sizes=(1, 1), stem="small", restoration=on) for on in (False, True)
+    )
+    shapes = jax.eval_shape(restored.init, jax.random.key(0), x)["params"]
+    assert set(shapes) - set(jax.eval_shape(plain.init, jax.random.key(0), x)["params"]) == {
+        "restoration"
+    }
+    assert shapes["restoration"]["under2_conv"]["kernel"].shape == (3, 3, 3, 4, 4)

@@ -245,7 +245,7 @@ class OfFolders(OfFiles):
     group_pattern: str | None = option(
         None,
         r"regular expression; the text of a path that it finds is its group, as seq\d+ finds; none "
-        "is the film that a name tells, else the file",
+        "is of folds the manifest's column group, else the film that a name tells, else the file",
     )
 
     def source_of(self, path: str) -> str:

@@ -14,6 +14,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from types import ModuleType
 
 from jaxmoe.files import FULL
 from jaxmoe.spelling import did_you_mean
@@ -21,6 +22,7 @@ from jaxmoe.spelling import did_you_mean
 COMMANDS = {
     "quickstart": "train, attack and judge a small mixture on rendered videos, in minutes",
     "train": "train a mixture as a config file says; resumes a run that was stopped",
+    "import": "make a run of a mixture whose experts have weights of PyTorch",
     "evaluate": "attack a trained run and write its table of robust accuracies",
     "sweep": "the same over a grid of ε, with curves",
     "certify": "prove how far a trained run's predictions hold, beside what attacks find",
@@ -78,6 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(command, rest, plugins)
 
 
+def module_of(command: str) -> ModuleType:
+    """Returns the module of a command; Python keeps the word `import` for itself."""
+    name = "import_weights" if command == "import" else command
+    return importlib.import_module(f"jaxmoe.commands.{name}")
+
+
 def _join_processes() -> None:
     """Joins the other processes of this command, if there are any; the first alone speaks."""
     # Read here, too: without these variables nothing has to be imported.
@@ -110,7 +118,7 @@ def _run(command: str, arguments: list[str], plugins: list[str]) -> int:
             _join_processes()
         if plugins:
             importlib.import_module("jaxmoe.plugins").load_plugins(plugins)
-        importlib.import_module(f"jaxmoe.commands.{command}").run(arguments)
+        module_of(command).run(arguments)
         sys.stdout.flush()
     except SystemExit as exit:  # argparse has printed a help text
         return int(exit.code or 0)

@@ -1,6 +1,5 @@
 """The guides: their Python examples run as a reader would paste them, and their links lead on."""
 
-import importlib
 import itertools
 import pathlib
 import re
@@ -10,7 +9,7 @@ import jax
 import pytest
 
 from jaxmoe.attacks import canonical_name
-from jaxmoe.cli import _take_plugins
+from jaxmoe.cli import _take_plugins, module_of
 from jaxmoe.commands.arguments import Parser, load_config
 from jaxmoe.config import validate
 from jaxmoe.overrides import apply_overrides
@@ -139,7 +138,7 @@ def check_command(words: list[str]) -> None:
         validate(apply_overrides(load_config(arguments[0]), arguments[1:]))
         return
     with pytest.raises(ParsedError):
-        importlib.import_module(f"jaxmoe.commands.{name}").run(arguments)
+        module_of(name).run(arguments)
     for attack in attacks_in(arguments):
         assert attack in ("universal", "universal-class") or canonical_name(attack)
 

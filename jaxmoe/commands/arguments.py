@@ -86,6 +86,22 @@ class Parser(argparse.ArgumentParser):
         return separate
 
 
+def split_overrides(parser: Parser, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Returns a command's own arguments, and those that are fields of the config."""
+    known = parser._option_string_actions
+    own, overrides = [], []
+    into = own
+    for argument in arguments:
+        if argument.startswith("-") and not argument[1:2].isdigit():
+            name = argument.partition("=")[0]
+            section = name[2:].partition(".")[0].replace("-", "_")
+            # Registries' names have no dot: --recipe at_m.
+            of_config = "." in name or section in ("data", "expert", "router", "recipe")
+            into = overrides if of_config and name not in known else own
+        into.append(argument)
+    return own, overrides
+
+
 def number(text: str) -> float:
     """An argument that is a number or a fraction, 8/255."""
     from jaxmoe.overrides import parse_number

@@ -4,7 +4,7 @@ import argparse
 import os
 import pathlib
 
-from jaxmoe.commands.arguments import Parser, load_config
+from jaxmoe.commands.arguments import Parser, load_config, split_overrides
 
 _DESCRIPTION = """Says what a config takes on accelerators that are not here: params, memory of a
 device, the largest batch that fits, FLOPs, collectives, time of a step, epochs in an hour. No data
@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> None:
       ValueError, FileNotFoundError: bad input, one line.
     """
     parser = _parser()
-    own, overrides = _apart(parser, arguments)
+    own, overrides = split_overrides(parser, arguments)
     options = parser.parse(own)
     for name, value in {"CONFIG.py": options.config, "--devices": options.devices}.items():
         if value is None:
@@ -99,22 +99,6 @@ def _parser() -> Parser:
     add("--link-share", type=float, default=0.5, help="assumed share of the links' bandwidth")
     add("--output", metavar="FILE.json", help="where the plan is written, as JSON")
     return parser
-
-
-def _apart(parser: Parser, arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Returns the command's own arguments, and those that are fields of the config."""
-    known = parser._option_string_actions
-    own, overrides = [], []
-    into = own
-    for argument in arguments:
-        if argument.startswith("-") and not argument[1:2].isdigit():
-            name = argument.partition("=")[0]
-            section = name[2:].partition(".")[0].replace("-", "_")
-            # Registries' names have no dot: --recipe at_m.
-            of_config = "." in name or section in ("data", "expert", "router", "recipe")
-            into = overrides if of_config and name not in known else own
-        into.append(argument)
-    return own, overrides
 
 
 def _with_directory(experiment):

@@ -21,7 +21,7 @@ def run(arguments: list[str]) -> None:
     from jaxmoe.runs.folder import read_experiment, state_of
 
     experiment = read_experiment(folder)
-    lines = {**_what(experiment), **_how_far(folder)}
+    lines = {**_what(experiment), **_imported(folder), **_how_far(folder)}
     width = max(map(len, lines))
     print("\n".join(f"{name:<{width}}  {text}" for name, text in lines.items()))
     state = state_of(folder)
@@ -56,6 +56,18 @@ def _what(experiment) -> dict[str, str]:
         "data": f"{experiment.data.name}, {data}{where}",
         "epochs": recipe + (f", from {start}" if start else ""),
     }
+
+
+def _imported(folder: pathlib.Path) -> dict[str, str]:
+    """Returns where imported weights came from, in the place of epochs that nobody trained."""
+    from jaxmoe.files import read_json
+    from jaxmoe.runs.folder import IMPORTED
+
+    if not (folder / IMPORTED).is_file():
+        return {}
+    found = read_json(folder / IMPORTED)
+    files = ", ".join(file["path"] for file in found["files"])
+    return {"epochs": "none", "weights": f"{files} ({found['layout']})"}
 
 
 def _how_far(folder: pathlib.Path) -> dict[str, str]:

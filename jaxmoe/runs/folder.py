@@ -20,6 +20,7 @@ from jaxmoe.plugins import loaded
 from jaxmoe.registry import UnknownEntryError
 from jaxmoe.training import Checkpoints, DamagedCheckpointError
 
+IMPORTED = "imported.json"  # in a folder whose weights were not trained there
 TRAINING = "training"  # what the lock of a folder that is being trained is called
 
 # Where things lie does not decide what a run computes.

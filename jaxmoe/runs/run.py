@@ -22,6 +22,7 @@ from jaxmoe.parallel import Parallel, hosts, make_parallel
 from jaxmoe.registry import field_names, with_fields
 from jaxmoe.runs.build import build_mixture, build_threat, evaluation_loader
 from jaxmoe.runs.folder import (
+    IMPORTED,
     State,
     check_same_experiment,
     check_same_splits,
@@ -83,6 +84,11 @@ def train(
     validate(experiment)
     _check_found_again(experiment)
     run = pathlib.Path(experiment.run.directory)
+    if (run / IMPORTED).is_file():
+        raise ValueError(
+            f"run.directory: {run} holds imported weights; expected another directory, and "
+            f"--training.initialize-from {run}"
+        )
     check_same_experiment(run, experiment)
     _check_same_on_all_processes(experiment)
     dataset = hosts.first(lambda: data.load_dataset(experiment.data, progress=data_progress))

@@ -1,0 +1,141 @@
+"""Imported networks against the same written out in NumPy, and files that fit no network."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from jaxmoe.models.weights import LAYOUTS, read
+from tests.models.weights import published
+from tests.models.weights.written import write_safetensors, write_zip
+
+CLASSES = 5
+IMAGE, CLIP = (2, 3, 32, 24), (2, 3, 4, 24, 16)
+resnet, video = published.resnet, published.torchvision_video
+# Layout, network and input of each published name; widths are as small as layouts take.
+NETWORKS = {
+    "resnet18": ("torchvision_resnet", functools.partial(resnet, stages=(2, 1)), IMAGE),
+    "resnet50": ("torchvision_resnet", functools.partial(resnet, bottleneck=True), IMAGE),
+    "cifar_option_a": (
+        "cifar_resnet",
+        functools.partial(resnet, head="linear", small=True, shortcut="around"),
+        IMAGE,
+    ),
+    "cifar_option_b": (
+        "cifar_resnet",
+        functools.partial(resnet, head="linear", small=True, shortcut="shortcut"),
+        IMAGE,
+    ),
+    "hara_option_a": ("hara_resnet", functools.partial(resnet, shortcut="behind"), CLIP),
+    "hara_option_b": ("hara_resnet", functools.partial(resnet, bottleneck=True), CLIP),
+    "r3d": ("torchvision_video", video, CLIP),
+    "mc3": ("torchvision_video", functools.partial(video, kind="mc3"), CLIP),
+    "r2plus1d": ("torchvision_r2plus1d", functools.partial(video, kind="r2plus1d"), CLIP),
+    "tsm": ("tsm", published.tsm, CLIP),
+    "vit": ("torchvision_vit", published.vit, (2, 3, 16, 16)),
+    "vit_of_two_heads": (
+        "torchvision_vit",
+        lambda net, x, _, classes: published.vit(net, x, 128, classes, depth=1, heads=2),
+        (2, 3, 8, 8),
+    ),
+    "vit_of_before": (
+        "torchvision_vit",
+        functools.partial(published.vit, mlp=("linear_1", "linear_2")),
+        (2, 3, 16, 16),
+    ),
+}
+
+
+def drawn(name: str, pixels: np.ndarray | None = None):
+    """The tensors of a network, and its logits of pixels that are normalised."""
+    _, network, shape = NETWORKS[name]
+    net = published.Net()
+    logits = network(net, np.zeros(shape) if pixels is None else pixels, 8, CLASSES)
+    return net.tensors, logits
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_are_those_of_the_published_network(name, tmp_path):
+    layout, _, shape = NETWORKS[name]
+    tensors, _ = drawn(name)
+    state = {f"module.{key}": value for key, value in tensors.items()}
+    found = read(write_zip(tmp_path / "weights.pt", state))
+    assert (found.layout, found.left_out) == (layout, ())
+    assert found.model.num_classes == CLASSES
+    pixels = np.random.default_rng(1).random((*shape[:1], *shape[2:], 3), np.float32)
+    normal = (pixels - np.array(found.model.mean)) / np.array(found.model.std)
+    _, expected = drawn(name, np.moveaxis(normal, -1, 1))
+    logits = jax.jit(found.model.apply)(found.variables, pixels)
+    scale = np.abs(expected).max()
+    assert np.abs(expected[0] - expected[1]).max() > 0.01 * scale
+    np.testing.assert_allclose(logits / scale, expected / scale, atol=2e-5)
+
+
+def refusal(tmp_path, tensors, layout=None) -> str:
+    with pytest.raises(ValueError, match=r".") as caught:
+        read(write_safetensors(tmp_path / "weights", tensors), layout)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def test_keys_that_are_unknown_missing_or_of_other_shapes_are_listed(tmp_path):
+    tensors, _ = drawn("resnet18")
+    kernel = tensors.pop("layer1.1.conv2.weight")
+    tensors["layer1.1.conv9.weight"] = kernel
+    tensors["layer2.0.bn1.weight"] = np.ones(7, np.float32)
+    line = refusal(tmp_path, tensors)
+    assert "it is no torchvision ResNet of this size" in line
+    assert "unknown keys: layer1.1.conv9.weight;" in line
+    assert "nothing for: params/stage1_block2/conv2/kernel;" in line
+    assert "layer2.0.bn1.weight (7,) as params/stage2_block1/norm1/scale (16,)" in line
+
+
+def test_a_long_list_is_cut(tmp_path):
+    tensors, _ = drawn("resnet18")
+    more = {f"extra.{number}": np.zeros(1, np.float32) for number in range(14)}
+    line = refusal(tmp_path, tensors | more)
+    assert "extra.9 and 4 more" in line
+    assert "extra.10" not in line
+
+
+def test_a_tensor_of_the_same_size_and_another_shape_is_no_kernel(tmp_path):
+    tensors, _ = drawn("r3d")
+    kernel = tensors["layer1.0.conv1.0.weight"]
+    tensors["layer1.0.conv1.0.weight"] = kernel.reshape(8, 8, 9, 3, 1)
+    assert "other shapes: layer1.0.conv1.0.weight (8, 8, 9, 3, 1)" in refusal(tmp_path, tensors)
+
+
+@pytest.mark.parametrize(
+    ("layout", "said"),
+    [
+        (None, "its names are of no known layout (a.weight, …); expected one of torchvision_resn"),
+        ("hara_resnet", "it is no 3D ResNet of kenshohara: 'fc.weight' is missing"),
+        ("hara", "layout: 'hara' is not accepted; did you mean hara_resnet?"),
+    ],
+)
+def test_names_of_nothing_that_is_known(layout, said, tmp_path):
+    assert said in refusal(tmp_path, {"a.weight": np.zeros((2, 2), np.float32)}, layout)
+
+
+def test_a_network_of_impossible_sizes_is_refused(tmp_path):
+    tensors, _ = drawn("resnet18")
+    tensors["fc.weight"] = np.zeros((0, 16), np.float32)
+    assert "num_classes must be at least 1" in refusal(tmp_path, tensors)
+
+
+def test_names_of_two_layouts_ask_which(tmp_path, monkeypatch):
+    monkeypatch.setitem(LAYOUTS, "mine", LAYOUTS["torchvision_resnet"])
+    assert "expected --layout torchvision_resnet or" in refusal(tmp_path, drawn("resnet18")[0])
+
+
+def test_half_precision_becomes_float32(tmp_path):
+    tensors, _ = drawn("resnet18")
+    half = {name: value.astype(np.float16) for name, value in tensors.items()}
+    found = read(write_zip(tmp_path / "weights.pt", half))
+    leaves = jax.tree.leaves(found.variables)
+    assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float32)}
+    np.testing.assert_array_equal(
+        found.variables["params"]["head"]["bias"], half["fc.bias"].astype(np.float32)
+    )

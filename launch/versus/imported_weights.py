@@ -35,6 +35,7 @@ class Case(NamedTuple):
     shape: tuple[int, ...]  # [T, H, W, C] or [H, W, C]
     wrap: Callable[[Any], Any] = dict  # what is saved of its state dict
     views: Callable[[Any], Any] = lambda x: x  # what the network takes of [B, C, …]
+    pixels: tuple[float, float] = (0.45, 0.225)  # mean and deviation that its norms have seen
 
 
 class Compared(NamedTuple):
@@ -84,8 +85,10 @@ def cases() -> dict[str, Case]:
     from torchvision.models import segmentation, video
 
     def hara(sizes, **fields):
-        fields = {"rank": 3, "head": "fc", **fields}
-        return lambda: torch_networks.ResNet(sizes, 64, 400, **fields)
+        def make():
+            return torch_networks.ResNet(sizes, 64, 400, rank=3, head="fc", **fields)
+
+        return Case(make, CLIP, parallel, pixels=(0.45, 1 / 255))
 
     def parallel(state):  # as `DataParallel` and a training script save it
         return {"epoch": 7, "state_dict": {f"module.{n}": t for n, t in state.items()}}
@@ -105,9 +108,9 @@ def cases() -> dict[str, Case]:
             lambda: torch_networks.ResNet((3, 3, 3), 16, 10, **cifar), (32, 32, 3), parallel
         ),
         **{name: Case(getattr(video, name), CLIP) for name in ("r3d_18", "mc3_18", "r2plus1d_18")},
-        "hara_resnet18_A": Case(hara(basic, shortcut="behind"), CLIP, parallel),
-        "hara_resnet18_B": Case(hara(basic, shortcut="projection"), CLIP, parallel),
-        "hara_resnet50_B": Case(hara(deep, shortcut="projection", bottleneck=True), CLIP, parallel),
+        "hara_resnet18_A": hara(basic, shortcut="behind"),
+        "hara_resnet18_B": hara(basic, shortcut="projection"),
+        "hara_resnet50_B": hara(deep, shortcut="projection", bottleneck=True),
         "tsm_resnet50": Case(lambda: torch_networks.TSM(400, 8), (8, 112, 112, 3), parallel),
     }
     if importlib.util.find_spec("pytorchvideo") is not None:
@@ -119,11 +122,11 @@ def _slowfast():
     from pytorchvideo.models.slowfast import create_slowfast
 
     # The pooling of the end is over all of the clip.
-    return create_slowfast(head_pool_kernel_sizes=((4, 4, 4), (32, 4, 4)))
+    return create_slowfast(head_pool_kernel_sizes=((8, 4, 4), (32, 4, 4)))
 
 
 def _pathways(x):
-    return [x[:, :, ::8], x]
+    return [x[:, :, ::4], x]
 
 
 def compare(name: str, case: Case, path: pathlib.Path) -> Compared:
@@ -135,7 +138,7 @@ def compare(name: str, case: Case, path: pathlib.Path) -> Compared:
     pixels = np.random.default_rng(0).random((2, *case.shape), np.float32)
     pixels[1] = 0.2 * pixels[1] + 0.8 * np.linspace(0, 1, case.shape[-2])[:, None]  # brighter
     with torch.no_grad():
-        _randomise(twin, case.views(_as_theirs(pixels, (0.45,), (0.225,))))
+        _randomise(twin, case.views(_as_theirs(pixels, *case.pixels)))
         torch.save(case.wrap(twin.state_dict()), path)
         found = weights.read(path)
         model = found.model

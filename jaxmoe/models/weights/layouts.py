@@ -9,6 +9,8 @@ from jaxmoe.models.weights.resnets import (
     TORCHVISION_VIDEO,
     TSM,
 )
+from jaxmoe.models.weights.segmenters import TORCHVISION_DEEPLAB
+from jaxmoe.models.weights.slowfast import PYTORCHVIDEO_SLOWFAST, SLOWFAST
 from jaxmoe.models.weights.transformers import TORCHVISION_VIT
 
 _ALL = (
@@ -19,6 +21,9 @@ _ALL = (
     TORCHVISION_R2PLUS1D,
     HARA_RESNET,
     TSM,
+    SLOWFAST,
+    PYTORCHVIDEO_SLOWFAST,
+    TORCHVISION_DEEPLAB,
 )
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _ALL}

@@ -28,16 +28,27 @@ _CLIP = (8, 32, 32, 3)
 _RESNET = {"conv1": "stem", "bn1": "norm_stem", **BLOCKS, "fc": "head"}
 
 
-def blocks_of(tensors: Tensors) -> dict[str, Any]:
-    """Returns `depth` and, where it does not say all, `stage_sizes`."""
-    matches = (re.search(rf"{_BLOCK}\.", name) for name in tensors)
+def stages_of(tensors: Tensors, block: str, *, bottleneck: bool) -> dict[str, Any]:
+    """Returns `depth` and, where it does not say all, `stage_sizes`.
+
+    Args:
+      tensors: of the network.
+      block: pattern of what a block's names begin with, its stage and its number in parentheses.
+      bottleneck: whether blocks have three convolutions.
+    """
+    matches = (re.search(block, name) for name in tensors)
     found = {(int(match[1]), int(match[2])) for match in matches if match}
     sizes = tuple(collections.Counter(stage for stage, _ in sorted(found)).values())
-    bottleneck = any(re.search(rf"{_BLOCK}\.conv3\.", name) for name in tensors)
     for depth, own in STAGE_SIZES.items():
         if sizes == own and BLOCKS_OF_DEPTH[depth] is (Bottleneck if bottleneck else BasicBlock):
             return {"depth": depth}
     return {"depth": 50 if bottleneck else 18, "stage_sizes": sizes}
+
+
+def blocks_of(tensors: Tensors) -> dict[str, Any]:
+    """Returns what `stages_of` does, of blocks as torchvision names them."""
+    bottleneck = any(re.search(rf"{_BLOCK}\.conv3\.", name) for name in tensors)
+    return stages_of(tensors, rf"{_BLOCK}\.", bottleneck=bottleneck)
 
 
 def _has_projections(tensors: Tensors) -> bool:

@@ -230,3 +230,124 @@ def vit(net, x, width, classes, patch=4, depth=2, heads=1, mlp=("0", "3")):
         y = y * (1 + erf(y / np.sqrt(2))) / 2
         x = x + net.linear(f"{name}.mlp.{mlp[1]}", y, width)
     return net.linear("heads.head", net.layer_norm("encoder.ln", x)[:, 0], classes)
+
+
+AUTHORS = {
+    "stem": ("s1.pathway{0}_stem.conv", "s1.pathway{0}_stem.bn"),
+    "fuse": ("s{1}_fuse.conv_f2s", "s{1}_fuse.bn"),
+    "block": "s{2}.pathway{0}_res{3}",
+    "branch1": ("branch1", "branch1_bn"),
+    "branch2": ("branch2.{0}", "branch2.{0}_bn"),
+    "head": "head.projection",
+}
+PYTORCHVIDEO = {
+    "stem": ("blocks.0.multipathway_blocks.{0}.conv", "blocks.0.multipathway_blocks.{0}.norm"),
+    "fuse": (
+        "blocks.{0}.multipathway_fusion.conv_fast_to_slow",
+        "blocks.{0}.multipathway_fusion.norm",
+    ),
+    "block": "blocks.{1}.multipathway_blocks.{0}.res_blocks.{3}",
+    "branch1": ("branch1_conv", "branch1_norm"),
+    "branch2": ("branch2.conv_{0}", "branch2.norm_{0}"),
+    "head": "blocks.6.proj",
+}
+
+
+def slowfast(net, x, width, classes, stages=(1, 1, 1), names=AUTHORS):
+    """SlowFast 8 × 8: every fourth frame in `width` channels, all of them in an eighth of it."""
+
+    def layer(pair, *numbers, x, out, window, stride=1, pad=0, relu=True):
+        conv, norm = (name.format(*numbers) for name in pair)
+        return net.norm(norm, net.conv(conv, x, out, window, stride, pad), relu=relu)
+
+    def residual(name, x, features, stride, time):
+        def branch(letter, x, **fields):
+            pair = [f"{name}.{each}" for each in names["branch2"]]
+            out = features * (4 if letter == "c" else 1)
+            return layer(pair, letter, x=x, out=out, **fields)
+
+        y = branch("a", x, window=(time, 1, 1), pad=(time // 2, 0, 0))
+        y = branch("b", y, window=(1, 3, 3), stride=(1, stride, stride), pad=(0, 1, 1))
+        y = branch("c", y, window=1, relu=False)
+        if stride != 1 or x.shape[1] != 4 * features:
+            pair = [f"{name}.{each}" for each in names["branch1"]]
+            steps = (1, stride, stride)
+            x = layer(pair, x=x, out=4 * features, window=1, stride=steps, relu=False)
+        return np.maximum(x + y, 0)
+
+    widths, paths = (width, width // 8), [x[:, :, ::4], x]
+    for number, (time, own) in enumerate(zip((1, 5), widths, strict=True)):
+        window, pad = (time, 7, 7), (time // 2, 3, 3)
+        y = layer(
+            names["stem"],
+            number,
+            x=paths[number],
+            out=own,
+            window=window,
+            stride=(1, 2, 2),
+            pad=pad,
+        )
+        paths[number] = max_pool(y, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+    for stage, blocks in enumerate(stages):
+        fast = paths[1]
+        lateral = layer(
+            names["fuse"],
+            stage,
+            stage + 1,
+            x=fast,
+            out=2 * fast.shape[1],
+            window=(7, 1, 1),
+            stride=(4, 1, 1),
+            pad=(3, 0, 0),
+        )
+        paths[0] = np.concatenate([paths[0], lateral], 1)
+        for number, own in enumerate(widths):
+            time = 1 if number == 0 and stage < len(stages) - 2 else 3
+            for block in range(blocks):
+                name = names["block"].format(number, stage + 1, stage + 2, block)
+                stride = 2 if stage and not block else 1
+                paths[number] = residual(name, paths[number], own * 2**stage, stride, time)
+    return net.linear(names["head"], np.concatenate([mean(y) for y in paths], 1), classes)
+
+
+def deeplab(net, x, width, classes, stages=(1, 1, 1, 2)):
+    """torchvision's deeplabv3_resnet50, with its second head's tensors."""
+    sizes = x.shape[2:]
+    x = net.norm("backbone.bn1", net.conv("backbone.conv1", x, width, 7, 2, 3), relu=True)
+    x = max_pool(x, 3, 2, 1)
+    for stage, blocks in enumerate(stages):
+        for number in range(blocks):
+            stride = 2 if stage == 1 and not number else 1
+            # The first block of a stage is dilated as the stage before.
+            dilation = {2: 1 if not number else 2, 3: 2 if not number else 4}.get(stage, 1)
+            name = f"backbone.layer{stage + 1}.{number}"
+            fields = {"bottleneck": True, "dilation": dilation}
+            x = block(net, name, x, width * 2**stage, stride, **fields)
+    branches = []
+    for number, rate in enumerate((0, 12, 24, 36)):
+        name = f"classifier.0.convs.{number}"
+        y = net.conv(f"{name}.0", x, 16, 3 if rate else 1, 1, rate, max(rate, 1))
+        branches.append(net.norm(f"{name}.1", y, relu=True))
+    y = net.conv("classifier.0.convs.4.1", x.mean((2, 3), keepdims=True), 16, 1)
+    y = net.norm("classifier.0.convs.4.2", y, relu=True)
+    branches.append(np.broadcast_to(y, branches[0].shape))
+    y = net.conv("classifier.0.project.0", np.concatenate(branches, 1), 16, 1)
+    y = net.norm("classifier.0.project.1", y, relu=True)
+    y = net.norm("classifier.2", net.conv("classifier.1", y, 16, 3, 1, 1), relu=True)
+    net.get("aux_classifier.0.weight", (4, x.shape[1], 3, 3))
+    y = net.conv("classifier.4", y, classes, 1, bias=True)
+    for axis, size in zip((2, 3), sizes, strict=True):
+        y = interpolated(y, axis, size)
+    return np.moveaxis(y, 1, -1)
+
+
+def interpolated(x, axis, size):
+    """Linear interpolation along an axis, corners not aligned."""
+    old = x.shape[axis]
+    places = np.clip((np.arange(size) + 0.5) * old / size - 0.5, 0, old - 1)
+    low = np.floor(places).astype(int)
+    high, share = np.minimum(low + 1, old - 1), places - low
+    shape = [1] * x.ndim
+    shape[axis] = size
+    share = share.reshape(shape)
+    return x.take(low, axis) * (1 - share) + x.take(high, axis) * share

@@ -11,6 +11,7 @@ import itertools
 import jax.numpy as jnp
 from jax import Array
 
+from jaxmoe.models.conv_patches import has_patches, patches_kernel_gradient
 from jaxmoe.models.conv_window import (
     FEW_CHANNELS,
     Window,
@@ -28,6 +29,9 @@ def taps_kernel_gradient(x: Array, kernel: Array, gradient: Array, window: Windo
     taps, channels = kernel3.shape[0], kernel3.shape[3]
     out = out_sizes(x.shape[1:4], kernel3.shape[:3], window)
     gradient = gradient.astype(x.dtype).reshape(x.shape[0], *out, -1)
+    if has_patches(kernel3, window):
+        result = patches_kernel_gradient(x, kernel3, gradient)
+        return result.reshape(kernel.shape).astype(kernel.dtype)
     x = zero_pad(x, ((0, 0), (0, 0), *window.padding[1:], (0, 0)))
     unit_time = window.strides[0] == window.dilation[0] == 1
     if channels <= FEW_CHANNELS:

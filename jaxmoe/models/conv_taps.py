@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxmoe.models.conv_patches import conv_patches, has_patches, patches_input_gradient
 from jaxmoe.models.conv_window import (
     FEW_CHANNELS,
     Window,
@@ -46,7 +47,11 @@ def conv_taps(
     """
     x3, kernel, window3 = as_3d(x, kernel, window)
     ones = (1,) * (5 - x.ndim)
-    y = _convolve(x3, kernel, window3, (*ones, *(inflation or (1,) * (x.ndim - 2))))
+    inflation = (*ones, *(inflation or (1,) * (x.ndim - 2)))
+    if has_patches(kernel, window3) and max(inflation) == 1:
+        y = conv_patches(x3, kernel)
+    else:
+        y = _convolve(x3, kernel, window3, inflation)
     return y.reshape(x.shape[0], *y.shape[6 - x.ndim :]).astype(x.dtype)
 
 
@@ -58,10 +63,13 @@ def taps_input_gradient(x: Array, kernel: Array, gradient: Array, window: Window
     """
     x3, kernel, window = as_3d(x, kernel, window)
     sizes, out = x3.shape[1:4], out_sizes(x3.shape[1:4], kernel.shape[:3], window)
+    gradient = gradient.astype(kernel.dtype).reshape(x.shape[0], *out, -1)
+    if has_patches(kernel, window):
+        result = patches_input_gradient(sizes, kernel, gradient)
+        return result.reshape(x.shape).astype(x.dtype)
     padding = []
     for n, m, k, s, (low, _), d in zip(sizes, out, kernel.shape, *window, strict=False):
         padding.append((d * (k - 1) - low, n - 1 + low - s * (m - 1)))
-    gradient = gradient.astype(kernel.dtype).reshape(x.shape[0], *out, -1)
     kernel = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
     transposed = Window((1, 1, 1), tuple(padding), window.dilation)
     result = _convolve(gradient, kernel, transposed, inflation=window.strides)

@@ -111,6 +111,17 @@ def test_gpu_and_tpu_keep_the_native_operation():
         assert "dot_general" not in text
 
 
+def test_patches_side_by_side_are_matmuls():
+    """On CPU a convolution of 16 x 16 patches has gradients of 40x its own cost."""
+    x, kernel = draw((2, 7, 9, 3), 0), draw((3, 4, 3, 5), 1)
+
+    def loss(x, kernel):
+        return jnp.sum(jnp.sin(conv(x, kernel, strides=(3, 4), padding="VALID")))
+
+    text = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(x, kernel).compile().as_text()
+    assert "convolution(" not in text
+
+
 def test_module_counts_and_bias():
     module = Conv(4, (3, 3), strides=2, use_bias=True)
     x = draw((2, 7, 7, 3), 0)

@@ -9,7 +9,7 @@ import jaxmoe
 from jaxmoe import api
 from jaxmoe.api import _find_recipe, _options_of
 from jaxmoe.attacks import AttackSettings, cross_entropy
-from jaxmoe.config import JTLATConfig, MixtureConfig
+from jaxmoe.config import AATMConfig, JTLATConfig, MixtureConfig
 from jaxmoe.evaluation import NonFiniteGradient, evaluate_suite
 from jaxmoe.training import Phase, RecipeOptions, read_metrics
 from tests.training.conftest import tiny_batch, tiny_mixture
@@ -215,6 +215,20 @@ def test_passes_that_differ_in_length_are_told_apart(mixture, params, examples):
 
     with pytest.raises(ValueError, match="batches: 2 in this pass, and 3 in the first"):
         jaxmoe.fit(mixture, params, Shrinking(), "standard", epochs=2)
+
+
+def test_a_recipe_that_draws_epsilon_measures_on_validation_batches(mixture, params, examples):
+    x, y = examples
+    with pytest.raises(ValueError, match="validation: None; expected batches: recipe aat_m"):
+        jaxmoe.fit(mixture, params, [(x, y)], "aat_m", epochs=1, epsilon=0.1)
+    recipe = AATMConfig(radii=3, measure_every=1)
+    given = {"epochs": 2, "epsilon": 0.1, "validation": [(x, y)]}
+    trained = jaxmoe.fit(mixture, params, [(x, y)], recipe, **given)
+    plain = jaxmoe.fit(mixture, params, [(x, y)], "at_m", **given)
+    apart = [
+        np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (trained, plain)), strict=True)
+    ]
+    assert max(apart) > 0
 
 
 def test_validation_draws_a_start_for_each_example_however_it_is_cut(mixture, params, examples):

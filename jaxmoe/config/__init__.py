@@ -60,6 +60,7 @@ from jaxmoe.config.sections import (
     TrainingConfig,
 )
 from jaxmoe.config.study import Arm, Study
+from jaxmoe.config.video_defences import video_defences
 from jaxmoe.data.kinds import DATASETS, DataConfig
 from jaxmoe.data.sets import (
     A2D2Config,
@@ -151,4 +152,5 @@ __all__ = [
     "to_dict",
     "validate",
     "validate_data",
+    "video_defences",
 ]

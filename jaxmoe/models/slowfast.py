@@ -18,6 +18,7 @@ from jaxmoe.models.pool import max_pool
 from jaxmoe.models.precision import accumulation_dtype
 from jaxmoe.models.residual import centred_conv
 from jaxmoe.models.resnet import BLOCKS, NORMS, STAGE_SIZES, STEMS
+from jaxmoe.models.restoration import RestorationBlock
 
 _FAST_STEM_FRAMES = 5  # that the fast pathway's first convolution spans; the slow one's has 1
 _SLOW_STAGES_IN_TIME = 2  # the last stages of the slow pathway see time, those before do not
@@ -49,6 +50,7 @@ class SlowFast(nn.Module):
       std: per channel, divides the pixels.
       dtype: of the computation; params stay float32, logits are float32 or wider.
       remat: whether the backward pass keeps each block's input alone and computes the block anew.
+      restoration: whether a `RestorationBlock` is behind each pathway's first stage.
     """
 
     num_classes: int
@@ -64,6 +66,7 @@ class SlowFast(nn.Module):
     std: Sequence[float] = (0.5,)
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
+    restoration: bool = False
 
     def __post_init__(self) -> None:
         check_choice(self, "depth", STAGE_SIZES)
@@ -138,4 +141,6 @@ class SlowFast(nn.Module):
                 convolution=convolution,
                 name=f"{pathway}_stage{stage + 1}_block{block + 1}",
             )(x)
+        if self.restoration and stage == 0:
+            x = RestorationBlock(norm, self.dtype, name=f"{pathway}_restoration")(x)
         return x

@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal
 from jaxmoe.config.experts.expert import NORM, REMAT, STAGES, NormalizingConfig, Refusal
 from jaxmoe.options import option
 
+RESTORATION = "a block behind the first stage that restores attacked features, as OUD-M has it"
+
 
 @dataclasses.dataclass(frozen=True)
 class ResNetConfig(NormalizingConfig):
@@ -26,9 +28,7 @@ class ResNetConfig(NormalizingConfig):
         "projection", "option B, or option A with zeros behind the channels or around them"
     )
     norm: Literal["group", "frozen_batch"] = option("group", NORM)
-    restoration: bool = option(
-        False, "a block behind the first stage that restores attacked features, as OUD-M has it"
-    )
+    restoration: bool = option(False, RESTORATION)
     remat: bool = option(False, REMAT)
 
 
@@ -85,6 +85,7 @@ class SlowFastConfig(NormalizingConfig):
         "small", "a window of 7 and a max pool; of 7 and none; or of 3 and none"
     )
     norm: Literal["group", "frozen_batch"] = option("group", NORM)
+    restoration: bool = option(False, RESTORATION)
     remat: bool = option(False, REMAT)
 
     def refusals(self, shape: tuple[int, ...]) -> Iterator[Refusal]:

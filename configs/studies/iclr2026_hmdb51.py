@@ -1,0 +1,21 @@
+"""The tables of arXiv 2602.01369 on HMDB-51: as `iclr2026_ucf101`, over its three official splits.
+
+jaxmoe study configs/studies/iclr2026_hmdb51.py --data.directory DIR
+
+Made for accelerators; we never ran it.
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+from jaxmoe.config import Study
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "video"))
+from hmdb51_j_tlat import config
+from iclr2026_ucf101 import of
+
+
+def study() -> Study:
+    folds = {f"split{split}": {"data.split": split} for split in (1, 2, 3)}
+    return dataclasses.replace(of(config()), folds=folds)

@@ -1,0 +1,46 @@
+"""The tables of arXiv 2602.01369 on UCF-101: all defences × attacks × architectures.
+
+jaxmoe study configs/studies/iclr2026_ucf101.py --data.directory DIR
+
+ε = 8 and 14 /255; 3D ResNet-18, R(2+1)D-18, TSM-ResNet-18 and SlowFast experts, M = 4, top-1. The
+paper trains each defence for as many epochs; here each may cost as much. Made for accelerators; we
+never ran it. `jaxmoe plan configs/video/ucf101_j_tlat.py --devices v5e-16` says what a step takes.
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+from jaxmoe.config import Experiment, StandardConfig, Study, video_defences
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "video"))
+from ucf101_j_tlat import config
+
+
+def study() -> Study:
+    return of(config())
+
+
+def of(experiment: Experiment) -> Study:
+    """The study of an experiment that trains J-TLAT in the paper's setting."""
+    shared, together = experiment.training.shared_epochs, experiment.training.standard_epochs
+    training = dataclasses.replace(experiment.training, epochs=together, standard_epochs=0)
+    return Study(
+        experiment=dataclasses.replace(experiment, recipe=StandardConfig(), training=training),
+        arms=video_defences(experts=experiment.mixture.experts, clean_epochs=shared + together),
+        architectures={
+            "resnet3d18": {},
+            "r2plus1d18": {"expert": "r2plus1d", "expert.depth": 18, "expert.stem": "video"},
+            "tsm18": {"expert": "tsm", "expert.depth": 18},
+            "slowfast": {"expert": "slowfast"},
+        },
+        gradients=600,
+        attacks=(
+            *("pgd-r", "tla-r", "tlga-r", "pgd", "tla-m", "j-tla", "j-tlga"),
+            *("auto-attack", "enumerated-route", "sparse", "flicker", "square"),
+        ),
+        epsilons=(8 / 255, 14 / 255),
+        transfer=("pgd", "j-tlga"),
+        compared=("j_tlat",),
+        simplest="at_s",
+    )

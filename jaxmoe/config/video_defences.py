@@ -1,0 +1,57 @@
+"""The arms of a study: the video paper's defences, and simpler explanations beside them."""
+
+from jaxmoe.config.study import Arm, Fields
+
+_ONE = {"mixture.experts": 1}
+_BALANCE = 1.5  # that J-TLAT needs, and what it may owe to it
+_REPAIRS = ("router", "weak_experts", "global")
+
+
+def video_defences(
+    *, experts: int, clean_epochs: int, defence: Fields | None = None
+) -> dict[str, Arm]:
+    """Returns every defence of arXiv 2602.01369 by name, each from a clean start of its kind.
+
+    All mixtures start from one clean mixture, but OUD-M's, whose networks have a restoration block.
+    Beside them stand AT-S, one network of an expert's size that was trained as long; AT-M with
+    J-TLAT's balance loss, and with expert dropout; and J-TLAT without each of its phases.
+
+    Args:
+      experts: M of the study's experiment.
+      clean_epochs: of the one network, so that it has as many gradients as the clean mixture.
+      defence: fields of every defence, of its attack, say.
+    """
+    alone = {
+        **_ONE,
+        "training.shared_epochs": 0,
+        "training.dense_epochs": 0,
+        "training.specialize_epochs": 0,
+        "training.epochs": clean_epochs,
+    }
+    arms = {
+        "standard": Arm("standard", costs=False),
+        "single": Arm("one network", alone, costs=False),
+        "restored": Arm("standard, restored", {"expert.restoration": True}, costs=False),
+    }
+
+    def add(name: str, title: str, recipe: str, start: str = "standard", **fields: object) -> None:
+        own = {key.replace("__", "."): value for key, value in fields.items()}
+        arms[name] = Arm(title, {"recipe": recipe, **(defence or {}), **own}, start)
+
+    add("at_s", "AT-S", "at_s", "single", mixture__experts=1)
+    add("at_d", "AT-D", "at_d", mixture__top_k=experts)
+    add("at_m", "AT-M", "at_m")
+    add("oud_m", "OUD-M", "oud_m", "restored", expert__restoration=True)
+    add("aat_m", "AAT-M", "aat_m")
+    add("adv_moe", "AdvMoE", "adv_moe")
+    add("trades", "TRADES", "trades")
+    add("balanced", "AT-M, balanced", "at_m", mixture__balance_weight=_BALANCE)
+    add("dropout", "AT-M, expert dropout", "at_m", mixture__dropped_experts=1)
+    add("tlat", "TLAT", "tlat")
+    add("j_tlat", "J-TLAT", "j_tlat", mixture__balance_weight=_BALANCE)
+    for left_out in _REPAIRS:
+        repairs = tuple(each for each in _REPAIRS if each != left_out)
+        fields = {"recipe__repairs": repairs, "mixture__balance_weight": _BALANCE}
+        title = f"J-TLAT without {left_out.replace('_', ' ')}"
+        add(f"without_{left_out}", title, "j_tlat", **fields)
+    return arms

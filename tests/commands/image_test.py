@@ -122,7 +122,7 @@ def test_attacks_in_time_are_refused(folder, command, capsys):
         ),
         (
             "--recipe j_tlat",
-            "recipe.name: j_tlat is not accepted; expected standard or at_m or trades or rt_er",
+            "recipe.name: j_tlat is not accepted; expected standard or at_m or at_s",
         ),
         (
             "--evaluation.attacks pgd TLGA_R",
@@ -135,7 +135,7 @@ def test_attacks_in_time_are_refused(folder, command, capsys):
         ),
         (
             "--expert.name vit --data.name synthetic_actions",
-            "expected resnet with data.name = synthetic_actions, which has clips",
+            "with data.name = synthetic_actions, which has clips",
         ),
         ("--training.initialize-standard-from x", "expected a dual model, mixture.dual_weight"),
     ],

@@ -74,6 +74,8 @@ def check(case, found):
     mine, alone = found["metrics"]
     assert mine == pytest.approx(alone, rel=1e-6, abs=1e-7), case
     mine, alone = found["validation"]
+    known = [place for place, figure in enumerate(alone) if figure is not None]
+    mine, alone = ([each[place] for place in known] for each in (mine, alone))
     np.testing.assert_allclose(mine, alone, rtol=1e-6, err_msg=str(case))
     assert 0 < mine[0] < 1 or case.get("one_expert"), "a figure that padding could change"
 

@@ -31,7 +31,9 @@ MIXTURE = tiny_mixture()
 # In double precision: Adam makes a whole step of the rounding of a gradient that is nearly zero.
 PARAMS = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), MIXTURE.init(jax.random.key(0), None))
 OPTIMIZER = adamw(1e-2, 1.0)
-LIKE = jax.eval_shape(lambda params: init_state(params, OPTIMIZER), PARAMS)
+BEGIN = functools.partial(init_state, optimizer=OPTIMIZER, averaged=True, radii=3)
+LIKE = jax.eval_shape(BEGIN, PARAMS)
+PERTURBED = {"at_m": 0.05}  # γ of AWP, whose uphill gradient is reduced too
 FEW = RecipeOptions(AttackSettings(steps=3), balance_weight=0.3)
 OPTIONS = {
     "j_tlat": FEW,
@@ -95,8 +97,10 @@ def train(parallel: Parallel, recipe, steps, batch, one_expert, parts=1) -> dict
         optax.constant_schedule(0.1),
         shards=parallel.shards(PARAMS),
         parts=parts,
+        weight_perturbation=PERTURBED.get(recipe, 0.0),
+        average_decay=0.5,
     )
-    state = parallel.make(lambda p: init_state(p, OPTIMIZER), params, LIKE)
+    state = parallel.make(BEGIN, params, LIKE)
     key = parallel.everywhere(jax.random.key(7))
 
     def place(number):
@@ -109,7 +113,9 @@ def train(parallel: Parallel, recipe, steps, batch, one_expert, parts=1) -> dict
         for i in range(steps):
             state, metrics = mapped(state, place(i), key)
     return {
-        "params": jax.device_get(parallel.whole(state.params, LIKE.params)),
+        "params": jax.device_get(
+            [parallel.whole(each, LIKE.params) for each in (state.params, state.average)]
+        ),
         "metrics": {name: float(value.addressable_data(0)) for name, value in metrics.items()},
         "validation": validate(parallel, params),
         **facts(mapped.as_text()),
@@ -148,7 +154,7 @@ def validate(parallel: Parallel, params) -> list:
 
 def local_share(parallel: Parallel) -> float:
     """Returns the largest share of the state's numbers that one device holds."""
-    state = parallel.make(lambda p: init_state(p, OPTIMIZER), PARAMS, LIKE)
+    state = parallel.make(BEGIN, PARAMS, LIKE)
     whole = sum(leaf.size for leaf in jax.tree.leaves(LIKE))
     held = {}
     for leaf in jax.tree.leaves(state):

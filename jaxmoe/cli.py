@@ -30,7 +30,7 @@ COMMANDS = {
     "study": "train and judge many runs that are compared, and print their tables",
     "plan": "say what a config takes on devices that are not here: memory, collectives, time",
     "data": "show what is in a dataset: classes, examples, frames, skipped files",
-    "show": "show what a run is, how far it is, and its last results",
+    "show": "show what a run is, how far it is, and its last results; or what a config takes",
     "attacks": "list all attacks by the part that they attack",
     "benchmark": "measure this machine against the library's own bars",
 }

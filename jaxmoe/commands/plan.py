@@ -32,6 +32,7 @@ def run(arguments: list[str]) -> None:
     # Nothing here runs on an accelerator, and a TPU that is not there would be waited for.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+    from jaxmoe.commands.without_data import classes_of, with_directory
     from jaxmoe.config import validate
     from jaxmoe.overrides import apply_overrides
     from jaxmoe.parallel.hardware import find_hardware
@@ -40,9 +41,9 @@ def run(arguments: list[str]) -> None:
     hardware = find_hardware(options.devices)
     experiment = apply_overrides(load_config(options.config), overrides)
     load_plugins(experiment.run.plugins or ())
-    experiment = validate(_with_directory(experiment))
+    experiment = validate(with_directory(experiment))
     _check(options)
-    classes = _classes(options, experiment)
+    classes = classes_of(options.classes, experiment)
 
     from jaxmoe.commands.plan_report import print_plan
     from jaxmoe.files import write_json
@@ -101,16 +102,6 @@ def _parser() -> Parser:
     return parser
 
 
-def _with_directory(experiment):
-    """The experiment, of data that needs a folder with one of no name: none is read."""
-    import dataclasses
-
-    data = experiment.data
-    if not data.needs_directory or data.directory:
-        return experiment
-    return dataclasses.replace(experiment, data=dataclasses.replace(data, directory="DIR"))
-
-
 def _check(options: argparse.Namespace) -> None:
     for name in ("classes", "examples"):
         value = getattr(options, name)
@@ -125,13 +116,3 @@ def _check(options: argparse.Namespace) -> None:
         raise FileNotFoundError(
             f"--output: no such folder: {pathlib.Path(options.output).parent}; make it first"
         )
-
-
-def _classes(options: argparse.Namespace, experiment) -> int:
-    found = options.classes or experiment.data.expected_classes
-    if found is None:
-        raise ValueError(
-            f"--classes: missing; expected the number of classes: only the files of data.name = "
-            f"{experiment.data.name} tell it, and none is read"
-        )
-    return found

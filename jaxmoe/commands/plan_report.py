@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from jaxmoe.commands.network_report import show_size
 from jaxmoe.reporting.tables import print_table
 from jaxmoe.runs.plan.compiled import Memory
 from jaxmoe.runs.plan.plan import Plan
@@ -37,8 +38,8 @@ def _print_sizes(plan: Plan) -> None:
     ]
     print_table("Params", ["of", "number"], rows)
     state = [
-        ["params", _size(s.params_bytes), _size(s.device_params_bytes)],
-        ["optimizer state", _size(s.optimizer_bytes), _size(s.device_optimizer_bytes)],
+        ["params", show_size(s.params_bytes), show_size(s.device_params_bytes)],
+        ["optimizer state", show_size(s.optimizer_bytes), show_size(s.device_optimizer_bytes)],
     ]
     print_table("State", ["of", "whole", "on a device"], state)
 
@@ -53,7 +54,7 @@ def _print_memory(plan: Plan) -> None:
         print(f"the compiler found no room: {found.refusal}")
     by = "compiled" if found is not None else "cost model"
     verdict = "fits" if plan.fits else "does not fit"
-    print(f"{verdict} into {_size(plan.hbm)} of a device ({by})")
+    print(f"{verdict} into {show_size(plan.hbm)} of a device ({by})")
     if plan.largest is None:
         print("largest batch of a device: none, the state alone is too large\n")
     else:
@@ -76,12 +77,12 @@ def _print_flops(plan: Plan) -> None:
 
 def _print_collectives(plan: Plan) -> None:
     rows = [
-        ["cost model", kind, _where(inside), "-", _size(size)]
+        ["cost model", kind, _where(inside), "-", show_size(size)]
         for (kind, inside), size in plan.collectives.items()
     ]
     if plan.compiled is not None:
         rows += [
-            ["compiled", c.kind, _where(c.in_loops), str(len(c.bytes)), _size(sum(c.bytes))]
+            ["compiled", c.kind, _where(c.in_loops), str(len(c.bytes)), show_size(sum(c.bytes))]
             for c in plan.compiled.collectives
         ]
     if not rows:
@@ -142,16 +143,10 @@ def _provenance(plan: Plan) -> Iterable[str]:
 
 
 def _memory(memory: Memory) -> list[str]:
-    return [_size(n) for n in (memory.arguments, memory.temporaries, memory.output, memory.total)]
+    return [
+        show_size(n) for n in (memory.arguments, memory.temporaries, memory.output, memory.total)
+    ]
 
 
 def _where(inside: bool) -> str:
     return "in loops" if inside else "outside"
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.4g} {unit}"
-        size /= 1024
-    return f"{size:.4g} GiB"

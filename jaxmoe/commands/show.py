@@ -1,11 +1,24 @@
-"""`jaxmoe show`: what a run is, how far it is, and what its last evaluation found."""
+"""`jaxmoe show`: what a run is and how far it is, or what a config's mixture takes."""
 
+import os
 import pathlib
+from argparse import Namespace
+from typing import TYPE_CHECKING
 
-from jaxmoe.commands.arguments import Parser
+from jaxmoe.commands.arguments import Parser, load_config, split_overrides
+
+if TYPE_CHECKING:
+    from jaxmoe.config import Experiment
 
 _DESCRIPTION = """Shows what a run's folder holds: model, data, recipe, how far it is trained, and
-the table of its last evaluation. It computes nothing."""
+the table of its last evaluation. It computes nothing, but with --network.
+
+Of a config it shows what its mixture takes, from shapes alone: params, GFLOPs and memory of router,
+expert, mixture and dense network, the shape of every variable, and an estimate of what a training
+step holds. Every field can be replaced, as with jaxmoe train:
+
+  jaxmoe show runs/ut_interaction_j_tlat
+  jaxmoe show configs/video/ucf101_j_tlat.py --training.batch-size 8"""
 
 
 def run(arguments: list[str]) -> None:
@@ -14,11 +27,22 @@ def run(arguments: list[str]) -> None:
     Raises:
       FileNotFoundError, ValueError: no run, or a damaged one; one line.
     """
-    parser = Parser("show", _DESCRIPTION)
-    parser.add_argument("run", metavar="RUN", help="folder of a run")
-    folder = pathlib.Path(parser.parse(arguments).run)
+    parser = Parser("show", _DESCRIPTION, usage="jaxmoe show RUN|CONFIG.py …")
+    add = parser.add_argument
+    add("run", metavar="RUN|CONFIG.py", help="folder of a run, or a python file with config()")
+    add("--classes", type=int, metavar="K", help="of data whose classes only its files tell")
+    add("--network", action="store_true", help="of a run, too, what its mixture takes")
+    add("--no-step", action="store_true", help="leave out the training step, which takes longest")
+    own, overrides = split_overrides(parser, arguments)
+    options = parser.parse(own)
+    if options.run.endswith(".py"):
+        _show_network(load_config(options.run), overrides, options)
+        return
+    if overrides:
+        raise ValueError(f"{overrides[0]}: a run's fields stay as they are; expected a CONFIG.py")
+    folder = pathlib.Path(options.run)
 
-    from jaxmoe.runs.folder import read_experiment, state_of
+    from jaxmoe.runs.folder import read_experiment, recorded_classes, state_of
 
     experiment = read_experiment(folder)
     lines = {**_what(experiment), **_imported(folder), **_how_far(folder)}
@@ -28,6 +52,27 @@ def run(arguments: list[str]) -> None:
     if state == "stopped":
         print("\nnext: the same `jaxmoe train` command, which goes on where it stopped")
     print_results(folder, finished=state == "finished")
+    if options.network:
+        print()
+        options.classes = options.classes or len(recorded_classes(folder)) or None
+        _show_network(experiment, [], options)
+
+
+def _show_network(experiment: "Experiment", overrides: list[str], options: Namespace) -> None:
+    """Prints what a mixture takes."""
+    # Nothing here runs on an accelerator.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+    from jaxmoe.commands.network_report import print_network
+    from jaxmoe.commands.without_data import classes_of, with_directory
+    from jaxmoe.config import validate
+    from jaxmoe.overrides import apply_overrides
+    from jaxmoe.plugins import load_plugins
+
+    load_plugins(experiment.run.plugins or ())
+    experiment = validate(with_directory(apply_overrides(experiment, overrides)))
+    classes = classes_of(options.classes, experiment)
+    print_network(experiment, classes, shapes=True, step=not options.no_step)
 
 
 def _what(experiment) -> dict[str, str]:

@@ -1,9 +1,10 @@
-"""Models: the `conv` primitive, experts, routers, norms.
+"""Models: the `conv` primitive, experts, routers, norms, weights of PyTorch.
 
 Experts and routers are Flax Linen modules, because their `init` and `apply` are pure functions.
 Clips are `[B, T, H, W, C]` floats in [0, 1], images `[B, H, W, C]`.
 """
 
+from jaxmoe.models import weights
 from jaxmoe.models.conv import Conv, conv
 from jaxmoe.models.deeplab import DeepLabV3, DeepLabV3Plus
 from jaxmoe.models.fast_convolutions import fast_convolutions, native_convolutions
@@ -42,4 +43,5 @@ __all__ = [
     "max_pool",
     "native_convolutions",
     "resize",
+    "weights",
 ]

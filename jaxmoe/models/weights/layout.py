@@ -80,11 +80,11 @@ def fill(
       new_head: whether the head stays as it is there anyway.
 
     Raises:
-      ValueError: tensors that have no place, or another shape, and places that have no tensor; one
-        line that names them.
+      ValueError: tensors that have no place, another shape or infinite numbers, and places that
+        have no tensor; one line that names them.
     """
     wanted, taken = dict(_paths(like)), dict[str, Any]()
-    unknown, shapes, left_out, anew = [], [], [], []
+    unknown, shapes, infinite, left_out, anew = [], [], [], [], []
     for name, tensor in layout.prepare(tensors).items():
         if name.rpartition(".")[2] == _COUNTERS:
             continue
@@ -97,14 +97,25 @@ def fill(
             continue
         own = wanted[path]
         value = _in_shape(value, own.shape)
-        taken[path] = value.astype(np.float32)
+        with np.errstate(over="ignore"):  # it is infinite then, and refused
+            taken[path] = value.astype(np.float32)
         of_head = path.split("/")[1] == layout.head
         if of_head and (new_head or _differs_in_classes(value.shape, own.shape)):
             anew.append(path)
             taken[path] = own
         elif value.shape != own.shape:
             shapes.append(f"{name} {tensor.shape} as {path} {own.shape}")
-    _refuse(layout, unknown, [path for path in wanted if path not in taken], shapes)
+        elif not np.all(np.isfinite(taken[path])):
+            infinite.append(name)
+    _refuse(
+        layout,
+        {
+            "unknown keys": unknown,
+            "nothing for": [path for path in wanted if path not in taken],
+            "other shapes": shapes,
+            "numbers that are not finite": infinite,
+        },
+    )
     return Filled(_nested(taken), tuple(anew), tuple(left_out))
 
 
@@ -164,19 +175,9 @@ def _differs_in_classes(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool
     return found[:-1] == wanted[:-1] and found[-1] != wanted[-1]
 
 
-def _refuse(
-    layout: Layout, unknown: Iterable[str], missing: Iterable[str], shapes: Iterable[str]
-) -> None:
+def _refuse(layout: Layout, found: Mapping[str, list[str]]) -> None:
     """Raises a ValueError if there is anything to name."""
-    said = [
-        f"{what}: {_listed(list(names))}"
-        for what, names in (
-            ("unknown keys", unknown),
-            ("nothing for", missing),
-            ("other shapes", shapes),
-        )
-        if names
-    ]
+    said = [f"{what}: {_listed(names)}" for what, names in found.items() if names]
     if said:
         raise ValueError(f"it is no {layout.title} of this size; {'; '.join(said)}")
 

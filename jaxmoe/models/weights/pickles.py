@@ -7,6 +7,7 @@ The operations are those of https://docs.python.org/3/library/pickletools.html.
 """
 
 import pickletools
+import warnings
 from collections.abc import Callable, Mapping
 from typing import IO, Any, NamedTuple
 
@@ -58,8 +59,10 @@ def read_pickle(
     """
     machine = _Machine(allowed, persistent)
     try:
-        for operation, argument, _ in pickletools.genops(file):
-            machine.follow(operation.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in damaged text
+            for operation, argument, _ in pickletools.genops(file):
+                machine.follow(operation.name, argument)
         return machine.result()
     except RefusedPickle:
         raise

@@ -6,6 +6,7 @@ those of https://docs.pytorch.org/docs/stable/notes/serialization.html. Numbers 
 
 import contextlib
 import dataclasses
+import errno
 import io
 import math
 import mmap
@@ -45,6 +46,11 @@ _DTYPES: dict[str, Any] = {
     "torch.bfloat16": jnp.bfloat16,
     "torch.bool": np.bool_,
 }
+# What zipfile raises: an archive that is none, or is packed or encrypted in ways that it lacks.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, struct.error),
+    *(NotImplementedError, RuntimeError, UnicodeDecodeError),
+)
 _ADVICE = "expected a state dict: torch.save(model.state_dict(), FILE)"
 
 
@@ -115,8 +121,12 @@ def open_torch(path: pathlib.Path) -> Iterator[Any]:
                 yield _read_legacy(data)
     except RefusedPickle as error:
         raise ValueError(f"{path}: {error}; {_ADVICE}") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{path}: it is damaged or cut off ({error}); copy it anew") from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place before the file's beginning
+            raise
+        raise ValueError(f"{path}: it is damaged or cut off; copy it anew") from None
 
 
 def _read_zip(archive: zipfile.ZipFile) -> Any:

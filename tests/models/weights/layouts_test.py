@@ -80,6 +80,32 @@ def test_logits_are_those_of_the_published_network(name, tmp_path):
     np.testing.assert_allclose(logits / scale, expected / scale, atol=2e-5)
 
 
+FULL = {
+    "resnet18": (functools.partial(resnet, stages=(2, 2, 2, 2)), (2, 3, 112, 112)),
+    "resnet50": (functools.partial(resnet, stages=(3, 4, 6, 3), bottleneck=True), (2, 3, 64, 64)),
+    "r3d": (functools.partial(video, stages=(2, 2, 2, 2)), (2, 3, 8, 56, 56)),
+    "hara_option_a": (
+        functools.partial(resnet, stages=(2, 2, 2, 2), shortcut="behind"),
+        (2, 3, 8, 56, 56),
+    ),
+}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", FULL)
+def test_logits_at_full_width(name, tmp_path):
+    network, shape = FULL[name]
+    net = published.Net()
+    network(net, np.zeros((1, *shape[1:])), 64, 400)
+    found = read(write_zip(tmp_path / "weights.pt", net.tensors))
+    pixels = np.random.default_rng(1).random((*shape[:1], *shape[2:], 3), np.float32)
+    normal = (pixels - np.array(found.model.mean)) / np.array(found.model.std)
+    expected = network(net, np.moveaxis(normal, -1, 1), 64, 400)
+    logits = jax.jit(found.model.apply)(found.variables, pixels)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(logits / scale, expected / scale, atol=2e-5)
+
+
 def refusal(tmp_path, tensors, layout=None) -> str:
     with pytest.raises(ValueError, match=r".") as caught:
         read(write_safetensors(tmp_path / "weights", tensors), layout)
@@ -136,6 +162,13 @@ def test_a_network_of_impossible_sizes_is_refused(tmp_path):
 def test_names_of_two_layouts_ask_which(tmp_path, monkeypatch):
     monkeypatch.setitem(LAYOUTS, "mine", LAYOUTS["torchvision_resnet"])
     assert "expected --layout torchvision_resnet or" in refusal(tmp_path, drawn("resnet18")[0])
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    tensors, _ = drawn("resnet18")
+    tensors["bn1.bias"] = np.full_like(tensors["bn1.bias"], np.nan)
+    tensors["fc.bias"] = np.full(CLASSES, 1e300)
+    assert "numbers that are not finite: bn1.bias, fc.bias" in refusal(tmp_path, tensors)
 
 
 def test_half_precision_becomes_float32(tmp_path):

@@ -183,6 +183,25 @@ def test_a_file_that_is_cut_off_is_refused(write, share, file):
     refusal(file)
 
 
+@pytest.mark.parametrize("write", [write_zip, write_legacy, write_safetensors])
+def test_a_file_with_damage_anywhere_is_read_or_refused_in_a_line(write, file):
+    """Bytes exchanged, lost or put in, as random as they come; nothing else is raised."""
+    random = np.random.default_rng(0)
+    whole, lines = write(file, some_tensors()).read_bytes(), []
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for place in random.integers(len(whole) - 8, size=random.integers(1, 4)):
+            length = int(random.integers(9))
+            damaged[place : place + length] = random.bytes(random.choice([length, 1, 9]))
+        file.write_bytes(bytes(damaged))
+        try:
+            read_state_dict(file)
+        except ValueError as error:
+            lines.append(str(error))
+    assert len(lines) > 50
+    assert all(line.startswith(str(file)) and "\n" not in line for line in lines)
+
+
 def test_a_flipped_bit_of_a_tensor_is_found(file):
     whole = bytearray(write_zip(file, ONE).read_bytes())
     whole[whole.index(ONE["a"].tobytes()) + 5] ^= 1

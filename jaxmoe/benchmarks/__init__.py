@@ -16,6 +16,7 @@ BENCHMARKS = {
     "compilations": "compilations of an attack over a sweep of ε",
     "sweep": "a sweep of ε against a run for each attack and ε",
     "memory": "temporary memory of 50 steps against 10",
+    "memory-saving": "rematerialisation and bfloat16: memory and time of a training gradient",
     "training-step": "a J-TLAT step against the gradients that it needs",
     "collectives": "gradient reductions of a compiled step on 4 devices",
     "processes": "a step of two processes against one process that has their devices",

@@ -5,7 +5,13 @@ import pathlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from jaxmoe.commands.arguments import Parser, RunFailedError, Stopped, load_from
+from jaxmoe.commands.arguments import (
+    Parser,
+    RunFailedError,
+    Stopped,
+    load_from,
+    split_overrides,
+)
 
 if TYPE_CHECKING:
     from jaxmoe.config import Experiment
@@ -43,7 +49,7 @@ def run(arguments: list[str]) -> None:
     add("--jobs", type=int, default=1, metavar="N", help="runs at once, which share the cores (1)")
     add("--list", action="store_true", help="show the runs and what they cost")
     add(_CELL, metavar="BLOCK/ARM", help="this run alone, in this process")
-    own, fields = _split(arguments)
+    own, fields = split_overrides(parser, arguments)
     options = parser.parse(own)
     if options.jobs < 1:
         raise ValueError(f"--jobs: {options.jobs} is not accepted; expected at least 1")
@@ -58,31 +64,16 @@ def run(arguments: list[str]) -> None:
     if options.cell:
         _run_cell(study, runs, options.cell, fields)
         return
-    _Board(study, runs, options, fields, own).run()
-
-
-def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Returns this command's own arguments, and fields of experiments: `--section.field value`."""
-    own: list[str] = []
-    fields: list[str] = []
-    into = own
-    for argument in arguments:
-        if argument.startswith("--"):
-            into = fields if "." in argument.partition("=")[0] else own
-        into.append(argument)
-    return own, fields
+    _Board(study, runs, options, fields).run()
 
 
 class _Board:
     """What is to run, and what is done."""
 
-    def __init__(
-        self, study: "Study", runs: pathlib.Path, options: Any, fields: list[str], own: list[str]
-    ):
+    def __init__(self, study: "Study", runs: pathlib.Path, options: Any, fields: list[str]):
         from jaxmoe.runs.study.cells import cells, experiment_of
 
         self.study, self.runs, self.options, self.fields = study, runs, options, fields
-        self.own = own
         self.cells = cells(study, options.arms)
         self.experiments = {c: experiment_of(study, c, runs, fields) for c in self.cells}
 
@@ -113,6 +104,7 @@ class _Board:
             raise RunFailedError(f"{len(failed)} of {len(jobs)} failed: {', '.join(failed)}")
 
     def _jobs(self) -> dict[str, Any]:
+        from jaxmoe.plugins import loaded
         from jaxmoe.runs.study.found import TRANSFER, is_evaluated, is_trained
         from jaxmoe.runs.study.runner import Job
 
@@ -120,6 +112,7 @@ class _Board:
 
         def add(name: str, needs: list[str]) -> None:
             given = [self.options.file, "--runs", str(self.runs), _CELL, name, *self.fields]
+            given += [part for file in sorted(loaded()) for part in ("--plugin", file)]
             jobs[name] = Job(name, ["study", *given], self.runs / f"{name}.log", needs)
 
         for cell, experiment in self.experiments.items():

@@ -83,6 +83,7 @@ def import_weights(
     chosen = find_layout(tensors[0], files[0], layout)
     model = make_model(chosen, tensors[0], files[0])
     experiment = _judged_by_latest(configure(expert_of(model)))
+    _check_size(chosen, chosen.example(tensors[0])[-3:-1], experiment.data.shape[-3:-1])
     if experiment.mixture.dual_weight is not None:
         raise ValueError(
             f"mixture.dual_weight: {experiment.mixture.dual_weight} is not accepted; expected "
@@ -138,6 +139,14 @@ def expert_of(model: nn.Module) -> ExpertConfig:
     raise ValueError(
         f"expert: none builds this {type(model).__name__}; jaxmoe.models.weights.read gives it"
     )
+
+
+def _check_size(layout: Layout, own: tuple[int, ...], given: tuple[int, ...]) -> None:
+    if layout.one_size and own != given:
+        raise ValueError(
+            f"data.height: {given[0]} (width {given[1]}) is not accepted; expected {own[0]} "
+            f"(width {own[1]}), of which FILE has the positions"
+        )
 
 
 def _noise_of(noise: float | None, files: int, experts: int) -> float:

@@ -4,7 +4,7 @@ python launch/versus/imported_weights.py --output FILE.json [--only NAME …]
 
 Each network has random weights, running statistics and norms included, at its full width. Its
 state dict is saved as a user's training script would and read with `jaxmoe.models.weights`. Both
-see the same pixels, float32. Needs torch and torchvision; SlowFast needs pytorchvideo.
+see the same pixels, float32. Needs torch and torchvision, and pytorchvideo for SlowFast.
 
 Axes: B = batch, T = time, H W = height, width, C = channels. [B, C, T, H, W] in PyTorch.
 """
@@ -23,7 +23,12 @@ import numpy as np
 from jaxmoe.files import write_json
 from jaxmoe.models import weights
 
-LIBRARIES = ("torch", "torchvision")
+LIBRARIES = ("torch", "torchvision", "pytorchvideo")
+NAMES = (
+    *("resnet18", "resnet34", "resnet50", "vit_b_16", "deeplabv3_resnet50", "cifar_resnet20"),
+    *("r3d_18", "mc3_18", "r2plus1d_18", "hara_resnet18_A", "hara_resnet18_B", "hara_resnet50_B"),
+    *("tsm_resnet50", "slowfast_r50"),
+)
 BAR = 1e-4
 IMAGE, CLIP = (224, 224, 3), (8, 112, 112, 3)
 
@@ -49,30 +54,36 @@ class Compared(NamedTuple):
     logit: float  # the largest
     between: float  # the largest difference of a logit of two inputs
 
+    @property
+    def agrees(self) -> bool:
+        """Whether they are the same; never where a number is none."""
+        return self.difference <= BAR
+
 
 def main() -> None:
     """Prints and writes what was asked for."""
     options = parse(sys.argv[1:])
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in options.only or cases():
+        for name in options.only:
             rows.append(compare(name, cases()[name], pathlib.Path(folder) / "weights.pt"))
             print(table(rows[-1:], titled=len(rows) == 1), flush=True)
     write_json(options.output, [row._asdict() for row in rows])
-    if far := [row.network for row in rows if not row.difference <= BAR]:
+    if far := [row.network for row in rows if not row.agrees]:
         sys.exit(f"apart by more than {BAR:g}: {', '.join(far)}")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line, checked."""
-    missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", required=True, type=pathlib.Path, metavar="FILE.json")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
+    options = parser.parse_args(arguments)
+    needed = LIBRARIES if "slowfast_r50" in options.only else LIBRARIES[:2]
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         names = " ".join(missing)
         sys.exit(f"not installed: {', '.join(missing)}; python -m pip install {names}")
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", required=True, type=pathlib.Path, metavar="FILE.json")
-    parser.add_argument("--only", nargs="+", choices=list(cases()), metavar="NAME")
-    options = parser.parse_args(arguments)
     if not options.output.absolute().parent.is_dir():
         parser.error(f"--output: no such folder: {options.output.parent}; make it first")
     return options
@@ -95,7 +106,7 @@ def cases() -> dict[str, Case]:
 
     basic, deep = (2, 2, 2, 2), (3, 4, 6, 3)
     cifar = {"rank": 2, "shortcut": "around", "head": "linear"}
-    found = {
+    return {
         **{name: Case(getattr(images, name), IMAGE) for name in ("resnet18", "resnet34")},
         **{name: Case(getattr(images, name), IMAGE) for name in ("resnet50", "vit_b_16")},
         "deeplabv3_resnet50": Case(
@@ -111,11 +122,9 @@ def cases() -> dict[str, Case]:
         "hara_resnet18_A": hara(basic, shortcut="behind"),
         "hara_resnet18_B": hara(basic, shortcut="projection"),
         "hara_resnet50_B": hara(deep, shortcut="projection", bottleneck=True),
-        "tsm_resnet50": Case(lambda: torch_networks.TSM(400, 8), (8, 112, 112, 3), parallel),
+        "tsm_resnet50": Case(lambda: torch_networks.TSM(400, 8), CLIP, parallel),
+        "slowfast_r50": Case(_slowfast, (32, 112, 112, 3), views=_pathways),
     }
-    if importlib.util.find_spec("pytorchvideo") is not None:
-        found["slowfast_r50"] = Case(_slowfast, (32, 112, 112, 3), views=_pathways)
-    return found
 
 
 def _slowfast():
@@ -195,7 +204,7 @@ def table(rows: list[Compared], *, titled: bool) -> str:
     lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)] if titled else []
     for row in rows:
         cells = (
-            "✓" if row.difference <= BAR else "✗",
+            "✓" if row.agrees else "✗",
             row.network,
             row.layout,
             f"{row.params / 1e6:.2f} M",

@@ -106,6 +106,15 @@ def test_nothing_is_trained_where_weights_were_imported(folder, capsys):
     assert "start holds imported weights; expected another" in capsys.readouterr().err
 
 
+def test_positions_of_another_size_say_which_size_they_are_of(folder, capsys):
+    net = published.Net()
+    published.vit(net, np.zeros((1, 3, 16, 16)), 8, 10)
+    write_zip(folder / "vit.pt", net.tensors)
+    command = "import vit.pt --data synthetic_shapes --run.directory a"
+    line = refused(command, folder, capsys)
+    assert "data.height: 32 (width 32) is not accepted; expected 16 (width 16)" in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

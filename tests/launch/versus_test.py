@@ -252,3 +252,48 @@ def test_users_convolutions_are_a_row_of_two_sides(launch_on_path):
     row = command.row("resnet20", "linen", 8 / 255, own, theirs)
     assert row[2:] == ["8", "2", "50.0", "100.0", "50.0", "3.0", "1.0", "4.0", "0.75", "0.25"]
     assert command.table([row]).count("\n") == 2
+
+
+@pytest.fixture(scope="module")
+def imported(launch_on_path):
+    return importlib.import_module("imported_weights")
+
+
+def test_imported_logits_agree_up_to_the_bar(imported):
+    row = imported.Compared("r3d_18", "torchvision_video", 33_371_472, (8, 112, 112, 3), 2e-5, 3, 1)
+    far = row._replace(difference=float("nan"))
+    lines = imported.table([row, far], titled=True).splitlines()
+    assert lines[2].startswith(
+        "| ✓ | r3d_18 | torchvision_video | 33.37 M | 8 × 112 × 112 | 2.0e-05"
+    )
+    assert lines[3].startswith("| ✗ |")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--output", "nowhere/a.json"], "no such folder"), (["--output", "a", "--only", "b"], "'b'")],
+)
+def test_comparing_weights_needs_a_folder_and_known_networks(
+    imported, arguments, said, monkeypatch, capsys
+):
+    monkeypatch.setattr(imported, "LIBRARIES", ("json", "json", "json"))
+    with pytest.raises(SystemExit):
+        imported.parse(arguments)
+    assert said in capsys.readouterr().err
+
+
+def test_a_library_that_is_missing_is_named(imported, monkeypatch, tmp_path):
+    monkeypatch.setattr(imported, "LIBRARIES", ("json", "json", "no_such_library"))
+    output = ["--output", str(tmp_path / "a.json")]
+    with pytest.raises(SystemExit, match="not installed: no_such_library; python -m pip install"):
+        imported.parse(output)
+    assert imported.parse([*output, "--only", "r3d_18"]).only == ["r3d_18"]
+
+
+def test_a_network_of_pytorch_has_the_same_logits(imported, tmp_path):
+    pytest.importorskip("torchvision", reason="torchvision is not installed: nothing to compare")
+    assert set(imported.cases()) == set(imported.NAMES)
+    name = "cifar_resnet20"
+    row = imported.compare(name, imported.cases()[name], tmp_path / "weights.pt")
+    assert row.agrees
+    assert row.between > 0.1

@@ -33,12 +33,12 @@ class Layout:
         parentheses, `{0:+1}` the next one.
       make: returns our network of such tensors, with their sizes and the pixels that they expect.
       recognises: whether a file's tensors look like this family's.
-      example: shape of an input, `[T, H, W, C]` or `[H, W, C]`, as small as the networks take; None
-        where tensors decide (`example_of`).
+      example: returns the shape of an input that such tensors take, `[T, H, W, C]` or `[H, W, C]`.
       tensors: our paths of tensors that belong to no module, by their names.
       left_out: patterns of names that our network has no place for, such as a second head.
       prepare: changes tensors before they are looked up.
       head: our module whose size is the number of classes.
+      one_size: whether tensors, such as positions, fit the example's height and width alone.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Layout:
     left_out: tuple[str, ...] = ()
     prepare: Callable[[Tensors], Tensors] = dict
     head: str = "head"
+    one_size: bool = False
 
 
 class Filled(NamedTuple):

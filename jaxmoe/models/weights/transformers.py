@@ -68,4 +68,5 @@ TORCHVISION_VIT = Layout(
     _image,
     tensors={"class_token": "class_token", r"encoder\.pos_embedding": "positions"},
     prepare=_apart,
+    one_size=True,
 )

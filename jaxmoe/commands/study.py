@@ -1,6 +1,5 @@
 """`jaxmoe study FILE.py`: trains and judges every run of a study, and prints its tables."""
 
-import dataclasses
 import pathlib
 import time
 from typing import TYPE_CHECKING, Any
@@ -71,23 +70,31 @@ class _Board:
     """What is to run, and what is done."""
 
     def __init__(self, study: "Study", runs: pathlib.Path, options: Any, fields: list[str]):
+        from jaxmoe.runs.folder import check_same_experiment
         from jaxmoe.runs.study.cells import cells, experiment_of
+        from jaxmoe.runs.study.cost import costs
 
         self.study, self.runs, self.options, self.fields = study, runs, options, fields
-        self.cells = cells(study, options.arms)
-        self.experiments = {c: experiment_of(study, c, runs, fields) for c in self.cells}
+        own = cells(study, options.arms)
+        experiments = {cell: experiment_of(study, cell, runs, fields) for cell in own}
+        self.costs = costs(study, experiments, _classes(experiments[own[0]]))
+        self.epochs = {cell: self._epochs(cell) for cell in own}
+        self.experiments = {
+            cell: experiment_of(study, cell, runs, [*fields, *self.epochs[cell]]) for cell in own
+        }
+        for cell, experiment in self.experiments.items():
+            check_same_experiment(runs / cell.name, experiment)
 
     def run(self) -> None:
         """Lists, or trains, judges and prints."""
         from jaxmoe.runs.study.runner import run_all
 
-        costs = _costs(self.study, self.experiments, print)
         if self.options.list:
-            self._list(costs)
+            self._list()
             return
         jobs = self._jobs()
         began = time.monotonic()
-        print(f"{len(self.cells)} runs, {len(jobs)} of them, with transfers, are to be done")
+        print(f"{len(self.experiments)} runs; {len(jobs)} jobs are left, transfers among them")
 
         def done(job: Any) -> None:
             print(
@@ -99,19 +106,25 @@ class _Board:
             failed = run_all(jobs, self.options.jobs, done, print)
         except KeyboardInterrupt:
             raise Stopped(f"stopped; the same command goes on from {self.runs}") from None
-        self._write(costs)
+        self._write()
         if failed:
             raise RunFailedError(f"{len(failed)} of {len(jobs)} failed: {', '.join(failed)}")
 
+    def _epochs(self, cell: "Cell") -> list[str]:
+        """Returns the option that gives a run the epochs that its cost allows."""
+        cost = self.costs.get((cell.block.architecture, cell.arm))
+        return [] if cost is None else ["--training.epochs", str(cost.epochs)]
+
     def _jobs(self) -> dict[str, Any]:
         from jaxmoe.plugins import loaded
-        from jaxmoe.runs.study.found import TRANSFER, is_evaluated, is_trained
+        from jaxmoe.runs.study.found import TRANSFER, is_evaluated, is_trained, is_transferred
         from jaxmoe.runs.study.runner import Job
 
         jobs: dict[str, Job] = {}
 
-        def add(name: str, needs: list[str]) -> None:
+        def add(name: str, needs: list[str], epochs: list[str]) -> None:
             given = [self.options.file, "--runs", str(self.runs), _CELL, name, *self.fields]
+            given += epochs
             given += [part for file in sorted(loaded()) for part in ("--plugin", file)]
             jobs[name] = Job(name, ["study", *given], self.runs / f"{name}.log", needs)
 
@@ -120,12 +133,14 @@ class _Board:
             if is_trained(folder) and is_evaluated(self.study, folder, attacks):
                 continue
             start = self.study.arms[cell.arm].start
-            add(cell.name, [f"{cell.block.name}/{start}"] if start else [])
+            needs = [f"{cell.block.name}/{start}"] if start else []
+            add(cell.name, needs, self.epochs[cell])
         if self.study.transfer:
-            for block in dict.fromkeys(cell.block for cell in self.cells):
-                if not (self.runs / block.name / TRANSFER / "transfer.json").is_file():
-                    own = [c.name for c in self.cells if c.block == block]
-                    add(f"{block.name}/{TRANSFER}", own)
+            for block in dict.fromkeys(cell.block for cell in self.experiments):
+                own = [cell for cell in self.experiments if cell.block == block]
+                name = f"{block.name}/{TRANSFER}"
+                if not is_transferred(self.study, self.runs / name, [cell.arm for cell in own]):
+                    add(name, [cell.name for cell in own], [])
         return jobs
 
     def _said(self, name: str) -> str:
@@ -135,18 +150,19 @@ class _Board:
         folder = self.runs / name
         return headline(read_results(folder)) if (folder / "results.json").is_file() else "done"
 
-    def _list(self, costs: dict[str, Any]) -> None:
+    def _list(self) -> None:
         from jaxmoe.runs.study.found import is_evaluated, is_trained
 
         for cell, experiment in self.experiments.items():
-            folder, cost = self.runs / cell.name, costs.get(cell.arm)
+            folder = self.runs / cell.name
+            cost = self.costs.get((cell.block.architecture, cell.arm))
             state = "trained" if is_trained(folder) else "to be trained"
             if is_evaluated(self.study, folder, _attacks_for(self.study, experiment)):
                 state = "done"
             said = "" if cost is None else f", {cost.epochs} epochs, {cost.gradients:.0f} gradients"
             print(f"{cell.name}: {state}{said}")
 
-    def _write(self, costs: dict[str, Any]) -> None:
+    def _write(self) -> None:
         from jaxmoe.commands.study_report import CSV, MARKDOWN, PNG, write
         from jaxmoe.runs.study.found import is_evaluated, read
 
@@ -156,27 +172,8 @@ class _Board:
             if is_evaluated(self.study, self.runs / cell.name, _attacks_for(self.study, experiment))
         ]
         if found:
-            print("\n" + write(self.study, found, costs, self.runs))
+            print("\n" + write(self.study, found, self.costs, self.runs))
             print(f"written to {self.runs}: {MARKDOWN}, {CSV}, {PNG}")
-
-
-def _costs(study: "Study", experiments: "dict[Cell, Experiment]", say: Any) -> dict[str, Any]:
-    """Returns the cost of each arm, and gives those that are to cost the same their epochs."""
-    from jaxmoe.commands.study_report import Cost
-    from jaxmoe.runs.study.cost import epochs_for, gradients_per_example, measuring
-
-    classes = _classes(next(iter(experiments.values())))
-    found: dict[str, Cost] = {}
-    for cell, experiment in experiments.items():
-        arm = study.arms[cell.arm]
-        if cell.arm in found or not experiment.training.epochs:
-            continue
-        epochs = experiment.training.epochs
-        if study.gradients is not None and arm.costs:
-            epochs = epochs_for(experiment, classes, study.gradients)
-        each = gradients_per_example(experiment, classes) + measuring(experiment)
-        found[cell.arm] = Cost(each * epochs, epochs)
-    return found
 
 
 def _classes(experiment: "Experiment") -> int:
@@ -208,8 +205,7 @@ def _run_cell(study: "Study", runs: pathlib.Path, name: str, fields: list[str]) 
     from jaxmoe.reporting.progress import make_progress
     from jaxmoe.runs.run import train
     from jaxmoe.runs.study.cells import cells, experiment_of, words
-    from jaxmoe.runs.study.cost import epochs_for
-    from jaxmoe.runs.study.found import TRANSFER, is_evaluated, is_trained
+    from jaxmoe.runs.study.found import TRANSFER, is_evaluated, is_trained, mark_evaluated
 
     block, _, arm = name.partition("/")
     own = [cell for cell in cells(study) if cell.block.name == block]
@@ -222,10 +218,6 @@ def _run_cell(study: "Study", runs: pathlib.Path, name: str, fields: list[str]) 
     if cell is None:
         raise ValueError(f"{_CELL}: {name} is no run of this study")
     experiment = experiment_of(study, cell, runs, fields)
-    if study.gradients is not None and study.arms[arm].costs:
-        epochs = epochs_for(experiment, _classes(experiment), study.gradients)
-        training = dataclasses.replace(experiment.training, epochs=epochs)
-        experiment = dataclasses.replace(experiment, training=training)
     folder, attacks = runs / cell.name, _attacks_for(study, experiment)
     if not is_trained(folder):
         with make_progress() as progress:
@@ -235,3 +227,4 @@ def _run_cell(study: "Study", runs: pathlib.Path, name: str, fields: list[str]) 
         for option, value in study.evaluation.items():
             given += [f"--{option.replace('_', '-')}", *([] if value is True else words(value))]
         evaluate.run([str(folder), *given])
+        mark_evaluated(study, folder, attacks)

@@ -7,7 +7,6 @@ import math
 import pathlib
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,16 +18,10 @@ from jaxmoe.evaluation.measures.significance import estimate_difference, estimat
 from jaxmoe.files import read_json, write_text
 from jaxmoe.reporting.figures import new_figure
 from jaxmoe.reporting.results import as_csv, markdown_table
+from jaxmoe.runs.study.cost import Cost
 from jaxmoe.runs.study.found import TRANSFER, Found
 
 MARKDOWN, CSV, PNG = "study.md", "study.csv", "study.png"
-
-
-class Cost(NamedTuple):
-    """What an arm's training took, for each training example of one run."""
-
-    gradients: float  # training gradients of one expert, of the arm's own training
-    epochs: int
 
 
 class Results:
@@ -39,13 +32,13 @@ class Results:
       arms: those that have runs, in the study's order.
     """
 
-    def __init__(self, study: Study, found: Sequence[Found], costs: Mapping[str, Cost]):
+    def __init__(self, study: Study, found: Sequence[Found], costs: Mapping[tuple[str, str], Cost]):
         """Takes what was found.
 
         Args:
           study: what was compared.
           found: of one architecture.
-          costs: by the names of arms.
+          costs: by architecture and arm.
         """
         self.study, self.costs = study, costs
         own: dict[str, list[Found]] = {}
@@ -71,14 +64,14 @@ class Results:
 
 
 def tables(
-    study: Study, found: Sequence[Found], costs: Mapping[str, Cost], runs: pathlib.Path
+    study: Study, found: Sequence[Found], costs: Mapping[tuple[str, str], Cost], runs: pathlib.Path
 ) -> str:
     """Returns all tables as Markdown.
 
     Args:
       study: what was compared.
       found: of all runs that are done.
-      costs: by the names of arms.
+      costs: by architecture and arm.
       runs: the study's folder, for its transfer matrices.
     """
     parts = []
@@ -135,7 +128,8 @@ def cost_table(results: Results) -> str:
     """A line for each arm: what its training took, and one forward pass of it."""
     lines = []
     for arm, runs in results.arms.items():
-        cost, start = results.costs.get(arm), results.study.arms[arm].start
+        cost = results.costs.get((runs[0].cell.block.architecture, arm))
+        start = results.study.arms[arm].start
         lines.append(
             [
                 results.title(arm),
@@ -285,7 +279,7 @@ def draw(study: Study, found: Sequence[Found], path: pathlib.Path) -> None:
 
 
 def write(
-    study: Study, found: Sequence[Found], costs: Mapping[str, Cost], runs: pathlib.Path
+    study: Study, found: Sequence[Found], costs: Mapping[tuple[str, str], Cost], runs: pathlib.Path
 ) -> str:
     """Writes the tables, the figure and a CSV file of all rows; returns the tables."""
     text = tables(study, found, costs, runs)

@@ -1,19 +1,19 @@
 """`jaxmoe study`: what runs, what it costs, what is not done twice, and the tables."""
 
 import dataclasses
-import sys
+import json
 
 import numpy as np
 import pytest
 
 from jaxmoe.cli import main
 from jaxmoe.commands.arguments import load_from
-from jaxmoe.commands.study_report import Cost, tables
+from jaxmoe.commands.study_report import tables
 from jaxmoe.config import Arm, ATMConfig, MixtureConfig, StandardConfig, Study
 from jaxmoe.reporting.results import read_examples
 from jaxmoe.runs.study.cells import cells, experiment_of
-from jaxmoe.runs.study.cost import epochs_for, gradients_per_example
-from jaxmoe.runs.study.found import read
+from jaxmoe.runs.study.cost import Cost, costs, gradients_per_example
+from jaxmoe.runs.study.found import is_evaluated, is_transferred, read
 from jaxmoe.runs.study.runner import Job, run_all
 from tests.commands.tiny import TINY, run
 
@@ -50,8 +50,8 @@ def done(standard_promotion, tmp_path_factory):
         patch.chdir(folder)
         patch.setenv("JAXMOE_CACHE", str(folder / "cache"))
         (folder / "tiny.py").write_text(STUDY, encoding="utf-8")
-        for arm in ("standard", "at_m", "single"):
-            assert run(f"study tiny.py --cell seed0/{arm}") == 0
+        for arm, epochs in (("standard", 1), ("at_m", 2), ("single", 1)):
+            assert run(f"study tiny.py --cell seed0/{arm} --training.epochs {epochs}") == 0
     return folder
 
 
@@ -85,7 +85,7 @@ def test_a_finished_study_runs_nothing_and_prints_its_tables(folder, capsys, mon
 def test_the_tables_figures_are_those_of_the_runs(folder):
     own = study()
     found = [read(cell, folder / "runs/tiny") for cell in cells(own)]
-    text = tables(own, found, {"at_m": Cost(4.0, 2)}, folder / "runs/tiny")
+    text = tables(own, found, {("", "at_m"): Cost(4.0, 2)}, folder / "runs/tiny")
     lines = [line.strip("| ").split(" | ") for line in text.splitlines()]
     (at_m,) = [run for run in found if run.cell.arm == "at_m"]
     for epsilon in own.epsilons:
@@ -120,12 +120,17 @@ def test_what_each_example_withstood_is_kept(folder):
         assert found.correct[attack, epsilon].mean() == pytest.approx(row.robust_accuracy)
 
 
-def test_more_attacks_judge_a_run_anew(folder):
-    from jaxmoe.runs.study.found import is_evaluated
+def test_a_study_that_changed_is_not_mixed_with_what_is_there(folder, capsys):
+    assert run("study tiny.py --training.batch-size 5") == 2
+    assert "holds a run with training.batch_size = 10" in capsys.readouterr().err
 
+
+def test_other_judging_judges_a_run_anew(folder):
     own, run_folder = study(), folder / "runs/tiny/seed0/at_m"
     assert is_evaluated(own, run_folder, ["fgsm", "pgd-r"])
     assert not is_evaluated(own, run_folder, ["fgsm", "pgd"])
+    more_steps = dataclasses.replace(own, evaluation={"steps": 2, "no_checks": True})
+    assert not is_evaluated(more_steps, run_folder, ["fgsm", "pgd-r"])
     assert not is_evaluated(dataclasses.replace(own, epsilons=(1 / 255,)), run_folder, ["fgsm"])
 
 
@@ -149,8 +154,23 @@ def test_gradients_are_counted_of_attacks_and_losses():
     assert clean + steps * 0.6 < attacked < clean + (steps + 1) * 1.0
     dense = dataclasses.replace(at_m, mixture=MixtureConfig(experts=2, top_k=2))
     assert gradients_per_example(dense, 8) == pytest.approx(2 * attacked, rel=0.1)
-    assert epochs_for(at_m, 8, 10 * attacked) == 10
-    assert epochs_for(at_m, 8, 0.1) == 1
+    for gradients, epochs in ((10 * attacked, 10), (0.1, 1)):
+        own = Study(at_m, {"a": Arm("a"), "b": Arm("b", costs=False)}, gradients=gradients)
+        experiments = dict.fromkeys(cells(own), at_m)
+        found = costs(own, experiments, 8)
+        assert found["", "a"] == pytest.approx((epochs * attacked, epochs))
+        assert found["", "b"].epochs == at_m.training.epochs
+
+
+def test_a_transfer_matrix_is_of_all_arms(tmp_path):
+    own = Study(TINY, {"a": Arm("a"), "b": Arm("b")}, transfer=("pgd",), epsilons=(0.1,))
+    assert not is_transferred(own, tmp_path, ["a", "b"])
+    rows = [{"target": f"x/{name}", "attack": "pgd", "epsilon": 0.1} for name in "ab"]
+    (tmp_path / "transfer.json").write_text(json.dumps({"rows": rows}), encoding="utf-8")
+    assert is_transferred(own, tmp_path, ["a", "b"])
+    assert not is_transferred(own, tmp_path, ["a", "b", "c"])
+    more = dataclasses.replace(own, transfer=("pgd", "fgsm"))
+    assert not is_transferred(more, tmp_path, ["a", "b"])
 
 
 def test_runs_come_behind_the_ones_that_they_start_from():
@@ -236,4 +256,3 @@ def test_jobs_wait_for_what_they_need_and_failures_are_told(tmp_path):
     assert ended.index("first") < ended.index("after")
     assert any(line.startswith("broken: failed: jaxmoe: no command 'nothing'") for line in said)
     assert "jaxmoe" in (tmp_path / "first.log").read_text(encoding="utf-8")
-    assert sys.executable

@@ -56,11 +56,7 @@ def cells(study: Study, arms: Sequence[str] | None = None) -> list[Cell]:
 
 
 def experiment_of(
-    study: Study,
-    cell: Cell,
-    runs: pathlib.Path,
-    given: Sequence[str] = (),
-    epochs: int | None = None,
+    study: Study, cell: Cell, runs: pathlib.Path, given: Sequence[str] = ()
 ) -> Experiment:
     """Returns the experiment of a cell, checked.
 
@@ -68,23 +64,19 @@ def experiment_of(
       study: of which it is a part.
       cell: which.
       runs: the study's folder.
-      given: more overrides, of a command line, for all cells alike.
-      epochs: of the recipe; None leaves them.
+      given: more overrides, of a command line.
 
     Raises:
       ValueError: a field that does not exist or fit; one line that names the cell.
     """
-    arm = study.arms[cell.arm]
-    block = cell.block
+    arm, block = study.arms[cell.arm], cell.block
     own = {"run.directory": str(runs / cell.name), "run.seed": block.seed}
     if arm.start is not None:
         own["training.initialize_from"] = str(runs / block.name / arm.start)
-    if epochs is not None:
-        own["training.epochs"] = epochs
     fields = (study.architectures[block.architecture], study.folds[block.fold], arm.fields, own)
     try:
         experiment = study.experiment
-        for each in (_options(own) for own in fields):
+        for each in map(_options, fields):
             experiment = apply_overrides(experiment, each)
         return validate(apply_overrides(experiment, given))
     except ValueError as error:

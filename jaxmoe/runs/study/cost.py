@@ -8,17 +8,50 @@ B = examples of a batch.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxmoe.attacks import cross_entropy
-from jaxmoe.config import Experiment
+from jaxmoe.config import Experiment, Study
 from jaxmoe.runs.build import build_mixture
 from jaxmoe.runs.plan.count import count
 from jaxmoe.runs.plan.program import Placing, Program
+from jaxmoe.runs.study.cells import Cell
 
 _BATCH = 64  # blocks of one example have B + M − 1 of them: few beyond B
+
+
+class Cost(NamedTuple):
+    """What the training of an arm takes, for each training example of one run."""
+
+    gradients: float  # training gradients of one expert, of the arm's own training
+    epochs: int
+
+
+def costs(
+    study: Study, experiments: Mapping[Cell, Experiment], classes: int
+) -> dict[tuple[str, str], Cost]:
+    """Returns the cost of each arm by (architecture, arm), its epochs as the study allows them.
+
+    Args:
+      study: what is compared.
+      experiments: of its cells; those of other folds and seeds cost the same.
+      classes: K.
+    """
+    found: dict[tuple[str, str], Cost] = {}
+    for cell, experiment in experiments.items():
+        key = cell.block.architecture, cell.arm
+        if key in found or not experiment.training.epochs:
+            continue
+        each = gradients_per_example(experiment, classes) + measuring(experiment)
+        epochs = experiment.training.epochs
+        if study.gradients is not None and study.arms[cell.arm].costs:
+            epochs = max(1, round(study.gradients / each))
+        found[key] = Cost(each * epochs, epochs)
+    return found
 
 
 def gradients_per_example(experiment: Experiment, classes: int) -> float:
@@ -42,12 +75,6 @@ def measuring(experiment: Experiment) -> float:
     share = experiment.data.validation_fraction
     each = radii * (experiment.attack.steps + 1) * 2 / 3
     return each * share / (1 - share) / experiment.recipe.measure_every
-
-
-def epochs_for(experiment: Experiment, classes: int, gradients: float) -> int:
-    """Returns the epochs of the recipe that cost about so many gradients; at least one."""
-    epoch = gradients_per_example(experiment, classes) + measuring(experiment)
-    return max(1, round(gradients / epoch))
 
 
 def _training_gradient(experiment: Experiment, classes: int) -> float:

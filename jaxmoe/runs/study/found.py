@@ -12,14 +12,15 @@ import numpy as np
 from jaxmoe.attacks.registry import canonical_name
 from jaxmoe.config.study import Study
 from jaxmoe.evaluation.engine.rows import CLEAN, Row
-from jaxmoe.files import read_json
-from jaxmoe.reporting.results import EXAMPLES, read_examples, read_results
+from jaxmoe.files import read_json, write_json
+from jaxmoe.reporting.results import read_examples, read_results
 from jaxmoe.runs.folder import state_of
-from jaxmoe.runs.study.cells import Cell
+from jaxmoe.runs.study.cells import Cell, words
 from jaxmoe.training import Checkpoints
 
 _DETAILS = "evaluation.json"
 _JOURNAL = "evaluation.journal"
+_JUDGED = "judged.json"  # how the study judged a run
 TRANSFER = "transfer"  # folder of a block's transfer matrix
 
 
@@ -58,14 +59,35 @@ def is_trained(folder: pathlib.Path) -> bool:
 
 
 def is_evaluated(study: Study, folder: pathlib.Path, attacks: Sequence[str]) -> bool:
-    """Returns whether a run was judged by these attacks, to the end, at every ε of the study."""
-    if not (folder / _DETAILS).is_file() or (folder / _JOURNAL).is_file():
+    """Returns whether a run was judged to the end as the study says, or by more attacks."""
+    if not (folder / _JUDGED).is_file() or (folder / _JOURNAL).is_file():
         return False
-    if not (folder / EXAMPLES).is_file():
+    there, wanted = read_json(folder / _JUDGED), _judging(study, attacks)
+    same = there["evaluation"] == wanted["evaluation"]
+    return same and all(set(wanted[k]) <= set(there[k]) for k in ("attacks", "epsilons"))
+
+
+def mark_evaluated(study: Study, folder: pathlib.Path, attacks: Sequence[str]) -> None:
+    """Keeps beside an evaluation how it was made."""
+    write_json(folder / _JUDGED, _judging(study, attacks))
+
+
+def _judging(study: Study, attacks: Sequence[str]) -> dict[str, Any]:
+    names = [canonical_name(name) for name in attacks]
+    options = {name: words(value) for name, value in study.evaluation.items()}
+    return {"attacks": names, "epsilons": list(study.epsilons), "evaluation": options}
+
+
+def is_transferred(study: Study, folder: pathlib.Path, names: Sequence[str]) -> bool:
+    """Returns whether a block has the transfer matrix of these arms, by the study's attacks."""
+    file = folder / "transfer.json"
+    if not file.is_file():
         return False
-    there = {(row.attack, row.epsilon) for row in read_results(folder)}
-    wanted = {(canonical_name(name), e) for name in attacks for e in study.epsilons}
-    return wanted <= there
+    rows = read_json(file)["rows"]
+    targets = {pathlib.PurePath(row["target"]).name for row in rows}
+    there = {(row["attack"], row["epsilon"]) for row in rows}
+    wanted = {(canonical_name(name), e) for name in study.transfer for e in study.epsilons}
+    return targets == set(names) and wanted <= there
 
 
 def read(cell: Cell, runs: pathlib.Path) -> Found:

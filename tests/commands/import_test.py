@@ -36,6 +36,7 @@ def test_a_single_classifier_is_imported_and_evaluated(folder, capsys):
     told = capsys.readouterr().out
     assert "hara_resnet, 3D ResNet of kenshohara" in told
     assert "head of 10 classes, as in the file" in told
+    assert json.loads((folder / "one/imported.json").read_text())["noise"] == 0
     trained = load(pathlib.Path("one"))
     assert trained.finished
     x = np.random.default_rng(0).random((2, 4, 16, 16, 3), np.float32)

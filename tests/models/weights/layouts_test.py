@@ -141,6 +141,20 @@ def test_a_tensor_of_the_same_size_and_another_shape_is_no_kernel(tmp_path):
     assert "other shapes: layer1.0.conv1.0.weight (8, 8, 9, 3, 1)" in refusal(tmp_path, tensors)
 
 
+def test_a_window_in_time_is_none_in_space(tmp_path):
+    tensors, _ = drawn("r2plus1d")
+    name = "layer1.0.conv1.0.3.weight"
+    tensors[name] = np.swapaxes(tensors[name], 2, 3).copy()
+    assert f"other shapes: {name} (8, 18, 1, 3, 1)" in refusal(tmp_path, tensors)
+
+
+def test_two_names_of_one_tensor_are_not_taken_in_silence(tmp_path):
+    tensors, _ = drawn("vit")
+    other = "encoder.layers.encoder_layer_0.mlp.linear_1.bias"
+    tensors[other] = np.zeros_like(tensors["encoder.layers.encoder_layer_0.mlp.0.bias"])
+    assert f"unknown keys: {other}" in refusal(tmp_path, tensors)
+
+
 @pytest.mark.parametrize(
     ("layout", "said"),
     [

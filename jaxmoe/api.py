@@ -211,6 +211,7 @@ def fit(
         "seed": seed,
         "batches": passes.length,
         "fields": None if known is None else dataclasses.asdict(known),
+        "validation": judged.digest() if options.radii else None,
     }
     stage = Stage(
         name,

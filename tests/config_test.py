@@ -246,5 +246,9 @@ def test_every_shipped_study_is_possible(path, tmp_path):
     study = load_from(str(path), "study", Study)
     found = cells(study)
     assert len(found) == len(study.arms) * len(study.folds) * len(study.architectures)
-    for cell in found:
-        experiment_of(study, cell, tmp_path, ["--data.directory", str(tmp_path)])
+    given = ["--data.directory", str(tmp_path), "--run.directory", "the same"]
+    experiments = [experiment_of(study, cell, tmp_path, given) for cell in found]
+    first = [
+        each for cell, each in zip(found, experiments, strict=True) if cell.block == found[0].block
+    ]
+    assert len(set(map(repr, first))) == len(study.arms), "two arms are the same"

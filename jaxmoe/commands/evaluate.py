@@ -79,6 +79,13 @@ def run(arguments: list[str]) -> None:
       RunFailedError: numbers that were not finite, or an attack that left its ball.
       Stopped: Ctrl-C.
     """
+    options = evaluate_parser().parse(arguments)
+    folder, part = split_part(options.run)
+    evaluate(options, pathlib.Path(options.output or folder / (part or "")))
+
+
+def evaluate_parser() -> Parser:
+    """Returns the command's parser."""
     parser = make_parser("evaluate", _DESCRIPTION, _EXAMPLE)
     parser.add_argument("--output", metavar="DIR", help="where the files are written (RUN)")
     for name in NUMBERS:
@@ -124,9 +131,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "--no-checks", action="store_true", help="leave out the checks for masked gradients"
     )
-    options = parser.parse(arguments)
-    folder, part = split_part(options.run)
-    evaluate(options, pathlib.Path(options.output or folder / (part or "")))
+    return parser
 
 
 def make_parser(command: str, description: str, example: str) -> Parser:

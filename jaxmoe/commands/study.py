@@ -13,8 +13,7 @@ from jaxmoe.commands.arguments import (
 )
 
 if TYPE_CHECKING:
-    from jaxmoe.config import Experiment
-    from jaxmoe.config.study import Study
+    from jaxmoe.config import Experiment, Study
     from jaxmoe.runs.study.cells import Cell
 
 _DESCRIPTION = """Trains every arm of a study in every block (architecture, fold, seed), judges each
@@ -30,6 +29,7 @@ study.png. The same command goes on where it was stopped. A run that fails is na
 go on."""
 
 _CELL = "--cell"  # for the processes that this command starts
+_OURS = ("run.directory", "run.seed", "training.initialize_from")  # fields of every run
 
 
 def run(arguments: list[str]) -> None:
@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> None:
     Raises:
       ValueError, FileNotFoundError: bad input, one line.
       RunFailedError: a run failed; the line says how many, each was named before.
-      Stopped: Ctrl-C.
+      Stopped: Ctrl-C, or SIGTERM.
     """
     parser = Parser("study", _DESCRIPTION)
     add = parser.add_argument
@@ -53,7 +53,7 @@ def run(arguments: list[str]) -> None:
     if options.jobs < 1:
         raise ValueError(f"--jobs: {options.jobs} is not accepted; expected at least 1")
 
-    from jaxmoe.config.study import Study
+    from jaxmoe.config import Study
 
     study = load_from(options.file, "study", Study)
     runs = pathlib.Path(options.runs or f"runs/{pathlib.Path(options.file).stem}")
@@ -63,7 +63,21 @@ def run(arguments: list[str]) -> None:
     if options.cell:
         _run_cell(study, runs, options.cell, fields)
         return
+    _check_fields(study, fields)
     _Board(study, runs, options, fields).run()
+
+
+def _check_fields(study: "Study", fields: list[str]) -> None:
+    """Refuses fields that tell the runs of a study apart."""
+    sets = (*study.architectures.values(), *study.folds.values())
+    sets += tuple(arm.fields for arm in study.arms.values())
+    apart = {*_OURS, *(name.replace("-", "_") for own in sets for name in own)}
+    if study.gradients is not None:
+        apart.add("training.epochs")
+    for field in fields:
+        name = field.partition("=")[0].removeprefix("--").replace("-", "_")
+        if field.startswith("--") and name.removesuffix(".name") in apart:
+            raise ValueError(f"{field}: not accepted; expected a field that all runs share")
 
 
 class _Board:
@@ -77,6 +91,8 @@ class _Board:
         self.study, self.runs, self.options, self.fields = study, runs, options, fields
         own = cells(study, options.arms)
         experiments = {cell: experiment_of(study, cell, runs, fields) for cell in own}
+        _check_judging(study, list(experiments.values()), runs)
+        _check_jobs(options.jobs)
         self.costs = costs(study, experiments, _classes(experiments[own[0]]))
         self.epochs = {cell: self._epochs(cell) for cell in own}
         self.experiments = {
@@ -87,6 +103,7 @@ class _Board:
 
     def run(self) -> None:
         """Lists, or trains, judges and prints."""
+        from jaxmoe.runs.study.found import is_trained
         from jaxmoe.runs.study.runner import run_all
 
         if self.options.list:
@@ -97,13 +114,17 @@ class _Board:
         print(f"{len(self.experiments)} runs; {len(jobs)} jobs are left, transfers among them")
 
         def done(job: Any) -> None:
-            print(
-                f"[{time.monotonic() - began:6.0f} s] {job.name}: {self._said(job.name)}",
-                flush=True,
-            )
+            seconds = time.monotonic() - began
+            print(f"[{seconds:6.0f} s] {job.name}: {self._said(job.name)}", flush=True)
 
         try:
-            failed = run_all(jobs, self.options.jobs, done, print)
+            failed = run_all(
+                jobs,
+                self.options.jobs,
+                done=done,
+                is_met=lambda name: is_trained(self.runs / name),
+                say=print,
+            )
         except KeyboardInterrupt:
             raise Stopped(f"stopped; the same command goes on from {self.runs}") from None
         self._write()
@@ -112,36 +133,40 @@ class _Board:
 
     def _epochs(self, cell: "Cell") -> list[str]:
         """Returns the option that gives a run the epochs that its cost allows."""
-        cost = self.costs.get((cell.block.architecture, cell.arm))
-        return [] if cost is None else ["--training.epochs", str(cost.epochs)]
+        cost = self.costs[cell.block.architecture, cell.arm]
+        return ["--training.epochs", str(cost.epochs)]
 
     def _jobs(self) -> dict[str, Any]:
         from jaxmoe.plugins import loaded
-        from jaxmoe.runs.study.found import TRANSFER, is_evaluated, is_trained, is_transferred
+        from jaxmoe.runs.study.found import TRANSFER, is_transferred
         from jaxmoe.runs.study.runner import Job
 
         jobs: dict[str, Job] = {}
 
-        def add(name: str, needs: list[str], epochs: list[str]) -> None:
-            given = [self.options.file, "--runs", str(self.runs), _CELL, name, *self.fields]
-            given += epochs
+        def add(name: str, fields: list[str], **order: list[str]) -> None:
+            given = [self.options.file, "--runs", str(self.runs), _CELL, name, *fields]
             given += [part for file in sorted(loaded()) for part in ("--plugin", file)]
-            jobs[name] = Job(name, ["study", *given], self.runs / f"{name}.log", needs)
+            jobs[name] = Job(name, ["study", *given], self.runs / f"{name}.log", **order)
 
-        for cell, experiment in self.experiments.items():
-            folder, attacks = self.runs / cell.name, _attacks_for(self.study, experiment)
-            if is_trained(folder) and is_evaluated(self.study, folder, attacks):
-                continue
-            start = self.study.arms[cell.arm].start
-            needs = [f"{cell.block.name}/{start}"] if start else []
-            add(cell.name, needs, self.epochs[cell])
+        for cell in self.experiments:
+            if not self._is_done(cell):
+                start = self.study.arms[cell.arm].start
+                needs = [f"{cell.block.name}/{start}"] if start else []
+                add(cell.name, [*self.fields, *self.epochs[cell]], needs=needs)
         if self.study.transfer:
             for block in dict.fromkeys(cell.block for cell in self.experiments):
                 own = [cell for cell in self.experiments if cell.block == block]
                 name = f"{block.name}/{TRANSFER}"
                 if not is_transferred(self.study, self.runs / name, [cell.arm for cell in own]):
-                    add(name, [cell.name for cell in own], [])
+                    add(name, self.fields, after=[cell.name for cell in own])
         return jobs
+
+    def _is_done(self, cell: "Cell") -> bool:
+        from jaxmoe.runs.study.found import is_evaluated, is_trained
+
+        folder = self.runs / cell.name
+        attacks = _attacks_for(self.study, self.experiments[cell])
+        return is_trained(folder) and is_evaluated(self.study, folder, attacks)
 
     def _said(self, name: str) -> str:
         from jaxmoe.commands.evaluation_report import headline
@@ -151,29 +176,54 @@ class _Board:
         return headline(read_results(folder)) if (folder / "results.json").is_file() else "done"
 
     def _list(self) -> None:
-        from jaxmoe.runs.study.found import is_evaluated, is_trained
+        from jaxmoe.runs.study.found import is_trained
 
-        for cell, experiment in self.experiments.items():
-            folder = self.runs / cell.name
-            cost = self.costs.get((cell.block.architecture, cell.arm))
-            state = "trained" if is_trained(folder) else "to be trained"
-            if is_evaluated(self.study, folder, _attacks_for(self.study, experiment)):
-                state = "done"
-            said = "" if cost is None else f", {cost.epochs} epochs, {cost.gradients:.0f} gradients"
-            print(f"{cell.name}: {state}{said}")
+        for cell in self.experiments:
+            state = "trained" if is_trained(self.runs / cell.name) else "to be trained"
+            state = "done" if self._is_done(cell) else state
+            cost = self.costs[cell.block.architecture, cell.arm]
+            print(
+                f"{cell.name}: {state}, {cost.epochs} epochs, {cost.gradients:.0f} gradients, "
+                f"{cost.in_all:.0f} with what comes before"
+            )
 
     def _write(self) -> None:
         from jaxmoe.commands.study_report import CSV, MARKDOWN, PNG, write
-        from jaxmoe.runs.study.found import is_evaluated, read
+        from jaxmoe.runs.study.found import read
 
-        found = [
-            read(cell, self.runs)
-            for cell, experiment in self.experiments.items()
-            if is_evaluated(self.study, self.runs / cell.name, _attacks_for(self.study, experiment))
-        ]
+        done = [cell for cell in self.experiments if self._is_done(cell)]
+        found = [read(self.study, cell, self.runs) for cell in done]
         if found:
-            print("\n" + write(self.study, found, self.costs, self.runs))
+            print("\n" + write(self.study, found, self.costs, self.runs, self.options.jobs))
             print(f"written to {self.runs}: {MARKDOWN}, {CSV}, {PNG}")
+
+
+def _check_judging(study: "Study", experiments: "list[Experiment]", runs: pathlib.Path) -> None:
+    """Refuses attacks and options that `evaluate` and `transfer` would refuse after training."""
+    from jaxmoe.attacks import canonical_name
+    from jaxmoe.commands import evaluate, transfer
+    from jaxmoe.config import check_attacks
+    from jaxmoe.evaluation.transfer.transfer import transfer_name
+
+    for attack in study.attacks:
+        canonical_name(attack)
+    for attack in study.transfer:
+        transfer_name(attack)
+    for experiment in experiments:
+        check_attacks("attacks", study.attacks, experiment.data)
+    evaluate.evaluate_parser().parse(_evaluation(study, runs, list(study.attacks), []))
+    if study.transfer:
+        transfer.make_parser().parse(_transfer(study, [runs, runs], runs, []))
+
+
+def _check_jobs(jobs: int) -> None:
+    import jax
+
+    if jobs > 1 and jax.default_backend() != "cpu":
+        raise ValueError(
+            f"--jobs: {jobs} is not accepted; expected 1 on {jax.default_backend()}s: each process "
+            "takes the memory of all"
+        )
 
 
 def _classes(experiment: "Experiment") -> int:
@@ -188,7 +238,7 @@ def _classes(experiment: "Experiment") -> int:
 
 def _attacks_for(study: "Study", experiment: "Experiment") -> list[str]:
     """Returns the study's attacks that the model of an experiment has the parts for."""
-    from jaxmoe.attacks.registry import ATTACKS, canonical_name
+    from jaxmoe.attacks import ATTACKS, canonical_name
 
     if experiment.mixture.experts > 1:
         return list(study.attacks)
@@ -202,17 +252,16 @@ def _attacks_for(study: "Study", experiment: "Experiment") -> list[str]:
 def _run_cell(study: "Study", runs: pathlib.Path, name: str, fields: list[str]) -> None:
     """Trains and judges one run, or makes a block's transfer matrix."""
     from jaxmoe.commands import evaluate, transfer
-    from jaxmoe.reporting.progress import make_progress
-    from jaxmoe.runs.run import train
-    from jaxmoe.runs.study.cells import cells, experiment_of, words
+    from jaxmoe.commands.train import train_and_tell
+    from jaxmoe.runs.study.cells import cells, experiment_of
     from jaxmoe.runs.study.found import TRANSFER, is_evaluated, is_trained, mark_evaluated
 
     block, _, arm = name.partition("/")
     own = [cell for cell in cells(study) if cell.block.name == block]
+    moved = _moved(fields)
     if arm == TRANSFER:
-        folders = [str(runs / cell.name) for cell in own if is_trained(runs / cell.name)]
-        given = ["--attacks", *study.transfer, "--epsilons", *map(repr, study.epsilons)]
-        transfer.run([*folders, *given, "--output", str(runs / name)])
+        folders = [runs / cell.name for cell in own if is_trained(runs / cell.name)]
+        transfer.run(_transfer(study, folders, runs / name, moved))
         return
     cell = next((cell for cell in own if cell.arm == arm), None)
     if cell is None:
@@ -220,11 +269,47 @@ def _run_cell(study: "Study", runs: pathlib.Path, name: str, fields: list[str]) 
     experiment = experiment_of(study, cell, runs, fields)
     folder, attacks = runs / cell.name, _attacks_for(study, experiment)
     if not is_trained(folder):
-        with make_progress() as progress:
-            train(experiment, progress)
+        train_and_tell(experiment)
     if not is_evaluated(study, folder, attacks):
-        given = ["--attacks", *attacks, "--epsilons", *map(repr, study.epsilons)]
-        for option, value in study.evaluation.items():
-            given += [f"--{option.replace('_', '-')}", *([] if value is True else words(value))]
-        evaluate.run([str(folder), *given])
+        evaluate.run(_evaluation(study, folder, attacks, moved))
         mark_evaluated(study, folder, attacks)
+
+
+def _evaluation(
+    study: "Study", folder: pathlib.Path, attacks: list[str], moved: list[str]
+) -> list[str]:
+    """Returns the arguments of `jaxmoe evaluate`."""
+    from jaxmoe.runs.study.cells import words
+
+    given = [str(folder), "--attacks", *attacks, "--epsilons", *map(repr, study.epsilons), *moved]
+    for option, value in study.evaluation.items():
+        if value is not False:
+            given += [f"--{option.replace('_', '-')}", *([] if value is True else words(value))]
+    return given
+
+
+def _transfer(
+    study: "Study", folders: list[pathlib.Path], output: pathlib.Path, moved: list[str]
+) -> list[str]:
+    """Returns the arguments of `jaxmoe transfer`, with the options that an evaluation shares."""
+    from jaxmoe.commands import transfer
+    from jaxmoe.runs.study.cells import words
+
+    given = [*map(str, folders), "--attacks", *study.transfer]
+    given += ["--epsilons", *map(repr, study.epsilons), "--output", str(output), *moved]
+    known = transfer.make_parser()._option_string_actions
+    for option, value in study.evaluation.items():
+        name = f"--{option.replace('_', '-')}"
+        if name in known and not isinstance(value, bool):
+            given += [name, *words(value)]
+    return given
+
+
+def _moved(fields: list[str]) -> list[str]:
+    """Returns the fields that say where the data is now."""
+    found: list[str] = []
+    for place, field in enumerate(fields):
+        name, _, value = field.partition("=")
+        if name in ("--data.directory", "--data.manifest"):
+            found += [name, value or fields[place + 1]]
+    return found

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+from typing import TYPE_CHECKING
 
 from jaxmoe.commands.arguments import (
     RunFailedError,
@@ -11,6 +12,9 @@ from jaxmoe.commands.arguments import (
     notes_on_classes,
     notes_on_examples,
 )
+
+if TYPE_CHECKING:
+    from jaxmoe.config import Experiment
 
 # EX_TEMPFAIL: launchers start such a run again.
 PREEMPTED = 75
@@ -58,8 +62,21 @@ def run(arguments: list[str]) -> None:
     experiment = apply_overrides(load_config(path), arguments[1:])
     load_plugins(experiment.run.plugins or ())
     experiment = validate(experiment)
-    folder = experiment.run.directory
+    train_and_tell(experiment)
 
+    from jaxmoe.parallel import hosts
+
+    if hosts.is_first():
+        print(f"trained; see the table with: jaxmoe evaluate {experiment.run.directory}")
+
+
+def train_and_tell(experiment: "Experiment") -> None:
+    """Trains an experiment, or the rest of it, says what it sees and draws its curves.
+
+    Raises:
+      RunFailedError: numbers that were not finite.
+      Stopped: Ctrl-C, or SIGTERM.
+    """
     from jaxmoe.data import load_dataset
     from jaxmoe.parallel import hosts
     from jaxmoe.reporting.progress import make_progress
@@ -67,6 +84,7 @@ def run(arguments: list[str]) -> None:
     from jaxmoe.runs.run import train
     from jaxmoe.training import Checkpoints, NonFiniteTrainingError, PreemptedError
 
+    folder = experiment.run.directory
     run = pathlib.Path(folder)
     checkpoints = Checkpoints(run)
     try:
@@ -95,7 +113,6 @@ def run(arguments: list[str]) -> None:
     for line in notes_on_routes(run):
         print(line)
     draw_training(run)
-    print(f"trained; see the table with: jaxmoe evaluate {folder}")
 
 
 def draw_training(run: pathlib.Path) -> None:

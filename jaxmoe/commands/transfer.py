@@ -81,7 +81,7 @@ def run(arguments: list[str]) -> None:
       RunFailedError: numbers that were not finite, or an attack that left its ball.
       Stopped: Ctrl-C.
     """
-    options = _make_parser().parse(arguments)
+    options = make_parser().parse(arguments)
     runs = [split_part(run) for run in options.runs]
     folders = [folder for folder, _ in runs]
     names = unique_names([pathlib.Path(run) for run in options.runs])
@@ -94,7 +94,8 @@ def run(arguments: list[str]) -> None:
         raise Stopped(f"stopped; the same command goes on from {output / JOURNAL}") from None
 
 
-def _make_parser() -> Parser:
+def make_parser() -> Parser:
+    """Returns the command's parser."""
     parser = Parser("transfer", _DESCRIPTION, epilog=_EXAMPLE)
     add = parser.add_argument
     add(

@@ -61,6 +61,14 @@ def check_recipe(recipe: RecipeConfig, mixture: MixtureConfig) -> None:
     """
     check_field_types("recipe", recipe)
     check_ranges("recipe", recipe)
+    few = f"at least {recipe.needs_experts} with recipe {recipe.name}"
+    _check(mixture.experts >= recipe.needs_experts, "mixture.experts", mixture.experts, few)
+    most = recipe.most_experts or mixture.experts
+    many = f"at most {most} with recipe {recipe.name}"
+    _check(mixture.experts <= most, "mixture.experts", mixture.experts, many)
+    if recipe.needs_all_experts:
+        every = f"all {mixture.experts} with recipe {recipe.name}: it trains the dense net"
+        _check(mixture.top_k == mixture.experts, "mixture.top_k", mixture.top_k, every)
     for name, value, expected in recipe.refusals(mixture):
         _check(False, f"recipe.{name}", value, expected)
 
@@ -188,17 +196,15 @@ def _check_recipe(e: Experiment) -> None:
         _check_frames("recipe.name", recipe.name, others, e.data)
     for field, name in recipe.attacks.items():
         _check_inner_attack(f"recipe.{field}", name, e.data)
-    few = f"at least {recipe.needs_experts} with recipe {recipe.name}"
-    _check(mixture.experts >= recipe.needs_experts, "mixture.experts", mixture.experts, few)
-    most = recipe.most_experts or mixture.experts
-    many = f"at most {most} with recipe {recipe.name}"
-    _check(mixture.experts <= most, "mixture.experts", mixture.experts, many)
-    if recipe.needs_all_experts:
-        every = f"all {mixture.experts} with recipe {recipe.name}: it trains the dense net"
-        _check(mixture.top_k == mixture.experts, "mixture.top_k", mixture.top_k, every)
     if recipe.needs_restoration:
         restored = getattr(e.expert, "restoration", None)
         _check(bool(restored), "expert.restoration", restored, f"true with recipe {recipe.name}")
+    if getattr(recipe, "radii", 0) and not e.data.has_validation:
+        share, expected = (
+            e.data.validation_fraction,
+            f"above 0: recipe {recipe.name} measures there",
+        )
+        _check(share > 0, "data.validation_fraction", share, expected)
     if recipe.needs_weights:
         learns = mixture.combine == "softmax" or mixture.top_k > 1
         _check(learns, "mixture.combine", mixture.combine, "softmax: else top-1 teaches no router")

@@ -36,19 +36,19 @@ class Study:
     """Arms × architectures × folds × seeds; each combination of the last three is a block.
 
     Attributes:
-      experiment: of which every run is a variation.
+      experiment: the one that every run is a variation of.
       arms: by the names of their folders, in the order of the tables.
       architectures: fields by name.
       folds: fields by name, such as `{"fold0": {"data.folds": 5, "data.fold": 0}}`.
       seeds: of params, order and attacks.
       gradients: what every arm's own training may cost, in training gradients of one expert for
         each training example; None leaves the epochs as the fields say.
-      attacks: that judge every run, names of `jaxmoe attacks` and cascades.
-      epsilons: at these ε, in pixel units.
+      attacks: those that judge every run, names of `jaxmoe attacks` and cascades.
+      epsilons: their radii, in pixel units.
       evaluation: more options of `jaxmoe evaluate` by name, such as `{"steps": 20}`.
       transfer: attacks of the transfer matrix of a block's arms; none makes none.
       compared: arms that are compared with every other one, clip by clip.
-      simplest: the arm that could explain the others: one network of equal cost, say.
+      simplest: the arm that could explain the others, one network of equal cost, say: compared too.
     """
 
     experiment: Experiment
@@ -82,6 +82,12 @@ class Study:
         for name in (*self.arms, *self.architectures, *self.folds):
             if not isinstance(name, str) or "/" in name or name.startswith("."):
                 raise ValueError(f"arms, architectures, folds: {name!r}; expected a folder's name")
+        for name in ("", "transfer"):
+            if name in self.arms:
+                raise ValueError(f"arms: {name!r} is not accepted; expected another folder's name")
+        blocks = ["-".join(filter(None, (a, f))) for a in self.architectures for f in self.folds]
+        if len(set(blocks)) < len(blocks) or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("architectures, folds, seeds: two blocks have one name")
         for name in self.arms:
             self._check_ends(name)
         for field in ("seeds", "epsilons", "attacks", "architectures", "folds"):

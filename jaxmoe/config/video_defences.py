@@ -3,7 +3,8 @@
 from jaxmoe.config.study import Arm, Fields
 
 _ONE = {"mixture.experts": 1}
-_BALANCE = 1.5  # that J-TLAT needs, and what it may owe to it
+# J-TLAT needs the larger one; what it owes to it shows beside AT-M with the same.
+_BALANCE, _LARGER = 0.5, 1.5
 _REPAIRS = ("router", "weak_experts", "global")
 
 
@@ -35,7 +36,8 @@ def video_defences(
     }
 
     def add(name: str, title: str, recipe: str, start: str = "standard", **fields: object) -> None:
-        own = {key.replace("__", "."): value for key, value in fields.items()}
+        own = {"mixture.balance_weight": _BALANCE}
+        own |= {key.replace("__", "."): value for key, value in fields.items()}
         arms[name] = Arm(title, {"recipe": recipe, **(defence or {}), **own}, start)
 
     add("at_s", "AT-S", "at_s", "single", mixture__experts=1)
@@ -45,13 +47,13 @@ def video_defences(
     add("aat_m", "AAT-M", "aat_m")
     add("adv_moe", "AdvMoE", "adv_moe")
     add("trades", "TRADES", "trades")
-    add("balanced", "AT-M, balanced", "at_m", mixture__balance_weight=_BALANCE)
+    add("balanced", "AT-M, balanced", "at_m", mixture__balance_weight=_LARGER)
     add("dropout", "AT-M, expert dropout", "at_m", mixture__dropped_experts=1)
     add("tlat", "TLAT", "tlat")
-    add("j_tlat", "J-TLAT", "j_tlat", mixture__balance_weight=_BALANCE)
+    add("j_tlat", "J-TLAT", "j_tlat", mixture__balance_weight=_LARGER)
     for left_out in _REPAIRS:
         repairs = tuple(each for each in _REPAIRS if each != left_out)
-        fields = {"recipe__repairs": repairs, "mixture__balance_weight": _BALANCE}
+        fields = {"recipe__repairs": repairs, "mixture__balance_weight": _LARGER}
         title = f"J-TLAT without {left_out.replace('_', ' ')}"
         add(f"without_{left_out}", title, "j_tlat", **fields)
     return arms

@@ -109,11 +109,13 @@ def write_examples(result: SuiteResult, folder: str | os.PathLike) -> pathlib.Pa
     return path
 
 
-def read_examples(folder: str | os.PathLike) -> list[tuple[str, float, np.ndarray]]:
-    """Returns the lines of `examples.npz`: an attack, its ε, and `[N]` what was right."""
+def read_examples(
+    folder: str | os.PathLike,
+) -> tuple[np.ndarray, dict[tuple[str, float], np.ndarray]]:
+    """Returns what `examples.npz` holds: `index` `[N]`, and `correct` `[N]` by attack and ε."""
     with np.load(pathlib.Path(folder) / EXAMPLES) as found:
-        lines = found["attack"].tolist(), found["epsilon"].tolist(), found["correct"]
-        return list(zip(*lines, strict=True))
+        keys = zip(found["attack"].tolist(), found["epsilon"].tolist(), strict=True)
+        return found["index"], dict(zip(keys, found["correct"], strict=True))
 
 
 def results_markdown(

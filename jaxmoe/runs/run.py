@@ -192,7 +192,7 @@ def load(
 
     Args:
       run: the folder.
-      checkpoint: "best" or "latest"; None is what the experiment's evaluation says.
+      checkpoint: "best", "latest" or "average"; None is what the experiment's evaluation says.
       data_progress: called with (clips done, clips in all) where they are prepared anew.
       **data_fields: fields of `DataConfig` to replace: of a directory that has moved, or of other
         clips to judge the run by (`open_clips`).

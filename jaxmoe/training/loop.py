@@ -328,6 +328,8 @@ class _Loop(NamedTuple):
         self.progress.epoch(done, validation)
         robust_accuracy = validation.robust_accuracy or 0.0
         score = [robust_accuracy, validation.accuracy, -validation.loss]
+        if place.step < int(stage.epsilon_warmup * stage.epochs * self.steps_of(stage)[1]):
+            return  # ε still rises: the start, which was never attacked, would be the best
         place.since_best += 1
         if stage.selects and (place.best is None or score > place.best):
             place.best, place.since_best = score, 0

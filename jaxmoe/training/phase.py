@@ -73,7 +73,7 @@ class RecipeOptions(NamedTuple):
     router_noise: float = 0.0  # standard deviation; of `apply` in losses, not in attacks
     # Experts that an example cannot be sent to, drawn anew each time; of `apply` in losses, too.
     dropped_experts: int = 0
-    spread_left: float = 1.0  # share of these two at the end of a stage, to which they fall
+    spread_left: float = 1.0  # share of balance weight and noise that is left at a stage's end
     # Of CE(r(x'), argmax r(x)), where a phase attacks and moves everything. Below this weight a
     # Switch loss cannot keep a router from one expert for all.
     route_weight: float = 0.0

@@ -17,6 +17,7 @@ from jaxmoe.mixture import Mixture
 from jaxmoe.parallel import Parallel
 from jaxmoe.threat import ThreatModel, example_keys
 from jaxmoe.training.state import Batch
+from jaxmoe.training.validation import NonFiniteTrainingError
 
 MeasureRadii = Callable[[Any], Sequence[float]]
 """`placed params -> R losses`."""
@@ -28,8 +29,9 @@ def shares(radii: int) -> Float[np.ndarray, " radii"]:
 
 
 def draw_share(key: Key[Array, ""], weights: Sequence[Array]) -> Float[Array, ""]:
-    """Returns one of the shares of ε, drawn in proportion to these weights."""
-    logits = jnp.log(jnp.stack(list(weights)))
+    """Returns one of the shares of ε, drawn in proportion to these weights; evenly if all are 0."""
+    stacked = jnp.stack(list(weights))
+    logits = jnp.log(jnp.where(jnp.any(stacked > 0), stacked, 1.0))
     return jnp.asarray(shares(len(weights)))[jax.random.categorical(key, logits)]
 
 
@@ -43,12 +45,14 @@ def make_measure_radii(
 ) -> Callable[[Any, Iterable[Mapping[str, np.ndarray]]], list[float]]:
     """Returns `(placed params, batches) -> R mean losses under PGD`, a radius each.
 
+    It raises `NonFiniteTrainingError` where a loss or a gradient is not finite.
+
     Args:
-      mixture: what is measured; with split experts as `shard_experts` gives it.
-      threat: its ε is the largest radius.
-      settings: of PGD.
+      mixture: the one that is measured; with split experts as `shard_experts` gives it.
+      threat: the threat model, whose ε is the largest radius.
+      settings: PGD's.
       parallel: the devices.
-      params: of the shapes that it will be called with.
+      params: shapes of the params that it will be called with.
       radii: R.
     """
     shards = parallel.shards(params)
@@ -61,10 +65,10 @@ def make_measure_radii(
         def one(share):
             here = ThreatModel(threat.norm, threat.epsilon * share, threat.bounds, threat.frames)
             result = pgd(mixture, here, settings)(keys, params, x, label)
-            return cross_entropy(mixture.apply(params, result.x_adv), label)
+            return cross_entropy(mixture.apply(params, result.x_adv), label), result.finite
 
-        losses = jax.lax.map(one, jnp.asarray(shares(radii)))
-        return batch.valid, losses.T
+        losses, finite = jax.lax.map(one, jnp.asarray(shares(radii)))
+        return batch.valid, losses.T, jnp.all(finite & jnp.isfinite(losses), axis=0)
 
     mapped = parallel.map_examples(measure, params)
 
@@ -73,7 +77,9 @@ def make_measure_radii(
         for batch in batches:
             part = Batch(batch["clip"], batch["label"], batch["index"], batch["valid"])
             key = parallel.everywhere(jax.random.key(0))
-            valid, losses = parallel.join(mapped(params, parallel.shard(part), key))
+            valid, losses, finite = parallel.join(mapped(params, parallel.shard(part), key))
+            if not finite[valid].all():
+                raise NonFiniteTrainingError("radii: a loss or gradient is not finite under PGD")
             found.append(losses[valid].astype(float))
         return np.concatenate(found).mean(axis=0).tolist()
 

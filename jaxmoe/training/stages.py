@@ -41,9 +41,10 @@ class Stage:
       in_turn: sweep the data once for each phase instead of running all phases on each batch.
       prepare: `(key, params) -> params`, once before the stage; None leaves them.
       measure_every: epochs between measurements of the losses by which ε is drawn; 0 is never.
-      patience: validations without a better one after which it ends; None goes on to its end.
+      patience: validations without a better one after which it ends, counted from where ε has
+        risen; None goes on to its end.
       validates: whether the mixture is worth a look while it runs.
-      selects: whether its validations may become the best checkpoint.
+      selects: whether its validations may become the best checkpoint, from where ε has risen.
     """
 
     name: str

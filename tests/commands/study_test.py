@@ -2,18 +2,20 @@
 
 import dataclasses
 import json
+import pathlib
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from jaxmoe.cli import main
 from jaxmoe.commands.arguments import load_from
-from jaxmoe.commands.study_report import tables
+from jaxmoe.commands.study_report import Results, over_seeds, paired_table, tables
 from jaxmoe.config import Arm, ATMConfig, MixtureConfig, StandardConfig, Study
 from jaxmoe.reporting.results import read_examples
-from jaxmoe.runs.study.cells import cells, experiment_of
+from jaxmoe.runs.study.cells import Block, Cell, cells, experiment_of
 from jaxmoe.runs.study.cost import Cost, costs, gradients_per_example
-from jaxmoe.runs.study.found import is_evaluated, is_transferred, read
+from jaxmoe.runs.study.found import Found, is_evaluated, is_transferred, read
 from jaxmoe.runs.study.runner import Job, run_all
 from tests.commands.tiny import TINY, run
 
@@ -31,7 +33,7 @@ def study():
             "at_m": Arm("AT-M", {{"recipe": "at_m"}}, start="standard"),
             "single": Arm("one network", {{"mixture.experts": 1}}, costs=False),
         }},
-        gradients=6,
+        gradients=8,
         attacks=("fgsm", "pgd-r"),
         epsilons=(4 / 255, 8 / 255),
         evaluation={{"steps": 1, "no_checks": True}},
@@ -84,8 +86,9 @@ def test_a_finished_study_runs_nothing_and_prints_its_tables(folder, capsys, mon
 
 def test_the_tables_figures_are_those_of_the_runs(folder):
     own = study()
-    found = [read(cell, folder / "runs/tiny") for cell in cells(own)]
-    text = tables(own, found, {("", "at_m"): Cost(4.0, 2)}, folder / "runs/tiny")
+    found = [read(own, cell, folder / "runs/tiny") for cell in cells(own)]
+    text = tables(own, found, {("", "at_m"): Cost(4.0, 7.0, 2, 1.5, 3.0)}, folder / "runs/tiny", 3)
+    assert "with compilation, 3 at once" in text
     lines = [line.strip("| ").split(" | ") for line in text.splitlines()]
     (at_m,) = [run for run in found if run.cell.arm == "at_m"]
     for epsilon in own.epsilons:
@@ -97,19 +100,20 @@ def test_the_tables_figures_are_those_of_the_runs(folder):
         wanted.append(at_m.row("worst-case", epsilon))
         assert row[3:7] == [f"{100 * each.robust_accuracy:.1f}" for each in wanted]
     (cost,) = [line for line in lines if line[:2] == ["AT-M", "standard"]]
-    assert cost[2:4] == ["4", "2"]
+    assert cost[2:5] == ["4", "7", "2"]
+    assert cost[6:] == ["1.5", "0.50"]
     pairs = {run.cell.arm: run for run in found}
-    (line,) = [line for line in lines[-4:] if line[0] == "one network"]
+    start = next(i for i, line in enumerate(lines) if line[0] == "AT-M less …")
+    line = next(line for line in lines[start:] if line[0] == "one network")
     apart = pairs["at_m"].worst(8 / 255).mean() - pairs["single"].worst(8 / 255).mean()
     assert line[3].startswith(f"{100 * apart:+.1f} (")
 
 
 def test_what_each_example_withstood_is_kept(folder):
     cell = cells(study())[1]
-    found = read(cell, folder / "runs/tiny")
-    raw = {
-        (attack, e): right for attack, e, right in read_examples(folder / "runs/tiny" / cell.name)
-    }
+    found = read(study(), cell, folder / "runs/tiny")
+    index, raw = read_examples(folder / "runs/tiny" / cell.name)
+    assert len(set(index.tolist())) == 10
     assert set(raw) == {("clean", 0.0)} | {
         (a, e) for a in ("fgsm", "pgd-r") for e in study().epsilons
     }
@@ -134,12 +138,14 @@ def test_other_judging_judges_a_run_anew(folder):
     assert not is_evaluated(dataclasses.replace(own, epsilons=(1 / 255,)), run_folder, ["fgsm"])
 
 
-def test_arms_cost_the_same(folder, capsys):
+def test_what_runs_cost_is_listed(folder, capsys):
     assert run("study tiny.py --list") == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("seed0/standard: done, 1 epochs, 1 gradients")
-    # Two steps and a last look, two thirds of a gradient and a third, and one to train: 2.7.
+    assert said[0].startswith("seed0/standard: done, 1 epochs, 1 gradients, 1 with what comes")
     assert said[1].startswith("seed0/at_m: done, 2 epochs, ")
+    own, before = (int(said[1].split(", ")[place].split()[0]) for place in (2, 3))
+    assert 4 < own <= 8
+    assert before == own + 1
 
 
 def test_gradients_are_counted_of_attacks_and_losses():
@@ -149,17 +155,76 @@ def test_gradients_are_counted_of_attacks_and_losses():
     assert gradients_per_example(one, 8) == pytest.approx(1.0, abs=0.06)
     clean, attacked = (gradients_per_example(each, 8) for each in (standard, at_m))
     assert clean == pytest.approx(1.0, abs=0.1)
-    steps = TINY.attack.steps
-    # Input gradients of thin networks cost more than two thirds: the first layer is most of them.
-    assert clean + steps * 0.6 < attacked < clean + (steps + 1) * 1.0
+    twice = dataclasses.replace(at_m, attack=dataclasses.replace(TINY.attack, steps=4))
+    step = (gradients_per_example(twice, 8) - attacked) / 2
+    # A step is two of the three passes of a training gradient, whose first layer has but two.
+    assert 2 / 3 < step < 1
+    assert attacked - clean == pytest.approx(2 * step + step / 2, rel=0.15)  # and a last look
     dense = dataclasses.replace(at_m, mixture=MixtureConfig(experts=2, top_k=2))
     assert gradients_per_example(dense, 8) == pytest.approx(2 * attacked, rel=0.1)
-    for gradients, epochs in ((10 * attacked, 10), (0.1, 1)):
-        own = Study(at_m, {"a": Arm("a"), "b": Arm("b", costs=False)}, gradients=gradients)
-        experiments = dict.fromkeys(cells(own), at_m)
-        found = costs(own, experiments, 8)
-        assert found["", "a"] == pytest.approx((epochs * attacked, epochs))
-        assert found["", "b"].epochs == at_m.training.epochs
+
+
+def test_arms_of_one_cost_get_their_epochs():
+    training = dataclasses.replace(TINY.training, shared_epochs=3, dense_epochs=2)
+    own = Study(
+        dataclasses.replace(TINY, training=training),
+        {
+            "standard": Arm("standard", {"training.epochs": 5}, costs=False),
+            "short": Arm("short", {"recipe": "at_m", "attack.steps": 1}, start="standard"),
+            "long": Arm("long", {"recipe": "at_m", "attack.steps": 6}, start="standard"),
+        },
+        architectures={"thin": {}, "wide": {"expert.width": 8}},
+        gradients=40,
+    )
+    experiments = {c: experiment_of(own, c, pathlib.Path("x")) for c in cells(own)}
+    found = costs(own, experiments, 8)
+    assert set(found) == {(a, b) for a in own.architectures for b in own.arms}
+    start = found["thin", "standard"]
+    assert start.epochs == 5
+    assert start.in_all == pytest.approx(3 + 2 * 2 + 5, rel=0.05)
+    for arm in ("short", "long"):
+        cost = found["thin", arm]
+        assert 30 < cost.gradients <= 40
+        assert cost.in_all == cost.gradients + start.in_all
+    assert found["thin", "short"].epochs > 2 * found["thin", "long"].epochs
+    assert found["wide", "short"].gflops > 2 * found["thin", "short"].gflops
+    few = dataclasses.replace(own, gradients=1.5)
+    with pytest.raises(ValueError, match=r"gradients: 1\.5 .* an epoch of short takes as many"):
+        costs(few, experiments, 8)
+
+
+def test_an_attack_of_unknown_length_has_no_cost():
+    recipe = ATMConfig(inner_attack="apgd-ce")
+    with pytest.raises(ValueError, match="nobody knows what these cost"):
+        gradients_per_example(dataclasses.replace(TINY, recipe=recipe), 8)
+
+
+def toy(fold, seed, right, arm="a"):
+    clean = np.ones(len(right), np.float32)
+    correct = {("clean", 0.0): clean, ("pgd", 0.1): np.asarray(right, np.float32)}
+    cell = Cell(Block("", fold, seed), arm)
+    return Found(cell, (), np.arange(len(right)), correct, {}, 60.0)
+
+
+def test_seeds_are_no_further_examples():
+    runs = [toy("f0", s, [1, 0, 0, 1]) for s in (0, 1)] + [toy("f1", s, [1, 1]) for s in (0, 1)]
+    np.testing.assert_array_equal(over_seeds(runs, "pgd", 0.1), [1, 0, 0, 1, 1, 1])
+    runs[1] = toy("f0", 1, [1, 1, 0, 0])
+    np.testing.assert_array_equal(over_seeds(runs, "pgd", 0.1), [1, 0.5, 0, 0.5, 1, 1])
+    study = Study(TINY, {"a": Arm("a")}, folds={"f0": {}, "f1": {}}, seeds=(0, 1))
+    # 4 of 6 examples; the folds have 50 and 100 %, whose standard error is 25 points.
+    assert Results(study, runs, {}).share(runs, "worst-case", 0.1) == "66.7 ± 25.0"
+
+
+def test_arms_are_compared_in_the_blocks_that_all_have():
+    study = Study(TINY, {"a": Arm("a"), "b": Arm("b")}, folds={"f0": {}, "f1": {}})
+    runs = [toy("f0", 0, [1]), toy("f1", 0, [1]), toy("f0", 0, [0], arm="b")]
+    results = Results(study, runs, {})
+    assert [len(own) for own in results.arms.values()] == [1, 1]
+    assert results.left_out == 1
+    other = toy("f0", 0, [0, 0], arm="b")
+    with pytest.raises(ValueError, match="f0-seed0/a and f0-seed0/b were judged by other test"):
+        paired_table(Results(study, [runs[0], other], {}), "a")
 
 
 def test_a_transfer_matrix_is_of_all_arms(tmp_path):
@@ -212,6 +277,16 @@ def test_fields_of_arms_blocks_and_command_lines_reach_the_experiment(tmp_path):
         ({"arms": {"x/y": Arm("a")}}, "expected a folder's name"),
         ({"arms": {"a": Arm("a")}, "compared": ("b",)}, "compared.0.: 'b' is no arm"),
         ({"arms": {"a": Arm("a")}, "seeds": ()}, "seeds: none"),
+        ({"arms": {"transfer": Arm("a")}}, "arms: 'transfer' is not accepted"),
+        ({"arms": {"a": Arm("a")}, "seeds": (1, 1)}, "two blocks have one name"),
+        (
+            {
+                "arms": {"a": Arm("a")},
+                "architectures": {"x": {}, "x-y": {}},
+                "folds": {"": {}, "y": {}},
+            },
+            "two blocks have one name",
+        ),
     ],
 )
 def test_a_study_that_cannot_be_is_one_line(fields, message):
@@ -226,11 +301,16 @@ def test_a_study_that_cannot_be_is_one_line(fields, message):
         ("study tiny.py --jobs 0", "--jobs: 0 is not accepted"),
         ("study tiny.py --arms at_x", "--arms: 'at_x' is no arm; expected some of standard, at_m"),
         ("study tiny.py --list --expert.widht 4", "seed0/standard: --expert.widht: no such field"),
+        ("study tiny.py --run.seed 3", "--run.seed: not accepted; expected a field that all runs"),
+        ("study tiny.py --training.epochs 3", "--training.epochs: not accepted"),
+        ("study tiny.py --recipe at_m", "--recipe: not accepted"),
+        ("study bad.py", "attack: 'pdg' is no attack; did you mean pgd?"),
         ("study config.py", "has no function study\\(\\) that returns a Study"),
     ],
 )
 def test_bad_input_is_one_line(folder, capsys, arguments, message):
     (folder / "config.py").write_text("def config(): pass\n", encoding="utf-8")
+    (folder / "bad.py").write_text(STUDY.replace('"fgsm"', '"pdg"'), encoding="utf-8")
     assert main(arguments.split()) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message.replace("\\", "") in line
@@ -239,20 +319,50 @@ def test_bad_input_is_one_line(folder, capsys, arguments, message):
 def test_jobs_wait_for_what_they_need_and_failures_are_told(tmp_path):
     said, ended = [], []
 
-    def job(name, arguments, *needs):
-        return Job(name, arguments, tmp_path / f"{name}.log", needs)
+    def job(name, arguments, **order):
+        return Job(name, arguments, tmp_path / f"{name}.log", **order)
 
     jobs = [
         job("first", ["--version"]),
         job("broken", ["nothing"]),
-        job("after", ["--version"], "first"),
-        job("never", ["--version"], "broken"),
-        job("nor", ["--version"], "never"),
+        job("after", ["--version"], needs=["first"]),
+        job("never", ["--version"], needs=["broken"]),
+        job("nor", ["--version"], needs=["never"]),
+        job("trained", ["nothing"]),  # it failed when it was judged
+        job("begun", ["--version"], needs=["trained"]),
+        job("last", ["--version"], after=["broken", "after"]),
     ]
-    done = lambda each: ended.append(each.name)  # noqa: E731
-    failed = run_all({each.name: each for each in jobs}, 2, done, said.append)
-    assert sorted(failed) == ["broken", "never", "nor"]
-    assert sorted(ended) == ["after", "first"]
-    assert ended.index("first") < ended.index("after")
+    failed = run_all(
+        {each.name: each for each in jobs},
+        2,
+        done=lambda each: ended.append(each.name),
+        is_met=lambda name: name == "trained",
+        say=said.append,
+    )
+    assert sorted(failed) == ["broken", "never", "nor", "trained"]
+    assert sorted(ended) == ["after", "begun", "first", "last"]
+    assert ended.index("first") < ended.index("after") < ended.index("last")
     assert any(line.startswith("broken: failed: jaxmoe: no command 'nothing'") for line in said)
     assert "jaxmoe" in (tmp_path / "first.log").read_text(encoding="utf-8")
+
+
+def test_a_job_that_cannot_start_ends_the_others(tmp_path, monkeypatch):
+    class Sleeper(Job):
+        stopped: ClassVar[list] = []
+
+        def start(self, cores):
+            if self.name == "second":
+                raise OSError("no room")
+
+        code = None
+
+        def stop(self):
+            self.stopped.append(self.name)
+
+        def wait(self):
+            pass
+
+    jobs = {name: Sleeper(name, [], tmp_path / name) for name in ("first", "second")}
+    with pytest.raises(OSError, match="no room"):
+        run_all(jobs, 2, done=print, is_met=lambda name: False, say=print)
+    assert Sleeper.stopped == ["first"]

@@ -89,14 +89,19 @@ def test_a_stopped_run_draws_and_averages_on_to_the_same_bits(run, tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
-def test_training_ends_when_patience_does(run, tmp_path, monkeypatch):
+def test_training_ends_when_patience_does_also_when_it_was_stopped(run, tmp_path, monkeypatch):
     """At a rate of next to nothing no validation is better than the first."""
     monkeypatch.setenv("JAXMOE_CACHE", str(run.parent / "cache"))
-    found = train(experiment(tmp_path / "run", patience=2, learning_rate=1e-12), Silent())
+    own = experiment(tmp_path / "run", patience=2, learning_rate=1e-12)
+    found = train(own, Silent())
     position = Checkpoints(found).position("latest")
     assert position["finished"]
     assert position["global_step"] == 3 * 2  # the best at the first epoch, and two after it
     assert load(found, "latest").finished
+    shutil.rmtree(found / "checkpoints/latest/6")
+    assert Checkpoints(found).position("latest")["since_best"] == 1
+    train(own, Silent())
+    assert Checkpoints(found).position("latest")["global_step"] == 3 * 2
 
 
 def test_an_average_that_is_not_kept_is_one_line(run):

@@ -11,7 +11,15 @@ from jaxmoe.attacks.edge import to_pixels
 from jaxmoe.config import RECIPES
 from jaxmoe.parallel import make_parallel
 from jaxmoe.threat import ThreatModel, example_keys
-from jaxmoe.training import Found, Phase, RecipeOptions, adamw, init_state, make_train_step
+from jaxmoe.training import (
+    Found,
+    NonFiniteTrainingError,
+    Phase,
+    RecipeOptions,
+    adamw,
+    init_state,
+    make_train_step,
+)
 from jaxmoe.training.losses import label_loss
 from jaxmoe.training.radii import draw_share, make_measure_radii
 from tests.training.conftest import tiny_batch, tiny_mixture
@@ -193,6 +201,21 @@ def test_radii_are_drawn_as_often_as_their_weights_say():
     drawn = np.asarray(jax.vmap(lambda key: draw_share(key, weights))(keys))
     assert sorted(set(drawn.tolist())) == [0.0, 1.0]
     assert np.mean(drawn == 1.0) == pytest.approx(0.75, abs=0.03)
+
+
+def test_where_nothing_is_lost_every_radius_is_as_likely():
+    keys = jax.random.split(jax.random.key(0), 300)
+    drawn = jax.vmap(lambda key: draw_share(key, [jnp.float32(0)] * 3))(keys)
+    assert set(np.asarray(drawn).tolist()) == {0.0, 0.5, 1.0}
+
+
+def test_a_measurement_that_is_not_finite_is_no_weight(mixture, params):
+    broken = mixture._replace(apply=lambda p, x: mixture.apply(p, x) * jnp.sqrt(-jnp.ones(())))
+    parallel = make_parallel(jax.devices()[:1])
+    measure = make_measure_radii(broken, THREAT, AttackSettings(steps=1), parallel, params, 2)
+    batch = {**tiny_batch(4)._asdict(), "valid": np.ones(4, bool)}
+    with pytest.raises(NonFiniteTrainingError, match="radii: a loss or gradient is not finite"):
+        measure(parallel.place(params), [batch])
 
 
 def test_a_step_attacks_with_the_radius_that_it_draws(mixture, params):

@@ -1,4 +1,4 @@
-"""What a recipe costs, in training gradients of one expert, and how many epochs a cost allows.
+"""What training costs, in training gradients of one expert, and how many epochs a cost allows.
 
 It is counted in the step's program as JAX writes it down: convolutions and matmuls of every attack,
 loss and router. So a step of PGD, which needs no gradient in the weights, is two thirds of a
@@ -8,6 +8,7 @@ B = examples of a batch.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -17,18 +18,29 @@ import jax.numpy as jnp
 from jaxmoe.attacks import cross_entropy
 from jaxmoe.config import Experiment, Study
 from jaxmoe.runs.build import build_mixture
-from jaxmoe.runs.plan.count import count
+from jaxmoe.runs.plan.count import count, forward_flops
 from jaxmoe.runs.plan.program import Placing, Program
 from jaxmoe.runs.study.cells import Cell
 
-_BATCH = 64  # blocks of one example have B + M − 1 of them: few beyond B
+_BATCH = 64  # blocks of one example: as many as there are examples, and none is filled up
 
 
 class Cost(NamedTuple):
-    """What the training of an arm takes, for each training example of one run."""
+    """What an arm takes, for each training example of one run.
 
-    gradients: float  # training gradients of one expert, of the arm's own training
+    Attributes:
+      gradients: training gradients of one expert, of the recipe that the study gives epochs.
+      in_all: the same with the arm's clean stages and those of the runs that it starts from.
+      epochs: of the recipe.
+      gflops: of one forward pass on one example.
+      dense_gflops: the same with all experts.
+    """
+
+    gradients: float
+    in_all: float
     epochs: int
+    gflops: float
+    dense_gflops: float
 
 
 def costs(
@@ -37,21 +49,55 @@ def costs(
     """Returns the cost of each arm by (architecture, arm), its epochs as the study allows them.
 
     Args:
-      study: what is compared.
-      experiments: of its cells; those of other folds and seeds cost the same.
+      study: of the arms.
+      experiments: of its cells, starts first; those of other folds and seeds cost the same.
       classes: K.
+
+    Raises:
+      ValueError: a cost that nobody knows before it runs, or above what the study allows.
     """
     found: dict[tuple[str, str], Cost] = {}
     for cell, experiment in experiments.items():
         key = cell.block.architecture, cell.arm
-        if key in found or not experiment.training.epochs:
-            continue
-        each = gradients_per_example(experiment, classes) + measuring(experiment)
-        epochs = experiment.training.epochs
-        if study.gradients is not None and study.arms[cell.arm].costs:
-            epochs = max(1, round(study.gradients / each))
-        found[key] = Cost(each * epochs, epochs)
+        if key not in found:
+            start = found.get((cell.block.architecture, study.arms[cell.arm].start))
+            found[key] = _cost(study, cell, experiment, classes, start)
     return found
+
+
+def _cost(
+    study: Study, cell: Cell, experiment: Experiment, classes: int, start: Cost | None
+) -> Cost:
+    epochs, own, before = experiment.training.epochs, 0.0, clean_stages(experiment)
+    if epochs:
+        each, measured = gradients_per_example(experiment, classes), _measurement(experiment)
+        every = getattr(experiment.recipe, "measure_every", 1)
+
+        def cost_of(epochs: int) -> float:
+            return epochs * each + math.ceil(epochs / every) * measured
+
+        if study.gradients is not None and study.arms[cell.arm].costs:
+            epochs = 1
+            while cost_of(epochs + 1) <= study.gradients:
+                epochs += 1
+            if cost_of(epochs) > study.gradients:
+                raise ValueError(
+                    f"gradients: {study.gradients:g} is not accepted; expected at least "
+                    f"{math.ceil(cost_of(1))}: an epoch of {cell.arm} takes as many"
+                )
+        own = cost_of(epochs)
+    in_all = own + before + (0.0 if start is None else start.in_all)
+    return Cost(own, in_all, epochs, *_forward(experiment, classes))
+
+
+def clean_stages(experiment: Experiment) -> float:
+    """Returns the training gradients for each example of the stages before the recipe."""
+    t = experiment.training
+    if t.initialize_from is not None or t.initialize_experts_from is not None:
+        return 0.0
+    together = 0 if experiment.recipe.is_clean else t.standard_epochs * experiment.mixture.top_k
+    dense = experiment.mixture.experts * t.dense_epochs
+    return float(t.shared_epochs + dense + t.specialize_epochs + together)
 
 
 def gradients_per_example(experiment: Experiment, classes: int) -> float:
@@ -60,21 +106,46 @@ def gradients_per_example(experiment: Experiment, classes: int) -> float:
     Args:
       experiment: a valid one.
       classes: K.
+
+    Raises:
+      ValueError: an attack whose steps are not known before it runs.
     """
-    mixture = dataclasses.replace(experiment.mixture, block_size=1)
-    program = Program("step", dataclasses.replace(experiment, mixture=mixture), classes, Placing(1))
-    counted = count(program.trace(_BATCH)).total
-    return counted / _BATCH / _training_gradient(experiment, classes)
+    program = Program("step", _with_small_blocks(experiment), classes, Placing(1))
+    counted = count(program.trace(_BATCH))
+    if counted.unknown_loops:
+        raise ValueError(
+            f"recipe.name: {experiment.recipe.name} is not accepted; expected attacks that take "
+            "as many steps whatever they find: nobody knows what these cost"
+        )
+    return counted.total / _BATCH / _training_gradient(experiment, classes)
 
 
-def measuring(experiment: Experiment) -> float:
-    """Returns what AAT-M's measurements cost in an epoch for each training example, on average."""
+def _measurement(experiment: Experiment) -> float:
+    """Returns what one measurement of AAT-M's costs for each training example."""
     radii = getattr(experiment.recipe, "radii", 0)
-    if not radii:
-        return 0.0
-    share = experiment.data.validation_fraction
-    each = radii * (experiment.attack.steps + 1) * 2 / 3
-    return each * share / (1 - share) / experiment.recipe.measure_every
+    share = 0.0 if experiment.data.has_validation else experiment.data.validation_fraction
+    looks = experiment.attack.steps * experiment.attack.restarts + 1
+    return radii * looks * 2 / 3 * experiment.mixture.top_k * share / (1 - share)
+
+
+def _forward(experiment: Experiment, classes: int) -> tuple[float, float]:
+    """GFLOPs of the mixture and of the dense one, on one example."""
+    mixture = experiment.mixture
+    dense = dataclasses.replace(mixture, top_k=mixture.experts)
+    found = []
+    for each in (mixture, dense):
+        built = build_mixture(
+            _with_small_blocks(dataclasses.replace(experiment, mixture=each)), classes
+        )
+        x = jax.ShapeDtypeStruct((_BATCH, *experiment.data.shape), jnp.float32)
+        params = jax.eval_shape(built.init, jax.random.key(0), x)
+        found.append(forward_flops(built.apply, params, x) / _BATCH / 1e9)
+    return found[0], found[1]
+
+
+def _with_small_blocks(experiment: Experiment) -> Experiment:
+    mixture = dataclasses.replace(experiment.mixture, block_size=1)
+    return dataclasses.replace(experiment, mixture=mixture)
 
 
 def _training_gradient(experiment: Experiment, classes: int) -> float:

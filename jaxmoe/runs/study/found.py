@@ -30,13 +30,15 @@ class Found(NamedTuple):
     Attributes:
       cell: which run.
       rows: of its evaluation.
-      correct: `[N]` by attack and ε, 1 where right when clean and under the attack.
+      index: `[N]`, the examples' own numbers.
+      correct: `[N]` by the study's attacks and ε, 1 where right when clean and under the attack.
       details: of `evaluation.json`.
       seconds: of its own training.
     """
 
     cell: Cell
     rows: tuple[Row, ...]
+    index: np.ndarray
     correct: Mapping[tuple[str, float], np.ndarray]
     details: Mapping[str, Any]
     seconds: float
@@ -90,14 +92,17 @@ def is_transferred(study: Study, folder: pathlib.Path, names: Sequence[str]) -> 
     return targets == set(names) and wanted <= there
 
 
-def read(cell: Cell, runs: pathlib.Path) -> Found:
+def read(study: Study, cell: Cell, runs: pathlib.Path) -> Found:
     """Returns what a run found that was trained and judged."""
     folder = runs / cell.name
-    clean, correct = None, {}
-    for attack, epsilon, right in read_examples(folder):
-        correct[attack, epsilon] = right
-        clean = right if attack == CLEAN else clean
-    correct = {key: np.minimum(right, clean) for key, right in correct.items()}
+    index, there = read_examples(folder)
+    # An evaluation may have more: the worst case of every run is over the same attacks.
+    names, clean = {CLEAN, *map(canonical_name, study.attacks)}, there[CLEAN, 0.0]
+    correct = {
+        (name, epsilon): np.minimum(right, clean)
+        for (name, epsilon), right in there.items()
+        if name in names and epsilon in (0.0, *study.epsilons)
+    }
     seconds = (Checkpoints(folder).position("latest") or {"seconds": 0.0})["seconds"]
     rows, details = tuple(read_results(folder)), read_json(folder / _DETAILS)
-    return Found(cell, rows, correct, details, seconds)
+    return Found(cell, rows, index, correct, details, seconds)

@@ -1,14 +1,17 @@
-"""Runs the cells of a study, each in a process of its own, several at once."""
+"""Runs the jobs of a study, each in a process of its own, several at once."""
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 Say = Callable[[str], None]
-_LOOK = 0.2  # seconds between looks at what runs
+_LOOK = 0.5  # seconds between looks at what runs
 
 
 class Job:
@@ -16,16 +19,21 @@ class Job:
 
     Attributes:
       name: of what it does.
-      needs: names of the jobs that come before it.
+      needs: names of jobs that have to be met before it (`run_all`).
+      after: names of jobs that have to be over before it, well or not.
     """
 
     def __init__(
-        self, name: str, arguments: Sequence[str], log: pathlib.Path, needs: Sequence[str]
+        self,
+        name: str,
+        arguments: Sequence[str],
+        log: pathlib.Path,
+        needs: Sequence[str] = (),
+        after: Sequence[str] = (),
     ):
-        self.name, self.needs = name, tuple(needs)
+        self.name, self.needs, self.after = name, tuple(needs), tuple(after)
         self._arguments, self._log = list(arguments), log
         self._process: subprocess.Popen | None = None
-        self._began = 0.0
 
     def start(self, cores: set[int] | None) -> None:
         """Starts it, on these cores alone."""
@@ -36,17 +44,11 @@ class Job:
         if cores is not None:
             # Before it has imported JAX, whose threads are as many as it finds cores.
             os.sched_setaffinity(self._process.pid, cores)
-        self._began = time.monotonic()
 
     @property
     def code(self) -> int | None:
         """Its exit code; None while it runs."""
         return self._process.poll()
-
-    @property
-    def seconds(self) -> float:
-        """Since it was started."""
-        return time.monotonic() - self._began
 
     @property
     def complaint(self) -> str:
@@ -55,66 +57,106 @@ class Job:
         return f"{lines[-1] if lines else 'it said nothing'} ({self._log})"
 
     def stop(self) -> None:
-        """Ends it as Ctrl-C would; what it has saved is kept."""
+        """Tells it to save and end."""
         self._process.terminate()
+
+    def wait(self) -> None:
+        """Waits until it has ended."""
         self._process.wait()
 
 
 def run_all(
-    jobs: Mapping[str, Job], at_once: int, done: Callable[[Job], None], say: Say
+    jobs: Mapping[str, Job],
+    at_once: int,
+    *,
+    done: Callable[[Job], None],
+    is_met: Callable[[str], bool],
+    say: Say,
 ) -> list[str]:
-    """Runs jobs, so many at once, each after those that it needs; returns those that failed.
+    """Runs jobs, so many at once, in the order of their turns; returns those that failed.
 
-    What needs a job that failed is not run, and counts as failed. Jobs that run at once share the
-    cores out.
+    A job that needs what failed and is not met is not run, and counts as failed. Jobs that run at
+    once share the cores out.
 
     Args:
-      jobs: by name, in the order of their turns. A need that is not among them was met before.
+      jobs: by name.
       at_once: how many.
       done: called with each that ended well.
+      is_met: says if what a job is needed for is there, though the job may still run: a start that
+        is trained, and not judged yet.
       say: prints a line.
+
+    Raises:
+      KeyboardInterrupt: Ctrl-C or SIGTERM; what ran has saved.
     """
     waiting, running, failed = dict(jobs), {}, []
     places = _shared_cores(at_once)
-    try:
-        while waiting or running:
-            for place in range(at_once):
-                job = next((j for j in waiting.values() if _is_ready(j, waiting, running)), None)
-                if job is not None and place not in running:
-                    running[place] = waiting.pop(job.name)
-                    job.start(places[place])
-            for place, job in list(running.items()):
-                if job.code is None:
-                    continue
-                del running[place]
-                if job.code == 0:
-                    done(job)
-                    continue
-                failed.append(job.name)
-                say(f"{job.name}: failed: {job.complaint}")
-                for name in [n for n, other in waiting.items() if job.name in other.needs]:
-                    failed += _drop(waiting, name, say)
-            time.sleep(_LOOK)
-    except BaseException:
-        for job in running.values():
-            job.stop()
-        raise
+
+    def is_ready(job: Job) -> bool:
+        busy = {*waiting, *(other.name for other in running.values())} - {job.name}
+        return not busy & set(job.after) and all(n not in busy or is_met(n) for n in job.needs)
+
+    with _sigterm_as_interrupt():
+        try:
+            while waiting or running:
+                for place in range(at_once):
+                    ready = (job for job in waiting.values() if is_ready(job))
+                    if place not in running and (job := next(ready, None)) is not None:
+                        del waiting[job.name]
+                        job.start(places[place])
+                        running[place] = job
+                for place, job in list(running.items()):
+                    if job.code is None:
+                        continue
+                    del running[place]
+                    if job.code == 0:
+                        done(job)
+                        continue
+                    failed.append(job.name)
+                    say(f"{job.name}: failed: {job.complaint}")
+                    if not is_met(job.name):
+                        failed += _drop_behind(waiting, job.name, say)
+                time.sleep(_LOOK)
+        except BaseException:
+            _stop(running.values())
+            raise
     return failed
 
 
-def _is_ready(job: Job, waiting: Mapping[str, Job], running: Mapping[int, Job]) -> bool:
-    busy = {*waiting, *(other.name for other in running.values())}
-    return not busy & set(job.needs)
+def _stop(jobs: Sequence[Job]) -> None:
+    """Ends all of them, whatever comes between."""
+    jobs = list(jobs)
+    for job in jobs:
+        job.stop()
+    for job in jobs:
+        try:
+            job.wait()
+        except KeyboardInterrupt:  # a second Ctrl-C: they were told, and save by themselves
+            continue
 
 
-def _drop(waiting: dict[str, Job], name: str, say: Say) -> list[str]:
-    """Takes out a job that cannot run, and what needs it; returns their names."""
-    if name not in waiting:
-        return []
-    del waiting[name]
-    say(f"{name}: not run: what it needs has failed")
-    after = [other for other, job in waiting.items() if name in job.needs]
-    return [name, *(gone for other in after for gone in _drop(waiting, other, say))]
+def _drop_behind(waiting: dict[str, Job], name: str, say: Say) -> list[str]:
+    """Takes out the jobs that need one that failed, and theirs; returns their names."""
+    dropped = []
+    for other in [job.name for job in waiting.values() if name in job.needs]:
+        if waiting.pop(other, None) is not None:
+            say(f"{other}: not run: what it needs has failed")
+            dropped += [other, *_drop_behind(waiting, other, say)]
+    return dropped
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Makes SIGTERM what Ctrl-C is."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _shared_cores(parts: int) -> list[set[int] | None]:

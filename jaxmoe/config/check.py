@@ -196,6 +196,7 @@ def _check_recipe(e: Experiment) -> None:
         _check_frames("recipe.name", recipe.name, others, e.data)
     for field, name in recipe.attacks.items():
         _check_inner_attack(f"recipe.{field}", name, e.data)
+    check_recipe(recipe, mixture)
     if recipe.needs_restoration:
         restored = getattr(e.expert, "restoration", None)
         _check(bool(restored), "expert.restoration", restored, f"true with recipe {recipe.name}")
@@ -224,7 +225,6 @@ def _check_recipe(e: Experiment) -> None:
         route = training.attacked_route
         expected = f"own with recipe {recipe.name}"
         _check(route == "own", "training.attacked_route", route, expected)
-    check_recipe(recipe, mixture)
 
 
 def _check_inner_attack(field: str, name: str, data: DataConfig) -> None:

@@ -103,7 +103,10 @@ def test_transfer_between_a_mixture_and_its_parts(folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--expert.name resnet", "expert.name: resnet is not accepted; expected deeplab or frrn"),
+        (
+            "--expert.name resnet",
+            "expert.name: resnet is not accepted; expected deeplab or deeplab_v3 or frrn",
+        ),
         (
             "--data.name synthetic_shapes",
             "expert.name: deeplab is not accepted; expected resnet or vit",

@@ -29,9 +29,8 @@ def study():
     return Study(
         experiment={TINY!r},
         arms={{
-            "standard": Arm("standard", costs=False),
-            "at_m": Arm("AT-M", {{"recipe": "at_m"}}, start="standard"),
             "single": Arm("one network", {{"mixture.experts": 1}}, costs=False),
+            "at_m": Arm("AT-M", {{"recipe": "at_m"}}),
         }},
         gradients=8,
         attacks=("fgsm", "pgd-r"),
@@ -45,14 +44,14 @@ def study():
 
 @pytest.fixture(scope="module")
 def done(standard_promotion, tmp_path_factory):
-    """A study whose three runs are done, in this process."""
+    """A study whose runs are done, in this process."""
     del standard_promotion
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("JAXMOE_CACHE", str(folder / "cache"))
         (folder / "tiny.py").write_text(STUDY, encoding="utf-8")
-        for arm, epochs in (("standard", 1), ("at_m", 2), ("single", 1)):
+        for arm, epochs in (("single", 1), ("at_m", 2)):
             assert run(f"study tiny.py --cell seed0/{arm} --training.epochs {epochs}") == 0
     return folder
 
@@ -73,9 +72,9 @@ def test_a_finished_study_runs_nothing_and_prints_its_tables(folder, capsys, mon
     assert run("study tiny.py") == 0
     said = capsys.readouterr().out
     lines = [line for line in said.splitlines() if line.startswith("| ")]
-    head, _, standard, at_m, single = lines[:5]
+    head, _, single, at_m = lines[:4]
     assert head.startswith("| ε = 4/255, % | runs | n | clean | FGSM | PGD-R | worst case |")
-    assert standard.startswith("| standard | 1 | 10 |")
+    assert at_m.startswith("| AT-M | 1 | 10 |")
     assert single.split(" | ")[5] == "–", "one network has no router to attack"
     assert at_m.split(" | ")[5] != "–"
     assert {"study.md", "study.csv", "study.png"} <= {
@@ -99,7 +98,7 @@ def test_the_tables_figures_are_those_of_the_runs(folder):
         wanted = [at_m.row("clean", 0.0), at_m.row("fgsm", epsilon), at_m.row("pgd-r", epsilon)]
         wanted.append(at_m.row("worst-case", epsilon))
         assert row[3:7] == [f"{100 * each.robust_accuracy:.1f}" for each in wanted]
-    (cost,) = [line for line in lines if line[:2] == ["AT-M", "standard"]]
+    (cost,) = [line for line in lines if line[0] == "AT-M" and line[2:4] == ["4", "7"]]
     assert cost[2:5] == ["4", "7", "2"]
     assert cost[6:] == ["1.5", "0.50"]
     pairs = {run.cell.arm: run for run in found}
@@ -141,11 +140,11 @@ def test_other_judging_judges_a_run_anew(folder):
 def test_what_runs_cost_is_listed(folder, capsys):
     assert run("study tiny.py --list") == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("seed0/standard: done, 1 epochs, 1 gradients, 1 with what comes")
+    assert said[0].startswith("seed0/single: done, 1 epochs, 1 gradients, 1 with what comes")
     assert said[1].startswith("seed0/at_m: done, 2 epochs, ")
     own, before = (int(said[1].split(", ")[place].split()[0]) for place in (2, 3))
     assert 4 < own <= 8
-    assert before == own + 1
+    assert before == own
 
 
 def test_gradients_are_counted_of_attacks_and_losses():
@@ -173,24 +172,31 @@ def test_arms_of_one_cost_get_their_epochs():
             "short": Arm("short", {"recipe": "at_m", "attack.steps": 1}, start="standard"),
             "long": Arm("long", {"recipe": "at_m", "attack.steps": 6}, start="standard"),
         },
-        architectures={"thin": {}, "wide": {"expert.width": 8}},
         gradients=40,
     )
     experiments = {c: experiment_of(own, c, pathlib.Path("x")) for c in cells(own)}
     found = costs(own, experiments, 8)
-    assert set(found) == {(a, b) for a in own.architectures for b in own.arms}
-    start = found["thin", "standard"]
+    assert set(found) == {("", arm) for arm in own.arms}
+    start = found["", "standard"]
     assert start.epochs == 5
     assert start.in_all == pytest.approx(3 + 2 * 2 + 5, rel=0.05)
     for arm in ("short", "long"):
-        cost = found["thin", arm]
+        cost = found["", arm]
         assert 30 < cost.gradients <= 40
         assert cost.in_all == cost.gradients + start.in_all
-    assert found["thin", "short"].epochs > 2 * found["thin", "long"].epochs
-    assert found["wide", "short"].gflops > 2 * found["thin", "short"].gflops
+    assert found["", "short"].epochs > 2 * found["", "long"].epochs
     few = dataclasses.replace(own, gradients=1.5)
     with pytest.raises(ValueError, match=r"gradients: 1\.5 .* an epoch of short takes as many"):
         costs(few, experiments, 8)
+
+
+def test_architectures_cost_what_they_cost():
+    kinds = {"thin": {}, "wide": {"expert.width": 8}}
+    own = Study(TINY, {"a": Arm("a", costs=False)}, architectures=kinds)
+    experiments = {c: experiment_of(own, c, pathlib.Path("x")) for c in cells(own)}
+    found = costs(own, experiments, 8)
+    assert found["wide", "a"].gflops > 2 * found["thin", "a"].gflops
+    assert found["thin", "a"].dense_gflops > 1.5 * found["thin", "a"].gflops
 
 
 def test_an_attack_of_unknown_length_has_no_cost():
@@ -299,8 +305,8 @@ def test_a_study_that_cannot_be_is_one_line(fields, message):
     [
         ("study none.py", "no such file"),
         ("study tiny.py --jobs 0", "--jobs: 0 is not accepted"),
-        ("study tiny.py --arms at_x", "--arms: 'at_x' is no arm; expected some of standard, at_m"),
-        ("study tiny.py --list --expert.widht 4", "seed0/standard: --expert.widht: no such field"),
+        ("study tiny.py --arms at_x", "--arms: 'at_x' is no arm; expected some of single, at_m"),
+        ("study tiny.py --list --expert.widht 4", "seed0/single: --expert.widht: no such field"),
         ("study tiny.py --run.seed 3", "--run.seed: not accepted; expected a field that all runs"),
         ("study tiny.py --training.epochs 3", "--training.epochs: not accepted"),
         ("study tiny.py --recipe at_m", "--recipe: not accepted"),

@@ -11,7 +11,7 @@ import pytest
 
 from jaxmoe.config import AATMConfig, MixtureConfig
 from jaxmoe.runs.run import load, loop_options, train
-from jaxmoe.training import Checkpoints, read_metrics, restore_params
+from jaxmoe.training import read_metrics, restore_params
 from jaxmoe.training.stages import Silent
 from tests.commands.tiny import TINY
 
@@ -25,15 +25,13 @@ def standard_promotion():
         yield
 
 
-def experiment(directory: pathlib.Path, **training):
+def experiment(directory: pathlib.Path):
     return dataclasses.replace(
         TINY,
         recipe=AATMConfig(radii=3, measure_every=2),
         mixture=MixtureConfig(experts=2),
-        optimizer=dataclasses.replace(
-            TINY.optimizer, average_decay=0.5, learning_rate=training.pop("learning_rate", 1e-2)
-        ),
-        training=dataclasses.replace(TINY.training, **{"epochs": 4, **training}),
+        optimizer=dataclasses.replace(TINY.optimizer, average_decay=0.5, learning_rate=1e-2),
+        training=dataclasses.replace(TINY.training, epochs=4),
         run=dataclasses.replace(
             TINY.run, directory=str(directory), checkpoint_every=1, keep_latest=9
         ),
@@ -87,21 +85,6 @@ def test_a_stopped_run_draws_and_averages_on_to_the_same_bits(run, tmp_path):
         whole, resumed = (load(folder, which).params for folder in (run, again))
         for a, b in zip(*map(jax.tree.leaves, (whole, resumed)), strict=True):
             np.testing.assert_array_equal(a, b)
-
-
-def test_training_ends_when_patience_does_also_when_it_was_stopped(run, tmp_path, monkeypatch):
-    """At a rate of next to nothing no validation is better than the first."""
-    monkeypatch.setenv("JAXMOE_CACHE", str(run.parent / "cache"))
-    own = experiment(tmp_path / "run", patience=2, learning_rate=1e-12)
-    found = train(own, Silent())
-    position = Checkpoints(found).position("latest")
-    assert position["finished"]
-    assert position["global_step"] == 3 * 2  # the best at the first epoch, and two after it
-    assert load(found, "latest").finished
-    shutil.rmtree(found / "checkpoints/latest/6")
-    assert Checkpoints(found).position("latest")["since_best"] == 1
-    train(own, Silent())
-    assert Checkpoints(found).position("latest")["global_step"] == 3 * 2
 
 
 def test_an_average_that_is_not_kept_is_one_line(run):

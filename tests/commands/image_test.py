@@ -51,7 +51,7 @@ def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
     start += f" --training.initialize-standard-from {folder}/standard"
     dual = f"--recipe jtdmoe --recipe.upper-moves standard --mixture.dual-weight 0.75 {start}"
     assert run(f"train {folder}/c.py --run.directory {folder}/dual {dual}") == 0
-    assert run(f"evaluate {folder}/dual --attacks pgd-e") == 0
+    assert run(f"evaluate {folder}/dual --attacks pgd-e --no-checks") == 0
     rows = json.loads((folder / "dual" / "results.json").read_text())
     assert [row["attack"] for row in rows] == ["clean", "pgd-e", "worst-case"]
     assert rows[1]["n"] == 10
@@ -71,7 +71,7 @@ def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
     assert json.loads((folder / "dual" / "evaluation.json").read_text())["dual_weight"] == 0.75
     at_one, at_zero = folder / "one", folder / "zero"
     for alpha, output in ((1, at_one), (0, at_zero)):
-        options = f"--attacks fgsm --dual-weight {alpha} --output {output}"
+        options = f"--attacks fgsm --dual-weight {alpha} --output {output} --no-checks"
         assert run(f"evaluate {folder}/dual {options}") == 0
     dual = runs.load(folder / "dual")
     batch = next(iter(evaluation_loader(dual.dataset.test, dual.experiment.data, 10)))

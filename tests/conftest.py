@@ -49,6 +49,13 @@ LONGEST = (
     "image_test.py",
     "readme_test.py",
     "kills_test.py",
+    "study_test.py",
+    "devices_test.py",
+    "evaluate_test.py",
+    "import_test.py",
+    "step_test.py",
+    "defences_test.py",
+    "specialists_test.py",
 )
 
 

@@ -186,43 +186,31 @@ def fit(
     if known is not None:
         _check_frames(known, passes.shape)
     loop = _loop_options(learning_rate, seed, passes.length)
-    if epsilon_warmup is None:
-        epsilon_warmup = Experiment().training.epsilon_warmup
-    judge = measure = None
+    own = Experiment().training.epsilon_warmup
+    warmup = own if epsilon_warmup is None else epsilon_warmup
+    name = known.name if known else "fit"
+    judged = judge = None
     if validation is not None:
         judged = Passes("validation", validation, mixture, params)
         judge = _judge(judged, mixture, params, threat, options, parallel, attacks=attacks)
-    if options.radii:
-        if validation is None:
-            raise ValueError(
-                f"validation: None; expected batches: recipe {known.name if known else 'given'} "
-                "draws ε by the losses that it measures on them"
-            )
-        measure = _measure(judged, mixture, params, threat, options, parallel)
-    name = known.name if known else "fit"
+    measure = _measure(judged, name, mixture, params, threat, options, parallel)
     asked = {
         "recipe": name,
         "epochs": epochs,
         "epsilon": epsilon,
         "norm": norm,
         "learning_rate": loop.learning_rate,
-        "epsilon_warmup": epsilon_warmup,
+        "epsilon_warmup": warmup,
         "options": repr(options),
         "seed": seed,
         "batches": passes.length,
         "fields": None if known is None else dataclasses.asdict(known),
-        "validation": judged.digest() if options.radii else None,
+        "validation": None if measure is None else judged.digest(),
     }
-    stage = Stage(
-        name,
-        make,
-        epochs,
-        epsilon_warmup,
-        in_turn=bool(known and known.in_turn),
-        measure_every=getattr(known, "measure_every", 1) if options.radii else 0,
-    )
-    run = None if directory is None else pathlib.Path(directory)
-    with contextlib.nullcontext() if run is None else _held(run, asked):
+    every = 0 if measure is None else getattr(known, "measure_every", 1)
+    order = {"in_turn": bool(known and known.in_turn), "measure_every": every}
+    stage = Stage(name, make, epochs, warmup, **order)
+    with _held(directory, asked) as run:
         trained = train_through(
             mixture,
             params,
@@ -259,14 +247,22 @@ def _judge(
 
 
 def _measure(
-    judged: "Passes",
+    judged: "Passes | None",
+    recipe: str,
     mixture: Mixture,
     params: Any,
     threat: ThreatModel,
     options: RecipeOptions,
     parallel: Parallel,
-) -> MeasureRadii:
-    """What measures the losses by which ε is drawn, by one pass over the validation batches."""
+) -> MeasureRadii | None:
+    """Returns what measures the losses by which ε is drawn, by one pass over validation batches."""
+    if not options.radii:
+        return None
+    if judged is None:
+        raise ValueError(
+            f"validation: None; expected batches: recipe {recipe} draws ε by the losses that it "
+            "measures on them"
+        )
     run = make_measure_radii(mixture, threat, options.attack, parallel, params, options.radii)
     return lambda params: run(params, judged.whole(parallel.local_count))
 
@@ -312,12 +308,18 @@ def _options_of(
 
 
 @contextlib.contextmanager
-def _held(run: pathlib.Path, asked: dict[str, Any]) -> Iterator[None]:
-    """Keeps a folder for a training that asks for this, and for no other.
+def _held(
+    directory: str | pathlib.Path | None, asked: dict[str, Any]
+) -> Iterator[pathlib.Path | None]:
+    """Keeps a folder, if there is one, for a training that asks for this, and for no other.
 
     Raises:
       ValueError: it holds another one, or another process trains in it.
     """
+    if directory is None:
+        yield None
+        return
+    run = pathlib.Path(directory)
     if (run / "config.json").exists():
         raise ValueError(f"directory: {run} holds a run of `jaxmoe train`; choose another one")
     described = run / _DESCRIPTION
@@ -332,7 +334,7 @@ def _held(run: pathlib.Path, asked: dict[str, Any]) -> Iterator[None]:
     run.mkdir(parents=True, exist_ok=True)
     with hold_for_training(run):
         write_json(described, asked)
-        yield
+        yield run
 
 
 def _find_recipe(

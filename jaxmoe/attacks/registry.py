@@ -66,7 +66,7 @@ class NamedAttack(NamedTuple):
 
     @property
     def needs_route(self) -> bool:
-        """Whether it is for a router that has a choice."""
+        """Returns whether it is for a router that has a choice."""
         return self.by_route or self.component == "router"
 
     @property

@@ -1,4 +1,4 @@
-"""What a mixture's parts take, as tables in a terminal."""
+"""Tables in a terminal of what a mixture's parts take."""
 
 import sys
 

@@ -81,7 +81,7 @@ def _check_fields(study: "Study", fields: list[str]) -> None:
 
 
 class _Board:
-    """What is to run, and what is done."""
+    """The board of a study: its runs, those that are done and those that are to run."""
 
     def __init__(self, study: "Study", runs: pathlib.Path, options: Any, fields: list[str]):
         from jaxmoe.runs.folder import check_same_experiment

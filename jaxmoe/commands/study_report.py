@@ -34,7 +34,7 @@ _NOTE = (
 
 
 class Results:
-    """What the runs of one architecture found, by arm, in the blocks that all arms have.
+    """The results of one architecture's runs, by arm, in the blocks that all arms have.
 
     Attributes:
       study: of the arms.
@@ -68,7 +68,7 @@ class Results:
         return self.study.arms[arm].title
 
     def cost(self, arm: str) -> Cost | None:
-        """What the arm takes, if it was counted."""
+        """Returns the cost of the arm, if it was counted."""
         return self.costs.get((self.arms[arm][0].cell.block.architecture, arm))
 
     def share(self, runs: Sequence[Found], attack: str, epsilon: float) -> str:

@@ -38,7 +38,7 @@ class DeepLab(nn.Module):
       remat: whether the backward pass keeps each residual block's input alone and computes it anew.
     """
 
-    # Of each stage its stride, and the dilations of its first block and of the others. The last
+    # Each stage has its stride, and the dilations of its first block and of the others. The last
     # stages widen their view by dilation and keep the resolution.
     stages: ClassVar[Sequence[tuple[int, int, int]]]
 

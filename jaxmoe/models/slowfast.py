@@ -121,7 +121,7 @@ class SlowFast(nn.Module):
         return max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1))) if pooled else x
 
     def _lateral(self, fast: Array, norm: Callable[..., nn.Module], stage: int) -> Array:
-        """What the slow pathway takes of the fast one in front of a stage."""
+        """Returns the features that the slow pathway takes from the fast one before a stage."""
         window, strides = (self.lateral_window, 1, 1), (self.frame_ratio, 1, 1)
         name = f"lateral{stage + 1}"
         conv = centred_conv(2 * fast.shape[-1], window, strides, dtype=self.dtype, name=name)

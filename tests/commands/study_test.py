@@ -240,6 +240,8 @@ def test_a_transfer_matrix_is_of_all_arms(tmp_path):
     (tmp_path / "transfer.json").write_text(json.dumps({"rows": rows}), encoding="utf-8")
     assert is_transferred(own, tmp_path, ["a", "b"])
     assert not is_transferred(own, tmp_path, ["a", "b", "c"])
+    seen_by_none = dataclasses.replace(own, transfer=("pgd", "universal"))
+    assert not is_transferred(seen_by_none, tmp_path, ["a", "b"])
     more = dataclasses.replace(own, transfer=("pgd", "fgsm"))
     assert not is_transferred(more, tmp_path, ["a", "b"])
 

@@ -24,7 +24,7 @@ _MARK = object()
 
 
 class Allowed(NamedTuple):
-    """What an allowed name stands for.
+    """The meaning of an allowed name.
 
     Attributes:
       name: with its module's.

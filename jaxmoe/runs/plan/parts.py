@@ -1,4 +1,4 @@
-"""What the parts of a mixture take: params, FLOPs and memory, from shapes alone."""
+"""The parts of a mixture and what they take: params, FLOPs and memory, from shapes alone."""
 
 import dataclasses
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class Part(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """What an experiment's mixture takes on one device.
+    """The numbers that an experiment's mixture takes on one device.
 
     Attributes:
       parts: router, one expert, the mixture, and the dense network: the router and all experts.

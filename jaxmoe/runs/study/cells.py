@@ -48,7 +48,7 @@ def cells(study: Study, arms: Sequence[str] | None = None) -> list[Cell]:
     """Returns the runs of a study, each behind the one that it starts from.
 
     Args:
-      study: what is compared.
+      study: the arms and their blocks.
       arms: these alone, and those that they start from; None is all.
     """
     wanted = list(dict.fromkeys(each for arm in arms or study.arms for each in _line(study, arm)))
@@ -61,8 +61,8 @@ def experiment_of(
     """Returns the experiment of a cell, checked.
 
     Args:
-      study: of which it is a part.
-      cell: which.
+      study: the one that it is a part of.
+      cell: the run.
       runs: the study's folder.
       given: more overrides, of a command line.
 

@@ -1,4 +1,4 @@
-"""What the runs of a study found, read from their folders.
+"""The results of a study's runs, read from their folders.
 
 Axes: N = test examples of a run, R = attacks and ε that it was judged by.
 """
@@ -12,6 +12,7 @@ import numpy as np
 from jaxmoe.attacks.registry import canonical_name
 from jaxmoe.config.study import Study
 from jaxmoe.evaluation.engine.rows import CLEAN, Row
+from jaxmoe.evaluation.transfer.transfer import transfer_name
 from jaxmoe.files import read_json, write_json
 from jaxmoe.reporting.results import read_examples, read_results
 from jaxmoe.runs.folder import state_of
@@ -88,7 +89,7 @@ def is_transferred(study: Study, folder: pathlib.Path, names: Sequence[str]) -> 
     rows = read_json(file)["rows"]
     targets = {pathlib.PurePath(row["target"]).name for row in rows}
     there = {(row["attack"], row["epsilon"]) for row in rows}
-    wanted = {(canonical_name(name), e) for name in study.transfer for e in study.epsilons}
+    wanted = {(transfer_name(name), e) for name in study.transfer for e in study.epsilons}
     return targets == set(names) and wanted <= there
 
 

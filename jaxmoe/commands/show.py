@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _DESCRIPTION = """Shows what a run's folder holds: model, data, recipe, how far it is trained, and
 the table of its last evaluation. It computes nothing, but with --network.
 
-For a config it shows what its mixture takes, from shapes alone: params, GFLOPs and memory of router,
+A config's mixture is shown from shapes alone: params, GFLOPs and memory of router,
 expert, mixture and dense network, the shape of every variable, and an estimate of what a training
 step holds. Every field can be replaced, as with jaxmoe train:
 

@@ -43,7 +43,7 @@ CONVOLUTIONS = {
 class ResNet(nn.Module):
     """ResNet, clips or images in, logits out.
 
-    For images it is that of He et al. 2016, https://arxiv.org/abs/1512.03385. For clips it is one of:
+    For images it is that of He et al. 2016, https://arxiv.org/abs/1512.03385; for clips one of:
 
     - "full": the 3D ResNet of Hara et al. 2018, table 1, https://arxiv.org/abs/1711.09577;
     - "factored" and "mixed": R(2+1)D and MC3 of Tran et al. 2018, https://arxiv.org/abs/1711.11248;

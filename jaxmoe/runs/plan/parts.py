@@ -35,6 +35,15 @@ class Part(NamedTuple):
     held_bytes: int
 
 
+class Forward(NamedTuple):
+    """FLOPs of a forward pass on one example: convolutions and matmuls, a multiply-add two."""
+
+    router: int
+    expert: int
+    mixture: int
+    dense: int  # the router and all experts
+
+
 @dataclasses.dataclass(frozen=True)
 class Network:
     """The numbers that an experiment's mixture takes on one device.
@@ -86,19 +95,11 @@ def network_of(experiment: Experiment, classes: int) -> Network:
     def run_expert(params, x):
         return mixture.expert(params, x, 0)
 
-    shapes = params, _clips(experiment, 1)
-    router = forward_flops(mixture.route, *shapes)
-    expert = forward_flops(run_expert, *shapes)
+    router, expert, sparse, all_experts = forward_of(experiment, mixture, params)
     sizes = {name: bytes_of(state) for name, state in optimizer.items()}
     count = mixture.num_experts
     whole = params, sum(sizes.values())
     dense = _dense(mixture)
-    all_experts = router + count * expert
-    if _is_plain(mixture):
-        sparse = router + mixture.top_k * expert
-    else:
-        all_experts = forward_flops(dense, *shapes)
-        sparse = forward_flops(mixture.apply, *shapes)
     parts = (
         part("router", params["router"], sizes["router"], router, mixture.route, params),
         part("one expert", one, sizes["experts"] // count, expert, run_expert, alone),
@@ -107,6 +108,24 @@ def network_of(experiment: Experiment, classes: int) -> Network:
     )
     named = {"expert": one, "router": params["router"]}
     return Network(parts, batch, _by_path(named))
+
+
+def forward_of(experiment: Experiment, mixture: Mixture, params: Any) -> Forward:
+    """Returns the FLOPs of a forward pass on one example.
+
+    Args:
+      experiment: the mixture's.
+      mixture: the mixture.
+      params: shapes of its params.
+    """
+    shapes = params, _clips(experiment, 1)
+    router = forward_flops(mixture.route, *shapes)
+    expert = forward_flops(lambda params, x: mixture.expert(params, x, 0), *shapes)
+    if _is_plain(mixture):
+        sparse, dense = (router + n * expert for n in (mixture.top_k, mixture.num_experts))
+        return Forward(router, expert, sparse, dense)
+    whole = (forward_flops(each, *shapes) for each in (mixture.apply, _dense(mixture)))
+    return Forward(router, expert, *whole)
 
 
 def step_of(experiment: Experiment, classes: int) -> Step:

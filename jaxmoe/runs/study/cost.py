@@ -18,8 +18,10 @@ import jax.numpy as jnp
 from jaxmoe.attacks import cross_entropy
 from jaxmoe.config import Experiment, Study
 from jaxmoe.runs.build import build_mixture
-from jaxmoe.runs.plan.count import count, forward_flops
+from jaxmoe.runs.plan.count import count
+from jaxmoe.runs.plan.parts import forward_of
 from jaxmoe.runs.plan.program import Placing, Program
+from jaxmoe.runs.run import init_params
 from jaxmoe.runs.study.cells import Cell
 
 _BATCH = 64  # blocks of one example: as many as there are examples, and none is filled up
@@ -87,7 +89,10 @@ def _cost(
                 )
         own = cost_of(epochs)
     in_all = own + before + (0.0 if start is None else start.in_all)
-    return Cost(own, in_all, epochs, *_forward(experiment, classes))
+    mixture = build_mixture(experiment, classes)
+    params = jax.eval_shape(lambda: init_params(experiment, mixture))
+    forward = forward_of(experiment, mixture, params)
+    return Cost(own, in_all, epochs, forward.mixture / 1e9, forward.dense / 1e9)
 
 
 def clean_stages(experiment: Experiment) -> float:
@@ -126,21 +131,6 @@ def _measurement(experiment: Experiment) -> float:
     share = 0.0 if experiment.data.has_validation else experiment.data.validation_fraction
     looks = experiment.attack.steps * experiment.attack.restarts + 1
     return radii * looks * 2 / 3 * experiment.mixture.top_k * share / (1 - share)
-
-
-def _forward(experiment: Experiment, classes: int) -> tuple[float, float]:
-    """GFLOPs of the mixture and of the dense one, on one example."""
-    mixture = experiment.mixture
-    dense = dataclasses.replace(mixture, top_k=mixture.experts)
-    found = []
-    for each in (mixture, dense):
-        built = build_mixture(
-            _with_small_blocks(dataclasses.replace(experiment, mixture=each)), classes
-        )
-        x = jax.ShapeDtypeStruct((_BATCH, *experiment.data.shape), jnp.float32)
-        params = jax.eval_shape(built.init, jax.random.key(0), x)
-        found.append(forward_flops(built.apply, params, x) / _BATCH / 1e9)
-    return found[0], found[1]
 
 
 def _with_small_blocks(experiment: Experiment) -> Experiment:

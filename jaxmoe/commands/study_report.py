@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from jaxmoe.attacks.cascade import CASCADES
+from jaxmoe.attacks.cascade import CASCADES, CUSTOM
 from jaxmoe.attacks.registry import ATTACKS
 from jaxmoe.config.study import Study
 from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE
@@ -18,6 +18,7 @@ from jaxmoe.evaluation.measures.significance import estimate_difference, estimat
 from jaxmoe.files import read_json, write_text
 from jaxmoe.reporting.figures import new_figure
 from jaxmoe.reporting.results import as_csv, markdown_table
+from jaxmoe.runs.study.cells import words
 from jaxmoe.runs.study.cost import Cost
 from jaxmoe.runs.study.found import TRANSFER, Found
 
@@ -169,7 +170,9 @@ def accuracy_table(results: Results, epsilon: float) -> str:
         doubts = ", ".join(sorted({name for run in runs for name in _doubts(run)})) or "none"
         counts = [str(len(runs)), str(len(worst))]
         lines.append([results.title(arm), *counts, *cells, interval, doubts])
-    titles = [f"ε = {_radius(epsilon)}, %", "runs", "n", "clean", *map(_title, shown)]
+    cascade = " + ".join(words(results.study.evaluation.get("cascade", ())))
+    named = [cascade if name == CUSTOM else _title(name) for name in shown]
+    titles = [f"ε = {_radius(epsilon)}, %", "runs", "n", "clean", *named]
     titles += ["worst case", "its 95 % interval", "doubtful checks"]
     return "\n".join(markdown_table(titles, lines))
 

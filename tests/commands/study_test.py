@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
+from jaxmoe.attacks.cascade import CUSTOM
 from jaxmoe.cli import main
 from jaxmoe.commands.arguments import load_from
 from jaxmoe.commands.study_report import Results, over_seeds, paired_table, tables
@@ -121,6 +123,23 @@ def test_what_each_example_withstood_is_kept(folder):
         row = found.row(attack, epsilon)
         assert right.mean() == pytest.approx(row.accuracy_under_attack)
         assert found.correct[attack, epsilon].mean() == pytest.approx(row.robust_accuracy)
+
+
+def test_a_cascade_of_ones_own_counts(folder, tmp_path):
+    own = dataclasses.replace(study(), evaluation={"cascade": ("apgd-ce", "fab-t")})
+    cell = cells(own)[1]
+    shutil.copytree(folder / "runs/tiny", tmp_path / "tiny")
+    file = tmp_path / "tiny" / cell.name / "examples.npz"
+    with np.load(file) as found:
+        arrays = dict(found)
+    for name, value in (("attack", CUSTOM), ("epsilon", 4 / 255), ("correct", np.zeros(10))):
+        arrays[name] = np.append(arrays[name], np.array(value)[None], axis=0)
+    np.savez(file, **arrays)
+    assert (CUSTOM, 4 / 255) not in read(study(), cell, tmp_path / "tiny").correct
+    run_found = read(own, cell, tmp_path / "tiny")
+    assert not run_found.correct[CUSTOM, 4 / 255].any()
+    head = tables(own, [run_found], {}, tmp_path / "tiny", 1).splitlines()[0]
+    assert "| apgd-ce + fab-t |" in head
 
 
 def test_a_study_that_changed_is_not_mixed_with_what_is_there(folder, capsys):

@@ -36,9 +36,9 @@ def finish(runs):
 
 @pytest.fixture
 def runs(tmp_path):
-    runs = [tmp_path / name for name in ("at_m_0", "at_m_1", "j_tlat_0")]
+    runs = [tmp_path / name for name in ("at_m_0", "fold1/at_m", "j_tlat_0")]
     for place, run in enumerate(runs):
-        run.mkdir()
+        run.mkdir(parents=True)
         (run / "config.json").touch()
         (run / "metrics.jsonl").touch()
         clean = ("clean", 0.0, 0.75, 0)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmoe.attacks.cascade import CUSTOM
 from jaxmoe.attacks.registry import canonical_name
 from jaxmoe.config.study import Study
 from jaxmoe.evaluation.engine.rows import CLEAN, Row
@@ -99,6 +100,8 @@ def read(study: Study, cell: Cell, runs: pathlib.Path) -> Found:
     index, there = read_examples(folder)
     # An evaluation may have more: the worst case of every run is over the same attacks.
     names, clean = {CLEAN, *map(canonical_name, study.attacks)}, there[CLEAN, 0.0]
+    if "cascade" in study.evaluation:
+        names.add(CUSTOM)
     correct = {
         (name, epsilon): np.minimum(right, clean)
         for (name, epsilon), right in there.items()

@@ -3,18 +3,19 @@
 python launch/studies/arsenal/run.py RUN … --data DIR [--epsilons 2/255 4/255 8/255]
     [--only all equal]
 
-Runs are folders RECIPE_SEED, as the study `ut_interaction` makes them; lines are means over the
-seeds. In `all` every attack of the registry has the run's own steps and starts (10 and one). In
-`equal` four adversaries get about as many gradients as AutoAttack takes of a clip that survives it
-(six classes: 1,106): each as a cascade, on the clips that still stand, 100 steps at a time.
-AutoAttack has 5,000 queries beside them. An evaluation that is done is not done again while the
-command and the run are the same, and one that was stopped goes on; remove RUN/arsenal after a
+Runs are folders RECIPE_SEED, or FOLD/RECIPE as `jaxmoe study` makes them; lines are means over a
+recipe's runs. In `all` every attack of the registry has the run's own steps and starts (10 and
+one). In `equal` four adversaries get about as many gradients as AutoAttack takes of a clip that
+survives it (six classes: 1,106): each as a cascade, on the clips that still stand, 100 steps at a
+time. AutoAttack has 5,000 queries beside them. An evaluation that is done is not done again while
+the command and the run are the same, and one that was stopped goes on; remove RUN/arsenal after a
 change of code.
 """
 
 import argparse
 import json
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -124,10 +125,10 @@ def equal_cost(runs: list[pathlib.Path]) -> str:
 
 
 def by_recipe(runs: list[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
-    """Runs of one recipe, which differ in their seeds."""
+    """Runs of one recipe, which differ in their seeds or folds."""
     groups: dict[str, list[pathlib.Path]] = {}
     for run in runs:
-        groups.setdefault(run.name.rpartition("_")[0] or run.name, []).append(run)
+        groups.setdefault(re.sub(r"_\d+$", "", run.name), []).append(run)
     return groups
 
 

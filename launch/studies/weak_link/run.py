@@ -3,10 +3,10 @@
 python launch/studies/weak_link/run.py RUN … [--router pgd-r] [--experts pgd-e] [--epsilons 4/255]
     [--evaluation strong]
 
-Runs are evaluated folders RECIPE_SEED, as the studies `ut_interaction` and `cifar10` leave them,
-with an attack on the router and one on the experts among their rows. End to end (the 2026 text on
-video), the whole mixture sees what was made for a part; isolated (the 2025 text on images), that
-part alone sees it, and the other the clean input.
+Runs are evaluated folders RECIPE_SEED, as the study `cifar10` leaves them, or FOLD/RECIPE, as
+`jaxmoe study` does, with an attack on the router and one on the experts among their rows. End to
+end (the 2026 text on video), the whole mixture sees what was made for a part; isolated (the 2025
+text on images), that part alone sees it, and the other the clean input.
 
 No attack on the router alone does more than choose an expert. Where every expert is right on the
 clean input, the isolated form of a top-1 mixture cannot fall: "floor" is the share of such inputs.
@@ -14,6 +14,7 @@ clean input, the isolated form of a top-1 mixture cannot fall: "floor" is the sh
 
 import argparse
 import pathlib
+import re
 import statistics
 import sys
 
@@ -73,8 +74,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def recipe_of(run: pathlib.Path) -> str:
-    """What stands before the seed in a run's name."""
-    return run.name.rpartition("_")[0] or run.name
+    """Returns a run's name without its seed."""
+    return re.sub(r"_\d+$", "", run.name)
 
 
 def floor(run: pathlib.Path, evaluation: str = ".") -> float | None:

@@ -155,6 +155,9 @@ class RunConfig:
     keep_every: int | None = option(None, "steps between checkpoints that stay for good", least=1)
     validate_every: int = option(5, "epochs, on the validation split; 0 is never", least=0)
     log_every: int = option(10, "steps", least=1)
+    logger: tuple[Literal["tensorboard", "wandb"], ...] | None = option(
+        ("tensorboard",), "what is told metrics, figures and example clips, beside the folder"
+    )
     plugins: tuple[str, ...] | None = option(
         None, "python files with data sets, experts, … of one's own, as --plugin names them"
     )

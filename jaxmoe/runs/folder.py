@@ -27,6 +27,7 @@ TRAINING = "training"  # what the lock of a folder that is being trained is call
 _MAY_CHANGE = {
     ("run", "directory"),
     ("run", "log_every"),
+    ("run", "logger"),
     ("run", "checkpoint_every"),
     ("run", "checkpoint_steps"),
     ("run", "keep_latest"),

@@ -47,6 +47,7 @@ from jaxmoe.training import (
     restore_params,
     split_experts,
 )
+from jaxmoe.training.loggers import check_loggers
 from jaxmoe.training.radii import MeasureRadii
 
 
@@ -82,6 +83,7 @@ def train(
       OSError: the folder cannot be written; its last checkpoint is kept.
     """
     validate(experiment)
+    check_loggers(experiment.run.logger or ())
     _check_found_again(experiment)
     run = pathlib.Path(experiment.run.directory)
     if (run / IMPORTED).is_file():
@@ -236,6 +238,7 @@ def loop_options(experiment: Experiment) -> LoopOptions:
             "keep_every",
             "validate_every",
             "log_every",
+            "logger",
         )
     }
     return LoopOptions(**dataclasses.asdict(experiment.optimizer), **run)

@@ -88,7 +88,7 @@ def fit(
     )
     state, params, place = loop.resume(params)
     logs = run is not None and jax.process_index() == 0
-    log = MetricsLog(run, place.global_step) if logs else None
+    log = MetricsLog(run, place.global_step, options.logger or ()) if logs else None
     try:
         with contextlib.nullcontext() if run is None else loop.preemption.listen():
             for number in range(place.stage, len(stages)):

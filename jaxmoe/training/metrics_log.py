@@ -1,59 +1,53 @@
-"""Metrics of a run: one JSON line each in `metrics.jsonl`, and the same for TensorBoard."""
+"""Metrics of a run: one JSON line each in `metrics.jsonl`, and the same for its loggers."""
 
 import json
 import pathlib
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from jaxmoe.files import naming, write_text
+from jaxmoe.training.loggers import open_loggers
 
-_SHOWN_AFTER_SECONDS = 60.0  # TensorBoard reads what was flushed; each flush waits for the disk
+DEFAULT_LOGGERS = ("tensorboard",)
 
 
 class MetricsLog:
     """Appends to `metrics.jsonl`; a resumed run drops what came after its checkpoint."""
 
-    def __init__(self, run: pathlib.Path, resume_step: int = 0):
-        # Not SummaryWriter: where its thread dies of a full disk, the next metrics wait forever.
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+    def __init__(
+        self,
+        run: pathlib.Path,
+        resume_step: int = 0,
+        loggers: Sequence[str] = DEFAULT_LOGGERS,
+    ):
+        """Opens the file, and the loggers.
 
+        Args:
+          run: its folder.
+          resume_step: the step that the run goes on from.
+          loggers: names of `loggers.LOGGERS`.
+        """
         self._run = run
-        board = run / "tensorboard"
-        board.mkdir(parents=True, exist_ok=True)
+        run.mkdir(parents=True, exist_ok=True)
         path = run / "metrics.jsonl"
         kept = [line for line, entry in _entries(path) if entry["step"] <= resume_step]
         if path.is_file():
             write_text(path, "".join(f"{line}\n" for line in kept))
         with naming(run):
             self._file = path.open("a", encoding="utf-8")
-            self._board = EventsWriter(str(board / "events"))
-            if resume_step:
-                start = SessionLog(status=SessionLog.START)
-                self._board.write_event(Event(step=resume_step + 1, session_log=start))
-            self._board.flush()
-        self._flushed = time.monotonic()
+            self._loggers = open_loggers(loggers, run, resume_step)
 
     def write(self, step: int, metrics: Mapping[str, float | int | str]) -> None:
-        """One line: `{"step": …, name: value, …}`; numbers go to TensorBoard as well.
+        """One line: `{"step": …, name: value, …}`; numbers go to the loggers as well.
 
         Raises:
           OSError: the disk is full or failed, with the run's folder.
         """
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.summary import scalar
-
         with naming(self._run):
             self._file.write(json.dumps({"step": step, **metrics}) + "\n")
             self._file.flush()
-            for name, value in metrics.items():
-                if isinstance(value, int | float):
-                    summary = scalar(name, value)
-                    event = Event(wall_time=time.time(), step=step, summary=summary)
-                    self._board.write_event(event)
-            if time.monotonic() - self._flushed > _SHOWN_AFTER_SECONDS:
-                self._board.flush()
-                self._flushed = time.monotonic()
+            numbers = {n: value for n, value in metrics.items() if isinstance(value, int | float)}
+            for logger in self._loggers:
+                logger.scalars(step, numbers)
 
     def close(self) -> None:
         """Closes the files.
@@ -63,7 +57,8 @@ class MetricsLog:
         """
         with naming(self._run):
             self._file.close()
-            self._board.close()
+            for logger in self._loggers:
+                logger.close()
 
 
 def read_metrics(run: pathlib.Path) -> list[dict]:

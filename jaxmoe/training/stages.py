@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmoe.training.metrics_log import DEFAULT_LOGGERS
 from jaxmoe.training.phase import Params, Recipe
 from jaxmoe.training.update import is_frozen
 from jaxmoe.training.validation import Validation
@@ -78,6 +79,7 @@ class LoopOptions:
     checkpoint_steps: int = 0
     keep_latest: int = 2
     keep_every: int | None = None
+    logger: tuple[str, ...] | None = DEFAULT_LOGGERS
 
 
 class Progress(Protocol):

@@ -78,6 +78,12 @@ class Mixture(NamedTuple):
     standard: "Mixture | None" = None
     joint: Joint | None = None
 
+    def _repr_html_(self) -> str:
+        """What it is, in a notebook."""
+        from jaxmoe.reporting.notebook import mixture_html  # a room above, for who looks
+
+        return mixture_html(self)
+
 
 def from_functions(
     router: Router,

@@ -145,6 +145,12 @@ class SuiteResult(NamedTuple):
             f"{flags_in_short((*self.checks, *self.model_checks))})"
         )
 
+    def _repr_html_(self) -> str:
+        """The table, in a notebook."""
+        from jaxmoe.reporting.notebook import suite_html  # a room above, for who looks
+
+        return suite_html(self)
+
     def row(self, attack: str, epsilon: float = 0.0) -> Row:
         """The row of an attack at an ε.
 

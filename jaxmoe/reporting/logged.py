@@ -1,0 +1,56 @@
+"""An evaluation's figures and example clips, for the loggers of its run."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxmoe.reporting.results import SHOWN, read_results
+from jaxmoe.training.loggers import open_loggers
+
+_FIGURES = ("robust_accuracy", "margins")
+
+
+def log_evaluation(
+    folder: pathlib.Path, run: pathlib.Path, names: Sequence[str], step: int
+) -> None:
+    """Tells loggers what an evaluation found: accuracies, figures, and clips of `shown.npz`.
+
+    Args:
+      folder: of the evaluation.
+      run: whose loggers they are.
+      names: of `training.loggers.LOGGERS`.
+      step: of the params that were judged.
+
+    Raises:
+      ValueError: a logger's package is not installed.
+      OSError: the disk is full or failed.
+    """
+    accuracies = {
+        f"evaluation/{row.attack} {255 * row.epsilon:.3g}": row.robust_accuracy
+        for row in read_results(folder)
+    }
+    figures = {name: folder / f"{name}.png" for name in _FIGURES}
+    clips = _clips(folder / SHOWN)
+    for logger in open_loggers(names, run, step):
+        logger.scalars(step, accuracies)
+        for name, file in figures.items():
+            if file.is_file():
+                logger.figure(step, f"evaluation/{name}", file.read_bytes())
+        for name, frames in clips.items():
+            logger.clip(step, f"evaluation/{name}", frames)
+        logger.close()
+
+
+def _clips(file: pathlib.Path) -> dict[str, np.ndarray]:
+    """Clean beside adversarial frames by name, uint8 `[T, H, 2 W, 3]`."""
+    if not file.is_file():
+        return {}
+    with np.load(file, allow_pickle=False) as found:
+        clean, adversarial, why = found["clean"], found["adversarial"], found["why"]
+    if clean.shape[-1] not in (1, 3):
+        return {}
+    grey = np.rint(255 * adversarial.astype(np.float32)).astype(np.uint8)
+    beside = np.concatenate([clean, grey], axis=-2)
+    beside = np.broadcast_to(beside, (*beside.shape[:-1], 3))
+    return {f"{number} {reason}": beside[number] for number, reason in enumerate(why.tolist())}

@@ -287,6 +287,7 @@ class _Certification:
             progress=self.progress.evaluation,
             say=self.progress.say,
             probe_batches=0,
+            shown=0,
         )
         left = tuple(
             result.row("pgd" if radius else "clean", radius).robust_accuracy

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jaxmoe.evaluation.engine.rows import WORST_CASE, row_line
 from jaxmoe.files import write_text
 from jaxmoe.reporting import plot_margins, plot_robust_accuracy, write_results
-from jaxmoe.reporting.results import JSON, write_examples
+from jaxmoe.reporting.results import JSON, write_examples, write_shown
 from jaxmoe.reporting.tables import print_attacks, print_checks, print_flops
 from jaxmoe.threat import format_epsilon
 
@@ -140,6 +140,7 @@ class EvaluationReport:
         write_text(self._folder / DETAILS, text)
         if finished and result.correct:
             written.append(write_examples(result, self._folder))
+            written += write_shown(result, self._folder)
         self.files |= dict.fromkeys([*(file.name for file in written), DETAILS])
 
     def _draw(self, result: "SuiteResult") -> None:

@@ -22,7 +22,7 @@ from jaxmoe.files import read_json, write_bytes, write_text
 from jaxmoe.reporting.tables import legend, main_table, specialization_table
 
 JSON, CSV, MARKDOWN = "results.json", "results.csv", "results.md"
-EXAMPLES = "examples.npz"
+EXAMPLES, SHOWN = "examples.npz", "shown.npz"
 
 
 def write_results(
@@ -93,6 +93,7 @@ def write_examples(result: SuiteResult, folder: str | os.PathLike) -> pathlib.Pa
 
     `index` and `label` `[N, …]` are the examples'; `attack` and `epsilon` `[R]` say what each line
     of `correct` `[R, N]` is: 1 where it was right under that attack, the first line without one.
+    Of a result that has `kept`, its facts `[R, N, …]` are there too, by their names.
     """
     names, epsilons = zip(*result.correct, strict=True)
     path = pathlib.Path(folder) / EXAMPLES
@@ -104,9 +105,38 @@ def write_examples(result: SuiteResult, folder: str | os.PathLike) -> pathlib.Pa
         attack=np.array(names),
         epsilon=np.array(epsilons, np.float64),
         correct=np.stack([np.asarray(right, np.float32) for right in result.correct.values()]),
+        **_facts(result),
     )
     write_bytes(path, text.getvalue())
     return path
+
+
+def _facts(result: SuiteResult) -> dict[str, np.ndarray]:
+    """The facts that a result keeps of each example, [R, N, …] by their names."""
+    if result.kept is None:
+        return {}
+    lines = [result.kept[key] for key in result.correct]
+    return {
+        name: np.stack([getattr(line, name) for line in lines])
+        for name, first in lines[0]._asdict().items()
+        if first is not None
+    }
+
+
+def write_shown(result: SuiteResult, folder: str | os.PathLike) -> list[pathlib.Path]:
+    """Writes `shown.npz`, the whole examples of a result, by the names of `Shown`'s fields.
+
+    Without any it removes the file of an evaluation before. Returns the paths that it wrote.
+    """
+    path = pathlib.Path(folder) / SHOWN
+    if result.shown is None:
+        path.unlink(missing_ok=True)
+        return []
+    text = io.BytesIO()
+    arrays = {name: each for name, each in result.shown._asdict().items() if each is not None}
+    np.savez_compressed(text, **arrays)
+    write_bytes(path, text.getvalue())
+    return [path]
 
 
 def read_examples(

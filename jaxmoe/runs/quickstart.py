@@ -266,6 +266,7 @@ def run(task: Task, directory: str, progress: "PlainProgress | BarProgress") -> 
       progress: is told what goes on.
     """
     from jaxmoe.reporting import plot_bars, write_results
+    from jaxmoe.reporting.results import write_examples, write_shown
     from jaxmoe.runs import run as runs
 
     results: dict[str, SuiteResult] = {}
@@ -277,6 +278,8 @@ def run(task: Task, directory: str, progress: "PlainProgress | BarProgress") -> 
         trained = runs.load(folder)
         results[title] = _evaluate(trained, programs, progress)
         write_results(results[title].rows, folder)
+        write_examples(results[title], folder)
+        write_shown(results[title], folder)
     figures = {title: _figures(result) for title, result in results.items()}
     figure_of, setting = _figure_of(results), _setting(task, results)
     plot_bars(figures, pathlib.Path(directory) / "accuracy.png", setting, figure_of)

@@ -17,8 +17,10 @@ from jaxmoe.attacks.randomized import Randomized
 from jaxmoe.attacks.registry import ATTACKS
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.choices import GradientMode
+from jaxmoe.evaluation.engine.candidates import Again, Line, Pair
 from jaxmoe.evaluation.engine.guards import check_attack
 from jaxmoe.evaluation.engine.journal import Journal, entry
+from jaxmoe.evaluation.engine.kept import Kept
 from jaxmoe.evaluation.engine.programs import Programs
 from jaxmoe.evaluation.engine.rows import StageRow
 from jaxmoe.evaluation.engine.scoring import count_classes
@@ -33,6 +35,44 @@ class CascadeResult(NamedTuple):
     stages: list[StageRow]
     confusion: np.ndarray | None  # [N, K, K] of the attempt that left the least, where it is dense
     zero_gradient: float | None  # the largest of an attempt's, as `Row.zero_gradient`
+    kept: Kept | None  # [N] of the attempt that broke an example, or came nearest to that
+
+
+@dataclasses.dataclass
+class Left:
+    """The clips as a cascade leaves them so far.
+
+    Attributes:
+      correct: what is right under all attempts, [N].
+      confusion: of the attempt that left the least, [N, K, K], where labels are of pixels.
+      kept: facts of the attempt that left the least, and of these the one that left the least
+        confidence; of a clip that no attempt has seen those without an attack.
+    """
+
+    correct: np.ndarray
+    confusion: np.ndarray | None = None
+    kept: Kept | None = None
+
+    def __post_init__(self):
+        copies = (self.correct, self.confusion, self.kept)
+        self.correct, self.confusion, self.kept = jax.tree.map(np.copy, copies)
+        self._confidence = np.full(len(self.correct), np.inf)
+
+    def take(self, places: np.ndarray, found: "_Found") -> None:
+        """Takes what an attempt left of the clips at these places."""
+        less = found.right < self.correct[places]
+        if self.confusion is not None:
+            self.confusion[places[less]] = found.confusion[less]
+        if self.kept is not None:
+            # Where labels are of pixels there is no confidence: the first of equals stays.
+            confidence = np.nan_to_num(found.kept.confidence)
+            nearer = confidence < self._confidence[places]
+            nearer = less | (found.right == self.correct[places]) & nearer
+            self._confidence[places[nearer]] = confidence[nearer]
+            for all_clips, of_batch in zip(self.kept, found.kept, strict=True):
+                if all_clips is not None:
+                    all_clips[places[nearer]] = of_batch[nearer]
+        self.correct[places] = np.minimum(self.correct[places], found.right)
 
 
 class Cascading(NamedTuple):
@@ -51,6 +91,7 @@ class Cascading(NamedTuple):
       begin: is told of a stage that begins, and of how many clips stand.
       classes: K, where it is known.
       mark: of the files that `keep` makes with the results.
+      line: takes clips of the candidates to be shown; None where nobody is.
     """
 
     programs: Programs
@@ -65,6 +106,7 @@ class Cascading(NamedTuple):
     begin: Callable[[str, int], None] = lambda attack, left: None
     classes: int | None = None
     mark: str | None = None
+    line: Line | None = None
 
     def run(
         self,
@@ -73,6 +115,7 @@ class Cascading(NamedTuple):
         epsilon: float,
         clean_correct: np.ndarray,
         clean_confusion: np.ndarray | None = None,
+        clean_kept: Kept | None = None,
     ) -> CascadeResult:
         """Attacks the clips that are right when clean, attempt by attempt.
 
@@ -82,12 +125,13 @@ class Cascading(NamedTuple):
           epsilon: radius in pixel units.
           clean_correct: of the valid clips in the order of a pass, [N], 1 for right.
           clean_confusion: their confusion matrices, [N, K, K], where every position has a label.
+          clean_kept: facts of them; None keeps none.
 
         Raises:
           As `evaluate_suite`.
         """
-        correct, rows, zero, attempt = clean_correct.copy(), [], [], 0
-        confusion = None if clean_confusion is None else clean_confusion.copy()
+        left, rows, zero, attempt = Left(clean_correct, clean_confusion, clean_kept), [], [], 0
+        correct = left.correct
         for stage in cascade.stages:
             attacked, gradients, seconds = _standing(correct), 0, 0.0
             compiled = self._compile_seconds(stage)
@@ -103,9 +147,7 @@ class Cascading(NamedTuple):
                     break
                 attempt += 1  # over all stages: no two attempts have the same starts
                 own = self._entry(name, stage.attack, epsilon, settings, attempt)
-                tried = self._attempt(
-                    own, attempt, stage.attack, settings, epsilon, correct, confusion, batches
-                )
+                tried = self._attempt(own, attempt, stage.attack, settings, epsilon, left, batches)
                 gradients += tried.gradients
                 seconds += tried.seconds
                 idle = not tried.gradients or ATTACKS[stage.attack].idles(self.programs.model)
@@ -124,7 +166,7 @@ class Cascading(NamedTuple):
                 )
             )
             self.say(rows[-1])
-        return CascadeResult(correct, rows, confusion, max(zero, default=None))
+        return CascadeResult(correct, rows, left.confusion, max(zero, default=None), left.kept)
 
     def entries(self, name: str, cascade: Cascade, epsilon: float) -> list[str]:
         """The first parts of all keys that results of a cascade may have in a journal."""
@@ -160,24 +202,23 @@ class Cascading(NamedTuple):
             return self.classes
         return count_classes(self.programs.model, self.params, self.clips.first())
 
-    def _attempt(
-        self, own, number, attack, settings, epsilon, correct, confusion, batches
-    ) -> "_Tried":
-        """Runs one attempt on what stands; puts what it leaves into `correct`, `confusion`."""
+    def _attempt(self, own, number, attack, settings, epsilon, left, batches) -> "_Tried":
+        """Runs one attempt on what stands; puts what it leaves into `left`."""
         total = _Tried(0, 0.0, 0.0)
-        for place, (places, size, read) in enumerate(batches(correct)):
+        for place, (places, size, read) in enumerate(batches(left.correct)):
+            on_batch = functools.partial(self._on_batch, places, attack, settings, epsilon, number)
+            clips: dict[int, Pair] = {}
 
-            def compute(read=read, place=place):
-                name = f"{number}-{place}"
-                return self._on_batch(name, read(), attack, settings, epsilon, number)
+            def compute(read=read, place=place, on_batch=on_batch, clips=clips):
+                found, pairs = on_batch(read(), f"{number}-{place}")
+                clips.update(pairs)
+                return found
 
-            key = own, tuple(places.tolist()), size
-            right, confused, tried = self.journal.recall(key, compute)
-            if confusion is not None:
-                less = right < correct[places]
-                confusion[places[less]] = confused[less]
-            correct[places] = np.minimum(correct[places], right)
-            share = tried.zero_gradient * len(places) / len(correct)
+            found = self.journal.recall((own, tuple(places.tolist()), size), compute)
+            left.take(places, found)
+            again = Again(functools.partial(self._again, on_batch, places, size))
+            self._offer(places, found, clips or again)
+            tried, share = found.tried, found.tried.zero_gradient * len(places) / len(left.correct)
             total = _Tried(
                 total.gradients + tried.gradients * len(places),
                 total.seconds + tried.seconds,
@@ -185,20 +226,35 @@ class Cascading(NamedTuple):
             )
         return total
 
-    def _on_batch(self, name, batch, attack, settings, epsilon, attempt):
+    def _offer(self, places: np.ndarray, found: "_Found", clips: dict[int, Pair] | Again) -> None:
+        if self.line is not None:
+            self.line.offer(places, found.right, found.kept.confidence, clips)
+
+    def _again(self, on_batch: Callable, places: np.ndarray, size: int) -> dict[int, Pair]:
+        """The clips of a batch that a journal recalled."""
+        return on_batch(self.clips.gather(places, size))[1]
+
+    def _on_batch(self, places, attack, settings, epsilon, attempt, batch, name=None):
+        """What an attempt leaves of a batch, and clips of the candidates; kept under a name."""
         result, seconds = self.programs.attack(
             attack, self.params, batch, epsilon, settings, self.seed, attempt
         )
         verdict, _ = self.programs.verify(self.params, batch, result.x_adv, epsilon)
-        if self.keep:
+        if self.keep and name is not None:
             self.keep(name, batch, np.asarray(result.x_adv), np.asarray(verdict.correct))
+        pairs: dict[int, Pair] = {}
+        if self.line is not None:
+            x_adv = result.x_adv
+            at = lambda rows: np.asarray(x_adv)[rows]  # noqa: E731
+            pairs = self.line.candidates.pairs(places, batch, at)
         result, verdict = jax.device_get((result._replace(x_adv=None), verdict))
         check_attack(result, verdict, batch, attack, epsilon)
         valid = batch["valid"]
-        right = verdict.correct[valid]
-        zero = mean(right * result.zero_gradient[valid])
-        confused = None if verdict.confusion is None else verdict.confusion[valid]
-        return right, confused, _Tried(int(result.gradients), seconds, zero)
+        right, confusion, kept = jax.tree.map(
+            lambda values: values[valid], (verdict.correct, verdict.confusion, verdict.kept)
+        )
+        tried = int(result.gradients), seconds, mean(right * result.zero_gradient[valid])
+        return _Found(right, confusion, kept, _Tried(*tried)), pairs
 
 
 class _Tried(NamedTuple):
@@ -207,6 +263,15 @@ class _Tried(NamedTuple):
     gradients: int  # of each clip of a batch, or of all clips together
     seconds: float
     zero_gradient: float
+
+
+class _Found(NamedTuple):
+    """What an attempt leaves of the valid clips of a batch."""
+
+    right: np.ndarray
+    confusion: np.ndarray | None
+    kept: Kept
+    tried: _Tried
 
 
 def _standing(correct: np.ndarray) -> int:

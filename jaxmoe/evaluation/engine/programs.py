@@ -138,6 +138,7 @@ class Programs:
             found = score(self.model, self.metric, threat, params, x_adv, x, y, outputs, clean)
             return found._replace(measures=measure(self.measures, outputs, clean, y))
 
+        clean = clean._replace(kept=None)
         inputs = params, x_adv, x, y, outputs, clean, jnp.float32(epsilon)
         scores, more_seconds = self.timed("score", program, *inputs, examples=(1, 2, 3, 4, 5))
         return scores, seconds + more_seconds

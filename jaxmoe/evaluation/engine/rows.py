@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmoe.attacks.objectives import FEWEST_CLASSES
+from jaxmoe.evaluation.engine.kept import Kept
+from jaxmoe.evaluation.engine.shown import Shown
 from jaxmoe.evaluation.measures.specialization import Specialization
 from jaxmoe.threat import format_epsilon
 
@@ -129,6 +131,10 @@ class SuiteResult(NamedTuple):
     margins: dict[tuple[str, float], np.ndarray] | None = None
     model_checks: tuple[Check, ...] = ()  # of the model itself, without an attack
     specialization: Specialization | None = None  # of a mixture of several experts
+    # Prediction, confidence, route and size of change of each example, by attack and ε as
+    # `correct`; after a cascade those of the attempt that broke it, or came nearest to that.
+    kept: dict[tuple[str, float], Kept] | None = None
+    shown: Shown | None = None  # a few whole adversarial examples, when all attacks have run
 
     def __repr__(self) -> str:
         """The clean row and the worst cases, and what the checks flag."""

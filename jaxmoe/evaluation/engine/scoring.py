@@ -16,6 +16,7 @@ from jaxmoe.attacks.compiled import logits_of
 from jaxmoe.attacks.edge import to_pixels
 from jaxmoe.attacks.objectives import margin
 from jaxmoe.attacks.perturb import is_finite
+from jaxmoe.evaluation.engine.kept import Kept, frame_sizes, kept_of
 from jaxmoe.evaluation.measures import metrics
 from jaxmoe.evaluation.measures.lipschitz import Lipschitz, mixture_lipschitz, model_lipschitz
 from jaxmoe.mixture import Mixture, combine_experts, run_parts, run_routed
@@ -36,6 +37,7 @@ class Outputs(NamedTuple):
     experts: Float[Array, "experts batch ..."] | None
     confusion: Int[Array, "batch classes classes"] | None  # where every position has a label
     margin: Float[Array, " batch"] | None  # z_y − max_{j≠y} z_j, where labels are classes
+    kept: Kept | None = None  # without sizes
 
 
 class Scores(NamedTuple):
@@ -56,6 +58,7 @@ class Scores(NamedTuple):
     isolated_router: Float[Array, " batch"] | None
     isolated_experts: Float[Array, " batch"] | None
     measures: dict[str, Float[Array, " batch"]] | None = None  # by name, those that are asked for
+    kept: Kept | None = None
 
 
 class Verdict(NamedTuple):
@@ -66,6 +69,7 @@ class Verdict(NamedTuple):
     size: Float[Array, " batch"]  # ‖x' − x‖ in the threat model's norm
     in_box: Bool[Array, " batch"]
     confusion: Int[Array, "batch classes classes"] | None
+    kept: Kept
 
 
 def count_classes(model: Model, params: Any, batch: dict[str, Any]) -> int:
@@ -86,7 +90,8 @@ def run_model(model: Model, metric: Metric, params: Any, x: Array, y: Array) -> 
         logits, router, experts = scored_apply(model)(params, x), None, None
         finite = is_finite(logits)
     of_labels = _confusion(logits, y), _margin(logits, y)
-    return Outputs(logits, metric(logits, y), finite, router, experts, *of_labels)
+    kept = kept_of(logits, router)
+    return Outputs(logits, metric(logits, y), finite, router, experts, *of_labels, kept)
 
 
 def score(
@@ -114,10 +119,12 @@ def score(
       clean: `run_model` of `x`.
     """
     common = (outputs.correct, outputs.finite, threat.size(x_adv, x), _in_box(x_adv, x, threat))
+    kept = outputs.kept._replace(size=frame_sizes(threat, x_adv, x))
     roundoff = unit_roundoff(scored_apply(model), params, x)
     if not isinstance(model, Mixture):
         lipschitz = model_lipschitz(outputs.logits, clean.logits, x_adv, x, roundoff)
-        return Scores(*common, lipschitz, outputs.confusion, outputs.margin, *[None] * 6)
+        of_labels = outputs.confusion, outputs.margin
+        return Scores(*common, lipschitz, *of_labels, *[None] * 6, kept=kept)
     lipschitz = mixture_lipschitz(
         (outputs.logits, outputs.router, outputs.experts),
         (clean.logits, clean.router, clean.experts),
@@ -137,6 +144,7 @@ def score(
         metrics.routing_entropy(outputs.router),
         metric(combine_experts(model, params, x, outputs.router, clean.experts), y),
         metric(combine_experts(model, params, x, clean.router, outputs.experts), y),
+        kept=kept,
     )
 
 
@@ -153,10 +161,12 @@ def verify(
         # A router of NaNs may leave logits that are finite, and worthless.
         finite = is_finite(logits) & is_finite(router)
     else:
-        logits = scored_apply(model)(params, x_adv)
+        logits, router = scored_apply(model)(params, x_adv), None
         finite = is_finite(logits)
-    in_box = _in_box(x_adv, x, threat)
-    return Verdict(metric(logits, y), finite, threat.size(x_adv, x), in_box, _confusion(logits, y))
+    in_box, sizes = _in_box(x_adv, x, threat), frame_sizes(threat, x_adv, x)
+    kept = kept_of(logits, router)._replace(size=sizes)
+    common = metric(logits, y), finite, threat.size(x_adv, x), in_box
+    return Verdict(*common, _confusion(logits, y), kept)
 
 
 def _confusion(logits: Array, y: Array) -> Int[Array, "batch classes classes"] | None:

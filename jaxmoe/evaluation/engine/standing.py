@@ -84,6 +84,10 @@ class StandingClips:
         """The first batch of a pass."""
         return next(iter(self._factory()))
 
+    def gather(self, places: np.ndarray, size: int) -> Batch:
+        """Returns the clips at these places of a pass, in order, as a batch of this size."""
+        return _filled(self._source(places)(places), size)
+
     def batches(
         self, correct: np.ndarray, most: int | None = None, looks: float = np.inf
     ) -> Iterator[tuple[np.ndarray, int, Read]]:

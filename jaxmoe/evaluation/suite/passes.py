@@ -4,6 +4,7 @@ Axes: N = valid clips, B = batch, M = experts.
 """
 
 import dataclasses
+import functools
 import itertools
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,10 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmoe.attacks import ATTACKS
+from jaxmoe.attacks import ATTACKS, AttackResult
 from jaxmoe.attacks.cascade import CASCADES, Cascade
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.choices import GradientMode
+from jaxmoe.evaluation.engine.candidates import Again, Candidates, Line, Pair
 from jaxmoe.evaluation.engine.cascade import Cascading
 from jaxmoe.evaluation.engine.examples import Examples
 from jaxmoe.evaluation.engine.guards import (
@@ -24,8 +26,10 @@ from jaxmoe.evaluation.engine.guards import (
     check_same_pass,
 )
 from jaxmoe.evaluation.engine.journal import Journal, entry
+from jaxmoe.evaluation.engine.kept import Kept, compact, join_kept
 from jaxmoe.evaluation.engine.programs import OUTPUTS, Programs
 from jaxmoe.evaluation.engine.rows import CLEAN, Row, StageRow, robust, stage_line
+from jaxmoe.evaluation.engine.scoring import Scores
 from jaxmoe.evaluation.engine.standing import StandingClips
 from jaxmoe.evaluation.engine.strongest import pick, strongest
 from jaxmoe.evaluation.engine.summary import (
@@ -65,6 +69,8 @@ class Passes:
     say: Callable[[str], None] = lambda line: None
     stages: list[StageRow] = dataclasses.field(default_factory=list)  # of cascades so far
     margins: dict[tuple[str, float], np.ndarray] = dataclasses.field(default_factory=dict)
+    kept: dict[tuple[str, float], Kept] = dataclasses.field(default_factory=dict)
+    candidates: Candidates | None = None  # of the examples that are shown whole
     done: int = 0
     total: int = 0
     clips: StandingClips | None = None  # of all cascades: what one has read serves the next
@@ -99,35 +105,55 @@ class Passes:
         self, name: str, epsilon: float, clean: Clean
     ) -> tuple[Row, np.ndarray, np.ndarray | None]:
         """Runs one attack at one ε; its row, what was right under it, [N], and confused, [N, …]."""
-        named = ATTACKS[name]
-        modes = self._modes(name)
-        calls, once = named.calls(self.settings)
-        scores, valid, seen, seconds = [], [], [], 0.0
-        compiled = _seconds_of(self.programs, name)
+        scores, valid, seen, seconds, done = [], [], [], 0.0, 0
+        compiled, line = _seconds_of(self.programs, name), self._line(epsilon)
         what, own = self._what(name, epsilon), self._entry(name, epsilon)
         self.begin(what)
         for position, batch in enumerate(self.batches()):
             check_same_pass(batch, clean.batch_indices, position)
+            valid.append(np.asarray(batch["valid"]))
+            places = done + np.arange(valid[-1].sum())
+            on_batch = functools.partial(self._on_batch, name, epsilon, clean, position, places)
+            clips: dict[int, Pair] = {}
 
-            def compute(batch=batch, position=position):
-                tries = itertools.product(modes, range(calls))
-                settings = [
-                    (dataclasses.replace(once, gradient=mode or once.gradient), call)
-                    for mode, call in tries
-                ]
-                outputs = clean.outputs[position]
-                if outputs.logits is None:
-                    outputs, _ = self.programs.clean(self.params, batch)
-                return self._try(name, epsilon, position, batch, outputs, settings)
+            def compute(batch=batch, on_batch=on_batch, clips=clips):
+                found, pairs = on_batch(batch, keep=self._keep(name, epsilon))
+                clips.update(pairs)
+                return found
 
             result, score, batch_seconds = self.journal.recall((own, position), compute)
+            confidence = score.kept.confidence[valid[-1]]
+            again = Again(functools.partial(self._again, on_batch, position))
+            if line:
+                line.offer(places, score.correct[valid[-1]], confidence, clips or again)
+            done += len(places)
             seconds += batch_seconds
             scores.append(score)
-            valid.append(np.asarray(batch["valid"]))
             seen.append(result)
             self._report(what)
         if len(scores) != len(clean.outputs):
             raise ValueError(DIFFERENT_PASS.format(len(scores)))
+        self.kept[name, epsilon] = join_kept([score.kept for score in scores], valid)
+        margin = join_or_none([score.margin for score in scores], valid)
+        if margin is not None:
+            self.margins[name, epsilon] = margin
+        compiled = _seconds_of(self.programs, name) - compiled
+        confusion = join_confusion([score.confusion for score in scores], valid)
+        row = self._row(name, epsilon, clean, seen, scores, valid)
+        row = row._replace(seconds=seconds, compile_seconds=compiled, mean_iou=iou_of(confusion))
+        return row, join_valid([score.correct for score in scores], valid), confusion
+
+    def _row(
+        self,
+        name: str,
+        epsilon: float,
+        clean: Clean,
+        seen: list[AttackResult],
+        scores: list[Scores],
+        valid: list[np.ndarray],
+    ) -> Row:
+        """The row of an attack at one ε, but for seconds and mean IoU."""
+        named, modes = ATTACKS[name], self._modes(name)
         correct = join_valid([score.correct for score in scores], valid)
         trace = np.concatenate(
             [result.loss_trace[:, mask] for result, mask in zip(seen, valid, strict=True)], axis=1
@@ -135,8 +161,7 @@ class Passes:
         routers = None
         if clean.outputs[0].router is not None:
             routers = join_valid([output.router for output in clean.outputs], valid)
-        confusion = join_confusion([score.confusion for score in scores], valid)
-        row = Row(
+        return Row(
             attack=name,
             epsilon=epsilon,
             norm=self.programs.norm,
@@ -148,8 +173,8 @@ class Passes:
             restarts=1 if named.from_clean else self.settings.restarts,
             gradient="+".join(modes) if modes[0] else None,
             gradient_evaluations=_mean_count([result.gradients for result in seen], valid),
-            seconds=seconds,
-            compile_seconds=_seconds_of(self.programs, name) - compiled,
+            seconds=0.0,
+            compile_seconds=0.0,
             loss_trace=trace.mean(axis=1, dtype=np.float64).tolist(),
             # What broke a clip has done its work, wherever the gradient then led.
             zero_gradient=None
@@ -158,13 +183,8 @@ class Passes:
             **summarize_isolated(named.component, clean.correct, scores, valid),
             **summarize_routing(routers, scores, valid),
             **summarize_lipschitz([score.lipschitz for score in scores], valid),
-            mean_iou=iou_of(confusion),
             measures=mean_measures([score.measures for score in scores], valid),
         )
-        margin = join_or_none([score.margin for score in scores], valid)
-        if margin is not None:
-            self.margins[name, epsilon] = margin
-        return row, correct, confusion
 
     def cascade(
         self, name: str, epsilon: float, clean: Clean
@@ -175,7 +195,9 @@ class Passes:
         compiled = sum(_seconds_of(self.programs, part) for part in set(parts))
 
         cascading = self._cascading(name, epsilon, clean)
-        found = cascading.run(name, self.cascades[name], epsilon, clean.correct, clean.confusion)
+        without = clean.correct, clean.confusion, clean.kept
+        found = cascading.run(name, self.cascades[name], epsilon, *without)
+        self.kept[name, epsilon] = compact(found.kept)
         self.done += len(clean.outputs) - 1
         self._report(self._what(name, epsilon))
         row = Row(
@@ -234,7 +256,13 @@ class Passes:
             lambda attack, left: self.begin(f"{self._what(name, epsilon)}: {attack} on {left}"),
             clean.logits[0].shape[-1],
             self._mark(name, epsilon),
+            self._line(epsilon),
         )
+
+    def _line(self, epsilon: float) -> Line | None:
+        """The attack that runs now, as candidates know it; None where nobody is shown."""
+        # Lines are numbered from the clean one on, each when it is done.
+        return self.candidates and Line(self.candidates, 1 + len(self.kept), epsilon)
 
     def keep_examples(self, name: str, epsilon: float, plan: list[str], clean: Clean) -> None:
         """Begins the folder of an attack's clips, or goes on; `plan` is `entries` without it."""
@@ -255,10 +283,40 @@ class Passes:
             return self.gradients
         return (None,)
 
-    def _try(self, name, epsilon, position, batch, clean, tries):
+    def _on_batch(self, name, epsilon, clean, position, places, batch, keep=None):
+        """What an attack finds of a batch, its seconds, and the candidates' clips; keeps all."""
+        calls, once = ATTACKS[name].calls(self.settings)
+        tries = [
+            (dataclasses.replace(once, gradient=mode or once.gradient), call)
+            for mode, call in itertools.product(self._modes(name), range(calls))
+        ]
+        outputs = clean.outputs[position]
+        if outputs.logits is None:
+            outputs, _ = self.programs.clean(self.params, batch)
+        wanted = np.zeros(0, int)
+        if keep:
+            wanted = np.arange(len(batch["valid"]))
+        elif self.candidates:
+            wanted = np.flatnonzero(batch["valid"])[self.candidates.rows(places)]
+        *found, clips = self._try(name, epsilon, batch, outputs, tries, wanted)
+        if keep:
+            keep(str(position), batch, clips, found[1].correct)
+        at = lambda rows: clips[np.searchsorted(wanted, rows)]  # noqa: E731
+        pairs = self.candidates.pairs(places, batch, at) if self.candidates else {}
+        return tuple(found), pairs
+
+    def _again(self, on_batch: Callable, position: int) -> dict[int, Pair]:
+        """The clips of a batch that a journal recalled."""
+        self.begin("examples to show")
+        batches = self.batches()
+        if hasattr(batches, "at"):
+            return on_batch(next(iter(batches.at([position]))))[1]
+        return on_batch(next(itertools.islice(batches, position, None)))[1]
+
+    def _try(self, name, epsilon, batch, clean, tries, wanted):
         """Attacks a batch with each gradient and restart, each scored by itself.
 
-        A greater loss is not always a wrong class.
+        A greater loss is not always a wrong class. Returns the adversarial clips of `wanted` too.
         """
         tried, clips, seconds = [], [], 0.0
         for settings, restart in tries:
@@ -271,12 +329,9 @@ class Passes:
             result, score = jax.device_get((result._replace(x_adv=None), score))
             check_attack(result, score, batch, name, epsilon)
             tried.append((result, score))
-            clips += [np.asarray(x_adv)] if self.examples else []
+            clips += [np.asarray(x_adv)[wanted]] if len(wanted) else []
         winner, result, score = strongest(tried)
-        if self.examples:
-            keep = self._keep(name, epsilon)
-            keep(str(position), batch, pick(clips, winner), score.correct)
-        return result, score, seconds
+        return result, score, seconds, pick(clips, winner[wanted]) if clips else None
 
     def begin(self, what: str) -> None:
         """Tells the person who waits what comes now."""

@@ -19,6 +19,7 @@ from jaxmoe.attacks.cascade import CASCADES, Cascade
 from jaxmoe.attacks.settings import AttackSettings
 from jaxmoe.choices import GradientMode, Norm
 from jaxmoe.evaluation.diagnostics.gradient_masking import CHECKS, masking_checks
+from jaxmoe.evaluation.engine.candidates import Candidates
 from jaxmoe.evaluation.engine.guards import as_epsilons, check_arguments
 from jaxmoe.evaluation.engine.journal import Journal, model_digest
 from jaxmoe.evaluation.engine.programs import Programs, put_params
@@ -34,6 +35,7 @@ from jaxmoe.evaluation.engine.rows import (
     robust,
 )
 from jaxmoe.evaluation.engine.scoring import Metric
+from jaxmoe.evaluation.engine.shown import Shown, show
 from jaxmoe.evaluation.engine.summary import iou_of, mean
 from jaxmoe.evaluation.engine.verdict import tell_of_masking, tell_of_model
 from jaxmoe.evaluation.measures.metrics import accuracy
@@ -65,6 +67,7 @@ def evaluate_suite(
     columns: Mapping[str, Mapping[int, str]] | None = None,
     measures: Sequence[str] = (),
     cascades: Mapping[str, Cascade] | None = None,
+    shown: int = 12,
 ) -> SuiteResult:
     """Runs the clean clips, each attack at each ε, and checks for masked gradients.
 
@@ -105,6 +108,8 @@ def evaluate_suite(
       measures: names of `MEASURES`, whose means the rows have too, but for cascades' and the worst
         case's; `programs` of an earlier suite must have the same.
       cascades: more cascades by name, beside `CASCADES`.
+      shown: whole adversarial examples that the result has at most, a quarter each of those that
+        the smallest ε breaks, confident failures, survivors, and others (`SuiteResult.shown`).
 
     Raises:
       ValueError: an unknown attack, an ε that is negative, no valid clip, batches that differ from
@@ -129,6 +134,8 @@ def evaluate_suite(
     passes = 1 + len(attacks) * len(epsilons)
     clean = run.clean(passes, probe_batches if checks else 0, parts, checks=checks)
     tell_of_model(clean.checks, say)
+    drawn = clean.label, clean.correct, clean.shape[1:], shown if attacks else 0, seed
+    run.candidates = Candidates(*drawn)
     wanted = list(itertools.product(attacks, epsilons))
     notes = _begin(run, clean, wanted, parts, journal, examples, say)
     table = _Table(run, clean, notes, columns)
@@ -139,6 +146,7 @@ def evaluate_suite(
         keep(table.found())
     if attacks:
         table.add_worst_cases(epsilons)
+        table.show()
         keep(table.found())
     if not checks:
         return table.found()
@@ -213,6 +221,7 @@ class _Table:
         self.rows = [clean.row._replace(**row_fields(self.measured))]
         self.correct = {(CLEAN, 0.0): clean.correct}
         self.confusion = {(CLEAN, 0.0): clean.confusion}
+        self.shown: Shown | None = None
 
     def add(self, name: str, epsilon: float) -> None:
         """Runs an attack or a cascade at an ε, and adds its row."""
@@ -225,6 +234,17 @@ class _Table:
         """Adds a row for each ε: right under every attack."""
         own = self.rows, self.correct, self.confusion
         self.rows += [_worst_case(*own, epsilon) for epsilon in epsilons]
+
+    def show(self) -> None:
+        """Chooses the examples that are shown whole."""
+        run, clean = self.run, self.clean
+        chosen = run.candidates.choose()
+        made = tuple(part for key in run.kept for part in run.entries(*key, clean))
+        self.shown = run.journal.recall(
+            ("shown", made, tuple((one.place, one.line, one.why) for one in chosen)),
+            lambda: show(chosen, run.programs, run.params, clean.label, clean.shape),
+        )
+        run.candidates = None
 
     def found(self, masking: tuple[Check, ...] = ()) -> SuiteResult:
         """Returns all that was found so far."""
@@ -243,6 +263,8 @@ class _Table:
             None if clean.margin is None else {(CLEAN, 0.0): clean.margin, **self.run.margins},
             clean.checks,
             self.measured,
+            {(CLEAN, 0.0): clean.kept, **self.run.kept},
+            self.shown,
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmoe.evaluation.engine.kept import Kept, frames_of, join_kept
 from jaxmoe.evaluation.engine.probes import Probes
 from jaxmoe.evaluation.engine.programs import Programs
 from jaxmoe.evaluation.engine.rows import CLEAN, Check, Row
@@ -52,6 +53,8 @@ class Clean:
     margin: np.ndarray | None  # [N]
     checks: tuple[Check, ...]  # of the model itself
     parts: PartScores | None  # of a mixture of several experts, [.., N]
+    kept: Kept  # [N]
+    shape: tuple[int, ...]  # of a batch of clips
 
 
 class SuitePass(CleanPass):
@@ -73,6 +76,8 @@ class SuitePass(CleanPass):
         self.outputs: list[Outputs] = []
         self.parts: list[PartScores] = []
         self.measured: list[dict[str, np.ndarray] | None] = []
+        self.kept: list[Kept] = []
+        self.shape: tuple[int, ...] = ()
         self.kept_bytes = 0
 
     def add(self, batch: dict[str, np.ndarray]) -> tuple[Outputs, Outputs]:
@@ -85,7 +90,10 @@ class SuitePass(CleanPass):
         self.kept_bytes += sum(leaf.nbytes for leaf in jax.tree.leaves(large))
         if self.kept_bytes > _KEEP_BELOW:
             large = None, None
-        self.outputs.append(seen._replace(logits=large[0], experts=large[1]))
+        self.outputs.append(seen._replace(logits=large[0], experts=large[1], kept=None))
+        self.shape = self.shape or np.shape(batch["clip"])
+        size = np.zeros((len(batch["valid"]), frames_of(self.shape)), np.float32)
+        self.kept.append(seen.kept._replace(size=size))
         self.probes.add(batch)
         return result, seen
 
@@ -129,4 +137,6 @@ class SuitePass(CleanPass):
             join_or_none([output.margin for output in outputs], valid),
             self.found(),
             join_last(self.parts, valid) if self.routes else None,
+            join_kept(self.kept, valid),
+            self.shape,
         )

@@ -1,0 +1,141 @@
+"""The whole examples of an evaluation: clips, maps, and an evaluation that goes on."""
+
+import jax.numpy as jnp
+import numpy as np
+import planted
+import pytest
+from planted import FAR, NEAR
+from planted_cascade import CLIPS, EPSILON, LABELS, PARAMS, run
+
+from jaxmoe.attacks import AttackSettings
+from jaxmoe.evaluation import Programs, evaluate_suite
+from jaxmoe.reporting.results import write_examples, write_shown
+
+# Planted models guess and mask on purpose; `model_checks_test` looks at what is told of them.
+pytestmark = pytest.mark.filterwarnings("ignore::jaxmoe.evaluation.EvaluationWarning")
+
+OPTIONS = {"attacks": ["pgd", "two"], "epsilons": [EPSILON, 1 / 255]}
+
+
+def read(result, folder):
+    (path,) = write_shown(result, folder)
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def test_shown_clips_are_those_of_the_line_that_is_named(cascade, tmp_path):
+    found = read(run(**OPTIONS, examples=tmp_path), tmp_path)
+    lines = [
+        ("clean", 0.0),
+        *((name, e) for name in OPTIONS["attacks"] for e in (EPSILON, 1 / 255)),
+    ]
+    assert sorted(found["position"]) == [0, 1, 2, 3, 4]
+    reasons = dict(zip(found["position"].tolist(), found["why"].tolist(), strict=True))
+    assert reasons == {
+        0: "random",  # wrong when clean
+        1: "smallest epsilon",
+        3: "smallest epsilon",
+        2: "survivor",
+        4: "survivor",
+    }
+    assert (found["clean"].dtype, found["adversarial"].dtype) == (np.uint8, np.float16)
+    for place, line, clean, adversarial in zip(
+        found["position"], found["line"], found["clean"], found["adversarial"], strict=True
+    ):
+        np.testing.assert_array_equal(clean, CLIPS[place])
+        attack, epsilon = lines[line]
+        assert epsilon == EPSILON  # 1/255 breaks nothing
+        clips = [np.load(file) for file in tmp_path.glob(f"{attack}-linf-{epsilon:.6g}/*.npz")]
+        same = [
+            np.array_equal(adversarial, x_adv.astype(np.float16))
+            for one in clips
+            for x_adv, index in zip(one["x_adv"], one["index"], strict=True)
+            if index == place
+        ]
+        assert any(same)
+
+
+@pytest.mark.parametrize("stop", [2, 5, 11])
+def test_an_evaluation_that_goes_on_writes_the_same_files(cascade, tmp_path, monkeypatch, stop):
+    def files(result, name):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_examples(result, folder)
+        write_shown(result, folder)
+        return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    attack, taken = Programs.attack, []
+
+    def counted(self, *args):
+        taken.append(args[0])
+        if len(taken) == stop:
+            raise KeyboardInterrupt
+        return attack(self, *args)
+
+    whole = files(run(**OPTIONS), "whole")
+    monkeypatch.setattr(Programs, "attack", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run(**OPTIONS, journal=tmp_path / "journal")
+    assert files(run(**OPTIONS, journal=tmp_path / "journal"), "resumed") == whole
+    taken[:] = [None] * stop
+    assert files(run(**OPTIONS, journal=tmp_path / "journal"), "again") == whole
+    assert len(taken) == stop  # nothing was attacked once more
+    assert sorted(whole) == ["examples.npz", "shown.npz"]
+
+
+def test_one_example_of_a_mixture_is_shown_and_none_where_nothing_attacks(tmp_path):
+    factory = planted.batches(planted.clips((FAR, NEAR)), [0])
+    options = {"epsilons": [4 / 255], "settings": AttackSettings(steps=2), "checks": False}
+
+    def found(**more):
+        return evaluate_suite(planted.MIXTURE, planted.PARAMS, factory, **options, **more)
+
+    shown = read(found(attacks=["pgd"]), tmp_path)
+    assert shown["why"].tolist() == ["smallest epsilon"]
+    assert shown["clean"].shape == (1, 2, 8, 8, 1)
+    for result in (found(attacks=[]), found(attacks=["pgd"], shown=0)):
+        assert write_shown(result, tmp_path) == []
+        assert not (tmp_path / "shown.npz").exists()  # of an evaluation before
+
+
+def test_images_with_labels_of_pixels_are_shown_with_their_maps(tmp_path):
+    def pixelwise(scale, x):
+        above = scale * (x[..., 0] - 0.5)
+        return jnp.stack([-above, above], axis=-1)
+
+    draw = np.random.default_rng(0)
+    clip = draw.uniform(0.45, 0.55, (5, 4, 6, 1)).astype(np.float32)
+    label = (clip[..., 0] > 0.5).astype(int)
+    label[:, 0] = -1
+
+    def batches():
+        for rows in ([0, 1], [2, 3], [4, 4]):
+            valid = np.array([True, rows != [4, 4]])
+            yield {
+                "clip": clip[rows],
+                "label": label[rows],
+                "index": np.array(rows),
+                "valid": valid,
+            }
+
+    options = {"attacks": ["pgd"], "epsilons": [0.02], "settings": AttackSettings(steps=3)}
+    result = evaluate_suite(pixelwise, PARAMS, batches, checks=False, **options)
+    shown = read(result, tmp_path)
+    place = shown["position"]
+    assert sorted(place) == [0, 1, 2, 3, 4]
+    assert shown["clean"].shape == shown["adversarial"].shape == (5, 1, 4, 6, 1)
+    np.testing.assert_array_equal(shown["label_map"], label[place])
+    for name in ("clean", "adversarial"):
+        pixels = shown[name].astype(np.float64) / (255 if name == "clean" else 1)
+        np.testing.assert_array_equal(shown[f"{name}_map"], pixels[:, 0, ..., 0] > 0.5)
+        assert shown[f"{name}_map"].dtype == np.int16
+    assert np.any(shown["clean_map"] != shown["adversarial_map"])
+    assert np.abs(shown["clean"][:, 0] / 255 - clip[place]).max() <= 0.5 / 255 + 1e-6
+    assert result.kept["pgd", 0.02].prediction.tolist() == [-1] * 5
+    assert np.isnan(result.kept["pgd", 0.02].confidence).all()
+
+
+def test_labels_are_needed_for_no_map():
+    result = run(attacks=["pgd"])
+    assert result.shown.label_map is None
+    assert len(result.shown.position) == len(LABELS)

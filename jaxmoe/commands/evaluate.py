@@ -32,9 +32,10 @@ _DESCRIPTION = """Attacks the test examples of a trained run, each attack at eac
 robust accuracy, routing, Lipschitz figures, GFLOPs and checks for masked gradients.
 
 It writes into RUN, or into --output: results.json (a list of rows), results.csv, results.md,
-robust_accuracy.png, margins.png (a curve for each class) and evaluation.json (checks, GFLOPs,
-compilations). RUN@expert0 is one of its experts alone, RUN@mean and RUN@max are ensembles of all of
-them; they write into RUN/expert0 and so on.
+robust_accuracy.png, margins.png (a curve for each class), evaluation.json (checks, GFLOPs,
+compilations), examples.npz (prediction, confidence, route and size of change of each example) and
+shown.npz (a few whole adversarial examples). RUN@expert0 is one of its experts alone, RUN@mean and
+RUN@max are ensembles of all of them; they write into RUN/expert0 and so on.
 
 Options that are not given are as in the run's config. Each row is printed and written as it ends.
 Files of an evaluation that ran to its end are replaced when all attacks of this one have. The

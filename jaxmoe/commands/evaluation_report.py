@@ -138,7 +138,7 @@ class EvaluationReport:
         }
         text = json.dumps(details, indent=1, ensure_ascii=False) + "\n"
         write_text(self._folder / DETAILS, text)
-        if finished and result.correct:
+        if finished and result.correct and not self.finished:
             written.append(write_examples(result, self._folder))
             written += write_shown(result, self._folder)
         self.files |= dict.fromkeys([*(file.name for file in written), DETAILS])

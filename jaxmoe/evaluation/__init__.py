@@ -2,8 +2,10 @@
 
 from jaxmoe.evaluation.diagnostics.gradient_masking import masking_checks
 from jaxmoe.evaluation.engine.guards import NonFiniteError, NonFiniteGradient, ThreatViolation
+from jaxmoe.evaluation.engine.kept import Kept
 from jaxmoe.evaluation.engine.programs import Programs
 from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE, Check, Row, StageRow, SuiteResult
+from jaxmoe.evaluation.engine.shown import Shown
 from jaxmoe.evaluation.engine.verdict import EvaluationWarning
 from jaxmoe.evaluation.measures.flops import MixtureFlops, mixture_flops
 from jaxmoe.evaluation.measures.lipschitz import Lipschitz, mixture_lipschitz, model_lipschitz
@@ -35,6 +37,7 @@ __all__ = [
     "Grid",
     "GridResult",
     "GridRow",
+    "Kept",
     "Lipschitz",
     "Measure",
     "MixtureFlops",
@@ -42,6 +45,7 @@ __all__ = [
     "NonFiniteGradient",
     "Programs",
     "Row",
+    "Shown",
     "Specialization",
     "StageRow",
     "SuiteResult",

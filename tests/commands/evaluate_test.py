@@ -64,6 +64,16 @@ def test_evaluate_writes_what_it_says(trained, folder, capsys):
     assert details["gflops"]["ratio"] < 1
     names = {check["name"] for check in details["checks"]}
     assert {"same answer in any batch", "better than a guess", "zero gradients"} <= names
+    with np.load(trained / "examples.npz", allow_pickle=False) as kept:
+        accuracies = np.mean(kept["prediction"] == kept["label"], axis=1)
+        np.testing.assert_allclose(accuracies, [row["accuracy_under_attack"] for row in rows[:2]])
+        assert kept["size"].shape == (2, 10, 4)
+        assert kept["weights"].shape[:2] == kept["expert"].shape == (2, 10)
+    with np.load(trained / "shown.npz", allow_pickle=False) as shown:
+        assert shown["clean"].shape[1:] == shown["adversarial"].shape[1:] == (4, 16, 16, 3)
+        assert 1 <= len(shown["why"]) <= 12
+    for name in ("examples.npz", "shown.npz"):
+        assert name in output.out
 
     arguments = "--attacks pgd --alpha 0 --norm l2 --epsilons 8 --output elsewhere"
     assert run(f"evaluate run {arguments}") == 0

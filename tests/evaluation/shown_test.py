@@ -1,5 +1,7 @@
 """The whole examples of an evaluation: clips, maps, and an evaluation that goes on."""
 
+import itertools
+
 import jax.numpy as jnp
 import numpy as np
 import planted
@@ -25,10 +27,8 @@ def read(result, folder):
 
 def test_shown_clips_are_those_of_the_line_that_is_named(cascade, tmp_path):
     found = read(run(**OPTIONS, examples=tmp_path), tmp_path)
-    lines = [
-        ("clean", 0.0),
-        *((name, e) for name in OPTIONS["attacks"] for e in (EPSILON, 1 / 255)),
-    ]
+    names, epsilons = OPTIONS["attacks"], OPTIONS["epsilons"]
+    lines = [("clean", 0.0), *itertools.product(names, epsilons)]
     assert sorted(found["position"]) == [0, 1, 2, 3, 4]
     reasons = dict(zip(found["position"].tolist(), found["why"].tolist(), strict=True))
     assert reasons == {
@@ -85,7 +85,7 @@ def test_an_evaluation_that_goes_on_writes_the_same_files(cascade, tmp_path, mon
 
 def test_one_example_of_a_mixture_is_shown_and_none_where_nothing_attacks(tmp_path):
     factory = planted.batches(planted.clips((FAR, NEAR)), [0])
-    options = {"epsilons": [4 / 255], "settings": AttackSettings(steps=2), "checks": False}
+    options = {"epsilons": [4 / 255], "settings": AttackSettings(steps=6), "checks": False}
 
     def found(**more):
         return evaluate_suite(planted.MIXTURE, planted.PARAMS, factory, **options, **more)
@@ -110,13 +110,8 @@ def test_images_with_labels_of_pixels_are_shown_with_their_maps(tmp_path):
 
     def batches():
         for rows in ([0, 1], [2, 3], [4, 4]):
-            valid = np.array([True, rows != [4, 4]])
-            yield {
-                "clip": clip[rows],
-                "label": label[rows],
-                "index": np.array(rows),
-                "valid": valid,
-            }
+            index, valid = np.array(rows), np.array([True, rows != [4, 4]])
+            yield {"clip": clip[rows], "label": label[rows], "index": index, "valid": valid}
 
     options = {"attacks": ["pgd"], "epsilons": [0.02], "settings": AttackSettings(steps=3)}
     result = evaluate_suite(pixelwise, PARAMS, batches, checks=False, **options)

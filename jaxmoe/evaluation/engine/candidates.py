@@ -21,8 +21,8 @@ SURVIVOR, RANDOM = "survivor", "random"
 HELD_BELOW, _BYTES = 1 << 26, 2 * 3
 # Of huge clips one for each reason, and never so many that looking after them takes time.
 FEWEST, MOST = 4, 64
-# A few megabytes of whole examples, where clips are no larger than that themselves.
-SHOWN_BELOW = 1 << 25
+# Bytes of the whole examples of a result: all twelve clips of 16 frames of 112 × 112 pixels.
+SHOWN_BELOW = 24 << 20
 
 
 ClipsAt = Callable[[np.ndarray], np.ndarray]

@@ -107,7 +107,6 @@ def test_where_labels_are_of_pixels_less_than_half_of_what_was_right_is_broken()
 
 
 def test_a_clip_that_was_not_at_hand_is_made_once_for_all_of_its_batch_and_only_if_shown():
-    candidates, *_ = made(n=3)
     candidates = Candidates(np.zeros(3, int), np.ones(3), SHAPE, 2, 0)
     calls = []
 

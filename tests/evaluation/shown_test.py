@@ -55,8 +55,14 @@ def test_shown_clips_are_those_of_the_line_that_is_named(cascade, tmp_path):
         assert any(same)
 
 
-@pytest.mark.parametrize("stop", [2, 5, 11])
-def test_an_evaluation_that_goes_on_writes_the_same_files(cascade, tmp_path, monkeypatch, stop):
+@pytest.mark.parametrize(
+    ("stop", "attacks"), [(2, ["pgd", "two"]), (9, ["pgd", "two"]), (9, ["two", "pgd"])]
+)
+def test_an_evaluation_that_goes_on_writes_the_same_files(
+    cascade, tmp_path, monkeypatch, stop, attacks
+):
+    options = OPTIONS | {"attacks": attacks}
+
     def files(result, name):
         folder = tmp_path / name
         folder.mkdir()
@@ -64,22 +70,29 @@ def test_an_evaluation_that_goes_on_writes_the_same_files(cascade, tmp_path, mon
         write_shown(result, folder)
         return {file.name: file.read_bytes() for file in folder.iterdir()}
 
-    attack, taken = Programs.attack, []
+    attack, taken, last = Programs.attack, [], [None]
 
     def counted(self, *args):
         taken.append(args[0])
-        if len(taken) == stop:
+        if len(taken) == last[0]:
             raise KeyboardInterrupt
         return attack(self, *args)
 
-    whole = files(run(**OPTIONS), "whole")
     monkeypatch.setattr(Programs, "attack", counted)
+    whole, calls = files(run(**options), "whole"), len(taken)
+    taken.clear()
+    last[0] = stop
     with pytest.raises(KeyboardInterrupt):
-        run(**OPTIONS, journal=tmp_path / "journal")
-    assert files(run(**OPTIONS, journal=tmp_path / "journal"), "resumed") == whole
-    taken[:] = [None] * stop
-    assert files(run(**OPTIONS, journal=tmp_path / "journal"), "again") == whole
-    assert len(taken) == stop  # nothing was attacked once more
+        run(**options, journal=tmp_path / "journal")
+    resumed = run(**options, journal=tmp_path / "journal")
+    assert files(resumed, "resumed") == whole
+    # A clip of the first attack is shown: a batch of it is attacked once more, beside the stop.
+    assert 1 in resumed.shown.line
+    assert calls + 1 < len(taken) <= calls + 4
+    taken.clear()
+    last[0] = None
+    assert files(run(**options, journal=tmp_path / "journal"), "again") == whole
+    assert taken == []
     assert sorted(whole) == ["examples.npz", "shown.npz"]
 
 
@@ -96,6 +109,8 @@ def test_one_example_of_a_mixture_is_shown_and_none_where_nothing_attacks(tmp_pa
     for result in (found(attacks=[]), found(attacks=["pgd"], shown=0)):
         assert write_shown(result, tmp_path) == []
         assert not (tmp_path / "shown.npz").exists()  # of an evaluation before
+    with pytest.raises(ValueError, match="shown: -1; expected 0, for none, or more"):
+        found(attacks=["pgd"], shown=-1)
 
 
 def test_images_with_labels_of_pixels_are_shown_with_their_maps(tmp_path):

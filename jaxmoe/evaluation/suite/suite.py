@@ -112,13 +112,16 @@ def evaluate_suite(
         the smallest ε breaks, confident failures, survivors, and others (`SuiteResult.shown`).
 
     Raises:
-      ValueError: an unknown attack, an ε that is negative, no valid clip, batches that differ from
-        pass to pass, `programs` of another model, or an attack on parts that the model lacks.
+      ValueError: an unknown attack, an ε or `shown` that is negative, no valid clip, batches that
+        differ from pass to pass, `programs` of another model, or an attack on parts that the model
+        lacks.
       NonFiniteGradient: an attack's loss or gradient was not finite on a valid clip.
       NonFiniteError: the model's own outputs were not.
       ThreatViolation: an attack returned a clip outside the threat model.
     """
     check_arguments(attacks, batches_factory)
+    if shown < 0:
+        raise ValueError(f"shown: {shown}; expected 0, for none, or more")
     known = {**CASCADES, **(cascades or {})}
     attacks = _canonical_names(attacks, known)
     epsilons = as_epsilons(epsilons)

@@ -83,7 +83,7 @@ def test_a_plain_classifier_has_no_routes_and_l2_sizes_are_frame_by_frame(tmp_pa
         planted.batches(CLIPS, [0] * 5),
         attacks=["pgd"],
         epsilons=[0.3],
-        settings=AttackSettings(steps=2),
+        settings=AttackSettings(steps=2, restarts=3),
         norm="l2",
         examples=tmp_path / "examples",
         checks=False,

@@ -1,0 +1,113 @@
+"""Clips as PNG strips, all frames side by side, within a budget of bytes.
+
+Axes: T = frames, H = height, W = width, C = channels.
+"""
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from jaxmoe.reporting.page.figures.heat import data_uri
+
+# How a clip is made smaller until it fits: colours of a palette (0: all), pixels of the longer
+# side at most, frames at most.
+_LADDER = (
+    (0, 4096, 4096),
+    (0, 128, 32),
+    (128, 128, 32),
+    (64, 96, 16),
+    (32, 64, 16),
+    (32, 64, 8),
+    (16, 48, 8),
+    (16, 32, 4),
+)
+_SCALES = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 500, 1000)
+
+
+class Strip(NamedTuple):
+    """All frames of a clip in one picture.
+
+    Attributes:
+      uri: a PNG that holds them side by side.
+      frames: how many there are in it.
+      width: of a frame, in pixels of the picture.
+      height: the same.
+      places: which frames of the clip they are.
+      exact: whether every pixel is as it was.
+    """
+
+    uri: str
+    frames: int
+    width: int
+    height: int
+    places: tuple[int, ...]
+    exact: bool
+
+
+def strip_of(clip: UInt8[np.ndarray, "T H W C"], budget: int) -> Strip:
+    """Returns a clip as a strip of at most `budget` bytes, or the smallest that there is."""
+    from PIL import Image
+
+    clip = _coloured(clip)
+    for colours, side, frames in _LADDER:
+        places = np.unique(np.linspace(0, len(clip) - 1, min(frames, len(clip))).astype(int))
+        chosen = clip[places]
+        height, width = chosen.shape[1:3]
+        shrunk = max(height, width) > side
+        if shrunk:
+            scale = side / max(height, width)
+            height, width = max(1, round(height * scale)), max(1, round(width * scale))
+            chosen = np.stack(
+                [np.asarray(Image.fromarray(frame).resize((width, height))) for frame in chosen]
+            )
+        beside = Image.fromarray(np.concatenate(list(chosen), axis=1))
+        if colours:
+            beside = beside.quantize(colours)
+        written = io.BytesIO()
+        beside.save(written, format="PNG", optimize=True)
+        if written.tell() <= budget:
+            break
+    exact = not (colours or shrunk) and len(places) == len(clip)
+    uri = data_uri(written.getvalue())
+    return Strip(uri, len(places), width, height, tuple(places.tolist()), exact)
+
+
+def amplified(
+    adversarial: Float[np.ndarray, "T H W C"], clean: UInt8[np.ndarray, "T H W C"]
+) -> tuple[UInt8[np.ndarray, "T H W C"], int]:
+    """Returns `0.5 + k δ` as pixels, and the round k at which the largest change is just seen."""
+    difference = adversarial.astype(np.float32) - clean.astype(np.float32) / 255
+    largest = float(np.abs(difference).max()) if difference.size else 0.0
+    scale = max((k for k in _SCALES if k * largest <= 0.5), default=1) if largest > 0 else 1
+    return as_pixels(0.5 + scale * difference), scale
+
+
+def as_pixels(clip: np.ndarray) -> UInt8[np.ndarray, "T H W C"]:
+    """Returns a clip of 0–1 in 256 levels."""
+    return np.round(255 * np.clip(clip.astype(np.float32), 0, 1)).astype(np.uint8)
+
+
+def label_colours(labels: Int[np.ndarray, "T H W"], classes: int) -> UInt8[np.ndarray, "T H W 3"]:
+    """Returns label maps in colours that differ; void pixels, below 0, are black."""
+    colours = palette(max(classes, int(labels.max(initial=0)) + 1))
+    return np.where(labels[..., None] >= 0, colours[np.maximum(labels, 0)], 0).astype(np.uint8)
+
+
+def palette(classes: int) -> UInt8[np.ndarray, "classes 3"]:
+    """Returns a colour for each class: eight that the colour-blind can tell apart come first."""
+    first = ["56b4e9", "e69f00", "009e73", "f0e442", "0072b2", "d55e00", "cc79a7", "999999"]
+    known = np.array([[int(c[i : i + 2], 16) for i in (0, 2, 4)] for c in first], np.float64)
+    number = np.arange(classes)
+    shade = 1 - 0.28 * (number // len(first) % 3)  # each further round is darker
+    return (known[number % len(first)] * shade[:, None]).astype(np.uint8)
+
+
+def _coloured(clip: np.ndarray) -> np.ndarray:
+    """The clip in grey or three colours; other channels are shown as their mean."""
+    channels = clip.shape[-1]
+    if channels == 3:
+        return clip
+    grey = clip[..., :1] if channels == 1 else clip.mean(-1, keepdims=True).astype(np.uint8)
+    return np.repeat(grey, 3, axis=-1)

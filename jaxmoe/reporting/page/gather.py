@@ -1,0 +1,249 @@
+"""Reads all that the page shows from a run's folder alone: no model, no data.
+
+An evaluation of before, or one that was stopped, has less; `RunFiles.lacks` says so in words.
+"""
+
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE, Check, Row
+from jaxmoe.evaluation.transfer.transfer_result import TransferRow
+from jaxmoe.files import read_json
+from jaxmoe.reporting.page.arrays import SHOWN, Examples, Shown, read_examples, read_shown
+from jaxmoe.reporting.results import EXAMPLES, JSON, read_results
+from jaxmoe.training.metrics_log import read_metrics
+
+CONFIG, DESCRIPTION, DETAILS = "config.json", "run.json", "evaluation.json"
+TRANSFER = "transfer.json"
+
+
+class RunFiles(NamedTuple):
+    """What one evaluation and the run that it is of have left.
+
+    Attributes:
+      folder: of the evaluation.
+      name: of the run, short and different from others on the page.
+      config: of `config.json`, by section; empty where there is none.
+      description: of `run.json`.
+      rows: of `results.json`, the clean one first.
+      details: of `evaluation.json`.
+      checks: of masked gradients and of the model.
+      examples: of `examples.npz`.
+      shown: of `shown.npz`.
+      metrics: of `metrics.jsonl`.
+      transfer: rows of a transfer matrix in this folder.
+      trained: seconds and steps of training, where a checkpoint says them.
+      lacks: sentences on what is not there, and why.
+    """
+
+    folder: pathlib.Path
+    name: str
+    config: dict[str, Any]
+    description: dict[str, Any]
+    rows: tuple[Row, ...]
+    details: dict[str, Any]
+    checks: tuple[Check, ...]
+    examples: Examples | None
+    shown: Shown | None
+    metrics: list[dict[str, Any]]
+    transfer: tuple[TransferRow, ...]
+    trained: dict[str, Any]
+    lacks: tuple[str, ...]
+
+    @property
+    def dense(self) -> bool:
+        """Returns whether every pixel has a label."""
+        return any(row.mean_iou is not None for row in self.rows)
+
+    @property
+    def finished(self) -> bool:
+        """Returns whether all attacks ran."""
+        return bool(self.details.get("attacks_finished", True))
+
+    @property
+    def clean(self) -> Row:
+        """The row without an attack."""
+        return self.rows[0]
+
+    @property
+    def worst(self) -> tuple[Row, ...]:
+        """The rows of the worst case, by ε."""
+        return tuple(row for row in self.rows if row.attack == WORST_CASE)
+
+    @property
+    def attacks(self) -> tuple[Row, ...]:
+        """The rows of single attacks and cascades."""
+        return tuple(row for row in self.rows if row.attack not in (CLEAN, WORST_CASE))
+
+    @property
+    def experts(self) -> int:
+        """How many experts the model has, as far as its folder says it."""
+        if self.clean.load_clean is not None:
+            return len(self.clean.load_clean)
+        return int(self.config.get("mixture", {}).get("experts", 1))
+
+    def class_name(self, number: int) -> str:
+        """Returns the name of a class."""
+        names = self.description.get("classes") or ()
+        return str(names[number]) if 0 <= number < len(names) else f"class {number}"
+
+
+def gather(folder: str | os.PathLike, name: str | None = None) -> RunFiles:
+    """Returns what is in the folder of an evaluation.
+
+    A part's evaluation, and one with its own output, lies in a folder without a config: that of
+    the run is in the folder above, or nowhere.
+
+    Raises:
+      FileNotFoundError: no run, or one without results; one line.
+      ValueError: a file is damaged; one line.
+    """
+    folder = pathlib.Path(folder)
+    if not (folder / JSON).is_file():
+        if not (folder / CONFIG).is_file():
+            raise FileNotFoundError(f"RUN: no {CONFIG} in {folder}; expected the folder of a run")
+        raise FileNotFoundError(
+            f"RUN: no {JSON} in {folder}; expected a run that was judged: jaxmoe evaluate {folder}"
+        )
+    run = _run_of(folder)
+    rows = _rows(folder)
+    details = read_json(folder / DETAILS) if (folder / DETAILS).is_file() else {}
+    lacks = _what_details_lack(folder, details)
+    examples = read_examples(folder)
+    if examples is not None and not _is_of(examples, rows):
+        lacks.append(
+            f"{EXAMPLES} is of another evaluation than {JSON}, so single examples are left out."
+        )
+        examples = None
+    elif examples is None:
+        lacks.append(f"There is no {EXAMPLES}: nothing is known of single examples.")
+    shown = read_shown(folder, examples) if examples is not None else None
+    lacks += _what_examples_lack(examples, shown)
+    return RunFiles(
+        folder=folder,
+        name=name or folder.resolve().name,
+        config=_dict(run / CONFIG),
+        description=_dict(run / DESCRIPTION),
+        rows=rows,
+        details=details,
+        checks=tuple(Check(**check) for check in details.get("checks") or ()),
+        examples=examples,
+        shown=shown,
+        metrics=read_metrics(run),
+        transfer=read_transfer(folder),
+        trained=_trained(run),
+        lacks=tuple(lacks),
+    )
+
+
+def read_transfer(folder: pathlib.Path) -> tuple[TransferRow, ...]:
+    """Returns the rows of a transfer matrix in a folder, or in its own folder `transfer`."""
+    for file in (folder / TRANSFER, folder / "transfer" / TRANSFER):
+        if file.is_file():
+            return tuple(TransferRow(**row) for row in read_json(file, list))
+    return ()
+
+
+def names_of(folders: list[pathlib.Path]) -> list[str]:
+    """Returns a short name for each folder, as much of its path as tells it from the others."""
+    parts = [folder.resolve().parts for folder in folders]
+    for depth in range(1, max(map(len, parts), default=1) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} ({place})" for place, name in enumerate(names, 1)]
+
+
+def _run_of(folder: pathlib.Path) -> pathlib.Path:
+    above = folder.resolve().parent
+    if not (folder / CONFIG).is_file() and (above / CONFIG).is_file():
+        return above
+    return folder
+
+
+def _dict(path: pathlib.Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _rows(folder: pathlib.Path) -> tuple[Row, ...]:
+    try:
+        rows = read_results(folder)
+    except TypeError as error:  # no such field
+        raise ValueError(f"{folder}: its {JSON} is damaged: {error}") from None
+    if not rows or rows[0].attack != CLEAN:
+        raise ValueError(f"{folder}: its {JSON} is damaged: it does not begin with a clean row")
+    return tuple(rows)
+
+
+def _what_details_lack(folder: pathlib.Path, details: dict[str, Any]) -> list[str]:
+    if not details:
+        return [f"There is no {DETAILS}: checks, GFLOPs and the command are not known."]
+    if not details.get("attacks_finished", True):
+        return [
+            "This evaluation was stopped: some attacks did not run, and there is no worst case."
+        ]
+    return []
+
+
+def _is_of(examples: Examples, rows: tuple[Row, ...]) -> bool:
+    """Returns whether single examples add up to the figures of the table."""
+    for row in rows:
+        if row.attack == WORST_CASE:
+            continue
+        line = examples.line(row.attack, row.epsilon)
+        if line is None or row.n != len(examples.index):
+            return False
+        if abs(float(examples.robust(line).mean()) - row.robust_accuracy) > 1e-3:
+            return False
+    return True
+
+
+def _what_examples_lack(examples: Examples | None, shown: Shown | None) -> list[str]:
+    if examples is None:
+        return []
+    said = []
+    if not examples.dense and examples.prediction is None:
+        said.append(
+            "This evaluation is of before predictions and routes were kept: there is no confusion "
+            "and no flow. Evaluate again to have them."
+        )
+    if shown is None:
+        said.append(f"There is no {SHOWN}: no whole example can be played.")
+    return said
+
+
+def _trained(run: pathlib.Path) -> dict[str, Any]:
+    """Seconds and steps of training, of the latest checkpoint."""
+    if not (run / "checkpoints").is_dir():
+        return {}
+    from jaxmoe.training import Checkpoints, DamagedCheckpointError
+
+    try:
+        position = Checkpoints(run).position("latest") or {}
+    except (DamagedCheckpointError, OSError):
+        return {}
+    return {name: position[name] for name in ("seconds", "global_step") if name in position}
+
+
+def smallest_breaking(examples: Examples) -> tuple[np.ndarray, list[list[str]]]:
+    """Returns for each example the smallest ε that broke it, and which attacks did at any ε.
+
+    `[N]`, 0 where it was wrong without an attack and infinite where nothing broke it; of pixels an
+    example counts as broken where less than half of what was right when clean is left.
+    """
+    clean = examples.correct[examples.clean]
+    threshold = 0.5 * clean if examples.dense else np.full(len(clean), 0.5)
+    least = np.where(clean > (0 if examples.dense else 0.5), np.inf, 0.0)
+    by: list[list[str]] = [[] for _ in clean]
+    for line, (attack, epsilon) in enumerate(examples.lines):
+        if line == examples.clean:
+            continue
+        broken = (examples.correct[line] < threshold) & (least > 0)
+        least = np.where(broken, np.minimum(least, epsilon), least)
+        for place in np.flatnonzero(broken).tolist():
+            if attack not in by[place]:
+                by[place].append(attack)
+    return least, by

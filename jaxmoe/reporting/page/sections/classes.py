@@ -1,0 +1,160 @@
+"""Classes: which are confused with which, and how robust each is.
+
+Axes: N = test examples, K = classes.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+
+from jaxmoe.reporting.page.arrays import Examples, Shown
+from jaxmoe.reporting.page.figures import heat
+from jaxmoe.reporting.page.gather import RunFiles
+from jaxmoe.reporting.page.wording import Share, epsilon, percent, several, share, title_of
+
+_MOST_IN_TABLE = 12  # classes of a confusion that is written as numbers
+_MOST_CLASSES = 120  # in the list
+_MOST_CONFUSED = 8
+
+
+class Confusion(NamedTuple):
+    """Counts of label and prediction: a table where classes are few, else a picture and a list."""
+
+    title: str
+    names: list[str]
+    cells: list[list[tuple[int, float]]]  # count, and its share of the row
+    picture: Markup | None
+    pairs: list[str]
+
+
+class ClassRow(NamedTuple):
+    """A class under one attack."""
+
+    name: str
+    n: int
+    clean: Share
+    robust: Share
+
+
+class ClassPanel(NamedTuple):
+    """What one attack, or the worst case, does to the classes."""
+
+    label: str
+    sentence: str
+    rows: list[ClassRow]
+    left_out: int
+    confusion: Confusion | None
+
+
+class Classes(NamedTuple):
+    """The panels, the clean confusion, and IoU by class of label maps."""
+
+    panels: list[ClassPanel]
+    clean: Confusion | None
+    iou: list[tuple[str, float, float]]
+    iou_of: int
+    why_none: str
+
+
+def classes(run: RunFiles) -> Classes:
+    """Returns what is known of the classes of a run."""
+    examples = run.examples
+    if examples is None:
+        why = "This evaluation kept no single examples, so nothing is known of classes."
+        return Classes([], None, [], 0, why)
+    if examples.dense:
+        iou = _iou(run, run.shown) if run.shown is not None else []
+        why = "" if iou else "No label maps were kept, so nothing is known of classes."
+        return Classes([], None, iou, len(run.shown.position) if iou else 0, why)
+    panels = [
+        _panel(run, f"worst case, ε = {epsilon(row)}", examples.worst(row.epsilon), None)
+        for row in run.worst
+    ]
+    for row in run.attacks:
+        line = examples.line(row.attack, row.epsilon)
+        if line is not None:
+            confusion = _confusion(run, examples, line, f"under {title_of(row)}")
+            panels.append(_panel(run, title_of(row), examples.robust(line), confusion))
+    clean = _confusion(run, examples, examples.clean, "clean")
+    if not panels:
+        panels = [_panel(run, "clean", examples.correct[examples.clean], None)]
+    # The strongest attack's confusion stands beside the worst case, which has none of its own.
+    return Classes(panels, clean, [], 0, "")
+
+
+def _panel(run: RunFiles, label: str, right: np.ndarray, confusion: Confusion | None) -> ClassPanel:
+    examples = run.examples
+    rows = []
+    for number in np.unique(examples.label).tolist():
+        own = examples.label == number
+        n = int(own.sum())
+        clean = share(float(examples.correct[examples.clean][own].sum()), n)
+        rows.append(ClassRow(run.class_name(number), n, clean, share(float(right[own].sum()), n)))
+    rows.sort(key=lambda row: row.robust.value)
+    least = [row for row in rows if row.robust.value == rows[0].robust.value]
+    names = several([row.name for row in least], 4)
+    worst = least[0].robust
+    verb = "is the worst class" if len(least) == 1 else "are the worst classes"
+    each = "" if len(least) == 1 else " each"
+    sentence = f"{names} {verb}: {worst.text} right{each}"
+    if len(least) == 1:
+        sentence += f" ({worst.of}; 95 % interval {worst.range})"
+    best = rows[-1]
+    if best.robust.value > worst.value:
+        sentence += f". The best is {best.name}: {best.robust.text}"
+    shown = rows[:_MOST_CLASSES]
+    return ClassPanel(label, f"{sentence}.", shown, len(rows) - len(shown), confusion)
+
+
+def _confusion(run: RunFiles, examples: Examples, line: int, title: str) -> Confusion | None:
+    if examples.prediction is None:
+        return None
+    predicted, label = examples.prediction[line].astype(int), examples.label.astype(int)
+    known = (predicted >= 0) & (label >= 0)
+    if not known.any():
+        return None
+    predicted, label = predicted[known], label[known]
+    named = len(run.description.get("classes") or ())
+    count = max(named, int(predicted.max()) + 1, int(label.max()) + 1)
+    counts = np.zeros((count, count), int)
+    np.add.at(counts, (label, predicted), 1)
+    wrong = counts - np.diag(np.diag(counts))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_CONFUSED]
+    pairs = [
+        f"{run.class_name(int(a))} → {run.class_name(int(b))}: {wrong[a, b]}"
+        for a, b in (np.unravel_index(place, wrong.shape) for place in order)
+        if wrong[a, b]
+    ]
+    names = [run.class_name(number) for number in range(count)]
+    if count <= _MOST_IN_TABLE:
+        sums = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        cells = [
+            list(zip(row.tolist(), part.tolist(), strict=True))
+            for row, part in zip(counts, counts / sums, strict=True)
+        ]
+        return Confusion(title, names, cells, None, pairs)
+    said = f"Confusion of {count} classes, {title}"
+    picture = heat.heat_map(counts, said, "label", "prediction")
+    return Confusion(title, names, [], picture, pairs)
+
+
+def _iou(run: RunFiles, shown: Shown) -> list[tuple[str, float, float]]:
+    """IoU of each class over the whole examples that were kept: clean and under their attacks."""
+    if shown.label_map is None or shown.clean_map is None or shown.adversarial_map is None:
+        return []
+    label = shown.label_map
+    valid = label >= 0
+    found = []
+    for number in np.unique(label[valid]).tolist():
+        both = []
+        for predicted in (shown.clean_map, shown.adversarial_map):
+            own, said = (label == number) & valid, (predicted == number) & valid
+            both.append(float((own & said).sum() / max((own | said).sum(), 1)))
+        found.append((run.class_name(number), *both))
+    return sorted(found, key=lambda row: row[2])
+
+
+def in_percent(value: float) -> str:
+    """Returns a share for a cell."""
+    return percent(value)

@@ -1,0 +1,304 @@
+"""Examples: whole ones that play, and all of them as a table that can be filtered.
+
+Axes: E = whole examples, T = frames, M = experts.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+
+from jaxmoe.reporting.page.arrays import Examples, Shown
+from jaxmoe.reporting.page.figures import bars, heat, sprites
+from jaxmoe.reporting.page.gather import RunFiles, smallest_breaking
+from jaxmoe.reporting.page.wording import NORMS, UNKNOWN, percent, several
+from jaxmoe.threat import format_epsilon
+
+BYTES = 2_300_000  # of all PNG files of a page; as text in it they take a third more
+_MOST_ROWS = 400
+_WHY = {
+    "smallest epsilon": "broken at the smallest ε",
+    "confident failure": "a confident failure",
+    "survivor": "survives every attack",
+    "random": "drawn at random",
+}
+_UNKNOWN_ROUTE = "unknown"
+
+
+class Track(NamedTuple):
+    """One strip of a card: clean, adversarial, difference, or label maps."""
+
+    name: str
+    strip: sprites.Strip
+    alt: str
+
+
+class Filter(NamedTuple):
+    """What an example can be found by; broken_by has each name between bars."""
+
+    label: str
+    attack: str
+    flipped: str
+    broken_by: str
+
+
+class Card(NamedTuple):
+    """One whole example."""
+
+    title: str
+    why: str
+    attack: str
+    filter: Filter
+    tracks: list[Track]
+    maps: list[Track]
+    note: str
+    says: tuple[str, str, str]  # label, prediction when clean, under attack
+    wrong: bool
+    facts: list[tuple[str, str]]
+    size: Markup | None
+    steps: Markup | None
+    weights: Markup | None
+
+
+class ExampleRow(NamedTuple):
+    """One test example in the table."""
+
+    number: int
+    label: str
+    clean: str
+    least: str
+    least_value: float
+    broken_by: str
+    filter: Filter
+
+
+class Gallery(NamedTuple):
+    """Cards, rows, and what there is to filter by."""
+
+    cards: list[Card]
+    rows: list[ExampleRow]
+    drawn_of: int
+    labels: list[str]
+    attacks: list[str]
+    has_routes: bool
+    scale_note: str
+    why_none: str
+
+
+def gallery(run: RunFiles, seed: int = 0, budget: int = BYTES) -> Gallery:
+    """Returns the examples of a run.
+
+    Args:
+      run: a run's files.
+      seed: of the draw of rows, where there are more examples than the table has.
+      budget: bytes of all pictures.
+    """
+    examples = run.examples
+    if examples is None:
+        why = next((s for s in run.lacks if "examples" in s), "No single example was kept.")
+        return Gallery([], [], 0, [], [], False, "", why)
+    least, by = smallest_breaking(examples)
+    cards = []
+    if run.shown is not None and len(run.shown.position):
+        maps = 0 if run.shown.label_map is None else 1
+        each = budget // (len(run.shown.position) * (3 + maps))
+        cards = [
+            _card(run, examples, run.shown, place, each, least, by)
+            for place in range(len(run.shown.position))
+        ]
+    rows = _rows(run, examples, least, by, seed)
+    labels = list(dict.fromkeys(item.filter.label for item in (*cards, *rows)))
+    attacks = list(dict.fromkeys(name for name, _ in examples.lines if name != "clean"))
+    routed = any(item.filter.flipped != _UNKNOWN_ROUTE for item in (*cards, *rows))
+    why = "" if cards else next((s for s in run.lacks if "played" in s), "")
+    exact = all(track.strip.exact for card in cards for track in card.tracks)
+    note = "" if exact else "Some clips are shown smaller, or with fewer colours, than they are."
+    if examples.dense:
+        labels = []
+    return Gallery(cards, rows, len(examples.index), sorted(labels), attacks, routed, note, why)
+
+
+def _card(
+    run: RunFiles,
+    examples: Examples,
+    shown: Shown,
+    place: int,
+    budget: int,
+    least: np.ndarray,
+    by: list[list[str]],
+) -> Card:
+    position, line = int(shown.position[place]), int(shown.line[place])
+    attack, radius = examples.lines[line]
+    clean, adversarial = shown.clean[place], shown.adversarial[place]
+    difference, scale = sprites.amplified(adversarial, clean)
+    number, label = int(examples.index[position]), _label(run, examples, position)
+    name = f"example {number}" + (f", {label}" if label else "")
+    tracks = [
+        Track(kind, sprites.strip_of(clip, budget), f"{kind}: {name}")
+        for kind, clip in (
+            ("clean", clean),
+            ("adversarial", sprites.as_pixels(adversarial)),
+            (f"difference × {scale}", difference),
+        )
+    ]
+    first, then = (_prediction(run, examples, at, position) for at in (examples.clean, line))
+    norm = run.clean.norm
+    facts = [("broken", _broken(least[position], by[position], norm))]
+    moved = _route(examples, line, position)
+    if moved is not None:
+        same = moved[0] == moved[1]
+        text = f"E{moved[0]}, as when clean" if same else f"E{moved[0]} → E{moved[1]}"
+        facts.append(("expert", text))
+    frames = tracks[0].strip
+    few = f"{frames.frames} of {len(clean)} frames" if frames.frames < len(clean) else ""
+    said = " × ".join(map(str, clean.shape[:3] if len(clean) > 1 else clean.shape[1:3]))
+    note = f"{said}{f', {few} are shown' if few else ''}"
+    return Card(
+        title=f"Example {number}",
+        why=_WHY.get(shown.why[place], shown.why[place]),
+        attack=f"{attack}, ε = {format_epsilon(radius, norm)}",
+        filter=Filter(label, attack, _flipped(moved), _between_bars(by[position])),
+        tracks=tracks,
+        maps=_maps(run, shown, place, budget),
+        note=note,
+        says=(label, first, then),
+        wrong=bool(examples.correct[line, position] < 0.5),
+        facts=facts,
+        size=_size(examples, line, position, norm),
+        steps=_steps(shown, place),
+        weights=_weights(examples, line, position, name),
+    )
+
+
+def _rows(
+    run: RunFiles, examples: Examples, least: np.ndarray, by: list[list[str]], seed: int
+) -> list[ExampleRow]:
+    chosen = np.arange(len(examples.index))
+    if len(chosen) > _MOST_ROWS:
+        drawn = np.random.default_rng(seed).choice(chosen, _MOST_ROWS, replace=False)
+        chosen = np.sort(drawn)
+    norm, rows = run.clean.norm, []
+    for place in chosen.tolist():
+        label = _label(run, examples, place)
+        right = examples.correct[examples.clean, place]
+        clean = _prediction(run, examples, examples.clean, place)
+        if clean == UNKNOWN:
+            clean = f"{percent(right)} % of pixels" if examples.dense else _right(right)
+        radius = least[place]
+        found = "never" if np.isinf(radius) else format_epsilon(radius, norm)
+        found = "wrong when clean" if radius == 0 else found
+        own = Filter(label, "", _any_flip(examples, place), _between_bars(by[place]))
+        value = 1e9 if np.isinf(radius) else float(radius)
+        rows.append(
+            ExampleRow(
+                int(examples.index[place]), label, clean, found, value, several(by[place], 4), own
+            )
+        )
+    return rows
+
+
+def _right(value: float) -> str:
+    return "right" if value > 0.5 else "wrong"
+
+
+def _between_bars(names: list[str]) -> str:
+    return f"|{'|'.join(names)}|" if names else ""
+
+
+def _label(run: RunFiles, examples: Examples, position: int) -> str:
+    return "" if examples.dense else run.class_name(int(examples.label[position]))
+
+
+def _prediction(run: RunFiles, examples: Examples, line: int, position: int) -> str:
+    if examples.dense:
+        return f"{percent(float(examples.correct[line, position]))} % of pixels right"
+    if examples.prediction is None or examples.prediction[line, position] < 0:
+        return UNKNOWN
+    said = run.class_name(int(examples.prediction[line, position]))
+    if examples.confidence is None or np.isnan(examples.confidence[line, position]):
+        return said
+    return f"{said} ({percent(float(examples.confidence[line, position]), 0)} %)"
+
+
+def _broken(radius: float, names: list[str], norm: str) -> str:
+    if radius == 0:
+        return "wrong when clean already"
+    if np.isinf(radius):
+        return "by none of the attacks"
+    return f"from ε = {format_epsilon(float(radius), norm)}, by {several(names, 6)}"
+
+
+def _route(examples: Examples, line: int, position: int) -> tuple[int, int] | None:
+    if examples.expert is None:
+        return None
+    pair = int(examples.expert[examples.clean, position]), int(examples.expert[line, position])
+    return pair if min(pair) >= 0 else None
+
+
+def _flipped(moved: tuple[int, int] | None) -> str:
+    if moved is None:
+        return _UNKNOWN_ROUTE
+    return "yes" if moved[0] != moved[1] else "no"
+
+
+def _any_flip(examples: Examples, position: int) -> str:
+    if examples.expert is None:
+        return _UNKNOWN_ROUTE
+    own = examples.expert[:, position]
+    before = own[examples.clean]
+    if before < 0 or (own >= 0).sum() < 2:
+        return _UNKNOWN_ROUTE
+    return "yes" if ((own >= 0) & (own != before)).any() else "no"
+
+
+def _size(examples: Examples, line: int, position: int, norm: str) -> Markup | None:
+    """‖δ‖ of each frame; of an image it is one number, which the difference's scale tells."""
+    if examples.size is None or examples.size.shape[-1] < 2:
+        return None
+    values = examples.size[line, position].astype(np.float64)
+    if not np.isfinite(values).any():
+        return None
+    scale, unit = (255, " grey levels") if norm == "linf" else (1, "")
+    titles = [f"frame {t}: {scale * v:.2f}{unit}" for t, v in enumerate(values.tolist())]
+    low, high = scale * np.nanmin(values), scale * np.nanmax(values)
+    said = f"{NORMS.get(norm, norm)} norm of δ by frame, {low:.2f} to {high:.2f}{unit}"
+    return heat.strip(values, said, titles)
+
+
+def _steps(shown: Shown, place: int) -> Markup | None:
+    if shown.step is None or not np.isfinite(shown.step[place]).any():
+        return None
+    own = shown.step[place].astype(np.float64)
+    said = f"step sizes of temporal momentum, {np.nanmin(own):.3g} to {np.nanmax(own):.3g}"
+    return heat.heat_map(own, said, "step", "frame")
+
+
+def _weights(examples: Examples, line: int, position: int, name: str) -> Markup | None:
+    if examples.weights is None or examples.weights.shape[-1] < 2:
+        return None
+    before, after = (
+        examples.weights[at, position].astype(np.float64).tolist() for at in (examples.clean, line)
+    )
+    if not np.isfinite(before).any():
+        return None
+    known = after if np.isfinite(after).any() else None
+    return bars.pairs(before, known, f"router weights, clean and under attack: {name}")
+
+
+def _maps(run: RunFiles, shown: Shown, place: int, budget: int) -> list[Track]:
+    found = []
+    named = len(run.description.get("classes") or ())
+    for name in ("label_map", "clean_map", "adversarial_map"):
+        values = getattr(shown, name)
+        if values is None:
+            continue
+        own = values[place].astype(int)
+        own = own if own.ndim == 3 else own[None]
+        title = {
+            "label_map": "labels",
+            "clean_map": "predicted, clean",
+            "adversarial_map": "predicted, under attack",
+        }[name]
+        strip = sprites.strip_of(sprites.label_colours(own, named), budget // 3)
+        found.append(Track(title, strip, title))
+    return found

@@ -31,6 +31,7 @@ COMMANDS = {
     "plan": "say what a config takes on devices that are not here: memory, collectives, time",
     "data": "show what is in a dataset: classes, examples, frames, skipped files",
     "show": "show what a run is, how far it is, and its last results; or what a config takes",
+    "report": "write one page that shows what an evaluation found, for a browser",
     "attacks": "list all attacks by the part that they attack",
     "benchmark": "measure this machine against the library's own bars",
 }

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jaxmoe.commands import report
 from jaxmoe.commands.arguments import (
     COUNTS,
     Parser,
@@ -132,6 +133,9 @@ def evaluate_parser() -> Parser:
     parser.add_argument(
         "--no-checks", action="store_true", help="leave out the checks for masked gradients"
     )
+    parser.add_argument(
+        "--report", action="store_true", help="write report.html too, as jaxmoe report does"
+    )
     return parser
 
 
@@ -151,8 +155,9 @@ def evaluate(options: argparse.Namespace, output: pathlib.Path) -> None:
     """Runs the suite that `options` describe and writes its files into `output`."""
     plan, trained = open_run(options)
     wanted = {"save": options.save_examples, "checks": not options.no_checks}
-    with hold_output(output) as output:
-        _run_and_write(trained, output, plan, **wanted)
+    with hold_output(output) as folder:
+        _run_and_write(trained, folder, plan, **wanted)
+        report.offer([folder], written=options.report)
 
 
 def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":

@@ -1,5 +1,6 @@
 """`jaxmoe quickstart`: the whole of the library in minutes."""
 
+from jaxmoe.commands import report
 from jaxmoe.commands.arguments import Parser, Stopped
 
 _DESCRIPTION = """Trains small mixtures of experts on clips, images or scenes that are rendered on
@@ -31,6 +32,7 @@ def run(arguments: list[str]) -> None:
         "--directory",
         help="where runs and results are written (runs/quickstart, or runs/quickstart_TASK)",
     )
+    parser.add_argument("--report", action="store_true", help="write report.html of all runs too")
     options = parser.parse(arguments)
     folder = "runs/quickstart" + ("" if options.task == "video" else f"_{options.task}")
     directory = options.directory or folder
@@ -40,8 +42,9 @@ def run(arguments: list[str]) -> None:
 
     try:
         with make_progress() as progress:
-            quickstart.run(quickstart.TASKS[options.task], directory, progress)
+            folders = quickstart.run(quickstart.TASKS[options.task], directory, progress)
     except KeyboardInterrupt:
         raise Stopped(
             f"stopped; the same command resumes {directory} from its last checkpoint"
         ) from None
+    report.offer(folders, written=options.report)

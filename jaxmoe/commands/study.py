@@ -46,6 +46,7 @@ def run(arguments: list[str]) -> None:
     add("--runs", metavar="DIR", help="the study's folder (runs/NAME of the file)")
     add("--arms", nargs="+", metavar="NAME", help="these arms alone, and what they start from")
     add("--jobs", type=int, default=1, metavar="N", help="runs at once, which share the cores (1)")
+    add("--report", action="store_true", help="write report.html of all runs into RUNS too")
     add("--list", action="store_true", help="show the runs and what they cost")
     add(_CELL, metavar="BLOCK/ARM", help="this run alone, in this process")
     own, fields = split_overrides(parser, arguments)
@@ -196,6 +197,17 @@ class _Board:
         if found:
             print("\n" + write(self.study, found, self.costs, self.runs, self.options.jobs))
             print(f"written to {self.runs}: {MARKDOWN}, {CSV}, {PNG}")
+            self._offer([self.runs / cell.name for cell in done])
+
+    def _offer(self, folders: list[pathlib.Path]) -> None:
+        """Writes the page of all runs, or says how to see one of them."""
+        from jaxmoe.commands import report
+        from jaxmoe.reporting.page import REPORT
+
+        if self.options.report:
+            print(f"see it: {report.write(folders, self.runs / REPORT)}")
+        else:
+            report.offer(folders[-1:], written=False)
 
 
 def _check_judging(study: "Study", experiments: "list[Experiment]", runs: pathlib.Path) -> None:

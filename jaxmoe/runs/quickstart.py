@@ -257,13 +257,16 @@ TASKS: dict[str, Task] = {
 }
 
 
-def run(task: Task, directory: str, progress: "PlainProgress | BarProgress") -> None:
+def run(task: Task, directory: str, progress: "PlainProgress | BarProgress") -> list[pathlib.Path]:
     """Trains, attacks and prints one table; resumes where it was stopped.
 
     Args:
       task: of `TASKS`.
       directory: takes a run's folder for each of `task.experiments`, with its results.
       progress: is told what goes on.
+
+    Returns:
+      The folders of the runs.
     """
     from jaxmoe.reporting import plot_bars, write_results
     from jaxmoe.reporting.results import write_examples, write_shown
@@ -285,12 +288,14 @@ def run(task: Task, directory: str, progress: "PlainProgress | BarProgress") -> 
     plot_bars(figures, pathlib.Path(directory) / "accuracy.png", setting, figure_of)
     table = _table(figures, figure_of, _guesses(results))
     progress.say("\n".join(["", *table, "", setting, *task.notes, "", *_decisions(results)]))
-    folders = [pathlib.Path(e.run.directory).name for e in experiments.values()]
+    places = [pathlib.Path(e.run.directory) for e in experiments.values()]
+    folders = [place.name for place in places]
     progress.say(
         f"\nthe same as a picture in {directory}/accuracy.png\n"
         f"runs and results.json, .csv, .md in {directory}/{{{','.join(folders)}}}\n"
         f"next: jaxmoe evaluate {directory}/{folders[-1]} --attacks {task.next}"
     )
+    return places
 
 
 def _evaluate(trained, programs, progress):

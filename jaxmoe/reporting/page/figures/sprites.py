@@ -23,6 +23,7 @@ _LADDER = (
     (16, 48, 8),
     (16, 32, 4),
 )
+_HOPE = 1.5  # frames together may take less than each by itself
 _SCALES = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 500, 1000)
 
 
@@ -48,30 +49,42 @@ class Strip(NamedTuple):
 
 def strip_of(clip: UInt8[np.ndarray, "T H W C"], budget: int) -> Strip:
     """Returns a clip as a strip of at most `budget` bytes, or the smallest that there is."""
+    clip = _coloured(clip)
+    for rung, (colours, side, most) in enumerate(_LADDER):
+        places = np.unique(np.linspace(0, len(clip) - 1, min(most, len(clip))).astype(int))
+        size = _fitted(*clip.shape[1:3], side)
+        last = rung == len(_LADDER) - 1
+        # One frame tells what all would take: large clips are not compressed again and again.
+        one = len(_png(clip[places[:1]], colours, size))
+        if one * len(places) > _HOPE * budget and not last:
+            continue
+        png = _png(clip[places], colours, size)
+        if len(png) <= budget or last:
+            break
+    height, width = size
+    exact = not colours and size == clip.shape[1:3] and len(places) == len(clip)
+    return Strip(data_uri(png), len(places), width, height, tuple(places.tolist()), exact)
+
+
+def _fitted(height: int, width: int, side: int) -> tuple[int, int]:
+    """The size at which the longer side is no longer than `side`."""
+    scale = min(1.0, side / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _png(frames: np.ndarray, colours: int, size: tuple[int, int]) -> bytes:
+    """The frames beside each other, of a size, in so many colours or all."""
     from PIL import Image
 
-    clip = _coloured(clip)
-    for colours, side, frames in _LADDER:
-        places = np.unique(np.linspace(0, len(clip) - 1, min(frames, len(clip))).astype(int))
-        chosen = clip[places]
-        height, width = chosen.shape[1:3]
-        shrunk = max(height, width) > side
-        if shrunk:
-            scale = side / max(height, width)
-            height, width = max(1, round(height * scale)), max(1, round(width * scale))
-            chosen = np.stack(
-                [np.asarray(Image.fromarray(frame).resize((width, height))) for frame in chosen]
-            )
-        beside = Image.fromarray(np.concatenate(list(chosen), axis=1))
-        if colours:
-            beside = beside.quantize(colours)
-        written = io.BytesIO()
-        beside.save(written, format="PNG", optimize=True)
-        if written.tell() <= budget:
-            break
-    exact = not (colours or shrunk) and len(places) == len(clip)
-    uri = data_uri(written.getvalue())
-    return Strip(uri, len(places), width, height, tuple(places.tolist()), exact)
+    if size != frames.shape[1:3]:
+        small = [Image.fromarray(frame).resize(size[::-1]) for frame in frames]
+        frames = np.stack([np.asarray(frame) for frame in small])
+    beside = Image.fromarray(np.concatenate(list(frames), axis=1))
+    if colours:
+        beside = beside.quantize(colours, method=Image.Quantize.FASTOCTREE)
+    written = io.BytesIO()
+    beside.save(written, format="PNG")
+    return written.getvalue()
 
 
 def amplified(

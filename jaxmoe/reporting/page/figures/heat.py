@@ -31,7 +31,7 @@ def strip(values: Sequence[float], label: str, titles: Sequence[str]) -> Markup:
         own = {"x": step * place + 0.5, "y": 0.5, "width": step - 1, "height": _CELL - 1}
         cell = element("title", title)
         drawn.append(element("rect", cell, **own, class_="heat", fill_opacity=round(share, 3)))
-    return picture(label, _WIDTH, _CELL, *drawn, kind="strip")
+    return picture(label, _WIDTH, _CELL, *drawn, kind="strip", stretched=True)
 
 
 def heat_map(

@@ -67,6 +67,7 @@ def chart(label: str, lines: Sequence[Line], x_axis: Axis, y_axis: Axis) -> Mark
     drawn += [_band(line, at) for line in lines if len(line.band) > 1]
     drawn += [_line(line, at) for line in lines if line.weight != "points" and len(line.points) > 1]
     drawn += [mark for line in lines if line.weight != "thin" for mark in _marks(line, at, x_axis)]
+    drawn += _names([line for line in lines if line.weight == "points"], at)
     return picture(label, WIDTH, HEIGHT, *drawn, kind="chart")
 
 
@@ -75,13 +76,15 @@ def percent_axis(label: str) -> Axis:
     return Axis(label, 0.0, 100.0, [(float(v), str(v)) for v in (0, 25, 50, 75, 100)])
 
 
-def axis_of(label: str, values: Sequence[float], *, from_zero: bool = False) -> Axis:
-    """Returns an axis that holds all values, with a few round ticks."""
+def axis_of(
+    label: str, values: Sequence[float], *, from_zero: bool = False, parts: int = 4
+) -> Axis:
+    """Returns an axis that holds all values, with round ticks at about so many parts."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     low = min(low, 0.0) if from_zero else low
     if high <= low:
         low, high = low - 0.5 * max(abs(low), 1e-3), high + 0.5 * max(abs(high), 1e-3)
-    step = _round_step((high - low) / 4)
+    step = _round_step((high - low) / parts)
     low = math.floor(low / step + 1e-9) * step
     count = math.ceil((high - low) / step - 1e-9)
     ticks = [low + step * i for i in range(count + 1)]
@@ -170,6 +173,21 @@ def _marks(line: Line, at: _At, x_axis: Axis) -> list[Markup]:
         )
         for x, y in line.points
     ]
+
+
+def _names(lines: Sequence[Line], at: _At) -> list[Markup]:
+    """The names of single points, beside them, but for those that would cover another's."""
+    drawn, taken = [], []
+    for line in lines:
+        x, y = at(*line.points[0])
+        wide = 7.0 * len(line.name)
+        left = x + wide + 10 > WIDTH
+        start = x - wide - 8 if left else x
+        if any(abs(y - b) < 13 and start < a + c and a < start + wide for a, b, c in taken):
+            continue
+        taken.append((start, y, wide))
+        drawn.append(text(x - 8 if left else x + 8, y + 4, line.name, "end" if left else "start"))
+    return drawn
 
 
 def mark(kind: str, x: float, y: float, title: str | None = None) -> Markup:

@@ -23,7 +23,14 @@ def element(name: str, *children: Any, **attributes: Any) -> Markup:
     return Markup("<{0}{1}>{2}</{0}>").format(name, written, inside)
 
 
-def picture(label: str, width: float, height: float, *children: Markup, kind: str = "") -> Markup:
+def picture(
+    label: str,
+    width: float,
+    height: float,
+    *children: Markup,
+    kind: str = "",
+    stretched: bool = False,
+) -> Markup:
     """Returns a figure that a screen reader reads as one image with this label.
 
     Args:
@@ -32,10 +39,17 @@ def picture(label: str, width: float, height: float, *children: Markup, kind: st
       height: of its coordinates.
       *children: its elements.
       kind: a class that decides how large it is drawn.
+      stretched: whether it fills its place in both directions.
     """
     box = f"0 0 {number(width)} {number(height)}"
     return element(
-        "svg", *children, class_=f"figure {kind}".strip(), viewBox=box, role="img", aria_label=label
+        "svg",
+        *children,
+        class_=f"figure {kind}".strip(),
+        viewBox=box,
+        preserveAspectRatio="none" if stretched else None,
+        role="img",
+        aria_label=label,
     )
 
 

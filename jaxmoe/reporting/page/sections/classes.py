@@ -11,7 +11,7 @@ from markupsafe import Markup
 from jaxmoe.reporting.page.arrays import Examples, Shown
 from jaxmoe.reporting.page.figures import heat
 from jaxmoe.reporting.page.gather import RunFiles
-from jaxmoe.reporting.page.wording import Share, epsilon, percent, several, share, title_of
+from jaxmoe.reporting.page.wording import Share, epsilon, several, share, title_of
 
 _MOST_IN_TABLE = 12  # classes of a confusion that is written as numbers
 _MOST_CLASSES = 120  # in the list
@@ -68,18 +68,22 @@ def classes(run: RunFiles) -> Classes:
         why = "" if iou else "No label maps were kept, so nothing is known of classes."
         return Classes([], None, iou, len(run.shown.position) if iou else 0, why)
     panels = [
-        _panel(run, f"worst case, ε = {epsilon(row)}", examples.worst(row.epsilon), None)
+        _panel(
+            run,
+            f"worst case, ε = {epsilon(row)}",
+            examples.worst(row.epsilon),
+            _worst_confusion(run, examples, row.epsilon),
+        )
         for row in run.worst
     ]
     for row in run.attacks:
         line = examples.line(row.attack, row.epsilon)
         if line is not None:
-            confusion = _confusion(run, examples, line, f"under {title_of(row)}")
+            confusion = _of_line(run, examples, line, f"under {title_of(row)}")
             panels.append(_panel(run, title_of(row), examples.robust(line), confusion))
-    clean = _confusion(run, examples, examples.clean, "clean")
+    clean = _of_line(run, examples, examples.clean, "clean")
     if not panels:
         panels = [_panel(run, "clean", examples.correct[examples.clean], None)]
-    # The strongest attack's confusion stands beside the worst case, which has none of its own.
     return Classes(panels, clean, [], 0, "")
 
 
@@ -107,10 +111,26 @@ def _panel(run: RunFiles, label: str, right: np.ndarray, confusion: Confusion | 
     return ClassPanel(label, f"{sentence}.", shown, len(rows) - len(shown), confusion)
 
 
-def _confusion(run: RunFiles, examples: Examples, line: int, title: str) -> Confusion | None:
+def _of_line(run: RunFiles, examples: Examples, line: int, title: str) -> Confusion | None:
     if examples.prediction is None:
         return None
-    predicted, label = examples.prediction[line].astype(int), examples.label.astype(int)
+    return _confusion(run, examples.prediction[line].astype(int), title)
+
+
+def _worst_confusion(run: RunFiles, examples: Examples, radius: float) -> Confusion | None:
+    """Each example as the first attack up to ε has it that breaks it."""
+    if examples.prediction is None:
+        return None
+    within = [place for place, (_, at) in enumerate(examples.lines) if at <= radius + 1e-9]
+    broken = examples.correct[within] < 0.5
+    first = np.array(within)[broken.argmax(axis=0)]  # the clean line where nothing breaks it
+    predicted = examples.prediction[first, np.arange(len(examples.index))].astype(int)
+    title = "in the worst case, each example under the first attack that breaks it"
+    return _confusion(run, predicted, title)
+
+
+def _confusion(run: RunFiles, predicted: np.ndarray, title: str) -> Confusion | None:
+    label = run.examples.label.astype(int)
     known = (predicted >= 0) & (label >= 0)
     if not known.any():
         return None
@@ -153,8 +173,3 @@ def _iou(run: RunFiles, shown: Shown) -> list[tuple[str, float, float]]:
             both.append(float((own & said).sum() / max((own | said).sum(), 1)))
         found.append((run.class_name(number), *both))
     return sorted(found, key=lambda row: row[2])
-
-
-def in_percent(value: float) -> str:
-    """Returns a share for a cell."""
-    return percent(value)

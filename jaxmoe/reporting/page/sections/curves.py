@@ -130,10 +130,10 @@ def _losses(run: RunFiles) -> list[Curve]:
             continue
         part = part_of(row.attack)
         line = Line(row.attack, list(enumerate(trace)), part)
-        across = axis_of("looks" if queries else "steps", [0, len(trace) - 1])
+        across = axis_of("looks" if queries else "steps", [0, len(trace) - 1], parts=2)
         across = across._replace(high=float(len(trace) - 1))
         said = f"loss of {row.attack} from {trace[0]:.3g} to {trace[-1]:.3g}"
-        picture = chart(said, [line], across, axis_of("mean loss", trace))
+        picture = chart(said, [line], across, axis_of("", trace, parts=2))
         found.append(Curve(row.attack, picture, [], f"{trace[0]:.3g} → {trace[-1]:.3g}"))
     return found
 

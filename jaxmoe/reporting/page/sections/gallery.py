@@ -217,7 +217,7 @@ def _prediction(run: RunFiles, examples: Examples, line: int, position: int) -> 
     said = run.class_name(int(examples.prediction[line, position]))
     if examples.confidence is None or np.isnan(examples.confidence[line, position]):
         return said
-    return f"{said} ({percent(float(examples.confidence[line, position]), 0)} %)"
+    return f"{said} ({percent(float(examples.confidence[line, position]), 0)}\u00a0%)"
 
 
 def _broken(radius: float, names: list[str], norm: str) -> str:

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from jaxmoe.cli import main
 from jaxmoe.config import validate
 from jaxmoe.evaluation.measures.specialization import specialization
 from jaxmoe.mixture import PartScores
 from jaxmoe.runs import quickstart
+from tests.reporting.page.folders import make_run
 
 
 @pytest.mark.parametrize("task", quickstart.TASKS)
@@ -81,3 +83,15 @@ def test_every_mixture_has_a_sentence_on_what_its_router_decides():
     }
     (line,) = quickstart._decisions(results)
     assert line.startswith("AT-M: The router decides: a random route costs 48.8 points")
+
+
+def test_the_command_ends_with_where_to_see_it(tmp_path, monkeypatch, capsys):
+    folders = [make_run(tmp_path / name) for name in ("single", "standard")]
+    monkeypatch.setattr(quickstart, "run", lambda *_: folders)
+    assert main(["quickstart", "--directory", str(tmp_path)]) == 0
+    named = " ".join(map(str, folders))
+    assert capsys.readouterr().out.splitlines()[-1] == f"see it: jaxmoe report {named}"
+    assert main(["quickstart", "--directory", str(tmp_path), "--report"]) == 0
+    page = tmp_path / "report.html"
+    assert capsys.readouterr().out.splitlines()[-1] == f"see it: {page}"
+    assert "standard less single" in page.read_text(encoding="utf-8")

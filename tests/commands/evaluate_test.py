@@ -50,6 +50,7 @@ def test_evaluate_writes_what_it_says(trained, folder, capsys):
     output = capsys.readouterr()
     assert output.err == ""
     assert "fgsm" in output.out
+    assert output.out.endswith("\nsee it: jaxmoe report run\n")
     for name in ("results.json", "results.csv", "results.md", "robust_accuracy.png"):
         assert (trained / name).stat().st_size
     rows = json.loads((trained / "results.json").read_text())
@@ -86,8 +87,11 @@ def test_evaluate_writes_what_it_says(trained, folder, capsys):
 
 
 def test_few_clips_are_judged_on_request(trained, capsys):
-    assert run("evaluate run --attacks fgsm --no-checks --limit 5") == 0
-    assert "test examples: 5 of 10, drawn by class, seed 0" in capsys.readouterr().out
+    assert run("evaluate run --attacks fgsm --no-checks --limit 5 --report") == 0
+    said = capsys.readouterr().out
+    assert "test examples: 5 of 10, drawn by class, seed 0" in said
+    assert said.endswith("\nsee it: run/report.html\n")
+    assert "5 test examples" in (trained / "report.html").read_text(encoding="utf-8")
     rows = json.loads((trained / "results.json").read_text())
     assert {row["n"] for row in rows} == {5}
     assert "5 of 10, drawn by class" in (trained / "results.md").read_text()

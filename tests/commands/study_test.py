@@ -79,6 +79,10 @@ def test_a_finished_study_runs_nothing_and_prints_its_tables(folder, capsys, mon
     assert at_m.startswith("| AT-M | 1 | 10 |")
     assert single.split(" | ")[5] == "–", "one network has no router to attack"
     assert at_m.split(" | ")[5] != "–"
+    assert said.splitlines()[-1] == "see it: jaxmoe report runs/tiny/seed0/at_m"
+    assert run("study tiny.py --report") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "see it: runs/tiny/report.html"
+    assert "at_m less single" in (folder / "runs/tiny/report.html").read_text(encoding="utf-8")
     assert {"study.md", "study.csv", "study.png"} <= {
         each.name for each in (folder / "runs/tiny").iterdir()
     }

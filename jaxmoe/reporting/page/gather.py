@@ -111,7 +111,9 @@ def gather(folder: str | os.PathLike, name: str | None = None) -> RunFiles:
     run = _run_of(folder)
     rows = _rows(folder)
     details = read_json(folder / DETAILS) if (folder / DETAILS).is_file() else {}
-    lacks = _what_details_lack(folder, details)
+    lacks = _what_details_lack(details)
+    if not (run / CONFIG).is_file():
+        lacks.append(f"There is no {CONFIG} here: nothing is known of the model.")
     examples = read_examples(folder)
     if examples is not None and not _is_of(examples, rows):
         lacks.append(
@@ -178,7 +180,7 @@ def _rows(folder: pathlib.Path) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _what_details_lack(folder: pathlib.Path, details: dict[str, Any]) -> list[str]:
+def _what_details_lack(details: dict[str, Any]) -> list[str]:
     if not details:
         return [f"There is no {DETAILS}: checks, GFLOPs and the command are not known."]
     if not details.get("attacks_finished", True):

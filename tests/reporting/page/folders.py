@@ -80,7 +80,7 @@ def make_run(
         if dense:
             kept = tuple(k for k in kept if k not in ("prediction", "confidence"))
         np.savez_compressed(folder / "examples.npz", **own, **{k: arrays[k] for k in kept})
-        if shown and not old:
+        if shown and not old and len(lines) > 1:
             parts = _shown(random, arrays, len(lines), shown, frames, size, label, len(names))
             np.savez_compressed(folder / "shown.npz", **parts)
     return folder

@@ -143,7 +143,8 @@ def _card(
     ]
     first, then = (_prediction(run, examples, at, position) for at in (examples.clean, line))
     norm = run.clean.norm
-    facts = [("broken", _broken(least[position], by[position], norm))]
+    name_of_break = "loses half of what was right" if examples.dense else "broken"
+    facts = [(name_of_break, _broken(least[position], by[position], norm))]
     moved = _route(examples, line, position)
     if moved is not None:
         same = moved[0] == moved[1]
@@ -162,12 +163,18 @@ def _card(
         maps=_maps(run, shown, place, budget),
         note=note,
         says=(label, first, then),
-        wrong=bool(examples.correct[line, position] < 0.5),
+        wrong=_is_wrong(examples, line, position),
         facts=facts,
         size=_size(examples, line, position, norm),
         steps=_steps(shown, place),
         weights=_weights(examples, line, position, name),
     )
+
+
+def _is_wrong(examples: Examples, line: int, position: int) -> bool:
+    """Wrong; of pixels, right in less than half of those that were right when clean."""
+    most = examples.correct[examples.clean, position] if examples.dense else 1.0
+    return bool(examples.correct[line, position] < 0.5 * most)
 
 
 def _rows(

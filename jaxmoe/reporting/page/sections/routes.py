@@ -31,6 +31,7 @@ class RoutePanel(NamedTuple):
     label: str
     sentence: str
     flow: Markup | None
+    ribbons: bool  # rather than a heat map
     table: Table | None
     facts: list[tuple[str, str]]
     load: Markup | None
@@ -89,7 +90,8 @@ def _panel(run: RunFiles, row: Row) -> RoutePanel:
     if row.load_clean is not None and row.load_adversarial is not None:
         said = f"Load of each expert, clean and under {title_of(row)}"
         load = bars.pairs(row.load_clean, row.load_adversarial, said)
-    return RoutePanel(title_of(row), sentence, picture, table, facts, load, classes)
+    small = run.experts <= flow.MOST_RIBBONS
+    return RoutePanel(title_of(row), sentence, picture, small, table, facts, load, classes)
 
 
 def _sentence(counts: np.ndarray) -> str:

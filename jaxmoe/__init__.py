@@ -1,6 +1,6 @@
 """Attack, train and judge mixture-of-experts models, part by part, in JAX.
 
-`attack`, `auto_attack`, `evaluate` and `fit` do in one call what most people come for.
+`attack`, `auto_attack`, `evaluate`, `fit` and `report` do in one call what most people come for.
 
 Rooms, from the ground up: `threat`, `models`, `mixture`, `attacks`, `training`, `data`, `parallel`,
 `evaluation`, `reporting`, `config`, `runs`. Each is imported when first touched. Import jaxmoe
@@ -29,7 +29,7 @@ _ROOMS = (
     "training",
 )
 
-_CALLS = ("attack", "auto_attack", "evaluate", "fit")  # of `api`
+_CALLS = ("attack", "auto_attack", "evaluate", "fit", "report")  # of `api`
 
 __all__ = [*_CALLS, *_ROOMS, "__version__"]
 

@@ -1,4 +1,4 @@
-"""One call for each common task: `jaxmoe.attack`, `jaxmoe.evaluate`, `jaxmoe.fit`.
+"""One call for each common task: `jaxmoe.attack`, `evaluate`, `auto_attack`, `fit`, `report`.
 
 They are thin: the functions of the rooms that they call take more.
 
@@ -7,6 +7,7 @@ Axes: N = examples, B = batch, K = classes.
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -27,6 +28,8 @@ from jaxmoe.evaluation.engine.arrays import cut
 from jaxmoe.files import read_json, write_json
 from jaxmoe.mixture import Mixture
 from jaxmoe.parallel import Parallel, make_parallel
+from jaxmoe.reporting.notebook import Report
+from jaxmoe.reporting.page import write_page
 from jaxmoe.runs.folder import hold_for_training
 from jaxmoe.runs.run import loop_options, recipe_options
 from jaxmoe.threat import ThreatModel
@@ -45,7 +48,7 @@ from jaxmoe.training import fit as train_through
 from jaxmoe.training.passes import Batches, Passes
 from jaxmoe.training.radii import MeasureRadii
 
-__all__ = ["attack", "auto_attack", "evaluate", "fit"]
+__all__ = ["attack", "auto_attack", "evaluate", "fit", "report"]
 
 _DESCRIPTION = "fit.json"  # in the folder of a `fit`: what it was asked for
 
@@ -349,3 +352,24 @@ def _find_recipe(
         return None, recipe
     phases = tuple(recipe)
     return None, lambda mixture, threat, options: phases
+
+
+def report(
+    *runs: str | os.PathLike, output: str | os.PathLike | None = None, seed: int = 0
+) -> Report:
+    """Writes the report page of a run that was judged, or of several side by side.
+
+    Args:
+      runs: folders of evaluations, such as `"runs/j_tlat"`.
+      output: the file; None is `report.html` in the folder, or beside several.
+      seed: of the examples that are drawn where there are too many.
+
+    Returns:
+      The page's path; in a notebook it shows the page.
+
+    Raises:
+      FileNotFoundError, ValueError: no run, none that was judged, or a damaged one; one line.
+    """
+    if not runs:
+        raise ValueError("runs: none; expected at least one folder of an evaluation")
+    return Report(write_page(runs, output, seed))

@@ -157,6 +157,7 @@ def evaluate(options: argparse.Namespace, output: pathlib.Path) -> None:
     wanted = {"save": options.save_examples, "checks": not options.no_checks}
     with hold_output(output) as folder:
         _run_and_write(trained, folder, plan, **wanted)
+        _tell_loggers(trained, folder, pathlib.Path(options.run))
         report.offer([folder], written=options.report)
 
 
@@ -287,6 +288,20 @@ def _run_and_write(
             ) from None
     report.close(result, flops)
     (output / JOURNAL).unlink(missing_ok=True)
+
+
+def _tell_loggers(trained: "Trained", folder: pathlib.Path, run: pathlib.Path) -> None:
+    """Tells the loggers of a run of its evaluation; of one that lies elsewhere nobody is told."""
+    from jaxmoe.reporting.logged import log_evaluation
+
+    names = trained.experiment.run.logger
+    if not names or folder.resolve() != run.resolve():
+        return
+    try:
+        log_evaluation(folder, names)
+    except ValueError as error:
+        # The attacks have run: their table does not wait for a package that this machine lacks.
+        print(f"no logger was told: {error}", file=sys.stderr)
 
 
 def _count_flops(trained: "Trained", batch_size: int) -> Any:

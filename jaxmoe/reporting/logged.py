@@ -6,32 +6,32 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxmoe.reporting.results import SHOWN, read_results
+from jaxmoe.training import read_metrics
 from jaxmoe.training.loggers import open_loggers
 
 _FIGURES = ("robust_accuracy", "margins")
 
 
-def log_evaluation(
-    folder: pathlib.Path, run: pathlib.Path, names: Sequence[str], step: int
-) -> None:
-    """Tells loggers what an evaluation found: accuracies, figures, and clips of `shown.npz`.
+def log_evaluation(run: pathlib.Path, names: Sequence[str]) -> None:
+    """Tells loggers what the evaluation of a run found, at its last step.
+
+    They get accuracies, figures, and clips of `shown.npz`, clean beside adversarial.
 
     Args:
-      folder: of the evaluation.
-      run: whose loggers they are.
+      run: its folder, which has the evaluation too.
       names: of `training.loggers.LOGGERS`.
-      step: of the params that were judged.
 
     Raises:
       ValueError: a logger's package is not installed.
       OSError: the disk is full or failed.
     """
     accuracies = {
-        f"evaluation/{row.attack} {255 * row.epsilon:.3g}": row.robust_accuracy
-        for row in read_results(folder)
+        f"evaluation/{row.attack}/{255 * row.epsilon:.3g}": row.robust_accuracy
+        for row in read_results(run)
     }
-    figures = {name: folder / f"{name}.png" for name in _FIGURES}
-    clips = _clips(folder / SHOWN)
+    figures = {name: run / f"{name}.png" for name in _FIGURES}
+    clips = _clips(run / SHOWN)
+    step = max((entry["step"] for entry in read_metrics(run)), default=0)
     for logger in open_loggers(names, run, step):
         logger.scalars(step, accuracies)
         for name, file in figures.items():
@@ -53,4 +53,5 @@ def _clips(file: pathlib.Path) -> dict[str, np.ndarray]:
     grey = np.rint(255 * adversarial.astype(np.float32)).astype(np.uint8)
     beside = np.concatenate([clean, grey], axis=-2)
     beside = np.broadcast_to(beside, (*beside.shape[:-1], 3))
-    return {f"{number} {reason}": beside[number] for number, reason in enumerate(why.tolist())}
+    names = (reason.replace(" ", "_") for reason in why.tolist())
+    return {f"{number}_{name}": beside[number] for number, name in enumerate(names)}

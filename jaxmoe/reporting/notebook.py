@@ -1,7 +1,9 @@
-"""What a notebook shows: results, a mixture and a trained run as HTML."""
+"""What a notebook shows: results, a mixture, a trained run and the report page as HTML."""
 
 import html
+import pathlib
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE, SuiteResult
 from jaxmoe.evaluation.engine.verdict import verdict_line
@@ -9,6 +11,24 @@ from jaxmoe.mixture import Mixture
 from jaxmoe.reporting.tables import legend, main_table
 
 _NUMBERS = "text-align:right;font-variant-numeric:tabular-nums"
+
+
+class Report(NamedTuple):
+    """A report page that was written; a notebook shows it.
+
+    Attributes:
+      path: of the file.
+    """
+
+    path: pathlib.Path
+
+    def _repr_html_(self) -> str:
+        """The page in a frame, which sees nothing of the notebook."""
+        page = html.escape(self.path.read_text(encoding="utf-8"))
+        return (
+            f'<iframe srcdoc="{page}" sandbox="allow-scripts" title="report" '
+            'style="width:100%;height:80vh;border:0"></iframe>'
+        )
 
 
 def suite_html(result: SuiteResult) -> str:
@@ -33,6 +53,24 @@ def mixture_html(mixture: Mixture) -> str:
     if mixture.standard is not None:
         parts.append(["dual model", f"beside a standard mixture of {mixture.standard.num_experts}"])
     return table(["a mixture of experts", ""], parts)
+
+
+def run_html(trained: Any) -> str:
+    """Returns what a trained run is, as a table of two columns.
+
+    Args:
+      trained: of `jaxmoe.runs.load`.
+    """
+    experiment, dataset = trained.experiment, trained.dataset
+    mixture, count = experiment.mixture, len(dataset.test)
+    parts = [
+        ["recipe", experiment.recipe.name],
+        ["model", f"{mixture.experts} × {experiment.expert.name}, {mixture.top_k} an example"],
+        ["data", f"{experiment.data.name}, {len(dataset.classes)} classes, {count} test examples"],
+        ["state", trained.state],
+        ["threat", f"{experiment.threat.norm}, ε = {experiment.threat.epsilon:.4g}"],
+    ]
+    return table([experiment.run.directory, ""], parts)
 
 
 def table(

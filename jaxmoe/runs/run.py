@@ -61,6 +61,12 @@ class Trained(NamedTuple):
     state: State  # "finished", or "training" or "stopped" before the end of its training
     other: OtherClips | None = None  # of a test split that is not its own
 
+    def _repr_html_(self) -> str:
+        """What it is, in a notebook."""
+        from jaxmoe.reporting.notebook import run_html
+
+        return run_html(self)
+
     @property
     def finished(self) -> bool:
         """Returns whether it was trained to its end."""

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import jax.numpy as jnp
 
 from jaxmoe.mixture import from_functions
+from jaxmoe.reporting.notebook import Report
 from jaxmoe.reporting.tables import main_table
 from tests.reporting.reporting_test import CHECKS, RESULT
 
@@ -55,3 +56,19 @@ def test_a_mixture_says_how_many_experts_it_has():
     assert texts[texts.index("experts, M") + 1] == "5"
     assert texts[texts.index("experts that see an example") + 1] == "2"
     assert "renormalized" in texts
+
+
+def test_a_report_is_a_frame_that_sees_nothing_of_the_notebook(tmp_path):
+    page = tmp_path / "report.html"
+    page.write_text('<p class="a">1 < 2 & "quoted"</p>', encoding="utf-8")
+    frames = []
+
+    class Frames(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            frames.append((tag, dict(attrs)))
+
+    Frames().feed(Report(page)._repr_html_())
+    ((tag, attributes),) = frames
+    assert tag == "iframe"
+    assert attributes["srcdoc"] == page.read_text(encoding="utf-8")
+    assert attributes["sandbox"] == "allow-scripts"

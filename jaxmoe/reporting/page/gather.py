@@ -21,7 +21,7 @@ TRANSFER = "transfer.json"
 
 
 class RunFiles(NamedTuple):
-    """What one evaluation and the run that it is of have left.
+    """The files of one evaluation and of its run.
 
     Attributes:
       folder: of the evaluation.

@@ -115,7 +115,7 @@ class Browser:
 
     @property
     def complaints(self) -> list[str]:
-        """What the page threw, and what it or the browser wrote of errors and warnings."""
+        """Errors that the page threw, and errors and warnings that it or the browser wrote."""
         said = []
         for event in self.events:
             method, params = event.get("method"), event.get("params", {})

@@ -1,4 +1,4 @@
-"""What the page says of a run's folder: numbers of `results.json`, every name escaped."""
+"""The page of a run's folder: its numbers are those of `results.json`, each name is escaped."""
 
 import json
 import re

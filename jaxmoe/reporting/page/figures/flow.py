@@ -27,7 +27,7 @@ def ribbons(counts: Int[np.ndarray, "M M"], label: str) -> Markup:
     left, right = _tops(counts.sum(1), unit), _tops(counts.sum(0), unit)
     drawn = [
         text(_LEFT, 12, "clean", "end", "label"),
-        text(_RIGHT, 12, "under attack", "start", "label"),
+        text(_WIDTH, 12, "under attack", "end", "label"),
     ]
     out, into = left.copy(), right.copy()
     for clean, adversarial in np.argwhere(counts):

@@ -186,7 +186,8 @@ def _names(lines: Sequence[Line], at: _At) -> list[Markup]:
         if any(abs(y - b) < 13 and start < a + c and a < start + wide for a, b, c in taken):
             continue
         taken.append((start, y, wide))
-        drawn.append(text(x - 8 if left else x + 8, y + 4, line.name, "end" if left else "start"))
+        y = min(y + 4, HEIGHT - _BOTTOM - 5)  # above the axis
+        drawn.append(text(x - 8 if left else x + 8, y, line.name, "end" if left else "start"))
     return drawn
 
 

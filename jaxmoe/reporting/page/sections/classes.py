@@ -38,7 +38,7 @@ class ClassRow(NamedTuple):
 
 
 class ClassPanel(NamedTuple):
-    """What one attack, or the worst case, does to the classes."""
+    """The classes under one attack, or in the worst case."""
 
     label: str
     sentence: str

@@ -34,7 +34,7 @@ class Track(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """What an example can be found by; broken_by has each name between bars."""
+    """The values that an example is found by; `broken_by` has each name between bars."""
 
     label: str
     attack: str

@@ -8,7 +8,7 @@ from jaxmoe.reporting.page.gather import RunFiles
 
 
 class Provenance(NamedTuple):
-    """What made the figures."""
+    """The origin of the figures."""
 
     again: str  # the command of the evaluation, or of the training
     facts: list[tuple[str, str]]

@@ -26,7 +26,7 @@ class Table(NamedTuple):
 
 
 class RoutePanel(NamedTuple):
-    """What one attack at one ε does to the routes."""
+    """The routes under one attack at one ε."""
 
     label: str
     sentence: str

@@ -66,7 +66,7 @@ class Matrix(NamedTuple):
 
 
 class Several(NamedTuple):
-    """What the section shows."""
+    """The comparison: an overview, a chart, paired differences and transfer matrices."""
 
     titles: list[str]
     runs: list[Overview]

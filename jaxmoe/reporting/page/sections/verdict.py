@@ -42,7 +42,7 @@ class Trust(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What the card shows."""
+    """The content of the card."""
 
     facts: list[tuple[str, str]]
     figures: list[Figure]

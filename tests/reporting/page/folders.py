@@ -163,7 +163,7 @@ def _describe(folder, experts, names, frames, size, seed):
     }
     process = {
         "command": ["/opt/bin/jaxmoe", "train", "a b.py", "--run.directory", str(folder)],
-        "git_revision": "0123abc",
+        "git_revision": "0123456789abcdef" * 2 + "01234567",
         "python": "3.11.7",
         "versions": {"jaxmoe": "0.1.0", "jax": "0.10.2"},
         "devices": ["cpu"],

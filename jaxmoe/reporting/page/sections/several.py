@@ -22,6 +22,7 @@ from jaxmoe.reporting.page.wording import (
     range_of,
     title_of,
 )
+from jaxmoe.reporting.page.wording import several as in_words
 from jaxmoe.reporting.transfer import matrices
 from jaxmoe.threat import format_epsilon
 
@@ -54,7 +55,6 @@ class Paired(NamedTuple):
     name: str
     n: int
     rows: list[Difference]
-    why_none: str
 
 
 class Matrix(NamedTuple):
@@ -72,6 +72,7 @@ class Several(NamedTuple):
     runs: list[Overview]
     curve: Curve | None
     paired: list[Paired]
+    unpaired: list[str]  # sentences on runs without
     transfer: list[Matrix]
 
 
@@ -81,8 +82,14 @@ def several(runs: Sequence[RunFiles]) -> Several:
     norm = runs[0].clean.norm
     titles = ["clean %", *(f"worst case at {format_epsilon(r, norm)} %" for r in sorted(radii))]
     overviews = [_overview(run, place, sorted(radii)) for place, run in enumerate(runs)]
-    paired = [_paired(runs[0], run) for run in runs[1:]]
-    return Several(titles, overviews, _curve(runs), paired, transfer_of(runs))
+    why = {run.name: _why_not_paired(runs[0], run) for run in runs[1:]}
+    paired = [_paired(runs[0], run) for run in runs[1:] if not why[run.name]]
+    unpaired = [
+        f"No paired difference of {in_words([n for n, own in why.items() if own == reason], 8)}: "
+        f"{reason}."
+        for reason in dict.fromkeys(filter(None, why.values()))
+    ]
+    return Several(titles, overviews, _curve(runs), paired, unpaired, transfer_of(runs))
 
 
 def transfer_of(runs: Sequence[RunFiles]) -> list[Matrix]:
@@ -146,9 +153,6 @@ def _band(rows: Sequence[Row], scale: float) -> list[tuple[float, float, float]]
 
 
 def _paired(first: RunFiles, second: RunFiles) -> Paired:
-    why = _why_not_paired(first, second)
-    if why:
-        return Paired(second.name, 0, [], why)
     one, other = first.examples, second.examples
     _, here, there = np.intersect1d(one.index, other.index, return_indices=True)
     rows = []
@@ -166,7 +170,7 @@ def _paired(first: RunFiles, second: RunFiles) -> Paired:
             name = CLEAN if row.attack == CLEAN else title_of(row)
         rows.append(_difference(name, *pair))
     worst = [row for row in rows if row.attack.startswith(WORST_CASE)]
-    return Paired(second.name, len(here), [*worst, *(r for r in rows if r not in worst)], "")
+    return Paired(second.name, len(here), [*worst, *(r for r in rows if r not in worst)])
 
 
 def _difference(name: str, first: np.ndarray, second: np.ndarray) -> Difference:
@@ -185,10 +189,10 @@ def _why_not_paired(first: RunFiles, second: RunFiles) -> str:
     """Returns why two runs cannot be compared example by example; nothing where they can."""
     for run in (first, second):
         if run.examples is None:
-            return f"{run.name} kept no single examples, so there is no paired difference."
+            return f"{run.name} kept no single examples"
     splits = [(run.description.get("splits") or {}).get("test") for run in (first, second)]
     sets = [run.clean.test_set for run in (first, second)]
-    other = "They were judged on other examples, so there is no paired difference."
+    other = f"judged on other examples than {first.name}"
     if sets[0] != sets[1] or (sets[0] is None and None not in splits and splits[0] != splits[1]):
         return other
     common, here, there = np.intersect1d(

@@ -291,16 +291,20 @@ def _run_and_write(
 
 
 def _tell_loggers(trained: "Trained", folder: pathlib.Path, run: pathlib.Path) -> None:
-    """Tells the loggers of a run of its evaluation; of one that lies elsewhere nobody is told."""
+    """Tells the loggers of a run of its evaluation.
+
+    Nobody is told of an evaluation that lies elsewhere, nor while the run trains on: its own
+    process tells its loggers then.
+    """
     from jaxmoe.reporting.logged import log_evaluation
 
     names = trained.experiment.run.logger
-    if not names or folder.resolve() != run.resolve():
+    if not names or folder.resolve() != run.resolve() or trained.state == "training":
         return
     try:
         log_evaluation(folder, names)
-    except ValueError as error:
-        # The attacks have run: their table does not wait for a package that this machine lacks.
+    except Exception as error:  # noqa: BLE001: a logger's own may be any
+        # The attacks have run: their table does not wait for a logger.
         print(f"no logger was told: {error}", file=sys.stderr)
 
 

@@ -256,7 +256,7 @@ def transfer_table(results: Results, runs: pathlib.Path, blocks_of: Iterable[str
     for block in sorted(blocks_of):
         file = runs / block / TRANSFER / "transfer.json"
         if file.is_file():
-            rows += read_json(file)["rows"]
+            rows += read_json(file, list)
     black = [row for row in rows if row["source"] == "all others"]
     if not black:
         return ""

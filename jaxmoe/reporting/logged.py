@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxmoe.reporting.results import SHOWN, read_results
+from jaxmoe.threat import format_epsilon
 from jaxmoe.training import read_metrics
 from jaxmoe.training.loggers import open_loggers
 
@@ -15,7 +16,8 @@ _FIGURES = ("robust_accuracy", "margins")
 def log_evaluation(run: pathlib.Path, names: Sequence[str]) -> None:
     """Tells loggers what the evaluation of a run found, at its last step.
 
-    They get accuracies, figures, and clips of `shown.npz`, clean beside adversarial.
+    They get accuracies, or mean IoU where every pixel has a label, figures, and clips of
+    `shown.npz`, clean beside adversarial.
 
     Args:
       run: its folder, which has the evaluation too.
@@ -25,14 +27,15 @@ def log_evaluation(run: pathlib.Path, names: Sequence[str]) -> None:
       ValueError: a logger's package is not installed.
       OSError: the disk is full or failed.
     """
-    accuracies = {
-        f"evaluation/{row.attack}/{255 * row.epsilon:.3g}": row.robust_accuracy
-        for row in read_results(run)
-    }
+    accuracies = {}
+    for row in read_results(run):
+        figure = row.robust_accuracy if row.mean_iou is None else row.mean_iou
+        radius = format_epsilon(row.epsilon, row.norm).replace("/255", "")
+        accuracies[f"evaluation/{row.attack}/{radius}"] = figure
     figures = {name: run / f"{name}.png" for name in _FIGURES}
     clips = _clips(run / SHOWN)
     step = max((entry["step"] for entry in read_metrics(run)), default=0)
-    for logger in open_loggers(names, run, step):
+    for logger in open_loggers(names, run):
         logger.scalars(step, accuracies)
         for name, file in figures.items():
             if file.is_file():

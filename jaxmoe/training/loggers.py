@@ -8,6 +8,7 @@ import importlib.util
 import io
 import os
 import pathlib
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -101,7 +102,11 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases in `RUN/wandb`; a resumed run goes on with it."""
+    """A run of Weights & Biases in `RUN/wandb`.
+
+    Online a resumed run goes on with it. Offline each process leaves a folder of its own, all of
+    one id: `wandb sync --append` puts them together.
+    """
 
     def __init__(self, run: pathlib.Path, resume_step: int = 0):
         """Begins it, or goes on.
@@ -114,16 +119,17 @@ class WeightsAndBiases:
 
         del resume_step  # a step is a number of ours: what comes again stands beside the first
         config, known = run / "config.json", run / "wandb.json"
-        ident = read_json(known)["id"] if known.is_file() else wandb.util.generate_id()
+        ident = read_json(known)["id"] if known.is_file() else secrets.token_hex(4)
         write_json(known, {"id": ident})
+        mode = os.environ.get("WANDB_MODE", "offline")
         self._run = wandb.init(
             project="jaxmoe",
             name=run.name,
             id=ident,
-            resume="allow",
+            resume="allow" if mode == "online" else None,
             dir=str(run),
             config=read_json(config) if config.is_file() else None,
-            mode=os.environ.get("WANDB_MODE", "offline"),
+            mode=mode,
         )
         self._run.define_metric("*", step_metric="step")
 

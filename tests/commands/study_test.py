@@ -1,7 +1,6 @@
 """`jaxmoe study`: what runs, what it costs, what is not done twice, and the tables."""
 
 import dataclasses
-import json
 import pathlib
 import shutil
 from typing import ClassVar
@@ -14,6 +13,8 @@ from jaxmoe.cli import main
 from jaxmoe.commands.arguments import load_from
 from jaxmoe.commands.study_report import Results, over_seeds, paired_table, tables
 from jaxmoe.config import Arm, ATMConfig, MixtureConfig, StandardConfig, Study
+from jaxmoe.evaluation.transfer.transfer_result import TransferRow
+from jaxmoe.reporting import write_transfer
 from jaxmoe.reporting.results import read_examples
 from jaxmoe.runs.study.cells import Block, Cell, cells, experiment_of
 from jaxmoe.runs.study.cost import Cost, costs, gradients_per_example
@@ -259,8 +260,14 @@ def test_arms_are_compared_in_the_blocks_that_all_have():
 def test_a_transfer_matrix_is_of_all_arms(tmp_path):
     own = Study(TINY, {"a": Arm("a"), "b": Arm("b")}, transfer=("pgd",), epsilons=(0.1,))
     assert not is_transferred(own, tmp_path, ["a", "b"])
-    rows = [{"target": f"x/{name}", "attack": "pgd", "epsilon": 0.1} for name in "ab"]
-    (tmp_path / "transfer.json").write_text(json.dumps({"rows": rows}), encoding="utf-8")
+    common = (0.1, "linf", 0.5, 0.5, 1.0, 10, 0)
+    rows = [
+        TransferRow("all others" if source == "c" else source, f"x/{target}", "pgd", *common)
+        for source in "abc"
+        for target in "ab"
+    ]
+    rows[-1] = rows[-1]._replace(robust_accuracy=0.25)
+    write_transfer(rows, tmp_path)
     assert is_transferred(own, tmp_path, ["a", "b"])
     assert not is_transferred(own, tmp_path, ["a", "b", "c"])
     seen_by_none = dataclasses.replace(own, transfer=("pgd", "universal"))

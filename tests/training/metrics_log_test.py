@@ -97,7 +97,6 @@ def wandb(monkeypatch):
     module.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
     module.runs = []
     module.init = lambda **given: module.runs.append(FakeRun(**given)) or module.runs[-1]
-    module.util = types.SimpleNamespace(generate_id=lambda: "drawn")
     module.Image = lambda picture: ("image", picture.size)
     module.Video = lambda data, format: ("video", format, Image.open(data).n_frames)
     monkeypatch.setitem(sys.modules, "wandb", module)
@@ -116,10 +115,16 @@ def test_weights_and_biases_is_told_the_same_and_goes_on_offline(tmp_path, wandb
     assert first.logged == [{"step": 1, "loss": 0.5, "count": 3}]
     assert second.logged == [{"step": 2, "loss": 0.5, "count": 3}]
     assert first.finished
-    assert first.given["id"] == second.given["id"] == "drawn"
-    assert (first.given["mode"], first.given["resume"]) == ("offline", "allow")
+    assert first.given["id"] == second.given["id"]
+    assert (first.given["mode"], first.given["resume"]) == ("offline", None)
     assert first.given["config"] == {"recipe": {"name": "at_m"}}
     assert [entry["step"] for entry in read_metrics(tmp_path)] == [1, 2]
+
+
+def test_weights_and_biases_goes_on_online(tmp_path, wandb, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    MetricsLog(tmp_path, loggers=("wandb",)).close()
+    assert (wandb.runs[0].given["mode"], wandb.runs[0].given["resume"]) == ("online", "allow")
 
 
 def test_figures_and_clips_are_pictures_of_both(tmp_path, wandb):

@@ -87,7 +87,7 @@ def is_transferred(study: Study, folder: pathlib.Path, names: Sequence[str]) -> 
     file = folder / "transfer.json"
     if not file.is_file():
         return False
-    rows = read_json(file)["rows"]
+    rows = read_json(file, list)
     targets = {pathlib.PurePath(row["target"]).name for row in rows}
     there = {(row["attack"], row["epsilon"]) for row in rows}
     wanted = {(transfer_name(name), e) for name in study.transfer for e in study.epsilons}

@@ -11,7 +11,13 @@ import pytest
 from jaxmoe.attacks.cascade import CUSTOM
 from jaxmoe.cli import main
 from jaxmoe.commands.arguments import load_from
-from jaxmoe.commands.study_report import Results, over_seeds, paired_table, tables
+from jaxmoe.commands.study_report import (
+    Results,
+    over_seeds,
+    paired_table,
+    tables,
+    transfer_table,
+)
 from jaxmoe.config import Arm, ATMConfig, MixtureConfig, StandardConfig, Study
 from jaxmoe.evaluation.transfer.transfer_result import TransferRow
 from jaxmoe.reporting import write_transfer
@@ -259,21 +265,25 @@ def test_arms_are_compared_in_the_blocks_that_all_have():
 
 def test_a_transfer_matrix_is_of_all_arms(tmp_path):
     own = Study(TINY, {"a": Arm("a"), "b": Arm("b")}, transfer=("pgd",), epsilons=(0.1,))
-    assert not is_transferred(own, tmp_path, ["a", "b"])
+    folder = tmp_path / "seed0" / "transfer"
+    assert not is_transferred(own, folder, ["a", "b"])
     common = (0.1, "linf", 0.5, 0.5, 1.0, 10, 0)
     rows = [
-        TransferRow("all others" if source == "c" else source, f"x/{target}", "pgd", *common)
-        for source in "abc"
+        TransferRow(source, f"x/{target}", "pgd", *common)
+        for source in ("a", "b", "all others")
         for target in "ab"
     ]
     rows[-1] = rows[-1]._replace(robust_accuracy=0.25)
-    write_transfer(rows, tmp_path)
-    assert is_transferred(own, tmp_path, ["a", "b"])
-    assert not is_transferred(own, tmp_path, ["a", "b", "c"])
+    write_transfer(rows, folder)
+    assert is_transferred(own, folder, ["a", "b"])
+    assert not is_transferred(own, folder, ["a", "b", "c"])
     seen_by_none = dataclasses.replace(own, transfer=("pgd", "universal"))
-    assert not is_transferred(seen_by_none, tmp_path, ["a", "b"])
+    assert not is_transferred(seen_by_none, folder, ["a", "b"])
     more = dataclasses.replace(own, transfer=("pgd", "fgsm"))
-    assert not is_transferred(more, tmp_path, ["a", "b"])
+    assert not is_transferred(more, folder, ["a", "b"])
+    results = Results(own, [toy("", 0, [1], arm) for arm in "ab"], {})
+    lines = transfer_table(results, tmp_path, {"seed0"}).splitlines()
+    assert lines[2:4] == ["| a | 50.0 |", "| b | 25.0 |"]
 
 
 def test_runs_come_behind_the_ones_that_they_start_from():

@@ -92,13 +92,21 @@ def axis_of(
 
 
 def log_axis(label: str, values: Sequence[float]) -> Axis:
-    """Returns a logarithmic axis of positive values, with ticks at powers of ten, or 1, 2 and 5."""
-    low, high = min(values) / 1.3, max(values) * 1.3
+    """Returns a logarithmic axis of positive values, with ticks at powers of ten, or 1, 2 and 5.
+
+    Where these are fewer than two the ticks are the least and the largest value.
+    """
+    least, most = min(values), max(values)
+    low, high = least / 1.3, most * 1.3
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    leads = (1,) if len(decades) > 3 else (1, 2, 5)
-    ticks = [lead * 10.0**decade for decade in decades for lead in leads]
-    inside = [(tick, short(tick)) for tick in ticks if low <= tick <= high]
-    return Axis(label, low, high, inside, logarithmic=True)
+    for leads in ((1,), (1, 2, 5)):
+        ticks = [lead * 10.0**decade for decade in decades for lead in leads]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) > 2:
+            break
+    if len(ticks) < 2:
+        ticks = [least] if least == most else [least, most]
+    return Axis(label, low, high, [(tick, short(tick)) for tick in ticks], logarithmic=True)
 
 
 def short(value: float) -> str:
@@ -106,8 +114,8 @@ def short(value: float) -> str:
     if abs(value) < 1e-12:
         return "0"
     if abs(value) >= 10_000:
-        return f"{value:.0e}".replace("e+0", "e").replace("e+", "e")
-    return f"{value:.3g}"
+        return f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
 
 
 def _round_step(step: float) -> float:

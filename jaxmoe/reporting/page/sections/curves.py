@@ -1,5 +1,6 @@
 """Curves: accuracy against ε and against gradients, losses against steps, training."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -119,20 +120,25 @@ def _against_gradients(run: RunFiles) -> Curve | None:
 
 def _losses(run: RunFiles) -> list[Curve]:
     """The mean loss of each attack at its largest ε, its first start alone."""
-    last = {row.attack: row for row in run.attacks if row.loss_trace}
+    last: dict[str, Row] = {}
+    for row in run.attacks:
+        if row.loss_trace and (row.attack not in last or row.epsilon > last[row.attack].epsilon):
+            last[row.attack] = row
     found = []
     for row in last.values():
-        trace = [value for value in row.loss_trace if value is not None]
         queries = row.attack in ATTACKS and ATTACKS[row.attack].black_box
-        if row.steps and not queries:
-            trace = trace[: row.steps + 1]
-        if len(trace) < 2:
+        first = row.loss_trace[: row.steps + 1] if row.steps and not queries else row.loss_trace
+        points = [
+            (float(step), value)
+            for step, value in enumerate(first)
+            if value is not None and math.isfinite(value)
+        ]
+        if len(points) < 2:
             continue
-        part = part_of(row.attack)
-        line = Line(row.attack, list(enumerate(trace)), part)
-        across = axis_of("looks" if queries else "steps", [0, len(trace) - 1], parts=2)
-        across = across._replace(high=float(len(trace) - 1))
+        end, trace = points[-1][0], [value for _, value in points]
+        across = axis_of("looks" if queries else "steps", [0.0, end], parts=2)._replace(high=end)
         said = f"loss of {row.attack} from {trace[0]:.3g} to {trace[-1]:.3g}"
+        line = Line(row.attack, points, part_of(row.attack))
         picture = chart(said, [line], across, axis_of("", trace, parts=2))
         found.append(Curve(row.attack, picture, [], f"{trace[0]:.3g} → {trace[-1]:.3g}"))
     return found
@@ -142,7 +148,7 @@ def _training(run: RunFiles) -> list[Curve]:
     losses, judged = {}, {}
     for entry in run.metrics:
         for name, value in entry.items():
-            if not isinstance(value, int | float) or value != value:
+            if not isinstance(value, int | float) or not math.isfinite(value):
                 continue
             validated = name.startswith("validation/")
             if name.endswith("/loss") and not validated:
@@ -163,8 +169,9 @@ def _training_curve(title: str, series: dict[str, list], down: Axis) -> Curve:
     lines, legend = [], []
     for place, (name, points) in enumerate(series.items()):
         kind, thinner = f"series{place % _SERIES}", max(1, len(points) // _MOST_POINTS)
-        name = name.replace("_", " ")
-        lines.append(Line(name, points[::thinner], kind))
+        name, last = name.replace("_", " "), len(points) - 1
+        shown = [point for i, point in enumerate(points) if i % thinner == 0 or i == last]
+        lines.append(Line(name, shown, kind))
         legend.append((kind, name))
     steps = [step for line in lines for step, _ in line.points]
     across = axis_of("steps of all stages", steps, from_zero=True)

@@ -1,26 +1,22 @@
-"""Several runs side by side: their figures, differences over the same examples, transfer.
+"""Several runs side by side: their figures, differences over the same examples, transfer."""
 
-Axes: N = test examples that two runs share.
-"""
-
+import collections
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE, Row
-from jaxmoe.evaluation.measures.significance import estimate_difference, interval
+from jaxmoe.evaluation.engine.rows import Row
+from jaxmoe.evaluation.measures.significance import interval
 from jaxmoe.reporting.page.figures.lines import Axis, Line, chart, percent_axis
 from jaxmoe.reporting.page.gather import RunFiles, read_transfer
 from jaxmoe.reporting.page.sections.curves import Curve
+from jaxmoe.reporting.page.sections.pairs import Paired, paired, why_not_paired
 from jaxmoe.reporting.page.sections.verdict import model_of
 from jaxmoe.reporting.page.wording import (
+    NORMS,
     UNKNOWN,
-    epsilon,
     figure_of,
     percent,
     range_of,
-    title_of,
 )
 from jaxmoe.reporting.page.wording import several as in_words
 from jaxmoe.reporting.transfer import matrices
@@ -35,26 +31,9 @@ class Overview(NamedTuple):
     model: str
     recipe: str
     figures: list[tuple[str, str]]  # percent and interval, of clean and each ε's worst case
+    attacks: int
+    otherwise: bool  # judged by other attacks, or with other settings, than the first
     flags: int
-
-
-class Difference(NamedTuple):
-    """One attack: the first run's figure, another's, and their difference in points."""
-
-    attack: str
-    first: str
-    second: str
-    points: str
-    range: str
-    sure: bool  # the interval does not hold 0
-
-
-class Paired(NamedTuple):
-    """A run against the first one."""
-
-    name: str
-    n: int
-    rows: list[Difference]
 
 
 class Matrix(NamedTuple):
@@ -70,26 +49,44 @@ class Several(NamedTuple):
 
     titles: list[str]
     runs: list[Overview]
+    unlike: list[str]  # sentences on runs that were judged otherwise than the first
     curve: Curve | None
     paired: list[Paired]
     unpaired: list[str]  # sentences on runs without
     transfer: list[Matrix]
 
 
+_Ball = tuple[str, float]  # a norm and a radius
+
+
 def several(runs: Sequence[RunFiles]) -> Several:
     """Returns the comparison of two runs at least."""
-    radii = list(dict.fromkeys(row.epsilon for run in runs for row in run.worst))
-    norm = runs[0].clean.norm
-    titles = ["clean %", *(f"worst case at {format_epsilon(r, norm)} %" for r in sorted(radii))]
-    overviews = [_overview(run, place, sorted(radii)) for place, run in enumerate(runs)]
-    why = {run.name: _why_not_paired(runs[0], run) for run in runs[1:]}
-    paired = [_paired(runs[0], run) for run in runs[1:] if not why[run.name]]
-    unpaired = [
-        f"No paired difference of {in_words([n for n, own in why.items() if own == reason], 8)}: "
-        f"{reason}."
-        for reason in dict.fromkeys(filter(None, why.values()))
+    first = runs[0]
+    balls = sorted({_ball(row) for run in runs for row in run.worst})
+    norms = {norm for norm, _ in balls}
+    titles = ["clean %", *(f"worst case at {_of_ball(ball, len(norms) > 1)} %" for ball in balls)]
+    unlike = {run.name: _unlike(first, run) for run in runs[1:]}
+    overviews = [
+        _overview(run, place, balls, bool(unlike.get(run.name))) for place, run in enumerate(runs)
     ]
-    return Several(titles, overviews, _curve(runs), paired, unpaired, transfer_of(runs))
+    why = {run.name: why_not_paired(first, run) for run in runs[1:]}
+    return Several(
+        titles,
+        overviews,
+        [f"{who}, judged otherwise than {first.name}: {said}." for who, said in _told(unlike)],
+        _curve(runs, any(unlike.values())),
+        [paired(first, run) for run in runs[1:] if not why[run.name]],
+        [f"No paired difference of {who}: {reason}." for who, reason in _told(why)],
+        transfer_of(runs),
+    )
+
+
+def _told(said: dict[str, str]) -> list[tuple[str, str]]:
+    """What is said of runs, those of which the same is said together; nothing of nothing."""
+    return [
+        (in_words([name for name, own in said.items() if own == text], 8), text)
+        for text in dict.fromkeys(filter(None, said.values()))
+    ]
 
 
 def transfer_of(runs: Sequence[RunFiles]) -> list[Matrix]:
@@ -112,21 +109,77 @@ def transfer_of(runs: Sequence[RunFiles]) -> list[Matrix]:
     ]
 
 
-def _overview(run: RunFiles, place: int, radii: list[float]) -> Overview:
-    worst = {row.epsilon: row for row in run.worst}
-    rows = [run.clean, *(worst.get(radius) for radius in radii)]
-    figures = [
-        (UNKNOWN, "") if row is None else (percent(figure_of(row)), range_of(row)) for row in rows
-    ]
+def _ball(row: Row) -> _Ball:
+    return row.norm, round(row.epsilon, 9)
+
+
+def _of_ball(ball: _Ball, named: bool) -> str:
+    norm, radius = ball
+    said = format_epsilon(radius, norm)
+    return f"{NORMS.get(norm, norm)} {said}" if named else said
+
+
+def _overview(run: RunFiles, place: int, balls: list[_Ball], otherwise: bool) -> Overview:
+    worst = {_ball(row): row for row in run.worst}
+    rows = [run.clean, *(worst.get(ball) for ball in balls)]
     recipe = str(run.config.get("recipe", {}).get("name", ""))
     flags = sum(check.verdict == "flag" for check in run.checks)
-    return Overview(run.name, place, model_of(run.config), recipe, figures, flags)
+    return Overview(
+        run.name,
+        place,
+        model_of(run.config),
+        recipe,
+        [(UNKNOWN, "") if row is None else _figure(row) for row in rows],
+        len(_settings(run)),
+        otherwise,
+        flags,
+    )
 
 
-def _curve(runs: Sequence[RunFiles]) -> Curve | None:
-    lines, legend = [], []
-    norm = runs[0].clean.norm
+def _figure(row: Row) -> tuple[str, str]:
+    return percent(figure_of(row)), range_of(row) if row.mean_iou is None else "mIoU"
+
+
+def _settings(run: RunFiles) -> dict[str, dict[str, object]]:
+    """The settings of each attack, as far as rows say them."""
+    return {
+        row.attack: {"steps": row.steps, "restarts": row.restarts, "gradient": row.gradient}
+        for row in run.attacks
+    }
+
+
+def _unlike(first: RunFiles, run: RunFiles) -> str:
+    """In words how a run was judged otherwise than the first; nothing where it was alike."""
+    said = []
+    if first.clean.norm != run.clean.norm:
+        norms = [NORMS.get(own.clean.norm, own.clean.norm) for own in (run, first)]
+        said.append("in {} rather than {}".format(*norms))
+    before, own = _settings(first), _settings(run)
+    if less := [name for name in before if name not in own]:
+        said.append(f"without {in_words(less, 12)}")
+    if more := [name for name in own if name not in before]:
+        said.append(f"with {in_words(more, 12)} besides")
+    changes: dict[str, list[str]] = {}
+    for name in own:
+        for field, value in own[name].items() if name in before else ():
+            other = before[name][field]
+            if None not in (value, other) and value != other:
+                changes.setdefault(f"{field} {value} rather than {other}", []).append(name)
+    said += [f"{in_words(names, 12)} with {change}" for change, names in changes.items()]
+    kept = [each.details.get("settings") or {} for each in (first, run)]
+    for field in (field for field in kept[1] if field not in ("steps", "restarts", "gradient")):
+        value, other = kept[1][field], kept[0].get(field)
+        if None not in (value, other) and value != other:
+            said.append(f"with {field} {value} rather than {other}")
+    return "; ".join(said)
+
+
+def _curve(runs: Sequence[RunFiles], unlike: bool) -> Curve | None:
+    """The worst cases of the runs in the norm that most of them have."""
+    norms = collections.Counter(run.clean.norm for run in runs if run.worst)
+    norm = norms.most_common(1)[0][0] if norms else ""
     scale = 255 if norm == "linf" else 1
+    lines, legend = [], []
     for place, run in enumerate(runs):
         if not run.worst or run.clean.norm != norm:
             continue
@@ -141,7 +194,12 @@ def _curve(runs: Sequence[RunFiles]) -> Curve | None:
     across = Axis(label, 0.0, places[-1] or 1.0, [(x, f"{x:.3g}") for x in places])
     said = f"worst case of each run against ε: {', '.join(name for _, name in legend)}"
     picture = chart(said, lines, across, percent_axis("worst case, %"))
-    return Curve("Worst case of each run", picture, legend, "Bands are 95 % intervals.")
+    notes = ["Bands are 95 % intervals."] if any(line.band for line in lines) else []
+    if len(norms) > 1:
+        notes.append(f"Runs in {NORMS.get(norm, norm)} alone.")
+    if unlike:
+        notes.append("Not all runs were judged by the same attacks, as the table says.")
+    return Curve("Worst case of each run", picture, legend, " ".join(notes))
 
 
 def _band(rows: Sequence[Row], scale: float) -> list[tuple[float, float, float]]:
@@ -150,54 +208,3 @@ def _band(rows: Sequence[Row], scale: float) -> list[tuple[float, float, float]]
         low, high = interval(row.robust_accuracy * row.n, row.n)
         found.append((scale * row.epsilon, 100 * low, 100 * high))
     return found
-
-
-def _paired(first: RunFiles, second: RunFiles) -> Paired:
-    one, other = first.examples, second.examples
-    _, here, there = np.intersect1d(one.index, other.index, return_indices=True)
-    rows = []
-    for row in second.rows:
-        if row.attack == WORST_CASE:
-            if not any(own.epsilon == row.epsilon for own in first.worst):
-                continue
-            pair = one.worst(row.epsilon)[here], other.worst(row.epsilon)[there]
-            name = f"{WORST_CASE}, ε = {epsilon(row)}"
-        else:
-            lines = one.line(row.attack, row.epsilon), other.line(row.attack, row.epsilon)
-            if None in lines:
-                continue
-            pair = one.robust(lines[0])[here], other.robust(lines[1])[there]
-            name = CLEAN if row.attack == CLEAN else title_of(row)
-        rows.append(_difference(name, *pair))
-    worst = [row for row in rows if row.attack.startswith(WORST_CASE)]
-    return Paired(second.name, len(here), [*worst, *(r for r in rows if r not in worst)])
-
-
-def _difference(name: str, first: np.ndarray, second: np.ndarray) -> Difference:
-    found = estimate_difference(second, first)
-    return Difference(
-        name,
-        percent(float(first.mean())),
-        percent(float(second.mean())),
-        f"{100 * found.value:+.1f}",
-        f"{100 * found.low:+.1f} to {100 * found.high:+.1f}",
-        bool(found.low > 0 or found.high < 0),
-    )
-
-
-def _why_not_paired(first: RunFiles, second: RunFiles) -> str:
-    """Returns why two runs cannot be compared example by example; nothing where they can."""
-    for run in (first, second):
-        if run.examples is None:
-            return f"{run.name} kept no single examples"
-    splits = [(run.description.get("splits") or {}).get("test") for run in (first, second)]
-    sets = [run.clean.test_set for run in (first, second)]
-    other = f"judged on other examples than {first.name}"
-    if sets[0] != sets[1] or (sets[0] is None and None not in splits and splits[0] != splits[1]):
-        return other
-    common, here, there = np.intersect1d(
-        first.examples.index, second.examples.index, return_indices=True
-    )
-    labels = first.examples.label[here], second.examples.label[there]
-    same = labels[0].shape == labels[1].shape and bool(np.array_equal(*labels))
-    return "" if common.size and same else other

@@ -1,0 +1,150 @@
+"""Differences of two runs over the examples that both were judged on.
+
+Axes: N = test examples that two runs share.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE, Row
+from jaxmoe.evaluation.measures.significance import estimate_difference
+from jaxmoe.reporting.page.gather import RunFiles
+from jaxmoe.reporting.page.wording import NORMS, epsilon, percent, several, title_of
+
+_TOLERANCE = 1e-9  # of two radii that are the same
+_MOST_NAMES = 12
+
+
+class Difference(NamedTuple):
+    """One attack: the first run's figure, another's, and their difference in points."""
+
+    attack: str
+    first: str
+    second: str
+    points: str
+    range: str
+    sure: bool  # the interval does not hold 0
+
+
+class Paired(NamedTuple):
+    """A run against the first one."""
+
+    name: str
+    what: str  # is compared, in words
+    unit: str
+    note: str  # on the attacks that both have
+    rows: list[Difference]
+
+
+class _Shared(NamedTuple):
+    """An attack at an ε that both runs have, with its lines in their examples."""
+
+    row: Row
+    first: int
+    second: int
+
+
+def paired(first: RunFiles, second: RunFiles) -> Paired:
+    """Returns the differences of two runs that `why_not_paired` does not object to.
+
+    The worst case is that over the attacks at every ε that both have; across norms there is but
+    the clean line.
+    """
+    one, other = first.examples, second.examples
+    _, here, there = np.intersect1d(one.index, other.index, return_indices=True)
+
+    def difference(name: str, right: np.ndarray, right_of_other: np.ndarray) -> Difference:
+        return _difference(name, right[here], right_of_other[there])
+
+    shared = _shared(first, second)
+    same = len(shared) == len(first.attacks) == len(second.attacks)
+    rows, names = [], []
+    for radius in _common_radii(first, second):
+        within = [s for s in shared if s.row.epsilon <= radius + _TOLERANCE]
+        if not any(abs(s.row.epsilon - radius) < _TOLERANCE for s in within):
+            continue
+        names += [s.row.attack for s in within]
+        worst = one.correct[[one.clean, *(s.first for s in within)]].min(axis=0)
+        of_other = other.correct[[other.clean, *(s.second for s in within)]].min(axis=0)
+        title = WORST_CASE if same else f"{WORST_CASE} of shared attacks"
+        title = f"{title}, ε = {epsilon(shared[0].row._replace(epsilon=radius))}"
+        rows.append(difference(title, worst, of_other))
+    rows.append(difference(CLEAN, one.correct[one.clean], other.correct[other.clean]))
+    for s in shared:
+        rows.append(difference(title_of(s.row), one.robust(s.first), other.robust(s.second)))
+    what = f"points of robust accuracy over the same {len(here)} examples"
+    if one.dense:
+        what = (
+            "points of robust pixels, those that are right when clean and under the attack (this "
+            f"is not mIoU), over the same {len(here)} images"
+        )
+    note = _note(first, second, bool(shared), list(dict.fromkeys(names)), same)
+    return Paired(second.name, what, "% of pixels" if one.dense else "%", note, rows)
+
+
+def why_not_paired(first: RunFiles, second: RunFiles) -> str:
+    """Returns why two runs cannot be compared example by example; nothing where they can."""
+    for run in (first, second):
+        if run.examples is None:
+            return f"{run.name} kept no single examples"
+    splits = [(run.description.get("splits") or {}).get("test") for run in (first, second)]
+    sets = [run.clean.test_set for run in (first, second)]
+    other = f"judged on other examples than {first.name}"
+    if sets[0] != sets[1] or (sets[0] is None and None not in splits and splits[0] != splits[1]):
+        return other
+    common, here, there = np.intersect1d(
+        first.examples.index, second.examples.index, return_indices=True
+    )
+    labels = first.examples.label[here], second.examples.label[there]
+    same = labels[0].shape == labels[1].shape and bool(np.array_equal(*labels))
+    return "" if common.size and same else other
+
+
+def _shared(first: RunFiles, second: RunFiles) -> list[_Shared]:
+    if first.clean.norm != second.clean.norm:
+        return []
+    found = []
+    for row in second.attacks:
+        lines = [run.examples.line(row.attack, row.epsilon) for run in (first, second)]
+        if None not in lines:
+            found.append(_Shared(row, *lines))
+    return found
+
+
+def _common_radii(first: RunFiles, second: RunFiles) -> list[float]:
+    """The radii at which both have a worst case."""
+    return [
+        row.epsilon
+        for row in second.worst
+        if any(abs(own.epsilon - row.epsilon) < _TOLERANCE for own in first.worst)
+    ]
+
+
+def _note(first: RunFiles, second: RunFiles, any_shared: bool, names: list[str], same: bool) -> str:
+    norms = [NORMS.get(run.clean.norm, run.clean.norm) for run in (first, second)]
+    if norms[0] != norms[1]:
+        return (
+            f"{first.name} was attacked in {norms[0]} and {second.name} in {norms[1]}: only what "
+            "is right when clean is compared."
+        )
+    if not any_shared:
+        return "No attack is in both at the same ε: only what is right when clean is compared."
+    if not names:
+        return ""
+    said = several(names, _MOST_NAMES)
+    if same:
+        return f"The worst case is over the attacks that both have: {said}."
+    return f"The worst case here is over {said} alone, which both runs have at the same ε."
+
+
+def _difference(name: str, first: np.ndarray, second: np.ndarray) -> Difference:
+    found = estimate_difference(second, first)
+    return Difference(
+        name,
+        percent(float(first.mean())),
+        percent(float(second.mean())),
+        f"{100 * found.value:+.1f}",
+        f"{100 * found.low:+.1f} to {100 * found.high:+.1f}",
+        bool(found.low > 0 or found.high < 0),
+    )

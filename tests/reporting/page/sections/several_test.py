@@ -1,0 +1,121 @@
+"""Several runs side by side: only what was judged alike is subtracted, and words say the rest."""
+
+import re
+
+import numpy as np
+import pytest
+
+from jaxmoe.reporting.page import gather, page
+from jaxmoe.reporting.page.sections.several import several
+from tests.reporting.page.folders import ATTACKS, RADII, make_run
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """Makes a run, always on the same examples."""
+
+    def make(name, **kind):
+        return gather(make_run(tmp_path / name, **kind))
+
+    return make
+
+
+def weaker(run, seed=3):
+    """The same run, some of whose examples are right where they were wrong, or the other way."""
+    random = np.random.default_rng(seed)
+    correct = np.where(random.random(run.examples.correct.shape) < 0.3, 0, run.examples.correct)
+    return run._replace(examples=run.examples._replace(correct=correct))
+
+
+def test_the_worst_case_is_over_the_attacks_that_both_have(judged):
+    first, second = judged("first"), weaker(judged("second", attacks=("pgd",)))
+    (pair,) = several([first, second]).paired
+    assert "over pgd alone" in pair.note
+    assert [row.attack for row in pair.rows[:3]] == [
+        "worst-case of shared attacks, ε = 4/255",
+        "worst-case of shared attacks, ε = 8/255",
+        "clean",
+    ]
+    for row, within in zip(pair.rows[:2], (RADII[:1], RADII), strict=True):
+        means = []
+        for run in (first, second):
+            lines = [("clean", 0.0), *(("pgd", radius) for radius in within)]
+            places = [run.examples.lines.index(line) for line in lines]
+            means.append(100 * run.examples.correct[places].min(axis=0).mean())
+        assert (row.first, row.second) == tuple(f"{mean:.1f}" for mean in means)
+        assert row.points == f"{means[1] - means[0]:+.1f}"
+
+
+def test_the_worst_case_of_the_same_attacks_is_that_of_the_table(judged):
+    first, second = judged("first"), judged("second")
+    found = several([first, second])
+    assert found.unlike == []
+    assert not any(run.otherwise for run in found.runs)
+    row = next(row for row in found.paired[0].rows if row.attack == "worst-case, ε = 8/255")
+    assert row.first == f"{100 * first.worst[-1].robust_accuracy:.1f}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ({"attacks": ("pgd",)}, "without tlga-r, pgd-e and j-tlga"),
+        ({"attacks": (*ATTACKS, "fgsm")}, "with fgsm besides"),
+        ({"steps": 50}, "pgd, tlga-r, pgd-e and j-tlga with steps 50 rather than 10"),
+        ({"norm": "l2"}, "in ℓ2 rather than ℓ∞"),
+    ],
+)
+def test_runs_that_were_judged_otherwise_are_flagged_in_words(judged, kind, said):
+    runs = [judged("first"), judged("second", **kind)]
+    found = several(runs)
+    assert [run.otherwise for run in found.runs] == [False, True]
+    assert found.unlike == [f"second, judged otherwise than first: {said}."]
+    assert said in page(runs)
+    if found.curve is not None:
+        assert "Not all runs were judged by the same attacks" in found.curve.note
+
+
+def test_starts_and_gradients_and_step_sizes_are_settings_too(judged):
+    first, second = judged("first", attacks=("pgd",)), judged("second", attacks=("pgd",))
+    rows = tuple(row._replace(gradient="hard", restarts=3) for row in second.rows)
+    first = first._replace(rows=tuple(row._replace(gradient="soft") for row in first.rows))
+    second = second._replace(rows=rows, details={"settings": {"alpha": 0.5}})
+    (said,) = several([first, second]).unlike
+    for part in ("restarts 3 rather than 1", "gradient hard rather than soft", "alpha 0.5 rather"):
+        assert part in said
+
+
+def test_across_norms_there_is_but_the_clean_line(judged):
+    found = several([judged("first"), judged("second", norm="l2")])
+    assert found.titles == [
+        "clean %",
+        "worst case at ℓ2 0.5 %",
+        "worst case at ℓ2 1 %",
+        "worst case at ℓ∞ 4/255 %",
+        "worst case at ℓ∞ 8/255 %",
+    ]
+    for run, unknown in zip(found.runs, (slice(1, 3), slice(3, 5)), strict=True):
+        texts = [text for text, _ in run.figures]
+        assert texts[unknown] == ["–", "–"]
+        assert texts.count("–") == 2
+    (pair,) = found.paired
+    assert [row.attack for row in pair.rows] == ["clean"]
+    assert "in ℓ∞ and second in ℓ2" in pair.note
+    assert found.curve is None
+
+
+def test_the_same_radius_in_another_norm_is_not_the_same(judged):
+    first, second = judged("first"), judged("second")
+    second = second._replace(rows=tuple(row._replace(norm="l2") for row in second.rows))
+    found = several([first, second])
+    assert len(found.titles) == 5
+    assert [row.attack for row in found.paired[0].rows] == ["clean"]
+
+
+def test_pixels_are_not_mean_iou(judged):
+    runs = [judged(name, dense=True, frames=1) for name in ("first", "second")]
+    found = several(runs)
+    assert found.runs[0].figures[0] == (f"{100 * runs[0].clean.mean_iou:.1f}", "mIoU")
+    text = " ".join(re.sub(r"<[^>]+>", " ", page(runs)).split())
+    assert "points of robust pixels" in text
+    assert "not mIoU" in text
+    assert "second, % of pixels" in text

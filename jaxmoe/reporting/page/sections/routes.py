@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from jaxmoe.attacks.cascade import CASCADES, CUSTOM
 from jaxmoe.evaluation.engine.rows import Row
-from jaxmoe.reporting.page.arrays import Examples
 from jaxmoe.reporting.page.figures import bars, flow, heat
 from jaxmoe.reporting.page.gather import RunFiles
-from jaxmoe.reporting.page.wording import percent, share, strongest, title_of
+from jaxmoe.reporting.page.wording import UNKNOWN, percent, share, strongest, title_of
 
 _MOST_FLOWS = 10  # in the list beside a heat map
 
@@ -35,7 +35,7 @@ class RoutePanel(NamedTuple):
     table: Table | None
     facts: list[tuple[str, str]]
     load: Markup | None
-    classes: Table | None
+    classes: list[Table]
 
 
 class Routes(NamedTuple):
@@ -44,6 +44,16 @@ class Routes(NamedTuple):
     panels: list[RoutePanel]
     first: int
     why_none: str
+
+
+class _Moved(NamedTuple):
+    """The examples whose routes under an attack are known; n of them."""
+
+    places: np.ndarray  # [n], in 0..N−1
+    pair: np.ndarray | None  # [n, 2], clean expert and that under the attack
+    entropy: np.ndarray | None  # [n, 2] of the router's weights, nats; NaN where not known
+    right: np.ndarray  # [n], when clean and under the attack
+    left_out: int  # examples that were never attacked
 
 
 def routes(run: RunFiles) -> Routes:
@@ -57,41 +67,81 @@ def routes(run: RunFiles) -> Routes:
     return Routes([_panel(run, row) for row in rows], rows.index(most), "")
 
 
-def _moved(run: RunFiles, row: Row) -> tuple[np.ndarray, np.ndarray] | None:
-    """As `Examples.moved`, of a row's line."""
-    if run.examples is None:
+def _moved(run: RunFiles, row: Row) -> _Moved | None:
+    """What is known of single examples; None of nothing, or where no router chose for them."""
+    examples = run.examples
+    line = None if examples is None else examples.line(row.attack, row.epsilon)
+    if line is None:
         return None
-    line = run.examples.line(row.attack, row.epsilon)
-    return None if line is None else run.examples.moved(line)
+    # A cascade attacks what is right when clean; of all else it has but the clean facts.
+    attacked = np.ones(len(examples.index), bool)
+    if _is_cascade(row):
+        attacked = examples.correct[examples.clean] > 0
+    entropy, pair = None, None
+    known = attacked
+    if examples.weights is not None:
+        both = examples.weights[[examples.clean, line]].astype(np.float64)
+        entropy = np.moveaxis(-np.sum(both * np.log(np.maximum(both, 1e-12)), axis=-1), 0, -1)
+        known = attacked & ~np.isnan(entropy).any(axis=-1)
+    if (found := examples.moved(line)) is not None:
+        has_pair = np.zeros(len(attacked), bool)
+        has_pair[found[1]] = True
+        known, pair = attacked & has_pair, found[0][attacked[found[1]]]
+    elif entropy is None:
+        return None
+    places = np.flatnonzero(known)
+    if not places.size:
+        return None
+    entropy = None if entropy is None else entropy[places]
+    right = examples.robust(line)[places]
+    return _Moved(places, pair, entropy, right, int((~attacked).sum()))
+
+
+def _is_cascade(row: Row) -> bool:
+    return row.attack in CASCADES or row.attack == CUSTOM
 
 
 def _panel(run: RunFiles, row: Row) -> RoutePanel:
-    facts, sentence, picture, table, classes = _of_row(row), "", None, None, None
+    facts, sentence, picture, table = _of_row(row), "", None, None
     if row.flip_rate is not None:
-        sentence = f"{percent(row.flip_rate)} % of the examples have another first expert."
+        sentence = f"{percent(row.flip_rate)} % of the first choices turn to another expert."
+    small = run.experts <= flow.MOST_RIBBONS
     found = _moved(run, row)
-    if found is not None:
-        pair, known = found
+    if found is not None and found.pair is not None:
         counts = np.zeros((run.experts, run.experts), int)
-        np.add.at(counts, (pair[:, 0], pair[:, 1]), 1)
-        right = run.examples.robust(run.examples.line(row.attack, row.epsilon))[known]
+        np.add.at(counts, (found.pair[:, 0], found.pair[:, 1]), 1)
         sentence = _sentence(counts)
-        said = f"Flow of {len(known)} examples from clean to attacked expert, {title_of(row)}"
-        small = run.experts <= flow.MOST_RIBBONS
+        said = f"Flow of {counts.sum()} examples from clean to attacked expert, {title_of(row)}"
         picture = (
             flow.ribbons(counts, said)
             if small
             else heat.heat_map(counts, said, "clean expert", "expert under attack")
         )
         table = _all_flows(counts) if small else _largest_flows(counts)
-        facts = [*_costs(pair, right, run.dense), *facts]
-        classes = _by_class(run, run.examples, pair, known, right)
-    load = None
-    if row.load_clean is not None and row.load_adversarial is not None:
-        said = f"Load of each expert, clean and under {title_of(row)}"
-        load = bars.pairs(row.load_clean, row.load_adversarial, said)
-    small = run.experts <= flow.MOST_RIBBONS
-    return RoutePanel(title_of(row), sentence, picture, small, table, facts, load, classes)
+        facts = [*_costs(found.pair, found.right, run.dense), *facts]
+    if found is not None:
+        unsaid = row.routing_entropy_adversarial is None and found.entropy is not None
+        if unsaid and not np.isnan(found.entropy).all():
+            facts.append(("routing entropy", f"{_entropies(found.entropy)} nats"))
+        if found.left_out:
+            sentence += f" {_left_out(found.left_out)}"
+    loads, load = (row.load_clean, row.load_adversarial), None
+    if None in loads and found is not None and found.pair is not None:
+        loads = tuple((counts.sum(axis) / counts.sum()).tolist() for axis in (1, 0))
+    if None not in loads:
+        load = bars.pairs(*loads, f"Load of each expert, clean and under {title_of(row)}")
+    classes = [] if found is None or run.examples.dense else _by_class(run, found)
+    title = title_of(row)
+    return RoutePanel(title, sentence.strip(), picture, small, table, facts, load, classes)
+
+
+def _left_out(count: int) -> str:
+    examples = "1 example that is" if count == 1 else f"{count} examples that are"
+    verb = "is" if count == 1 else "are"
+    return (
+        f"A cascade attacks only what is right when clean: {examples} wrong when clean {verb} "
+        "left out here."
+    )
 
 
 def _sentence(counts: np.ndarray) -> str:
@@ -110,10 +160,13 @@ def _sentence(counts: np.ndarray) -> str:
 
 
 def _costs(pair: np.ndarray, right: np.ndarray, dense: bool) -> list[tuple[str, str]]:
-    """Accuracy of flipped examples and of those that stayed."""
+    """Robust accuracy of flipped examples and of those that stayed."""
     flipped = pair[:, 0] != pair[:, 1]
     said = []
-    for name, which in (("right where flipped", flipped), ("right where it stayed", ~flipped)):
+    for name, which in (
+        ("flipped: right when clean and under attack", flipped),
+        ("stayed: right when clean and under attack", ~flipped),
+    ):
         count, n = float(right[which].sum()), int(which.sum())
         if dense or not n:
             text = f"{percent(count / n)} % of pixels" if n else "no such example"
@@ -153,20 +206,55 @@ def _largest_flows(counts: np.ndarray) -> Table:
     return Table("the largest flows to another expert", ["from → to", "examples"], rows)
 
 
-def _by_class(
-    run: RunFiles, examples: Examples, pair: np.ndarray, known: np.ndarray, right: np.ndarray
-) -> Table | None:
-    if examples.dense:
-        return None
-    label, flipped = examples.label[known], pair[:, 0] != pair[:, 1]
-    rows = []
-    for number in np.unique(label).tolist():
-        own = label == number
-        turned = own & flipped
-        to = np.bincount(pair[turned, 1], minlength=run.experts)
-        most = f"E{to.argmax()} ({to.max()})" if turned.any() else "–"
-        found = share(int(turned.sum()), int(own.sum()))
-        lost = percent(1 - float(right[turned].mean())) if turned.any() else "–"
-        rows.append([run.class_name(number), str(own.sum()), percent(found.value), most, lost])
-    titles = ["class", "n", "flipped %", "most go to", "of these wrong %"]
-    return Table("routes by class", titles, rows)
+def _by_class(run: RunFiles, found: _Moved) -> list[Table]:
+    label = run.examples.label[found.places]
+    numbers = [number for number in np.unique(label).tolist() if number >= 0]
+    titles, rows, loads = ["class", "n"], [], []
+    if found.pair is not None:
+        titles += ["flipped %", "most go to", "of these not robust %"]
+    if found.entropy is not None:
+        titles.append("entropy, nats")
+    for number in numbers:
+        own, head = label == number, run.class_name(number)
+        rows.append([head, str(own.sum())])
+        if found.pair is not None:
+            rows[-1] += _turned(found.pair[own], found.right[own], run.experts)
+            loads.append([head, *_loads(found.pair[own], run.experts)])
+        if found.entropy is not None:
+            rows[-1].append(_entropies(found.entropy[own]))
+    said = "entropy: of the router's weights, mean, clean → under attack"
+    if found.pair is None:
+        said = "entropy: of an example's weights, the mean over its routes, clean → under attack"
+    elif found.entropy is None:
+        said = ""
+    parts = ["robust: right when clean and under the attack"] if found.pair is not None else []
+    parts += [said] if said else []
+    tables = [Table(f"routes by class ({'; '.join(parts)})", titles, rows)]
+    if loads and run.experts <= flow.MOST_RIBBONS:
+        caption = "load by class: % of its examples at each expert, clean → under attack"
+        experts = [f"E{expert}" for expert in range(run.experts)]
+        tables.append(Table(caption, ["class", *experts], loads))
+    return tables
+
+
+def _turned(pair: np.ndarray, right: np.ndarray, experts: int) -> list[str]:
+    """The share that turned, where most of it went, and what of it is not robust."""
+    flipped = pair[:, 0] != pair[:, 1]
+    to = np.bincount(pair[flipped, 1], minlength=experts)
+    most = f"E{to.argmax()} ({to.max()})" if flipped.any() else UNKNOWN
+    lost = percent(1 - float(right[flipped].mean())) if flipped.any() else UNKNOWN
+    return [percent(float(flipped.mean())), most, lost]
+
+
+def _loads(pair: np.ndarray, experts: int) -> list[str]:
+    before, after = (np.bincount(pair[:, side], minlength=experts) / len(pair) for side in range(2))
+    return [
+        f"{percent(a, 0)} → {percent(b, 0)}"
+        for a, b in zip(before.tolist(), after.tolist(), strict=True)
+    ]
+
+
+def _entropies(entropy: np.ndarray) -> str:
+    """The mean over the examples where both are known."""
+    known = entropy[~np.isnan(entropy).any(axis=-1)]
+    return f"{known[:, 0].mean():.2f} → {known[:, 1].mean():.2f}" if len(known) else UNKNOWN

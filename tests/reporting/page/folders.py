@@ -12,8 +12,11 @@ from jaxmoe.evaluation.engine.rows import Check, Row
 from jaxmoe.reporting.results import write_results
 
 RADII = (4 / 255, 8 / 255)
+RADII_L2 = (0.5, 1.0)
+CASCADE = "auto-attack"
 ATTACKS = ("pgd", "tlga-r", "pgd-e", "j-tlga")
-COST = {"pgd": 0.45, "tlga-r": 0.2, "pgd-e": 0.3, "j-tlga": 0.55}  # share that an attack breaks
+# The share that an attack breaks.
+COST = {"pgd": 0.45, "tlga-r": 0.2, "pgd-e": 0.3, "j-tlga": 0.55, CASCADE: 0.5}
 CHECKS = (
     Check("zero gradients", 0.0, "pass", "0.0% of the gradients were zero."),
     Check("loss rises with steps", 0.0, "pass", "It rose in every attack."),
@@ -37,11 +40,16 @@ def make_run(
     examples: bool = True,
     dense: bool = False,
     attacks: tuple[str, ...] = ATTACKS,
+    norm: str = "linf",
+    steps: int = 10,
+    several_routes: bool = False,
+    momentum: bool = False,
 ) -> pathlib.Path:
     """Writes the files of a run and its evaluation; returns the folder.
 
     `old` leaves out every array that evaluations did not keep before; `stopped` the last half of
-    the attacks and the worst case.
+    the attacks, the worst case and single examples. With `several_routes` no example has an expert
+    of its own; with `momentum` the steps of whole examples are kept, which no evaluation does.
     """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
@@ -49,18 +57,19 @@ def make_run(
     attacks = tuple(a for a in attacks if experts > 1 or not a.endswith("-r"))
     if stopped:
         attacks = attacks[: len(attacks) // 2]
-    lines = [("clean", 0.0), *((a, e) for a in attacks for e in RADII)]
+    lines = [("clean", 0.0), *((a, e) for a in attacks for e in _radii(norm))]
     label = random.integers(0, len(names), n)
     if dense:
         label = random.integers(0, len(names), (n, *size))
+        label[:, 1, ::3] = -1  # void
     arrays = _arrays(random, lines, label, experts, len(names), frames)
-    _describe(folder, experts, names, frames, size, seed)
-    rows = _rows(lines, arrays, experts, attacks, stopped, dense)
+    _describe(folder, experts, names, frames, size, seed, norm)
+    rows = _rows(lines, arrays, experts, () if stopped else _radii(norm), dense, norm, steps)
     write_results(rows, folder)
     details = {
         "command": ["/opt/bin/jaxmoe", "evaluate", str(folder), "--attacks", *attacks],
         "attacks_finished": not stopped,
-        "settings": {"steps": 10, "alpha": 0.25},
+        "settings": {"steps": steps, "alpha": 0.25},
         "test_set": "the run's own test split",
         "notes": ["a note of the suite"],
         "checkpoint": "latest",
@@ -73,7 +82,9 @@ def make_run(
     own = {
         name: np.array([line[i] for line in lines]) for i, name in enumerate(("attack", "epsilon"))
     }
-    if examples:
+    if several_routes:
+        arrays["expert"] = np.full_like(arrays["expert"], -1)
+    if examples and not stopped:
         kept = ("index", "label", "correct") if old else tuple(arrays)
         if dense or experts == 1:
             kept = tuple(k for k in kept if k not in ("expert", "weights"))
@@ -82,17 +93,25 @@ def make_run(
         np.savez_compressed(folder / "examples.npz", **own, **{k: arrays[k] for k in kept})
         if shown and not old and len(lines) > 1:
             parts = _shown(random, arrays, len(lines), shown, frames, size, label, len(names))
+            if not momentum:
+                del parts["step"]
             np.savez_compressed(folder / "shown.npz", **parts)
     return folder
 
 
+def _radii(norm):
+    return RADII if norm == "linf" else RADII_L2
+
+
 def _arrays(random, lines, label, experts, classes, frames):
     n, difficulty = len(label), random.random(len(label))
+    difficulty[:3] = 0  # these are wrong when clean
     first = label if label.ndim == 1 else label[:, 0, 0]
     correct, prediction = [], []
     for attack, epsilon in lines:
-        broken = COST.get(attack, 0.0) * (1.6 if epsilon == RADII[-1] else 1) + 0.1
+        broken = COST.get(attack, 0.0) * (1.6 if epsilon in (RADII[-1], RADII_L2[-1]) else 1) + 0.1
         right = difficulty > broken
+        right[:2] |= attack != "clean"  # an attack may turn what is wrong to right
         correct.append(right)
         prediction.append(np.where(right, first, (first + 1 + random.integers(0, 2, n)) % classes))
     home = random.integers(0, experts, n)
@@ -107,7 +126,7 @@ def _arrays(random, lines, label, experts, classes, frames):
     correct = np.array(correct, np.float32)
     if label.ndim > 1:
         correct = 0.2 + 0.6 * correct
-    return {
+    arrays = {
         "index": np.arange(n),
         "label": label,
         "correct": correct,
@@ -117,22 +136,34 @@ def _arrays(random, lines, label, experts, classes, frames):
         "weights": weights.astype(np.float16),
         "size": size.astype(np.float16),
     }
+    # A cascade does not attack what is wrong when clean: it keeps the facts of before.
+    wrong = correct[0] <= 0
+    for line, (attack, _) in enumerate(lines):
+        for name in arrays if attack == CASCADE else ():
+            if name not in ("index", "label"):
+                arrays[name][line, wrong] = arrays[name][0, wrong]
+    return arrays
 
 
-def _rows(lines, arrays, experts, attacks, stopped, dense):
+def _rows(lines, arrays, experts, worst_at, dense, norm, steps):
     correct, n = arrays["correct"].astype(np.float64), len(arrays["index"])
     rows = []
     load = np.bincount(arrays["expert"][0], minlength=experts) / n
     for place, (attack, epsilon) in enumerate(lines):
         right = np.minimum(correct[place], correct[0]).mean()
         row = Row(
-            attack, epsilon, "linf", right, correct[place].mean(), n, 0, None, None, 0, 0.5, 2.0
+            attack, epsilon, norm, right, correct[place].mean(), n, 0, None, None, 0, 0.5, 2.0
         )
         if experts > 1 and not dense:
             row = row._replace(load_clean=load.tolist(), routing_entropy_clean=0.9)
-        if place:
+        if attack == CASCADE:
+            row = row._replace(load_clean=None, routing_entropy_clean=None, zero_gradient=0.0)
+            row = row._replace(gradient_evaluations=400.0, seconds=9.0)
+        elif place:
             trace = (1 + 3 * (1 - 0.7 ** np.arange(11)) * (1 + epsilon)).tolist()
-            row = row._replace(steps=10, restarts=1, gradient_evaluations=10.0 + place, seconds=1.5)
+            row = row._replace(
+                steps=steps, restarts=1, gradient_evaluations=10.0 + place, seconds=1.5
+            )
             row = row._replace(loss_trace=trace, zero_gradient=0.0)
             if experts > 1 and not dense:
                 own = arrays["expert"][place]
@@ -142,22 +173,23 @@ def _rows(lines, arrays, experts, attacks, stopped, dense):
                     routing_entropy_adversarial=1.1,
                 )
         rows.append(row._replace(mean_iou=0.8 * right) if dense else row)
-    for epsilon in () if stopped else RADII:
+    for epsilon in worst_at:
         within = [place for place, (_, at) in enumerate(lines) if at <= epsilon]
         right = correct[within].min(axis=0).mean()
-        spent = 10.0 * len(attacks)
-        row = Row("worst-case", epsilon, "linf", right, right, n, 0, None, None, spent, 6.0, 0.0)
+        under = correct[[place for place in within if place]].min(axis=0, initial=1.0).mean()
+        spent = 10.0 * (len(lines) - 1) / len(worst_at)
+        row = Row("worst-case", epsilon, norm, right, under, n, 0, None, None, spent, 6.0, 0.0)
         rows.append(row._replace(mean_iou=0.8 * right) if dense else row)
     return rows
 
 
-def _describe(folder, experts, names, frames, size, seed):
+def _describe(folder, experts, names, frames, size, seed, norm):
     config = {
         "data": {"name": "video_folder", "frames": frames, "height": size[0]},
         "expert": {"name": "resnet", "width": 16},
         "router": {"name": "conv"},
         "mixture": {"experts": experts, "top_k": 1, "dual_weight": None},
-        "threat": {"norm": "linf", "epsilon": 4 / 255},
+        "threat": {"norm": norm, "epsilon": _radii(norm)[0]},
         "recipe": {"name": "at_m"},
         "run": {"seed": seed, "plugins": None},
     }
@@ -211,6 +243,7 @@ def _shown(random, arrays, lines, count, frames, size, label, classes):
         own = label[found["position"]]
         found["label_map"] = own.astype(np.int16)
         noise = random.random(own.shape)
-        found["clean_map"] = np.where(noise < 0.2, 0, own).astype(np.int16)
-        found["adversarial_map"] = np.where(noise < 0.7, 0, own).astype(np.int16)
+        said = np.maximum(own, 0)  # a model says no void
+        found["clean_map"] = np.where(noise < 0.2, 0, said).astype(np.int16)
+        found["adversarial_map"] = np.where(noise < 0.7, 0, said).astype(np.int16)
     return found

@@ -9,11 +9,12 @@ import pytest
 
 from jaxmoe.cli import main
 from jaxmoe.evaluation.engine.rows import Check
-from jaxmoe.evaluation.measures.significance import estimate_difference
+from jaxmoe.evaluation.measures.significance import estimate_difference, interval
 from jaxmoe.reporting.page import gather, page, write_page
 from jaxmoe.reporting.page.gather import smallest_breaking
 from jaxmoe.reporting.results import read_results
-from tests.reporting.page.folders import RADII, make_run
+from jaxmoe.threat import format_epsilon
+from tests.reporting.page.folders import CASCADE, RADII, make_run
 
 _EMPTY = {"meta", "link", "img", "br", "input"}  # tags without an end
 
@@ -25,12 +26,20 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict]] = []
         self.words: list[str] = []
+        # Each with its classes, and of every row the words and the values of its cells.
+        self.tables: list[tuple[str, list[list[tuple[str, str | None]]]]] = []
         self._open: list[str] = []
         self.feed(text)
         assert self._open == []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
+        if tag == "table":
+            self.tables.append((dict(attrs).get("class", ""), []))
+        elif tag == "tr":
+            self.tables[-1][1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][1][-1].append(("", dict(attrs).get("data-value")))
         if tag not in _EMPTY:
             self._open.append(tag)
 
@@ -40,6 +49,9 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self._open[-1:] not in (["script"], ["style"]):
             self.words.append(data)
+        if "td" in self._open or "th" in self._open:
+            row = self.tables[-1][1][-1]
+            row[-1] = row[-1][0] + data.strip(), row[-1][1]
 
     @property
     def text(self) -> str:
@@ -62,6 +74,10 @@ KINDS = {
     "no examples": {"examples": False},
     "no attack": {"attacks": ()},
     "grey": {"frames": 2, "size": (9, 7)},
+    "cascade": {"attacks": ("pgd", CASCADE)},
+    "ℓ2": {"norm": "l2"},
+    "several routes": {"several_routes": True},
+    "momentum": {"momentum": True},
 }
 
 
@@ -83,16 +99,35 @@ def test_every_kind_of_folder_gives_a_whole_page_that_asks_for_nothing(tmp_path,
     assert path.stat().st_size < 5e6
 
 
-def test_numbers_are_those_of_the_table_of_results(tmp_path):
-    folder = make_run(tmp_path / "run")
+@pytest.mark.parametrize("kind", [{}, {"norm": "l2", "frames": 1}, {"dense": True, "frames": 1}])
+def test_numbers_are_those_of_the_table_of_results(tmp_path, kind):
+    folder = make_run(tmp_path / "run", **kind)
     found = Page(page([gather(folder)]))
+    ((_, (head, *rows)),) = (t for t in found.tables if "attacks" in t[0].split())
+    titles = [title for title, _ in head]
+    own = {(row[0][0], row[1][0]): dict(zip(titles, row, strict=True)) for row in rows if row[1:]}
     records = json.loads((folder / "results.json").read_text())
+    assert len(own) == len(records)
+    assert any(r["accuracy_under_attack"] > r["robust_accuracy"] + 0.01 for r in records)
     for record in records:
-        assert f" {100 * record['robust_accuracy']:.1f}" in found.text
-        exact = str(record["robust_accuracy"])
-        assert any(own.get("data-value") == exact for _, own in found.tags)
+        cells = own[record["attack"], format_epsilon(record["epsilon"], record["norm"])]
+        expected = {"robust %": record["robust_accuracy"], "flipped %": record["flip_rate"]}
+        if kind.get("dense"):
+            expected = {"mIoU %": record["mean_iou"], "robust pixels %": record["robust_accuracy"]}
+        else:
+            between = interval(record["robust_accuracy"] * record["n"], record["n"])
+            assert cells["95 % interval"][0] == "{:.1f} to {:.1f}".format(
+                *(100 * side for side in between)
+            )
+        for title, value in expected.items():
+            text, sorted_by = cells[title]
+            assert text == ("–" if value is None else f"{100 * value:.1f}")
+            assert sorted_by == ("" if value is None else str(value))
+        assert cells["gradients"][0] == f"{record['gradient_evaluations']:.0f}"
     worst = records[-1]
-    assert f"worst case, ε = 8/255 {100 * worst['robust_accuracy']:.1f} %" in found.text
+    figure = worst["mean_iou" if kind.get("dense") else "robust_accuracy"]
+    radius = format_epsilon(worst["epsilon"], worst["norm"])
+    assert f"worst case, ε = {radius} {100 * figure:.1f} %" in found.text
     assert "strongest: j-tlga" in found.text
 
 
@@ -172,9 +207,14 @@ def test_runs_are_compared_over_the_same_examples(tmp_path):
     path = write_page([one, two])
     assert path == tmp_path / "report.html"
     found = Page(path.read_text(encoding="utf-8"))
-    first, second = gather(one).examples, gather(two).examples
-    worst = estimate_difference(second.worst(RADII[1]), first.worst(RADII[1]))
+    shared = [
+        examples.correct[[i for i, line in enumerate(examples.lines) if line[0] in both]].min(0)
+        for examples in (gather(one).examples, gather(two).examples)
+        for both in [("clean", "pgd", "tlga-r")]
+    ]
+    worst = estimate_difference(shared[1], shared[0])
     said = f"{100 * worst.value:+.1f} {100 * worst.low:+.1f} to {100 * worst.high:+.1f}"
+    assert f"worst-case of shared attacks, ε = 8/255 {100 * shared[0].mean():.1f}" in found.text
     assert said in found.text
     different = make_run(tmp_path / "three", seed=7)
     assert "judged on other examples" in Page(page([gather(one), gather(different)])).text

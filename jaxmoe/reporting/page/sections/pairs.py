@@ -32,7 +32,6 @@ class Paired(NamedTuple):
 
     name: str
     what: str  # is compared, in words
-    unit: str
     note: str  # on the attacks that both have
     rows: list[Difference]
 
@@ -73,14 +72,14 @@ def paired(first: RunFiles, second: RunFiles) -> Paired:
     rows.append(difference(CLEAN, one.correct[one.clean], other.correct[other.clean]))
     for s in shared:
         rows.append(difference(title_of(s.row), one.robust(s.first), other.robust(s.second)))
-    what = f"points of robust accuracy over the same {len(here)} examples"
+    what = f"Points of robust accuracy over the same {len(here)} examples"
     if one.dense:
         what = (
-            "points of robust pixels, those that are right when clean and under the attack (this "
-            f"is not mIoU), over the same {len(here)} images"
+            "Points of robust pixels, which are right when clean and under the attack, over the "
+            f"same {len(here)} images (this is not mIoU)"
         )
     note = _note(first, second, bool(shared), list(dict.fromkeys(names)), same)
-    return Paired(second.name, what, "% of pixels" if one.dense else "%", note, rows)
+    return Paired(second.name, what, note, rows)
 
 
 def why_not_paired(first: RunFiles, second: RunFiles) -> str:

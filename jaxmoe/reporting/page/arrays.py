@@ -16,6 +16,7 @@ from jaxmoe.evaluation.engine.rows import CLEAN, robust
 from jaxmoe.reporting.results import EXAMPLES
 
 SHOWN = "shown.npz"
+WRONG_WHEN_CLEAN = -1.0  # in the place of the smallest ε that broke an example
 
 
 class Examples(NamedTuple):
@@ -141,6 +142,31 @@ def read_shown(folder: pathlib.Path, examples: Examples) -> Shown | None:
         if count and not 0 <= value.min() <= value.max() < most:
             raise _damaged(folder, SHOWN, f"{name} is not in 0 to {most - 1}")
     return shown
+
+
+def smallest_breaking(
+    examples: Examples,
+) -> tuple[Float[np.ndarray, " N"], list[list[str]]]:
+    """Returns for each example the smallest ε that broke it, and which attacks did at any ε.
+
+    The ε is `WRONG_WHEN_CLEAN` where it was wrong without an attack and infinite where nothing
+    broke it; of pixels an example counts as broken where less than half of what was right when
+    clean is left.
+    """
+    clean = examples.correct[examples.clean]
+    threshold = 0.5 * clean if examples.dense else np.full(len(clean), 0.5)
+    right = clean > (0 if examples.dense else 0.5)
+    least = np.where(right, np.inf, WRONG_WHEN_CLEAN)
+    by: list[list[str]] = [[] for _ in clean]
+    for line, (attack, epsilon) in enumerate(examples.lines):
+        if line == examples.clean:
+            continue
+        broken = (examples.correct[line] < threshold) & right
+        least = np.where(broken, np.minimum(least, epsilon), least)
+        for place in np.flatnonzero(broken).tolist():
+            if attack not in by[place]:
+                by[place].append(attack)
+    return least, by
 
 
 def _load(folder: pathlib.Path, name: str, needed: tuple[str, ...]) -> dict | None:

@@ -7,8 +7,6 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE, Check, Row
 from jaxmoe.evaluation.transfer.transfer_result import TransferRow
 from jaxmoe.files import read_json
@@ -228,24 +226,3 @@ def _trained(run: pathlib.Path) -> dict[str, Any]:
     except (DamagedCheckpointError, OSError):
         return {}
     return {name: position[name] for name in ("seconds", "global_step") if name in position}
-
-
-def smallest_breaking(examples: Examples) -> tuple[np.ndarray, list[list[str]]]:
-    """Returns for each example the smallest ε that broke it, and which attacks did at any ε.
-
-    `[N]`, 0 where it was wrong without an attack and infinite where nothing broke it; of pixels an
-    example counts as broken where less than half of what was right when clean is left.
-    """
-    clean = examples.correct[examples.clean]
-    threshold = 0.5 * clean if examples.dense else np.full(len(clean), 0.5)
-    least = np.where(clean > (0 if examples.dense else 0.5), np.inf, 0.0)
-    by: list[list[str]] = [[] for _ in clean]
-    for line, (attack, epsilon) in enumerate(examples.lines):
-        if line == examples.clean:
-            continue
-        broken = (examples.correct[line] < threshold) & (least > 0)
-        least = np.where(broken, np.minimum(least, epsilon), least)
-        for place in np.flatnonzero(broken).tolist():
-            if attack not in by[place]:
-                by[place].append(attack)
-    return least, by

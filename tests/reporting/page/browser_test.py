@@ -155,6 +155,19 @@ def test_sections_fold_by_keyboard_and_all_at_once(video):
     assert video.run(script)
 
 
+def test_a_name_with_spaces_is_found_and_a_lone_percent_leads_nowhere(browser, tmp_path):
+    names = ("a  wide   name", " one ", "b")
+    browser.open(write_page([make_run(tmp_path / "run", classes=names)]))
+    rows = "[...document.querySelectorAll('tr[data-item]')]"
+    for name in names:
+        choose(browser, "label", name)
+        shown = browser.run(f"{rows}.filter(r => !r.hidden).map(r => r.dataset.label)")
+        assert set(shown) == {name}
+    browser.run("location.hash = '#%'")
+    browser.run("new Promise(done => setTimeout(done, 50))")
+    assert browser.complaints == []
+
+
 def test_a_chosen_attack_shows_its_panel_alone(video):
     choice = "document.querySelector('#run0-routes-choice')"
     video.run(f"{choice}.value = '2'; {choice}.dispatchEvent(new Event('change'))")

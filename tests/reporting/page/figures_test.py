@@ -30,18 +30,18 @@ def test_words_and_attributes_are_escaped():
 
 def test_small_clips_are_shown_as_they_are():
     clip = np.random.default_rng(0).integers(0, 256, (5, 6, 7, 3), dtype=np.uint8)
-    strip = sprites.strip_of(clip, 10_000)
+    (strip,) = sprites.strips_of([clip], 10_000)
     assert strip.exact
     assert (strip.frames, strip.height, strip.width) == (5, 6, 7)
     np.testing.assert_array_equal(pixels(strip.uri), np.concatenate(list(clip), axis=1))
-    grey = sprites.strip_of(clip[..., :1], 10_000)
+    (grey,) = sprites.strips_of([clip[..., :1]], 10_000)
     np.testing.assert_array_equal(pixels(grey.uri)[..., 2], np.concatenate(list(clip[..., 0]), 1))
 
 
 @pytest.mark.parametrize("budget", [200_000, 60_000, 8_000])
 def test_large_clips_fit_their_budget(budget):
     clip = np.random.default_rng(0).integers(0, 256, (40, 70, 60, 3), dtype=np.uint8)
-    strip = sprites.strip_of(clip, budget)
+    (strip,) = sprites.strips_of([clip], budget)
     assert len(base64.b64decode(strip.uri.partition(",")[2])) <= budget
     assert not strip.exact
     assert len(strip.places) == strip.frames
@@ -49,6 +49,24 @@ def test_large_clips_fit_their_budget(budget):
         strip.frames * strip.width,
         strip.height,
     )
+
+
+@pytest.mark.parametrize("budget", [600_000, 100_000, 15_000])
+def test_clips_together_have_the_same_frames_and_size(budget):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 70, 60, 3), dtype=np.uint8)
+    flat = np.zeros_like(noise)  # which alone would fit as it is
+    strips = sprites.strips_of([noise, flat], budget)
+    assert strips[0]._replace(uri="") == strips[1]._replace(uri="")
+    assert sum(len(base64.b64decode(strip.uri.partition(",")[2])) for strip in strips) <= budget
+
+
+def test_a_smaller_map_has_no_colours_of_its_own():
+    labels = np.random.default_rng(0).integers(0, 11, (1, 60, 90))
+    coloured = sprites.label_colours(labels, 11)
+    (strip,) = sprites.strips_of([coloured], 1_500, maps=True)
+    assert strip.width < 90
+    known = {tuple(colour) for colour in sprites.palette(11).tolist()}
+    assert {tuple(colour) for colour in pixels(strip.uri).reshape(-1, 3).tolist()} <= known
 
 
 def test_a_difference_is_amplified_as_far_as_it_fits():

@@ -11,7 +11,7 @@ from jaxmoe.cli import main
 from jaxmoe.evaluation.engine.rows import Check
 from jaxmoe.evaluation.measures.significance import estimate_difference, interval
 from jaxmoe.reporting.page import gather, page, write_page
-from jaxmoe.reporting.page.gather import smallest_breaking
+from jaxmoe.reporting.page.arrays import WRONG_WHEN_CLEAN, smallest_breaking
 from jaxmoe.reporting.results import read_results
 from jaxmoe.threat import format_epsilon
 from tests.reporting.page.folders import CASCADE, RADII, make_run
@@ -192,7 +192,7 @@ def test_the_smallest_radius_that_breaks_and_who_broke(tmp_path):
         right = dict(zip(examples.lines, examples.correct[:, place], strict=True))
         wrong = [(radius, attack) for (attack, radius), value in right.items() if value < 0.5]
         if (0.0, "clean") in wrong:
-            assert least[place] == 0
+            assert least[place] == WRONG_WHEN_CLEAN
             assert by[place] == []
         elif wrong:
             assert least[place] == min(wrong)[0]

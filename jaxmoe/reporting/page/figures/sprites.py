@@ -4,6 +4,7 @@ Axes: T = frames, H = height, W = width, C = channels.
 """
 
 import io
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,23 +48,34 @@ class Strip(NamedTuple):
     exact: bool
 
 
-def strip_of(clip: UInt8[np.ndarray, "T H W C"], budget: int) -> Strip:
-    """Returns a clip as a strip of at most `budget` bytes, or the smallest that there is."""
-    clip = _coloured(clip)
+def strips_of(
+    clips: Sequence[UInt8[np.ndarray, "T H W C"]], budget: int, *, maps: bool = False
+) -> list[Strip]:
+    """Returns clips of one shape as strips of the same frames at the same size.
+
+    Args:
+      clips: of one shape.
+      budget: bytes of all of them; where nothing fits they are the smallest that there is.
+      maps: whether a colour means a class; then no colour comes between two others.
+    """
+    clips = [_coloured(clip) for clip in clips]
+    length, own = len(clips[0]), clips[0].shape[1:3]
     for rung, (colours, side, most) in enumerate(_LADDER):
-        places = np.unique(np.linspace(0, len(clip) - 1, min(most, len(clip))).astype(int))
-        size = _fitted(*clip.shape[1:3], side)
+        colours = 0 if maps else colours
+        places = np.unique(np.linspace(0, length - 1, min(most, length)).astype(int))
+        size = _fitted(*own, side)
         last = rung == len(_LADDER) - 1
         # One frame tells what all would take: large clips are not compressed again and again.
-        one = len(_png(clip[places[:1]], colours, size))
+        one = sum(len(_png(clip[places[:1]], colours, size, maps)) for clip in clips)
         if one * len(places) > _HOPE * budget and not last:
             continue
-        png = _png(clip[places], colours, size)
-        if len(png) <= budget or last:
+        pngs = [_png(clip[places], colours, size, maps) for clip in clips]
+        if sum(map(len, pngs)) <= budget or last:
             break
     height, width = size
-    exact = not colours and size == clip.shape[1:3] and len(places) == len(clip)
-    return Strip(data_uri(png), len(places), width, height, tuple(places.tolist()), exact)
+    exact = not colours and size == own and len(places) == length
+    shown = len(places), width, height, tuple(places.tolist()), exact
+    return [Strip(data_uri(png), *shown) for png in pngs]
 
 
 def _fitted(height: int, width: int, side: int) -> tuple[int, int]:
@@ -72,12 +84,14 @@ def _fitted(height: int, width: int, side: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _png(frames: np.ndarray, colours: int, size: tuple[int, int]) -> bytes:
+def _png(frames: np.ndarray, colours: int, size: tuple[int, int], maps: bool) -> bytes:
     """The frames beside each other, of a size, in so many colours or all."""
     from PIL import Image
 
+    between = Image.Resampling.NEAREST if maps else Image.Resampling.BICUBIC
+
     if size != frames.shape[1:3]:
-        small = [Image.fromarray(frame).resize(size[::-1]) for frame in frames]
+        small = [Image.fromarray(frame).resize(size[::-1], between) for frame in frames]
         frames = np.stack([np.asarray(frame) for frame in small])
     beside = Image.fromarray(np.concatenate(list(frames), axis=1))
     if colours:

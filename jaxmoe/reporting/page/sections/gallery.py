@@ -8,9 +8,15 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from jaxmoe.reporting.page.arrays import Examples, Shown
+from jaxmoe.evaluation.engine.rows import CLEAN
+from jaxmoe.reporting.page.arrays import (
+    WRONG_WHEN_CLEAN,
+    Examples,
+    Shown,
+    smallest_breaking,
+)
 from jaxmoe.reporting.page.figures import bars, heat, sprites
-from jaxmoe.reporting.page.gather import RunFiles, smallest_breaking
+from jaxmoe.reporting.page.gather import RunFiles
 from jaxmoe.reporting.page.wording import NORMS, UNKNOWN, percent, several
 from jaxmoe.threat import format_epsilon
 
@@ -23,6 +29,7 @@ _WHY = {
     "random": "drawn at random",
 }
 _UNKNOWN_ROUTE = "unknown"
+_WRONG = "wrong when clean"
 
 
 class Track(NamedTuple):
@@ -34,7 +41,7 @@ class Track(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """The values that an example is found by; `broken_by` has each name between bars."""
+    """The values that an example is found by; `broken_by` is as `_broken_by`."""
 
     label: str
     attack: str
@@ -108,7 +115,7 @@ def gallery(run: RunFiles, seed: int = 0, budget: int = BYTES) -> Gallery:
         ]
     rows = _rows(run, examples, least, by, seed)
     labels = list(dict.fromkeys(item.filter.label for item in (*cards, *rows)))
-    attacks = list(dict.fromkeys(name for name, _ in examples.lines if name != "clean"))
+    attacks = list(dict.fromkeys(name for name, _ in examples.lines if name != CLEAN))
     routed = any(item.filter.flipped != _UNKNOWN_ROUTE for item in (*cards, *rows))
     why = "" if cards else next((s for s in run.lacks if "played" in s), "")
     exact = all(track.strip.exact for card in cards for track in card.tracks)
@@ -133,13 +140,14 @@ def _card(
     difference, scale = sprites.amplified(adversarial, clean)
     number, label = int(examples.index[position]), _label(run, examples, position)
     name = f"example {number}" + (f", {label}" if label else "")
+    clips = {
+        "clean": clean,
+        "adversarial": sprites.as_pixels(adversarial),
+        f"difference × {scale}": difference,
+    }
+    strips = sprites.strips_of(list(clips.values()), len(clips) * budget)
     tracks = [
-        Track(kind, sprites.strip_of(clip, budget), f"{kind}: {name}")
-        for kind, clip in (
-            ("clean", clean),
-            ("adversarial", sprites.as_pixels(adversarial)),
-            (f"difference × {scale}", difference),
-        )
+        Track(kind, strip, f"{kind}: {name}") for kind, strip in zip(clips, strips, strict=True)
     ]
     first, then = (_prediction(run, examples, at, position) for at in (examples.clean, line))
     norm = run.clean.norm
@@ -150,18 +158,14 @@ def _card(
         same = moved[0] == moved[1]
         text = f"E{moved[0]}, as when clean" if same else f"E{moved[0]} → E{moved[1]}"
         facts.append(("expert", text))
-    frames = tracks[0].strip
-    few = f"{frames.frames} of {len(clean)} frames" if frames.frames < len(clean) else ""
-    said = " × ".join(map(str, clean.shape[:3] if len(clean) > 1 else clean.shape[1:3]))
-    note = f"{said}{f', {few} are shown' if few else ''}"
     return Card(
         title=f"Example {number}",
         why=_WHY.get(shown.why[place], shown.why[place]),
         attack=f"{attack}, ε = {format_epsilon(radius, norm)}",
-        filter=Filter(label, attack, _flipped(moved), _between_bars(by[position])),
+        filter=Filter(label, attack, _flipped(moved), _broken_by(least[position], by[position])),
         tracks=tracks,
         maps=_maps(run, shown, place, budget),
-        note=note,
+        note=_note(clean, strips[0]),
         says=(label, first, then),
         wrong=_is_wrong(examples, line, position),
         facts=facts,
@@ -169,6 +173,18 @@ def _card(
         steps=_steps(shown, place),
         weights=_weights(examples, line, position, name),
     )
+
+
+def _note(clip: np.ndarray, strip: sprites.Strip) -> str:
+    """The size of a clip, and what of it is shown."""
+    frames, height, width = clip.shape[:3]
+    said = f"{height} × {width}" if frames == 1 else f"{frames} × {height} × {width}"
+    shown = []
+    if strip.frames < frames:
+        shown.append(f"{strip.frames} of {frames} frames")
+    if (strip.height, strip.width) != (height, width):
+        shown.append(f"at {strip.height} × {strip.width}")
+    return f"{said}, shown {' '.join(shown)}" if shown else said
 
 
 def _is_wrong(examples: Examples, line: int, position: int) -> bool:
@@ -193,8 +209,8 @@ def _rows(
             clean = f"{percent(right)} % of pixels" if examples.dense else _right(right)
         radius = least[place]
         found = "never" if np.isinf(radius) else format_epsilon(radius, norm)
-        found = "wrong when clean" if radius == 0 else found
-        own = Filter(label, "", _any_flip(examples, place), _between_bars(by[place]))
+        found = _WRONG if radius == WRONG_WHEN_CLEAN else found
+        own = Filter(label, "", _any_flip(examples, place), _broken_by(radius, by[place]))
         value = 1e9 if np.isinf(radius) else float(radius)
         rows.append(
             ExampleRow(
@@ -208,7 +224,9 @@ def _right(value: float) -> str:
     return "right" if value > 0.5 else "wrong"
 
 
-def _between_bars(names: list[str]) -> str:
+def _broken_by(radius: float, names: list[str]) -> str:
+    """The attacks that broke an example, between bars; clean where it was wrong without one."""
+    names = [CLEAN] if radius == WRONG_WHEN_CLEAN else names
     return f"|{'|'.join(names)}|" if names else ""
 
 
@@ -228,8 +246,8 @@ def _prediction(run: RunFiles, examples: Examples, line: int, position: int) -> 
 
 
 def _broken(radius: float, names: list[str], norm: str) -> str:
-    if radius == 0:
-        return "wrong when clean already"
+    if radius == WRONG_WHEN_CLEAN:
+        return f"{_WRONG} already"
     if np.isinf(radius):
         return "by none of the attacks"
     return f"from ε = {format_epsilon(float(radius), norm)}, by {several(names, 6)}"
@@ -293,19 +311,17 @@ def _weights(examples: Examples, line: int, position: int, name: str) -> Markup 
 
 
 def _maps(run: RunFiles, shown: Shown, place: int, budget: int) -> list[Track]:
-    found = []
-    named = len(run.description.get("classes") or ())
-    for name in ("label_map", "clean_map", "adversarial_map"):
-        values = getattr(shown, name)
-        if values is None:
-            continue
-        own = values[place].astype(int)
-        own = own if own.ndim == 3 else own[None]
-        title = {
-            "label_map": "labels",
-            "clean_map": "predicted, clean",
-            "adversarial_map": "predicted, under attack",
-        }[name]
-        strip = sprites.strip_of(sprites.label_colours(own, named), budget // 3)
-        found.append(Track(title, strip, title))
-    return found
+    titles = {
+        "label_map": "labels",
+        "clean_map": "predicted, clean",
+        "adversarial_map": "predicted, under attack",
+    }
+    named, pictures = len(run.description.get("classes") or ()), {}
+    for name, title in titles.items():
+        if (values := getattr(shown, name)) is not None:
+            own = values[place].astype(int)
+            pictures[title] = sprites.label_colours(own if own.ndim == 3 else own[None], named)
+    if not pictures:
+        return []
+    strips = sprites.strips_of(list(pictures.values()), budget, maps=True)
+    return [Track(title, strip, title) for title, strip in zip(pictures, strips, strict=True)]

@@ -36,7 +36,10 @@
   });
   addEventListener("afterprint", () => { for (const part of folded) part.open = false; });
   const openTarget = () => {
-    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    let target = null;
+    try {
+      target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    } catch { /* a lone % leads nowhere */ }
     const section = target?.closest("details");
     if (section) section.open = true;
   };

@@ -71,6 +71,8 @@ class Plan(NamedTuple):
     measures: tuple[str, ...] = ()  # names of `evaluation.MEASURES`
     figures: tuple[str, ...] = ("png",)  # formats
     cascades: Mapping[str, Any] = MappingProxyType({})  # the one of --cascade, by its name
+    run: pathlib.Path | None = None  # its folder
+    part: str | None = None  # of the mixture, in its place
 
 
 def run(arguments: list[str]) -> None:
@@ -224,7 +226,8 @@ def open_run(options: argparse.Namespace) -> "tuple[Plan, Trained]":
             )
     alpha = None if part else trained.experiment.mixture.dual_weight
     numbers = settings, gradients, seed, batch_size, checkpoint, norm, alpha
-    return Plan(attacks, epsilons, *numbers, looked_at, measures, figures, cascades), trained
+    own = *numbers, looked_at, measures, figures, cascades, folder, part
+    return Plan(attacks, epsilons, *own), trained
 
 
 def _take_examples(trained: "Trained", count: int | None) -> "tuple[Trained, str | None]":

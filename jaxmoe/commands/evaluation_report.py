@@ -1,15 +1,13 @@
 """The report of an evaluation: lines and tables on the terminal, and files, as it goes on."""
 
-import dataclasses
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxmoe.evaluation.engine.rows import WORST_CASE, row_line
-from jaxmoe.files import write_text
 from jaxmoe.reporting import plot_margins, plot_robust_accuracy, write_results
+from jaxmoe.reporting.details import DETAILS, FINISHED, write_details
 from jaxmoe.reporting.results import JSON, write_examples, write_shown
 from jaxmoe.reporting.tables import print_attacks, print_checks, print_flops
 from jaxmoe.threat import format_epsilon
@@ -19,9 +17,6 @@ if TYPE_CHECKING:
     from jaxmoe.evaluation import Check, Row, SuiteResult
     from jaxmoe.reporting.progress import BarProgress, PlainProgress
     from jaxmoe.runs.run import Trained
-
-DETAILS = "evaluation.json"
-_FINISHED = "attacks_finished"  # a field of the details
 
 
 class EvaluationReport:
@@ -121,23 +116,20 @@ class EvaluationReport:
             specialization=result.specialization,
             head=() if other is None else other.notes,
         )
-        details = {
-            "command": sys.argv,
-            _FINISHED: finished,
-            "settings": dataclasses.asdict(plan.settings) | {"gradient": plan.gradients},
-            "test_set": "the run's own test split" if other is None else other._asdict(),
-            "notes": notes,
-            "cascades": [stage._asdict() for stage in result.stages],
-            "checkpoint": plan.checkpoint,
-            "dual_weight": plan.dual_weight,
-            "training_finished": self._trained.finished,
-            "checks": [check._asdict() for check in _all_checks(result)],
-            "specialization": result.specialization and result.specialization.as_json(),
-            "gflops": flops and flops._asdict(),
-            "compilations": result.compilations,
-        }
-        text = json.dumps(details, indent=1, ensure_ascii=False) + "\n"
-        write_text(self._folder / DETAILS, text)
+        write_details(
+            result._replace(notes=notes),
+            self._folder,
+            plan.run,
+            settings=plan.settings,
+            gradients=plan.gradients,
+            checkpoint=plan.checkpoint,
+            training_finished=self._trained.finished,
+            part=plan.part,
+            dual_weight=plan.dual_weight,
+            other=other,
+            finished=finished,
+            flops=flops,
+        )
         if finished and result.correct and not self.finished:
             written.append(write_examples(result, self._folder))
             written += write_shown(result, self._folder)
@@ -182,6 +174,6 @@ def _holds_finished(folder: pathlib.Path) -> bool:
     if not (folder / JSON).is_file():
         return False
     try:
-        return json.loads((folder / DETAILS).read_text(encoding="utf-8")).get(_FINISHED, True)
+        return json.loads((folder / DETAILS).read_text(encoding="utf-8")).get(FINISHED, True)
     except (OSError, ValueError, AttributeError):  # of another command, or damaged
         return True

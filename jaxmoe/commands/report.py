@@ -2,6 +2,7 @@
 
 import pathlib
 import shlex
+import sys
 from collections.abc import Sequence
 
 from jaxmoe.commands.arguments import Parser, split_part
@@ -54,9 +55,13 @@ def offer(folders: Sequence[pathlib.Path], *, written: bool) -> None:
       written: whether to write the page now.
     """
     if written:
-        print(f"see it: {write(folders)}")
-    else:
-        print(f"see it: {shlex.join(['jaxmoe', 'report', *map(str, folders)])}")
+        try:
+            print(f"see it: {write(folders)}")
+            return
+        except Exception as error:
+            # The evaluation is complete: no file that the page reads beside it takes that back.
+            print(f"no page was written: {error}", file=sys.stderr)
+    print(f"see it: {shlex.join(['jaxmoe', 'report', *map(str, folders)])}")
 
 
 def folder_of(run: str) -> pathlib.Path:

@@ -93,7 +93,8 @@ def write_examples(result: SuiteResult, folder: str | os.PathLike) -> pathlib.Pa
 
     `index` and `label` `[N, …]` are the examples'; `attack` and `epsilon` `[R]` say what each line
     of `correct` `[R, N]` is: 1 where it was right under that attack, the first line without one.
-    Of a result that has `kept`, its facts `[R, N, …]` are there too, by their names.
+    Of a result that has `kept`, its facts `[R, N, …]` are there too, by their names. Where labels
+    are of pixels, `confusion` `[R, K, K]` counts those of all examples by label and prediction.
     """
     names, epsilons = zip(*result.correct, strict=True)
     path = pathlib.Path(folder) / EXAMPLES
@@ -106,9 +107,18 @@ def write_examples(result: SuiteResult, folder: str | os.PathLike) -> pathlib.Pa
         epsilon=np.array(epsilons, np.float64),
         correct=np.stack([np.asarray(right, np.float32) for right in result.correct.values()]),
         **_facts(result),
+        **_confusion(result),
     )
     write_bytes(path, text.getvalue())
     return path
+
+
+def _confusion(result: SuiteResult) -> dict[str, np.ndarray]:
+    """The pixels of all examples in each line by label and prediction, [R, K, K]; else nothing."""
+    if result.confusion is None:
+        return {}
+    lines = [np.sum(result.confusion[key], axis=0, dtype=np.int64) for key in result.correct]
+    return {"confusion": np.stack(lines)}
 
 
 def _facts(result: SuiteResult) -> dict[str, np.ndarray]:

@@ -268,9 +268,10 @@ def run(task: Task, directory: str, progress: "PlainProgress | BarProgress") -> 
     Returns:
       The folders of the runs.
     """
-    from jaxmoe.reporting import plot_bars, write_results
-    from jaxmoe.reporting.results import write_examples, write_shown
+    from jaxmoe.reporting import plot_bars
+    from jaxmoe.reporting.details import write_evaluation
     from jaxmoe.runs import run as runs
+    from jaxmoe.runs.build import evaluation_settings
 
     results: dict[str, SuiteResult] = {}
     programs: dict[tuple, Programs] = {}
@@ -280,9 +281,8 @@ def run(task: Task, directory: str, progress: "PlainProgress | BarProgress") -> 
         folder = runs.train(wanted, progress)
         trained = runs.load(folder)
         results[title] = _evaluate(trained, programs, progress)
-        write_results(results[title].rows, folder)
-        write_examples(results[title], folder)
-        write_shown(results[title], folder)
+        settings = evaluation_settings(trained.experiment)
+        write_evaluation(results[title], folder, trained, settings)
     figures = {title: _figures(result) for title, result in results.items()}
     figure_of, setting = _figure_of(results), _setting(task, results)
     plot_bars(figures, pathlib.Path(directory) / "accuracy.png", setting, figure_of)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxmoe.config import DeepLabConfig, MixtureConfig, SyntheticScenesConfig
+from jaxmoe.evaluation.measures.metrics import mean_iou
 from jaxmoe.runs import run as runs
 from tests.commands.tiny import TINY, refused, run
 
@@ -82,6 +83,15 @@ def test_a_run_and_a_part_of_it_are_evaluated_with_their_mean_iou(folder, capsys
     assert rows[2]["mean_iou"] <= rows[0]["mean_iou"]
     assert rows[0]["load_clean"] is not None
     assert part[0]["load_clean"] is None
+    for records, place in ((rows, "gate"), (part, "gate/mean")):
+        with np.load(folder / place / "examples.npz") as kept:
+            found = [mean_iou(counts) for counts in kept["confusion"]]
+            assert kept["confusion"].dtype == np.int64
+        assert found == [row["mean_iou"] for row in records[:2]]
+    details = json.loads((folder / "gate" / "mean" / "evaluation.json").read_text())
+    assert (details["run"], details["part"]) == ("..", "mean")
+    details = json.loads((folder / "gate" / "evaluation.json").read_text())
+    assert (details["run"], details["part"]) == (".", None)
     assert "mIoU %" in (folder / "gate" / "results.md").read_text()
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxmoe.evaluation import accuracy, load_of_choices, routing_entropy, routing_iou
-from jaxmoe.evaluation.measures.metrics import choice_flips, confusion, mean_iou
+from jaxmoe.evaluation.measures.metrics import choice_flips, confusion, iou, mean_iou
 
 
 def test_accuracy_of_a_dense_task_is_the_share_of_its_pixels():
@@ -50,5 +50,7 @@ def test_confusion_counts_every_labelled_position_once():
 def test_mean_iou_by_hand():
     # Class 0: 3 right, 1 missed, 2 too many; class 1: 2 of 5; class 2 is nowhere.
     assert mean_iou(np.array([[3, 1, 0], [2, 2, 0], [0, 0, 0]])) == (3 / 6 + 2 / 5) / 2
+    found = iou(np.array([[3, 1, 0], [2, 2, 0], [0, 0, 0]]))
+    np.testing.assert_array_equal(found, [3 / 6, 2 / 5, np.nan])
     assert mean_iou(np.eye(4)) == 1.0
     assert np.isnan(mean_iou(np.zeros((2, 2))))

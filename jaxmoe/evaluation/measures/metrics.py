@@ -43,16 +43,22 @@ def confusion(
     return counts[:, :-1].reshape(-1, classes, classes)
 
 
-def mean_iou(confusion: Int[np.ndarray, "classes classes"]) -> float:
-    """Mean over classes of |label ∩ prediction| / |label ∪ prediction|, of one confusion matrix.
+def iou(confusion: Int[np.ndarray, "classes classes"]) -> Float[np.ndarray, " classes"]:
+    """|label ∩ prediction| / |label ∪ prediction| of each class, of one confusion matrix.
 
-    Classes that are neither labelled nor predicted anywhere are left out; NaN without any.
+    It is NaN of a class that is neither labelled nor predicted anywhere.
     """
     confusion = np.asarray(confusion, np.float64)
     both = np.diag(confusion)
     either = confusion.sum(0) + confusion.sum(1) - both
-    seen = either > 0
-    return float(np.mean(both[seen] / either[seen])) if seen.any() else float("nan")
+    return np.divide(both, either, out=np.full(len(both), np.nan), where=either > 0)
+
+
+def mean_iou(confusion: Int[np.ndarray, "classes classes"]) -> float:
+    """The mean of `iou` over classes that are labelled or predicted somewhere; NaN without any."""
+    found = iou(confusion)
+    seen = ~np.isnan(found)
+    return float(np.mean(found[seen])) if seen.any() else float("nan")
 
 
 def top_choice(router_logits: Float[Array, "batch ... experts"]) -> Int[Array, "batch ..."]:

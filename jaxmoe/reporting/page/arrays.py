@@ -2,7 +2,7 @@
 
 Evaluations of before have fewer arrays, or none: those are None here.
 Axes: N = test examples, R = lines (attack × ε, clean among them), M = experts, T = frames,
-E = whole examples, S = steps, H = height, W = width, C = channels.
+E = whole examples, S = steps, K = classes, H = height, W = width, C = channels.
 """
 
 import pathlib
@@ -31,6 +31,7 @@ class Examples(NamedTuple):
     expert: Int[np.ndarray, "R N"] | None = None  # the router's first choice; −1 not known
     weights: Float[np.ndarray, "R N M"] | None = None  # of the router, NaN not known
     size: Float[np.ndarray, "R N T"] | None = None  # ‖δ‖ of each frame; NaN not known
+    confusion: Int[np.ndarray, "R K K"] | None = None  # pixels of all N by label and prediction
 
     @property
     def clean(self) -> int:
@@ -109,6 +110,12 @@ def read_examples(folder: pathlib.Path) -> Examples | None:
             raise _damaged(
                 folder, EXAMPLES, f"{name} has the shape {value.shape}; expected {count} first"
             )
+    pixels = examples.confusion
+    if pixels is not None and (
+        pixels.ndim != 3 or pixels.shape != (count[0], *pixels.shape[1:2] * 2)
+    ):
+        said = f"confusion has the shape {pixels.shape}; expected ({count[0]}, K, K)"
+        raise _damaged(folder, EXAMPLES, said)
     return examples
 
 

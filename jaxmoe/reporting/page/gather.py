@@ -5,17 +5,19 @@ An evaluation of before, or one that was stopped, has less; `RunFiles.lacks` say
 
 import os
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE, Check, Row
 from jaxmoe.evaluation.transfer.transfer_result import TransferRow
 from jaxmoe.files import read_json
+from jaxmoe.reporting.details import DETAILS, FINISHED, row_keys
 from jaxmoe.reporting.page.arrays import SHOWN, Examples, Shown, read_examples, read_shown
 from jaxmoe.reporting.results import EXAMPLES, JSON, read_results
 from jaxmoe.training.metrics_log import read_metrics
 
-CONFIG, DESCRIPTION, DETAILS = "config.json", "run.json", "evaluation.json"
-TRANSFER = "transfer.json"
+CONFIG, DESCRIPTION, TRANSFER = "config.json", "run.json", "transfer.json"
+_PART = re.compile(r"expert\d+|mean|max")  # names of folders of parts, inside a run's
 
 
 class RunFiles(NamedTuple):
@@ -35,6 +37,7 @@ class RunFiles(NamedTuple):
       transfer: rows of a transfer matrix in this folder.
       trained: seconds and steps of training, where a checkpoint says them.
       lacks: sentences on what is not there, and why.
+      part: of the mixture that was judged in its place, as `expert0`, `mean` or `max`.
     """
 
     folder: pathlib.Path
@@ -50,6 +53,7 @@ class RunFiles(NamedTuple):
     transfer: tuple[TransferRow, ...]
     trained: dict[str, Any]
     lacks: tuple[str, ...]
+    part: str | None = None
 
     @property
     def dense(self) -> bool:
@@ -59,7 +63,7 @@ class RunFiles(NamedTuple):
     @property
     def finished(self) -> bool:
         """Returns whether all attacks ran."""
-        return bool(self.details.get("attacks_finished", True))
+        return bool(self.details.get(FINISHED, True))
 
     @property
     def clean(self) -> Row:
@@ -78,7 +82,9 @@ class RunFiles(NamedTuple):
 
     @property
     def experts(self) -> int:
-        """How many experts the model has, as far as its folder says it."""
+        """How many experts the model has, as far as its folder says it; a part counts as one."""
+        if self.part is not None:
+            return 1
         if self.clean.load_clean is not None:
             return len(self.clean.load_clean)
         return int(self.config.get("mixture", {}).get("experts", 1))
@@ -92,8 +98,9 @@ class RunFiles(NamedTuple):
 def gather(folder: str | os.PathLike, name: str | None = None) -> RunFiles:
     """Returns what is in the folder of an evaluation.
 
-    A part's evaluation, and one with its own output, lies in a folder without a config: that of
-    the run is in the folder above, or nowhere.
+    A part's evaluation, and one with its own output, lies in a folder without a config:
+    `evaluation.json` says where its run is. Of before it did not, and the run is in the folder
+    above, or nowhere.
 
     Raises:
       FileNotFoundError: no run, or one without results; one line.
@@ -106,12 +113,14 @@ def gather(folder: str | os.PathLike, name: str | None = None) -> RunFiles:
         raise FileNotFoundError(
             f"RUN: no {JSON} in {folder}; expected a run that was judged: jaxmoe evaluate {folder}"
         )
-    run = _run_of(folder)
     rows = _rows(folder)
-    details = read_json(folder / DETAILS) if (folder / DETAILS).is_file() else {}
-    lacks = _what_details_lack(details)
+    details, lacks = _details(folder, rows)
+    run, part = _run_of(folder, details)
     if not (run / CONFIG).is_file():
-        lacks.append(f"There is no {CONFIG} here: nothing is known of the model.")
+        here = f"in {details['run']}, seen from here," if details.get("run") else "here"
+        lacks.append(f"There is no {CONFIG} {here}: nothing is known of the model.")
+    elif part is not None:
+        lacks.append("The config is that of the whole mixture, of which this is a part.")
     examples = read_examples(folder)
     if examples is not None and not _is_of(examples, rows):
         lacks.append(
@@ -126,24 +135,33 @@ def gather(folder: str | os.PathLike, name: str | None = None) -> RunFiles:
         folder=folder,
         name=name or folder.resolve().name,
         config=_dict(run / CONFIG),
-        description=_dict(run / DESCRIPTION),
+        description=_description(run),
         rows=rows,
         details=details,
-        checks=tuple(Check(**check) for check in details.get("checks") or ()),
+        checks=_checks(folder, details),
         examples=examples,
         shown=shown,
-        metrics=read_metrics(run),
+        # What training the whole was like says nothing of a part.
+        metrics=read_metrics(run) if part is None else [],
         transfer=read_transfer(folder),
-        trained=_trained(run),
+        trained=_trained(run) if part is None else {},
         lacks=tuple(lacks),
+        part=part,
     )
 
 
 def read_transfer(folder: pathlib.Path) -> tuple[TransferRow, ...]:
-    """Returns the rows of a transfer matrix in a folder, or in its own folder `transfer`."""
+    """Returns the rows of a transfer matrix in a folder, or in its own folder `transfer`.
+
+    Raises:
+      ValueError: the file is damaged, or of before with other fields; one line.
+    """
     for file in (folder / TRANSFER, folder / "transfer" / TRANSFER):
         if file.is_file():
-            return tuple(TransferRow(**row) for row in read_json(file, list))
+            try:
+                return tuple(TransferRow(**row) for row in read_json(file, list))
+            except TypeError as error:  # other fields, or no fields
+                raise _damaged(file, error) from None
     return ()
 
 
@@ -157,11 +175,14 @@ def names_of(folders: list[pathlib.Path]) -> list[str]:
     return [f"{name} ({place})" for place, name in enumerate(names, 1)]
 
 
-def _run_of(folder: pathlib.Path) -> pathlib.Path:
-    above = folder.resolve().parent
-    if not (folder / CONFIG).is_file() and (above / CONFIG).is_file():
-        return above
-    return folder
+def _run_of(folder: pathlib.Path, details: dict[str, Any]) -> tuple[pathlib.Path, str | None]:
+    """The folder of the run that was judged, and which part of it; None is the whole."""
+    if isinstance(details.get("run"), str):
+        return folder.resolve() / details["run"], details.get("part")
+    here = folder.resolve()
+    if not (folder / CONFIG).is_file() and (here.parent / CONFIG).is_file():
+        return here.parent, here.name if _PART.fullmatch(here.name) else None
+    return folder, None
 
 
 def _dict(path: pathlib.Path) -> dict[str, Any]:
@@ -172,20 +193,48 @@ def _rows(folder: pathlib.Path) -> tuple[Row, ...]:
     try:
         rows = read_results(folder)
     except TypeError as error:  # no such field
-        raise ValueError(f"{folder}: its {JSON} is damaged: {error}") from None
+        raise _damaged(folder / JSON, error) from None
     if not rows or rows[0].attack != CLEAN:
-        raise ValueError(f"{folder}: its {JSON} is damaged: it does not begin with a clean row")
+        raise _damaged(folder / JSON, "it does not begin with a clean row")
     return tuple(rows)
 
 
-def _what_details_lack(details: dict[str, Any]) -> list[str]:
+def _details(folder: pathlib.Path, rows: tuple[Row, ...]) -> tuple[dict[str, Any], list[str]]:
+    """Returns `evaluation.json` where it is of these rows, and what is said of it."""
+    details = _dict(folder / DETAILS)
+    unknown = "checks, GFLOPs and the command are not known"
     if not details:
-        return [f"There is no {DETAILS}: checks, GFLOPs and the command are not known."]
-    if not details.get("attacks_finished", True):
-        return [
+        return {}, [f"There is no {DETAILS}: {unknown}."]
+    if details.get("rows", row_keys(rows)) != row_keys(rows):  # of before it has none
+        return {}, [f"{DETAILS} is of another evaluation than {JSON}, so {unknown}."]
+    if not details.get(FINISHED, True):
+        stopped = (
             "This evaluation was stopped: some attacks did not run, and there is no worst case."
-        ]
-    return []
+        )
+        return details, [stopped]
+    return details, []
+
+
+def _checks(folder: pathlib.Path, details: dict[str, Any]) -> tuple[Check, ...]:
+    try:
+        return tuple(Check(**check) for check in details.get("checks") or ())
+    except TypeError as error:  # other fields, or no fields
+        raise _damaged(folder / DETAILS, error) from None
+
+
+def _description(run: pathlib.Path) -> dict[str, Any]:
+    """Returns `run.json`, whose parts that the page shows have to be what they are."""
+    found = _dict(run / DESCRIPTION)
+    for name, kind in (("processes", list), ("classes", list), ("clips", dict)):
+        if not isinstance(found.get(name) or kind(), kind):
+            raise _damaged(run / DESCRIPTION, f"{name} is no {kind.__name__}")
+    if not all(isinstance(process, dict) for process in found.get("processes") or ()):
+        raise _damaged(run / DESCRIPTION, "processes are not all of fields")
+    return found
+
+
+def _damaged(file: pathlib.Path, said: object) -> ValueError:
+    return ValueError(f"{file.parent}: its {file.name} is damaged: {said}")
 
 
 def _is_of(examples: Examples, rows: tuple[Row, ...]) -> bool:

@@ -21,9 +21,9 @@ from jaxmoe.reporting.page.sections.classes import classes
 from jaxmoe.reporting.page.sections.curves import curves
 from jaxmoe.reporting.page.sections.gallery import BYTES, gallery
 from jaxmoe.reporting.page.sections.provenance import provenance
-from jaxmoe.reporting.page.sections.routes import routes
+from jaxmoe.reporting.page.sections.routes import Routes, routes
 from jaxmoe.reporting.page.sections.several import several, transfer_of
-from jaxmoe.reporting.page.sections.verdict import verdict
+from jaxmoe.reporting.page.sections.verdict import POOLINGS, verdict
 from jaxmoe.reporting.page.wording import percent
 
 if TYPE_CHECKING:
@@ -97,11 +97,16 @@ def _sections(run: RunFiles, place: int, seed: int, budget: int, whole: bool) ->
     if whole:
         found |= {
             "curves": curves(run),
-            "routes": routes(run),
+            "routes": routes(run) if run.part is None else Routes([], 0, _no_route(run.part)),
             "gallery": gallery(run, seed, budget),
             "classes": classes(run),
         }
     return found
+
+
+def _no_route(part: str) -> str:
+    what = "This part is one network" if part not in POOLINGS else "This part asks every expert"
+    return f"{what}: it has no router, and there is no route to turn."
 
 
 @functools.cache

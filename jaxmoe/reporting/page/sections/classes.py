@@ -3,15 +3,26 @@
 Axes: N = test examples, K = classes.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
-from jaxmoe.reporting.page.arrays import Examples, Shown
+from jaxmoe.evaluation.engine.rows import CLEAN, Row
+from jaxmoe.evaluation.measures.metrics import iou, mean_iou
+from jaxmoe.reporting.page.arrays import Examples
 from jaxmoe.reporting.page.figures import heat
 from jaxmoe.reporting.page.gather import RunFiles
-from jaxmoe.reporting.page.wording import Share, epsilon, several, share, title_of
+from jaxmoe.reporting.page.wording import (
+    Share,
+    epsilon,
+    percent,
+    several,
+    share,
+    strongest,
+    title_of,
+)
 
 _MOST_IN_TABLE = 12  # classes of a confusion that is written as numbers
 _MOST_CLASSES = 120  # in the list
@@ -47,13 +58,30 @@ class ClassPanel(NamedTuple):
     confusion: Confusion | None
 
 
+class IouRow(NamedTuple):
+    """A class of pixels under one attack; 0–1, NaN where it is neither labelled nor predicted."""
+
+    name: str
+    share: float  # of the labelled pixels
+    clean: float
+    attacked: float
+
+
+class IouPanel(NamedTuple):
+    """The classes of pixels under one attack, over all examples that were judged."""
+
+    label: str
+    sentence: str
+    rows: list[IouRow]
+
+
 class Classes(NamedTuple):
-    """The panels, the clean confusion, and IoU by class of label maps."""
+    """The panels and the clean confusion, or, where pixels have labels, the panels of IoU."""
 
     panels: list[ClassPanel]
     clean: Confusion | None
-    iou: list[tuple[str, float, float]]
-    iou_of: int
+    iou: list[IouPanel]
+    first: int  # of these panels, which is shown first
     why_none: str
 
 
@@ -64,9 +92,7 @@ def classes(run: RunFiles) -> Classes:
         why = "This evaluation kept no single examples, so nothing is known of classes."
         return Classes([], None, [], 0, why)
     if examples.dense:
-        iou = _iou(run, run.shown) if run.shown is not None else []
-        why = "" if iou else "No label maps were kept, so nothing is known of classes."
-        return Classes([], None, iou, len(run.shown.position) if iou else 0, why)
+        return _of_pixels(run, examples)
     panels = [
         _panel(
             run,
@@ -159,17 +185,36 @@ def _confusion(run: RunFiles, predicted: np.ndarray, title: str) -> Confusion | 
     return Confusion(title, names, [], picture, pairs)
 
 
-def _iou(run: RunFiles, shown: Shown) -> list[tuple[str, float, float]]:
-    """IoU of each class over the whole examples that were kept: clean and under their attacks."""
-    if shown.label_map is None or shown.clean_map is None or shown.adversarial_map is None:
-        return []
-    label = shown.label_map
-    valid = label >= 0
-    found = []
-    for number in np.unique(label[valid]).tolist():
-        both = []
-        for predicted in (shown.clean_map, shown.adversarial_map):
-            own, said = (label == number) & valid, (predicted == number) & valid
-            both.append(float((own & said).sum() / max((own | said).sum(), 1)))
-        found.append((run.class_name(number), *both))
-    return sorted(found, key=lambda row: row[2])
+def _of_pixels(run: RunFiles, examples: Examples) -> Classes:
+    if examples.confusion is None:
+        why = (
+            "This evaluation is of before pixels were counted by class, so nothing is known of "
+            "classes. Evaluate again to have their IoU."
+        )
+        return Classes([], None, [], 0, why)
+    rows = [row for row in run.attacks if examples.line(row.attack, row.epsilon) is not None]
+    panels = [_iou_panel(run, examples, row) for row in rows or [run.clean]]
+    most = strongest(rows, max((row.epsilon for row in rows), default=0.0))
+    return Classes([], None, panels, 0 if most is None else rows.index(most), "")
+
+
+def _iou_panel(run: RunFiles, examples: Examples, row: Row) -> IouPanel:
+    line = examples.line(row.attack, row.epsilon)
+    label = CLEAN if line == examples.clean else title_of(row)
+    before, after = examples.confusion[examples.clean], examples.confusion[line]
+    shares = before.sum(axis=1) / max(before.sum(), 1)
+    figures = zip(shares.tolist(), iou(before).tolist(), iou(after).tolist(), strict=True)
+    rows = [IouRow(run.class_name(number), *own) for number, own in enumerate(figures)]
+    rows = [own for own in rows if not (math.isnan(own.clean) and math.isnan(own.attacked))]
+    rows.sort(key=lambda own: (math.isnan(own.attacked), own.attacked))
+    mean = f"Mean IoU {percent(mean_iou(before))} %"
+    if line != examples.clean:
+        mean = f"Mean IoU {percent(mean_iou(before))} → {percent(mean_iou(after))} %"
+    least = [own.name for own in rows if own.attacked == rows[0].attacked]
+    if not least:
+        return IouPanel(label, f"{mean}.", rows)
+    verb, each = (
+        ("is the worst class", "") if len(least) == 1 else ("are the worst classes", " each")
+    )
+    worst = f"{several(least, 4)} {verb}: {percent(rows[0].attacked)} % IoU{each}"
+    return IouPanel(label, f"{mean}. {worst}.", rows)

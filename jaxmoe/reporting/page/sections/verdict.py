@@ -17,6 +17,7 @@ from jaxmoe.reporting.page.wording import (
 )
 from jaxmoe.reporting.progress import show_seconds
 
+POOLINGS = {"mean": "the mean of the logits", "max": "the largest logits"}
 _ORDER = {"flag": 0, "pass": 1}  # of checks: what failed comes first
 
 
@@ -65,12 +66,17 @@ def verdict(run: RunFiles) -> Verdict:
     )
 
 
-def model_of(config: dict[str, Any]) -> str:
-    """Returns in words what a config's model is; nothing without a config."""
+def model_of(config: dict[str, Any], part: str | None = None) -> str:
+    """Returns in words what a config's model is, or a part of it; nothing without a config."""
     mixture, expert = config.get("mixture", {}), config.get("expert", {}).get("name")
     if not expert:
         return ""
     count = mixture.get("experts", 1)
+    if part is not None:
+        of = f"{count} × {expert}"
+        if part in POOLINGS:
+            return f"{POOLINGS[part]} of {of}, without a router"
+        return f"{part.replace('expert', 'expert ')} of {of}: one network, without a router"
     if count == 1:
         model = f"one {expert}"
     else:
@@ -88,7 +94,7 @@ def _facts(run: RunFiles) -> dict[str, str]:
     threat = f"{NORMS.get(clean.norm, clean.norm)}, ε = {several(radii, 6)}" if radii else ""
     examples = f"{clean.n} test examples" + (f", {classes} classes" if classes else "")
     return {
-        "model": model_of(run.config),
+        "model": model_of(run.config, run.part),
         "recipe": str(run.config.get("recipe", {}).get("name", "")),
         "data": str(data.get("name", "")),
         "judged on": examples,

@@ -14,6 +14,7 @@ from jaxmoe.commands import report
 from jaxmoe.evaluation import Check, Row, SuiteResult
 from jaxmoe.reporting.details import write_details, write_evaluation
 from jaxmoe.reporting.page import gather, page
+from jaxmoe.reporting.page.gather import names_of
 from jaxmoe.reporting.page.sections.verdict import verdict
 from jaxmoe.reporting.results import write_results
 from tests.reporting.page.folders import make_run
@@ -63,6 +64,8 @@ def test_a_part_of_an_evaluation_of_before_is_known_by_its_folder(tmp_path):
     for name, part in (("expert0", "expert0"), ("mean", "mean"), ("mine", None)):
         write_results(RESULT.rows, run / name)
         assert gather(run / name).part == part
+    assert names_of([run / "expert0"]) == ["run/expert0"]
+    assert names_of([run]) == ["run"]
 
 
 def test_a_run_is_found_after_both_moved_and_missed_where_it_is_gone(tmp_path):

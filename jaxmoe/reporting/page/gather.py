@@ -166,9 +166,13 @@ def read_transfer(folder: pathlib.Path) -> tuple[TransferRow, ...]:
 
 
 def names_of(folders: list[pathlib.Path]) -> list[str]:
-    """Returns a short name for each folder, as much of its path as tells it from the others."""
+    """Returns a short name for each folder, as much of its path as tells it from the others.
+
+    The name of a part's folder says too of which run it is.
+    """
     parts = [folder.resolve().parts for folder in folders]
-    for depth in range(1, max(map(len, parts), default=1) + 1):
+    first = 2 if any(_PART.fullmatch(part[-1]) for part in parts) else 1
+    for depth in range(first, max(map(len, parts), default=1) + 1):
         names = ["/".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(names):
             return names

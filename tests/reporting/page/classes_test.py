@@ -46,9 +46,12 @@ def test_iou_by_class_is_that_of_the_table(tmp_path):
         assert attacked == pytest.approx(row.mean_iou)
         assert {r.name: r.attacked for r in panel.rows}["sky"] == iou(own)[1]
         before, after = percent(run.clean.mean_iou), percent(row.mean_iou)
-        assert panel.sentence.startswith(f"Mean IoU {before} → {after} %. {panel.rows[0].name} is")
+        worst = min((r for r in panel.rows if r.share), key=lambda r: r.attacked)
+        assert panel.sentence.startswith(f"Mean IoU {before} → {after} %. {worst.name} is the")
     assert found.iou[0].rows[0].name == "tree"
     assert found.iou[1].rows[0].name == "sign"
+    said = "% IoU. sign is predicted, though nowhere labelled: IoU is 0."
+    assert found.iou[1].sentence.endswith(said)
 
 
 def test_without_counts_no_class_is_the_worst(tmp_path):

@@ -210,11 +210,15 @@ def _iou_panel(run: RunFiles, examples: Examples, row: Row) -> IouPanel:
     mean = f"Mean IoU {percent(mean_iou(before))} %"
     if line != examples.clean:
         mean = f"Mean IoU {percent(mean_iou(before))} → {percent(mean_iou(after))} %"
-    least = [own.name for own in rows if own.attacked == rows[0].attacked]
-    if not least:
-        return IouPanel(label, f"{mean}.", rows)
-    verb, each = (
-        ("is the worst class", "") if len(least) == 1 else ("are the worst classes", " each")
-    )
-    worst = f"{several(least, 4)} {verb}: {percent(rows[0].attacked)} % IoU{each}"
-    return IouPanel(label, f"{mean}. {worst}.", rows)
+    known = [own for own in rows if own.share > 0]
+    said = [mean]
+    if known:
+        worst = known[0].attacked
+        least = [own.name for own in known if own.attacked == worst]
+        single = len(least) == 1
+        verb, each = ("is the worst class", "") if single else ("are the worst classes", " each")
+        said.append(f"{several(least, 4)} {verb}: {percent(worst)} % IoU{each}")
+    if strange := [own.name for own in rows if not own.share]:
+        verb = "is" if len(strange) == 1 else "are"
+        said.append(f"{several(strange, 4)} {verb} predicted, though nowhere labelled: IoU is 0")
+    return IouPanel(label, f"{'. '.join(said)}.", rows)

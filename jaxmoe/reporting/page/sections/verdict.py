@@ -138,14 +138,18 @@ def _trust(run: RunFiles) -> Trust:
     ran = [check for check in checks if check.verdict != "not run"]
     ordered = tuple(sorted(checks, key=lambda check: _ORDER.get(check.verdict, 2)))
     if flags:
-        head = f"No: {len(flags)} of {len(ran)} checks failed"
+        head = f"No: {len(flags)} of {_checks(ran)} failed"
         return Trust("bad", head, line, ordered)
     if not run.finished:
         line = "The evaluation was stopped before its end. A later attack may be stronger."
         return Trust("warn", "Not yet", line, ordered)
     if not any(check.kind == "masking" for check in ran):
         return Trust("warn", "Nobody checked", line, ordered)
-    return Trust("good", f"Yes, as far as {len(ran)} checks can tell", line, ordered)
+    return Trust("good", f"Yes, as far as {_checks(ran)} can tell", line, ordered)
+
+
+def _checks(checks: list[Check]) -> str:
+    return f"{len(checks)} check" + ("" if len(checks) == 1 else "s")
 
 
 def _costs(run: RunFiles) -> list[tuple[str, str]]:

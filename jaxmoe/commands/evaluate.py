@@ -306,7 +306,7 @@ def _tell_loggers(trained: "Trained", folder: pathlib.Path, run: pathlib.Path) -
         return
     try:
         log_evaluation(folder, names)
-    except Exception as error:  # noqa: BLE001: a logger's own may be any
+    except Exception as error:  # a logger has errors of its own
         # The attacks have run: their table does not wait for a logger.
         print(f"no logger was told: {error}", file=sys.stderr)
 

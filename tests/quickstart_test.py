@@ -8,9 +8,12 @@ import pytest
 
 from jaxmoe.cli import main
 from jaxmoe.config import validate
+from jaxmoe.evaluation import Check, Row, SuiteResult
 from jaxmoe.evaluation.measures.specialization import specialization
 from jaxmoe.mixture import PartScores
+from jaxmoe.reporting.page import gather
 from jaxmoe.runs import quickstart
+from jaxmoe.runs import run as runs
 from tests.reporting.page.folders import make_run
 
 
@@ -83,6 +86,28 @@ def test_every_mixture_has_a_sentence_on_what_its_router_decides():
     }
     (line,) = quickstart._decisions(results)
     assert line.startswith("AT-M: The router decides: a random route costs 48.8 points")
+
+
+def test_checks_lie_beside_the_results(tmp_path, monkeypatch):
+    task = quickstart.TASKS["image"]
+    wanted = quickstart.TASKS["image"].experiments(tmp_path)["single"]
+    folder = make_run(tmp_path / "single")  # an evaluation of before
+    monkeypatch.setattr(runs, "train", lambda *_: folder)
+    monkeypatch.setattr(runs, "load", lambda _: SimpleNamespace(experiment=wanted, finished=True))
+    clean = Row("clean", 0.0, "linf", 0.5, 0.5, 2, 0, None, None, 0, 0.5, 2.0)
+    checks = (Check("zero gradients", 0.0, "pass", "None was zero."),)
+    correct = {("clean", 0.0): np.array([1, 0])}
+    result = SuiteResult((clean,), correct, np.arange(2), np.array([0, 1]), checks, {}, {})
+    monkeypatch.setattr(quickstart, "_evaluate", lambda *_: result)
+    monkeypatch.setattr("jaxmoe.reporting.plot_bars", lambda *_: None)
+    one = task._replace(experiments=lambda _: {"single": wanted})
+    progress = SimpleNamespace(say=lambda _: None)
+    assert quickstart.run(one, str(tmp_path), progress) == [folder]
+    found = gather(folder)
+    assert found.checks == checks
+    assert found.details["checkpoint"] == wanted.evaluation.checkpoint
+    assert found.examples is not None
+    assert found.shown is None
 
 
 def test_the_command_ends_with_where_to_see_it(tmp_path, monkeypatch, capsys):

@@ -11,7 +11,7 @@ import jaxmoe
 
 _PACKAGE = pathlib.Path(jaxmoe.__file__).parent
 # Compared with where someone has it; asked for by name, and refused in a line without it.
-_OPTIONAL = {"torch"}
+_OPTIONAL = {"torch", "wandb"}
 
 
 def imported() -> set[str]:

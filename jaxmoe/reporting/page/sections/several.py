@@ -127,7 +127,7 @@ def _overview(run: RunFiles, place: int, balls: list[_Ball], otherwise: bool) ->
     return Overview(
         run.name,
         place,
-        model_of(run.config),
+        model_of(run.config, run.part),
         recipe,
         [(UNKNOWN, "") if row is None else _figure(row) for row in rows],
         len(_settings(run)),

@@ -43,8 +43,8 @@ class Shot(NamedTuple):
 
 SHOTS = {
     "verdict": Shot(("verdict", "attacks"), "light"),
-    "routes": Shot(("routes",), "light", 620),
-    "examples": Shot(("examples",), "dark", 820),
+    "routes": Shot(("routes",), "light", 600),
+    "examples": Shot(("examples",), "dark", 860),
 }
 
 
@@ -72,7 +72,7 @@ def photograph(browser: str, page: pathlib.Path, shot: Shot) -> Image.Image:
       shot: which sections.
     """
     shown = ",".join(f"#run0-{section}" for section in shot.sections)
-    hidden = f"header, nav, footer, main details.section:not({shown})"
+    hidden = f"header.top, nav, footer, main details.section:not({shown})"
     style = f"{hidden} {{ display: none !important }}"
     text = page.read_text(encoding="utf-8")
     text = text.replace("</style>", f"{style}</style>", 1)

@@ -1,8 +1,10 @@
-"""Differences of two runs over the examples that both were judged on.
+"""Differences of runs over the examples that they were judged on: the most robust against each.
 
 Axes: N = test examples that two runs share.
 """
 
+import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,12 +30,14 @@ class Difference(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """A run against the first one."""
+    """A run, `name`, less another, `base`."""
 
+    base: str
     name: str
     what: str  # is compared, in words
     note: str  # on the attacks that both have
     rows: list[Difference]
+    sentence: str = ""  # how far the most robust run is above this one
 
 
 class _Shared(NamedTuple):
@@ -42,6 +46,78 @@ class _Shared(NamedTuple):
     row: Row
     first: int
     second: int
+
+
+def all_paired(runs: Sequence[RunFiles]) -> tuple[list[Paired], dict[str, str]]:
+    """Returns the most robust run less each other one, and why some runs have no difference.
+
+    Runs that were judged on other examples are compared among themselves.
+    """
+    groups: list[list[RunFiles]] = []
+    for run in runs:
+        fitting = (group for group in groups if not why_not_paired(group[0], run))
+        if (group := next(fitting, None)) is None:
+            groups.append([run])
+        else:
+            group.append(run)
+    known = max(groups, key=len)[0]
+    alone = [group[0] for group in groups if len(group) == 1 and group[0] is not known]
+    return (
+        [found for group in groups for found in _of_group(group)],
+        {run.name: why_not_paired(known, run) for run in alone},
+    )
+
+
+def _of_group(group: list[RunFiles]) -> list[Paired]:
+    most = _most_robust(group)
+    if most is None:  # of no attack is it known
+        return [paired(group[0], run) for run in group[1:]]
+    found = [paired(run, most) for run in group if run is not most]
+    return [each._replace(sentence=_above(each, len(group))) for each in found]
+
+
+def _most_robust(group: list[RunFiles]) -> RunFiles | None:
+    """The run with the highest worst case over what all have, at the largest ε of all.
+
+    Runs in another norm than the first are left out; None where the others share no attack.
+    """
+    alike = [run for run in group if run.clean.norm == group[0].clean.norm]
+    keys = [{(name, round(at, 9)) for name, at in run.examples.lines} for run in alike]
+    shared = set.intersection(*keys)
+    radii = [{round(row.epsilon, 9) for row in run.worst} for run in alike]
+    radii = set.intersection(*radii) & {at for _, at in shared}
+    if len(alike) < 2 or not radii:
+        return None
+    within = [(name, at) for name, at in shared if at <= max(radii)]
+    common = functools.reduce(np.intersect1d, [run.examples.index for run in alike])
+
+    def worst(run: RunFiles) -> float:
+        places = [run.examples.line(*line) for line in within]
+        here = np.isin(run.examples.index, common)
+        return float(run.examples.correct[places].min(axis=0)[here].mean())
+
+    return max(alike, key=worst)
+
+
+def _above(found: Paired, runs: int) -> str:
+    """How far the most robust run is above another, in the worst case at their largest ε."""
+    worst = [row for row in found.rows if row.attack.startswith(WORST_CASE)]
+    if not worst:
+        return ""
+    row = worst[-1]
+    points, left = float(row.points), f"{row.second} % in the {row.attack}"
+    if points > 0:
+        said = f"{found.name} is the most robust: {left}; above {found.base} by"
+    elif points < 0:
+        said = f"Under all that both have {found.name} is below {found.base}: {left}; by"
+    else:
+        said = f"{found.name} is the most robust, as is {found.base}: {left}; above it by"
+    sentence = f"{said} {row.points} points ({row.range})."
+    if not row.sure:
+        sentence += " The interval holds 0: this may be chance."
+    if runs > 2:
+        sentence += " It was picked by the same examples, which flatters it a little."
+    return sentence
 
 
 def paired(first: RunFiles, second: RunFiles) -> Paired:
@@ -79,7 +155,7 @@ def paired(first: RunFiles, second: RunFiles) -> Paired:
             f"same {len(here)} images (this is not mIoU)"
         )
     note = _note(first, second, bool(shared), list(dict.fromkeys(names)), same)
-    return Paired(second.name, what, note, rows)
+    return Paired(first.name, second.name, what, note, rows)
 
 
 def why_not_paired(first: RunFiles, second: RunFiles) -> str:

@@ -9,7 +9,7 @@ from jaxmoe.evaluation.measures.significance import interval
 from jaxmoe.reporting.page.figures.lines import Axis, Line, chart, percent_axis
 from jaxmoe.reporting.page.gather import RunFiles, read_transfer
 from jaxmoe.reporting.page.sections.curves import Curve
-from jaxmoe.reporting.page.sections.pairs import Paired, paired, why_not_paired
+from jaxmoe.reporting.page.sections.pairs import Paired, all_paired
 from jaxmoe.reporting.page.sections.verdict import model_of
 from jaxmoe.reporting.page.wording import (
     NORMS,
@@ -69,13 +69,13 @@ def several(runs: Sequence[RunFiles]) -> Several:
     overviews = [
         _overview(run, place, balls, bool(unlike.get(run.name))) for place, run in enumerate(runs)
     ]
-    why = {run.name: why_not_paired(first, run) for run in runs[1:]}
+    pairs, why = all_paired(runs)
     return Several(
         titles,
         overviews,
         [f"{who}, judged otherwise than {first.name}: {said}." for who, said in _told(unlike)],
         _curve(runs, any(unlike.values())),
-        [paired(first, run) for run in runs[1:] if not why[run.name]],
+        pairs,
         [f"No paired difference of {who}: {reason}." for who, reason in _told(why)],
         transfer_of(runs),
     )

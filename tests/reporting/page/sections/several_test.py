@@ -28,8 +28,9 @@ def weaker(run, seed=3):
 
 
 def test_the_worst_case_is_over_the_attacks_that_both_have(judged):
-    first, second = judged("first"), weaker(judged("second", attacks=("pgd",)))
+    first, second = weaker(judged("first")), judged("second", attacks=("pgd",))
     (pair,) = several([first, second]).paired
+    assert (pair.base, pair.name) == ("first", "second")
     assert "over pgd alone" in pair.note
     assert [row.attack for row in pair.rows[:3]] == [
         "worst-case of shared attacks, ε = 4/255",
@@ -53,6 +54,43 @@ def test_the_worst_case_of_the_same_attacks_is_that_of_the_table(judged):
     assert not any(run.otherwise for run in found.runs)
     row = next(row for row in found.paired[0].rows if row.attack == "worst-case, ε = 8/255")
     assert row.first == f"{100 * first.worst[-1].robust_accuracy:.1f}"
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_most_robust_run_is_paired_with_each_other_one(judged, place):
+    others = [weaker(judged("bad", n=60), seed=3), weaker(judged("worse", n=60), seed=4)]
+    # It lacks an attack, so that its own worst case is not that of the others.
+    best = judged("best", n=60, attacks=ATTACKS[:3])
+    runs = [*others[:place], best, *others[place:]]
+    found = several(runs)
+    assert found.unpaired == []
+    assert [(pair.base, pair.name) for pair in found.paired] == [("bad", "best"), ("worse", "best")]
+    for pair in found.paired:
+        row = next(r for r in pair.rows if r.attack == "worst-case of shared attacks, ε = 8/255")
+        assert f"best is the most robust: {row.second} % in the {row.attack};" in pair.sentence
+        assert f"above {pair.base} by {row.points} points ({row.range})." in pair.sentence
+        assert float(row.points) > 0
+        assert ("may be chance" in pair.sentence) != row.sure
+        assert pair.sentence in page(runs)
+
+
+def test_a_run_that_is_weaker_under_an_attack_that_not_all_have_is_not_the_most_robust(judged):
+    strong, easy = judged("strong", n=60), weaker(judged("easy", n=60, attacks=("pgd",)))
+    assert easy.worst[-1].robust_accuracy > strong.worst[-1].robust_accuracy
+    (pair,) = several([easy, strong]).paired
+    assert (pair.base, pair.name) == ("easy", "strong")
+
+
+def test_runs_on_other_examples_are_compared_among_themselves(judged):
+    runs = [judged("one"), judged("two"), judged("three", seed=7), judged("four", seed=8)]
+    found = several(runs)
+    assert [{pair.base, pair.name} for pair in found.paired] == [{"one", "two"}]
+    said = "No paired difference of three and four: judged on other examples than one."
+    assert found.unpaired == [said]
+    runs = [judged("five", seed=9), *runs[:2]]
+    found = several(runs)
+    assert [{pair.base, pair.name} for pair in found.paired] == [{"one", "two"}]
+    assert found.unpaired == ["No paired difference of five: judged on other examples than one."]
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,27 @@ def test_a_flag_is_red_and_first(tmp_path):
     assert any("trust warn" in (own.get("class") or "") for _, own in unchecked.tags)
 
 
+def test_checks_that_did_not_run_are_said_at_once(tmp_path):
+    passed = Check("zero gradients", 0.0, "pass", "None was zero.")
+    missing = Check("black box", None, "not run", "No black-box attack ran.")
+    found = shown(tmp_path / "a", checks=(passed, missing))
+    assert "Yes, as far as 1 check can tell (1 of 2 not run)" in found.text
+    assert any("trust warn" in (own.get("class") or "") for _, own in found.tags)
+    whole = shown(tmp_path / "b", checks=(passed,))
+    assert "not run" not in whole.text
+    assert any("trust good" in (own.get("class") or "") for _, own in whole.tags)
+    flag = passed._replace(verdict="flag")
+    found = shown(tmp_path / "c", checks=(flag, missing))
+    assert "No: 1 of 1 check failed (1 of 2 not run)" in found.text
+    runs = [gather(tmp_path / name, name) for name in "abc"]
+    ((_, (_, *rows)),) = (t for t in Page(page(runs)).tables if "overview" in t[0])
+    assert [row[-1] for row in rows] == [
+        ("0 of 1, 1 not run", "0"),
+        ("0 of 1", "0"),
+        ("⚑ 1 of 1, 1 not run", "1"),
+    ]
+
+
 def test_what_is_not_there_is_said_in_words(tmp_path):
     assert "Stopped." in shown(tmp_path / "a", stopped=True).text
     assert "no worst case was computed" in shown(tmp_path / "a", stopped=True).text

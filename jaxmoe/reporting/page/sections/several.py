@@ -1,6 +1,8 @@
 """Several runs side by side: their figures, differences over the same examples, transfer."""
 
 import collections
+import itertools
+import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,7 +12,7 @@ from jaxmoe.reporting.page.figures.lines import Axis, Line, chart, percent_axis
 from jaxmoe.reporting.page.gather import RunFiles, read_transfer
 from jaxmoe.reporting.page.sections.curves import Curve
 from jaxmoe.reporting.page.sections.pairs import Paired, all_paired
-from jaxmoe.reporting.page.sections.verdict import model_of
+from jaxmoe.reporting.page.sections.verdict import model_of, training_of
 from jaxmoe.reporting.page.wording import (
     NORMS,
     UNKNOWN,
@@ -31,9 +33,13 @@ class Overview(NamedTuple):
     model: str
     recipe: str
     figures: list[tuple[str, str]]  # percent and interval, of clean and each ε's worst case
+    training: str  # its time and steps
+    seconds: float  # of it, −1 where it is not known
+    start: str  # the run on the page that this one began with
     attacks: int
     otherwise: bool  # judged by other attacks, or with other settings, than the first
     flags: int
+    checks: str  # how many failed of those that ran
 
 
 class Matrix(NamedTuple):
@@ -67,7 +73,8 @@ def several(runs: Sequence[RunFiles]) -> Several:
     titles = ["clean %", *(f"worst case at {_of_ball(ball, len(norms) > 1)} %" for ball in balls)]
     unlike = {run.name: _unlike(first, run) for run in runs[1:]}
     overviews = [
-        _overview(run, place, balls, bool(unlike.get(run.name))) for place, run in enumerate(runs)
+        _overview(run, place, balls, bool(unlike.get(run.name)), _start(run, runs))
+        for place, run in enumerate(runs)
     ]
     pairs, why = all_paired(runs)
     return Several(
@@ -119,7 +126,28 @@ def _of_ball(ball: _Ball, named: bool) -> str:
     return f"{NORMS.get(norm, norm)} {said}" if named else said
 
 
-def _overview(run: RunFiles, place: int, balls: list[_Ball], otherwise: bool) -> Overview:
+def _start(run: RunFiles, runs: Sequence[RunFiles]) -> str:
+    """The name of the run whose params a run began with, where it is on the page.
+
+    A path of another folder or machine counts by its end; its last name has to be the run's.
+    """
+    path = run.config.get("training", {}).get("initialize_from")
+    if not path or run.part is not None:
+        return ""
+    parts, most, found = pathlib.Path(str(path)).parts[::-1], 0, ""
+    for other in (each for each in runs if each is not run and each.part is None):
+        folder = other.folder.resolve() / str(other.details.get("run") or "")
+        own = folder.resolve().parts[::-1]
+        pairs = zip(parts, own, strict=False)
+        alike = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+        if alike > most:
+            most, found = alike, other.name
+    return found
+
+
+def _overview(
+    run: RunFiles, place: int, balls: list[_Ball], otherwise: bool, start: str
+) -> Overview:
     worst = {_ball(row): row for row in run.worst}
     rows = [run.clean, *(worst.get(ball) for ball in balls)]
     recipe = str(run.config.get("recipe", {}).get("name", ""))
@@ -130,10 +158,20 @@ def _overview(run: RunFiles, place: int, balls: list[_Ball], otherwise: bool) ->
         model_of(run.config, run.part),
         recipe,
         [(UNKNOWN, "") if row is None else _figure(row) for row in rows],
+        training_of(run) or UNKNOWN,
+        float(run.trained.get("seconds", -1)),
+        start,
         len(_settings(run)),
         otherwise,
         flags,
+        _failed(run, flags),
     )
+
+
+def _failed(run: RunFiles, flags: int) -> str:
+    ran = sum(check.verdict != "not run" for check in run.checks)
+    left = len(run.checks) - ran
+    return (f"{flags} of {ran}" if ran else "none ran") + (f", {left} not run" if left else "")
 
 
 def _figure(row: Row) -> tuple[str, str]:

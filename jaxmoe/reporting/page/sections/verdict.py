@@ -136,28 +136,38 @@ def _trust(run: RunFiles) -> Trust:
     line = verdict_line(checks)
     flags = [check for check in checks if check.verdict == "flag"]
     ran = [check for check in checks if check.verdict != "not run"]
+    left = len(checks) - len(ran)
+    left = f" ({left} of {len(checks)} not run)" if left else ""
     ordered = tuple(sorted(checks, key=lambda check: _ORDER.get(check.verdict, 2)))
     if flags:
-        head = f"No: {len(flags)} of {_checks(ran)} failed"
+        head = f"No: {len(flags)} of {_checks(ran)} failed{left}"
         return Trust("bad", head, line, ordered)
     if not run.finished:
         line = "The evaluation was stopped before its end. A later attack may be stronger."
         return Trust("warn", "Not yet", line, ordered)
     if not any(check.kind == "masking" for check in ran):
         return Trust("warn", "Nobody checked", line, ordered)
-    return Trust("good", f"Yes, as far as {_checks(ran)} can tell", line, ordered)
+    level = "warn" if left else "good"
+    return Trust(level, f"Yes, as far as {_checks(ran)} can tell{left}", line, ordered)
 
 
 def _checks(checks: list[Check]) -> str:
     return f"{len(checks)} check" + ("" if len(checks) == 1 else "s")
 
 
+def training_of(run: RunFiles) -> str:
+    """Returns the time and the steps of training in words; nothing where they are not known."""
+    if "seconds" not in run.trained:
+        return ""
+    steps = run.trained.get("global_step")
+    said = show_seconds(run.trained["seconds"])
+    return said + (f", {count_of(steps)} steps" if steps else "")
+
+
 def _costs(run: RunFiles) -> list[tuple[str, str]]:
     costs = []
-    if "seconds" in run.trained:
-        steps = run.trained.get("global_step")
-        said = show_seconds(run.trained["seconds"])
-        costs.append(("training", said + (f", {count_of(steps)} steps" if steps else "")))
+    if said := training_of(run):
+        costs.append(("training", said))
     if run.attacks:
         gradients = sum(row.gradient_evaluations for row in run.attacks)
         seconds = sum(row.seconds for row in run.attacks)

@@ -81,6 +81,27 @@ def test_a_run_that_is_weaker_under_an_attack_that_not_all_have_is_not_the_most_
     assert (pair.base, pair.name) == ("easy", "strong")
 
 
+def test_the_cost_of_training_is_beside_the_figures_with_that_of_its_start(judged):
+    start, run = judged("standard"), judged("at_m")
+    start = start._replace(trained={"seconds": 75.0, "global_step": 1200})
+    config = run.config | {"training": {"initialize_from": "/other/runs/standard/"}}
+    run = run._replace(config=config, trained={"seconds": 20.0, "global_step": 300})
+    found = several([start, run, judged("unknown")]).runs
+    assert [own.training for own in found] == ["1:15, 1 200 steps", "0:20, 300 steps", "–"]
+    assert [own.start for own in found] == ["", "standard", ""]
+    assert "+ its start standard" in page([start, run])
+    (own, _) = several([run, judged("another")]).runs
+    assert own.start == ""
+
+
+def test_of_two_starts_of_the_same_name_it_is_the_one_of_that_path(judged):
+    starts = [judged(f"{block}/standard") for block in ("a", "b")]
+    starts = [run._replace(name=f"{i}/standard") for i, run in enumerate(starts)]
+    run = judged("b/at_m")
+    config = run.config | {"training": {"initialize_from": "runs/b/standard"}}
+    assert several([run._replace(config=config), *starts]).runs[0].start == "1/standard"
+
+
 def test_runs_on_other_examples_are_compared_among_themselves(judged):
     runs = [judged("one"), judged("two"), judged("three", seed=7), judged("four", seed=8)]
     found = several(runs)

@@ -12,7 +12,7 @@ from jaxmoe.attacks.cascade import CASCADES, CUSTOM
 from jaxmoe.evaluation.engine.rows import Row
 from jaxmoe.reporting.page.figures import bars, flow, heat
 from jaxmoe.reporting.page.gather import RunFiles
-from jaxmoe.reporting.page.wording import UNKNOWN, percent, share, strongest, title_of
+from jaxmoe.reporting.page.wording import UNKNOWN, percent, several, share, strongest, title_of
 
 _MOST_FLOWS = 10  # in the list beside a heat map
 
@@ -52,6 +52,7 @@ class _Moved(NamedTuple):
     places: np.ndarray  # [n], in 0..N−1
     pair: np.ndarray | None  # [n, 2], clean expert and that under the attack
     entropy: np.ndarray | None  # [n, 2] of the router's weights, nats; NaN where not known
+    clean: np.ndarray  # [n], right when clean
     right: np.ndarray  # [n], when clean and under the attack
     left_out: int  # examples that were never attacked
 
@@ -93,8 +94,8 @@ def _moved(run: RunFiles, row: Row) -> _Moved | None:
     if not places.size:
         return None
     entropy = None if entropy is None else entropy[places]
-    right = examples.robust(line)[places]
-    return _Moved(places, pair, entropy, right, int((~attacked).sum()))
+    clean, right = examples.correct[examples.clean][places], examples.robust(line)[places]
+    return _Moved(places, pair, entropy, clean, right, int((~attacked).sum()))
 
 
 def _is_cascade(row: Row) -> bool:
@@ -118,7 +119,7 @@ def _panel(run: RunFiles, row: Row) -> RoutePanel:
             else heat.heat_map(counts, said, "clean expert", "expert under attack")
         )
         table = _all_flows(counts) if small else _largest_flows(counts)
-        facts = [*_costs(found.pair, found.right, run.dense), *facts]
+        facts = [*_costs(found, run.dense), *facts]
     if found is not None:
         unsaid = row.routing_entropy_adversarial is None and found.entropy is not None
         if unsaid and not np.isnan(found.entropy).all():
@@ -153,26 +154,28 @@ def _sentence(counts: np.ndarray) -> str:
         return f"No example turns to another expert ({flipped.of}; up to {flipped.range[7:]})."
     into = turned.sum(axis=0)
     most = np.flatnonzero(into == into.max()).tolist()
-    who = " and ".join(f"expert {expert}" for expert in most[:4])
-    verb = "takes" if len(most) == 1 else "take"
-    each = f"{into.max()} of {turned.sum()}" + (" each" if len(most) > 1 else "")
-    return f"{said} {who[:1].upper()}{who[1:]} {verb} most of the turned ones: {each}."
+    each = f"{into.max()} of {turned.sum()}"
+    if len(most) == 1:
+        part = "most" if 2 * into.max() > turned.sum() else "the largest part"
+        return f"{said} Expert {most[0]} takes {part} of the turned ones: {each}."
+    who = several(list(map(str, most)), 4)
+    return f"{said} Experts {who} take the largest parts of the turned ones: {each} each."
 
 
-def _costs(pair: np.ndarray, right: np.ndarray, dense: bool) -> list[tuple[str, str]]:
-    """Robust accuracy of flipped examples and of those that stayed."""
-    flipped = pair[:, 0] != pair[:, 1]
+def _costs(found: _Moved, dense: bool) -> list[tuple[str, str]]:
+    """The share of what was right when clean that is still right, flipped and stayed."""
+    flipped = found.pair[:, 0] != found.pair[:, 1]
     said = []
     for name, which in (
-        ("flipped: right when clean and under attack", flipped),
-        ("stayed: right when clean and under attack", ~flipped),
+        ("flipped: still right under attack, of those right when clean", flipped),
+        ("stayed: still right under attack, of those right when clean", ~flipped),
     ):
-        count, n = float(right[which].sum()), int(which.sum())
+        count, n = float(found.right[which].sum()), float(found.clean[which].sum())
         if dense or not n:
             text = f"{percent(count / n)} % of pixels" if n else "no such example"
         else:
-            found = share(count, n)
-            text = f"{found.text} ({found.of}; {found.range})"
+            kept = share(count, int(n))
+            text = f"{kept.text} ({kept.of}; {kept.range})"
         said.append((name, text))
     return said
 

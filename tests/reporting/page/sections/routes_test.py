@@ -36,10 +36,39 @@ def test_a_cascade_leaves_out_what_it_never_attacked(tmp_path):
     assert "left out" not in plain.sentence
 
 
-def test_the_label_says_that_it_is_robust_accuracy(tmp_path):
-    run = gather(make_run(tmp_path / "run"))
-    names = [name for name, _ in panel_of(run, "pgd").facts]
-    assert "flipped: right when clean and under attack" in names
+def test_the_costs_are_over_what_was_right_when_clean(tmp_path):
+    run = gather(make_run(tmp_path / "run", n=60))
+    examples, line = run.examples, run.examples.line("pgd", RADII[1])
+    clean = examples.correct[0] > 0
+    flipped = examples.expert[line] != examples.expert[0]
+    facts = dict(panel_of(run, "pgd").facts)
+    assert (~clean & flipped).any() or (~clean & ~flipped).any()
+    for name, own in (("flipped", flipped), ("stayed", ~flipped)):
+        text = facts[f"{name}: still right under attack, of those right when clean"]
+        kept = (examples.correct[line] > 0) & clean & own
+        assert f"({kept.sum()} of {(clean & own).sum()};" in text
+
+
+@pytest.mark.parametrize(
+    ("into", "said"),
+    [
+        ((0, 5, 2, 2), "Expert 1 takes most of the turned ones: 5 of 9"),
+        ((1, 4, 2, 2), "Expert 1 takes the largest part of the turned ones: 4 of 9"),
+        (
+            (3, 3, 3, 0),
+            "Experts 0, 1 and 2 take the largest parts of the turned ones: 3 of 9 each",
+        ),
+        ((4, 4, 0, 0), "Experts 0 and 1 take the largest parts of the turned ones: 4 of 8 each"),
+    ],
+)
+def test_the_expert_that_takes_most_has_more_than_half(tmp_path, into, said):
+    run = gather(make_run(tmp_path / "run", attacks=("pgd",)))
+    expert = np.zeros_like(run.examples.expert)
+    to = np.repeat(np.arange(4), into)
+    expert[:, : len(to)] = (to + 1) % 4
+    expert[1:, : len(to)] = to
+    run = run._replace(examples=run.examples._replace(expert=expert))
+    assert panel_of(run, "pgd").sentence.endswith(f"another expert. {said}.")
 
 
 @pytest.mark.parametrize("experts", [4, 12])

@@ -10,6 +10,7 @@ from jaxmoe.reporting.page.figures.svg import element, path, picture, text
 
 WIDTH, HEIGHT = 440.0, 270.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 14.0, 12.0, 42.0
+_MARK = 6.0  # of two marks nearer than this one covers the other
 _SHAPES = {"model": "circle", "router": "square", "experts": "triangle", "joint": "diamond"}
 
 
@@ -184,18 +185,30 @@ def _marks(line: Line, at: _At, x_axis: Axis) -> list[Markup]:
 
 
 def _names(lines: Sequence[Line], at: _At) -> list[Markup]:
-    """The names of single points, beside them, but for those that would cover another's."""
+    """The names of single points, beside them, but for those that would cover another's.
+
+    Points whose marks cover each other have their names together.
+    """
     drawn, taken = [], []
+    together: list[tuple[float, float, list[str]]] = []
     for line in lines:
         x, y = at(*line.points[0])
-        wide = 7.0 * len(line.name)
+        for a, b, names in together:
+            if abs(x - a) < _MARK and abs(y - b) < _MARK:
+                names.append(line.name)
+                break
+        else:
+            together.append((x, y, [line.name]))
+    for x, y, names in together:
+        name = ", ".join(names)
+        wide = 7.0 * len(name)
         left = x + wide + 10 > WIDTH
         start = x - wide - 8 if left else x
         if any(abs(y - b) < 13 and start < a + c and a < start + wide for a, b, c in taken):
             continue
         taken.append((start, y, wide))
         y = min(y + 4, HEIGHT - _BOTTOM - 5)  # above the axis
-        drawn.append(text(x - 8 if left else x + 8, y, line.name, "end" if left else "start"))
+        drawn.append(text(x - 8 if left else x + 8, y, name, "end" if left else "start"))
     return drawn
 
 

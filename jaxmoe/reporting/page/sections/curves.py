@@ -102,9 +102,9 @@ def _against_gradients(run: RunFiles) -> Curve | None:
         return None
     radius = max(row.epsilon for row in run.attacks)
     rows = [row for row in run.attacks if row.epsilon == radius and row.gradient_evaluations > 0]
-    if len(rows) < 2:
+    spent = sorted({row.gradient_evaluations for row in rows})
+    if len(spent) < 2:  # at one cost the table says as much
         return None
-    spent = [row.gradient_evaluations for row in rows]
     parts = dict.fromkeys(part for part in PARTS for row in rows if part_of(row.attack) == part)
     lines = []
     for row in rows:

@@ -1,5 +1,7 @@
 """Axes of line charts: each has a number that a reader can read."""
 
+import re
+
 import pytest
 
 from jaxmoe.reporting.page.figures import lines
@@ -37,3 +39,12 @@ def test_a_logarithmic_axis_has_ticks_whatever_the_values(values, ticks):
 )
 def test_numbers_of_ticks_are_plain(value, said):
     assert lines.short(value) == said
+
+
+def test_points_at_the_same_place_have_their_names_together():
+    points = {"pgd": (10, 40), "ltc": (10, 40), "nes": (100, 40), "fgsm": (10, 80)}
+    own = [lines.Line(name, [point], "model", weight="points") for name, point in points.items()]
+    across = lines.log_axis("gradients", [10, 100])
+    drawn = str(lines.chart("chart", own, across, lines.percent_axis("%")))
+    names = set(re.findall(r"<text[^>]*>([a-z, ]+)</text>", drawn)) - {"gradients"}
+    assert names == {"pgd, ltc", "nes", "fgsm"}

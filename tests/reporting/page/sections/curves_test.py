@@ -58,3 +58,11 @@ def test_the_last_point_of_a_long_training_is_kept(tmp_path):
     heights = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", path)]
     assert len(heights) <= 260
     assert heights[-1] < heights[0]
+
+
+def test_the_cost_of_attacks_is_drawn_where_it_differs(tmp_path):
+    run = gather(make_run(tmp_path / "run"))
+    title = "Accuracy against gradients spent"
+    assert title in [curve.title for curve in curves(run).charts]
+    rows = [row._replace(gradient_evaluations=10.0) if row.steps else row for row in run.rows]
+    assert title not in [curve.title for curve in curves(run._replace(rows=tuple(rows))).charts]

@@ -165,6 +165,18 @@ def test_checks_that_did_not_run_are_said_at_once(tmp_path):
     ]
 
 
+def test_the_worst_case_and_the_confusion_are_explained(tmp_path):
+    worst, confusion = "so it may be below the strongest single attack", "Confusion counts what"
+    found = shown(tmp_path / "a").text
+    assert worst in found
+    assert confusion in found
+    assert "example by example, so it may" in found
+    found = shown(tmp_path / "b", dense=True, frames=1).text
+    assert "image by image, so it may" in found
+    assert worst not in shown(tmp_path / "c", stopped=True).text
+    assert confusion not in shown(tmp_path / "d", old=True).text
+
+
 def test_what_is_not_there_is_said_in_words(tmp_path):
     assert "Stopped." in shown(tmp_path / "a", stopped=True).text
     assert "no worst case was computed" in shown(tmp_path / "a", stopped=True).text

@@ -49,6 +49,20 @@ def test_no_error_no_request_and_nothing_sticks_out(browser, pages, name, width)
     assert browser.requests == [pages[name].resolve().as_uri()]
 
 
+def test_side_by_side_the_worst_case_and_the_intervals_are_seen(browser, tmp_path):
+    runs = [make_run(tmp_path / "at_m"), make_run(tmp_path / "j_tlat_long", attacks=("pgd",))]
+    path = write_page(runs)
+    browser.open(path, 1400)
+    tables = "[...document.querySelectorAll('#several .scroll')]"
+    cut = f"{tables}.map(s => s.scrollWidth > s.clientWidth)"
+    assert browser.run(cut) == [False, False]
+    browser.open(path, 390)
+    edges = "[document.querySelector('.overview tbody').rows[0].cells[3], "
+    edges += "document.querySelector('#several .scroll')].map(e => e.getBoundingClientRect().right)"
+    worst, scroll = browser.run(edges)
+    assert worst <= scroll
+
+
 def test_an_event_of_a_name_never_runs(browser, tmp_path):
     evil = ("<script>window.hit = 1</script>", "<img src=x onerror='window.hit = 1'>", "a&b", '"')
     browser.open(write_page([make_run(tmp_path / "run", classes=evil)]))

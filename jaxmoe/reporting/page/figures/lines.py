@@ -11,6 +11,7 @@ from jaxmoe.reporting.page.figures.svg import element, path, picture, text
 WIDTH, HEIGHT = 440.0, 270.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 14.0, 12.0, 42.0
 _MARK = 6.0  # of two marks nearer than this one covers the other
+_NAMES = 3  # beside one mark
 _SHAPES = {"model": "circle", "router": "square", "experts": "triangle", "joint": "diamond"}
 
 
@@ -200,7 +201,8 @@ def _names(lines: Sequence[Line], at: _At) -> list[Markup]:
         else:
             together.append((x, y, [line.name]))
     for x, y, names in together:
-        name = ", ".join(names)
+        more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+        name = ", ".join(names[:_NAMES]) + more
         wide = 7.0 * len(name)
         left = x + wide + 10 > WIDTH
         start = x - wide - 8 if left else x

@@ -119,4 +119,4 @@ def test_the_command_ends_with_where_to_see_it(tmp_path, monkeypatch, capsys):
     assert main(["quickstart", "--directory", str(tmp_path), "--report"]) == 0
     page = tmp_path / "report.html"
     assert capsys.readouterr().out.splitlines()[-1] == f"see it: {page}"
-    assert "standard less single" in page.read_text(encoding="utf-8")
+    assert "single less standard" in page.read_text(encoding="utf-8")

@@ -79,7 +79,7 @@ class Mixture(NamedTuple):
     joint: Joint | None = None
 
     def _repr_html_(self) -> str:
-        """What it is, in a notebook."""
+        """Describes it in a notebook."""
         from jaxmoe.reporting.notebook import mixture_html  # a room above, for who looks
 
         return mixture_html(self)

@@ -1,4 +1,4 @@
-"""What a notebook shows: results, a mixture, a trained run and the report page as HTML."""
+"""HTML for a notebook: results, a mixture, a trained run and the report page."""
 
 import html
 import pathlib

@@ -93,7 +93,7 @@ def write_examples(result: SuiteResult, folder: str | os.PathLike) -> pathlib.Pa
 
     `index` and `label` `[N, …]` are the examples'; `attack` and `epsilon` `[R]` say what each line
     of `correct` `[R, N]` is: 1 where it was right under that attack, the first line without one.
-    Of a result that has `kept`, its facts `[R, N, …]` are there too, by their names. Where labels
+    A result that has `kept` adds its facts `[R, N, …]`, by their names. Where labels
     are of pixels, `confusion` `[R, K, K]` counts those of all examples by label and prediction.
     """
     names, epsilons = zip(*result.correct, strict=True)

@@ -62,7 +62,7 @@ class Trained(NamedTuple):
     other: OtherClips | None = None  # of a test split that is not its own
 
     def _repr_html_(self) -> str:
-        """What it is, in a notebook."""
+        """Describes it in a notebook."""
         from jaxmoe.reporting.notebook import run_html
 
         return run_html(self)

@@ -12,19 +12,13 @@ from jaxmoe.attacks.cascade import CUSTOM
 from jaxmoe.cli import main
 from jaxmoe.commands.arguments import load_from
 from jaxmoe.commands.study_report import (
-    Results,
-    over_seeds,
-    paired_table,
     tables,
-    transfer_table,
 )
 from jaxmoe.config import Arm, ATMConfig, MixtureConfig, StandardConfig, Study
-from jaxmoe.evaluation.transfer.transfer_result import TransferRow
-from jaxmoe.reporting import write_transfer
 from jaxmoe.reporting.results import read_examples
-from jaxmoe.runs.study.cells import Block, Cell, cells, experiment_of
+from jaxmoe.runs.study.cells import cells, experiment_of
 from jaxmoe.runs.study.cost import Cost, costs, gradients_per_example
-from jaxmoe.runs.study.found import Found, is_evaluated, is_transferred, read
+from jaxmoe.runs.study.found import is_evaluated, read
 from jaxmoe.runs.study.runner import Job, run_all
 from tests.commands.tiny import TINY, run
 
@@ -234,57 +228,6 @@ def test_an_attack_of_unknown_length_has_no_cost():
     recipe = ATMConfig(inner_attack="apgd-ce")
     with pytest.raises(ValueError, match="nobody knows what these cost"):
         gradients_per_example(dataclasses.replace(TINY, recipe=recipe), 8)
-
-
-def toy(fold, seed, right, arm="a"):
-    clean = np.ones(len(right), np.float32)
-    correct = {("clean", 0.0): clean, ("pgd", 0.1): np.asarray(right, np.float32)}
-    cell = Cell(Block("", fold, seed), arm)
-    return Found(cell, (), np.arange(len(right)), correct, {}, 60.0)
-
-
-def test_seeds_are_no_further_examples():
-    runs = [toy("f0", s, [1, 0, 0, 1]) for s in (0, 1)] + [toy("f1", s, [1, 1]) for s in (0, 1)]
-    np.testing.assert_array_equal(over_seeds(runs, "pgd", 0.1), [1, 0, 0, 1, 1, 1])
-    runs[1] = toy("f0", 1, [1, 1, 0, 0])
-    np.testing.assert_array_equal(over_seeds(runs, "pgd", 0.1), [1, 0.5, 0, 0.5, 1, 1])
-    study = Study(TINY, {"a": Arm("a")}, folds={"f0": {}, "f1": {}}, seeds=(0, 1))
-    # 4 of 6 examples; the folds have 50 and 100 %, whose standard error is 25 points.
-    assert Results(study, runs, {}).share(runs, "worst-case", 0.1) == "66.7 ± 25.0"
-
-
-def test_arms_are_compared_in_the_blocks_that_all_have():
-    study = Study(TINY, {"a": Arm("a"), "b": Arm("b")}, folds={"f0": {}, "f1": {}})
-    runs = [toy("f0", 0, [1]), toy("f1", 0, [1]), toy("f0", 0, [0], arm="b")]
-    results = Results(study, runs, {})
-    assert [len(own) for own in results.arms.values()] == [1, 1]
-    assert results.left_out == 1
-    other = toy("f0", 0, [0, 0], arm="b")
-    with pytest.raises(ValueError, match="f0-seed0/a and f0-seed0/b were judged by other test"):
-        paired_table(Results(study, [runs[0], other], {}), "a")
-
-
-def test_a_transfer_matrix_is_of_all_arms(tmp_path):
-    own = Study(TINY, {"a": Arm("a"), "b": Arm("b")}, transfer=("pgd",), epsilons=(0.1,))
-    folder = tmp_path / "seed0" / "transfer"
-    assert not is_transferred(own, folder, ["a", "b"])
-    common = (0.1, "linf", 0.5, 0.5, 1.0, 10, 0)
-    rows = [
-        TransferRow(source, f"x/{target}", "pgd", *common)
-        for source in ("a", "b", "all others")
-        for target in "ab"
-    ]
-    rows[-1] = rows[-1]._replace(robust_accuracy=0.25)
-    write_transfer(rows, folder)
-    assert is_transferred(own, folder, ["a", "b"])
-    assert not is_transferred(own, folder, ["a", "b", "c"])
-    seen_by_none = dataclasses.replace(own, transfer=("pgd", "universal"))
-    assert not is_transferred(seen_by_none, folder, ["a", "b"])
-    more = dataclasses.replace(own, transfer=("pgd", "fgsm"))
-    assert not is_transferred(more, folder, ["a", "b"])
-    results = Results(own, [toy("", 0, [1], arm) for arm in "ab"], {})
-    lines = transfer_table(results, tmp_path, {"seed0"}).splitlines()
-    assert lines[2:4] == ["| a | 50.0 |", "| b | 25.0 |"]
 
 
 def test_runs_come_behind_the_ones_that_they_start_from():

@@ -101,7 +101,7 @@ def test_where_labels_are_of_pixels_less_than_half_of_what_was_right_is_broken()
         line = Line(candidates, number, 0.1)
         line.offer(places, np.array(right), unknown, clips)
     found = {one.place: (one.why, one.line) for one in candidates.choose()}
-    # Of survivors the line that left the least; of what was broken the first.
+    # A survivor has the line that left the least; what was broken has the first.
     survivors = {0: ("survivor", 1), 2: ("survivor", 2)}
     assert found == survivors | {1: ("smallest epsilon", 1), 3: ("random", 1)}
 

@@ -19,7 +19,7 @@ SMALLEST, CONFIDENT = "smallest epsilon", "confident failure"
 SURVIVOR, RANDOM = "survivor", "random"
 # Two clips of each candidate are held, of a byte and of a half-precision float for a number.
 HELD_BELOW, _BYTES = 1 << 26, 2 * 3
-# Of huge clips one for each reason, and never so many that looking after them takes time.
+# Huge clips have one for each reason; there are never so many that looking after them takes time.
 FEWEST, MOST = 4, 64
 # Bytes of the whole examples of a result: all twelve clips of 16 frames of 112 × 112 pixels.
 SHOWN_BELOW = 24 << 20
@@ -200,10 +200,10 @@ class Candidates:
     def choose(self) -> list[Chosen]:
         """Returns examples to show, a quarter for each reason where there are as many.
 
-        What the smallest ε breaks is taken first, then the most confident failures, survivors, and
-        any others by luck. The line is what broke an example at the smallest ε; of a confident
-        failure the one that is most confident; of an example that was not broken the one of the
-        largest ε that leaves it the least confidence.
+        Examples that the smallest ε breaks are taken first, then the most confident failures,
+        survivors, and any others by luck. The line is what broke an example at the smallest ε; of a
+        confident failure the one that is most confident; of an example that was not broken the one
+        of the largest ε that leaves it the least confidence.
         """
         chosen: list[Chosen] = []
         free = sorted(self._all.values(), key=lambda one: one.luck)

@@ -235,7 +235,7 @@ class Cascading(NamedTuple):
         return on_batch(self.clips.gather(places, size))[1]
 
     def _on_batch(self, places, attack, settings, epsilon, attempt, batch, name=None):
-        """What an attempt leaves of a batch, and clips of the candidates; kept under a name."""
+        """Runs an attempt on a batch; returns what it leaves, and clips of the candidates."""
         result, seconds = self.programs.attack(
             attack, self.params, batch, epsilon, settings, self.seed, attempt
         )
@@ -266,7 +266,7 @@ class _Tried(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What an attempt leaves of the valid clips of a batch."""
+    """The valid clips of a batch, as an attempt leaves them."""
 
     right: np.ndarray
     confusion: np.ndarray | None

@@ -19,7 +19,7 @@ _DTYPES = (np.int16, np.float16, np.int16, np.float16, np.float16)
 
 
 class Kept(NamedTuple):
-    """What a model says of each example, and how far the example was moved."""
+    """Facts of each example: the model's answer to it, and how far it was moved."""
 
     prediction: Int[Array, " batch"]  # UNKNOWN where labels are of pixels
     confidence: Float[Array, " batch"]  # softmax probability of the prediction, 0–1; NaN there

@@ -284,7 +284,7 @@ class Passes:
         return (None,)
 
     def _on_batch(self, name, epsilon, clean, position, places, batch, keep=None):
-        """What an attack finds of a batch, its seconds, and the candidates' clips; keeps all."""
+        """Attacks a batch; returns what it finds, its seconds, and the candidates' clips."""
         calls, once = ATTACKS[name].calls(self.settings)
         tries = [
             (dataclasses.replace(once, gradient=mode or once.gradient), call)

@@ -141,7 +141,7 @@ def gather(folder: str | os.PathLike, name: str | None = None) -> RunFiles:
         checks=_checks(folder, details),
         examples=examples,
         shown=shown,
-        # What training the whole was like says nothing of a part.
+        # The training of the whole says nothing of a part.
         metrics=read_metrics(run) if part is None else [],
         transfer=read_transfer(folder),
         trained=_trained(run) if part is None else {},

@@ -188,12 +188,12 @@ def _shared(first: RunFiles, second: RunFiles) -> list[_Shared]:
 
 
 def _common_radii(first: RunFiles, second: RunFiles) -> list[float]:
-    """The radii at which both have a worst case."""
-    return [
+    """The radii at which both have a worst case, from the smallest."""
+    return sorted(
         row.epsilon
         for row in second.worst
         if any(abs(own.epsilon - row.epsilon) < _TOLERANCE for own in first.worst)
-    ]
+    )
 
 
 def _note(first: RunFiles, second: RunFiles, any_shared: bool, names: list[str], same: bool) -> str:

@@ -69,7 +69,7 @@ def routes(run: RunFiles) -> Routes:
 
 
 def _moved(run: RunFiles, row: Row) -> _Moved | None:
-    """What is known of single examples; None of nothing, or where no router chose for them."""
+    """Facts of single examples; None where there are none, or no router chose for them."""
     examples = run.examples
     line = None if examples is None else examples.line(row.attack, row.epsilon)
     if line is None:

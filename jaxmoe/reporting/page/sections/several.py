@@ -89,7 +89,7 @@ def several(runs: Sequence[RunFiles]) -> Several:
 
 
 def _told(said: dict[str, str]) -> list[tuple[str, str]]:
-    """What is said of runs, those of which the same is said together; nothing of nothing."""
+    """Sentences on runs; those with the same sentence stand together."""
     return [
         (in_words([name for name, own in said.items() if own == text], 8), text)
         for text in dict.fromkeys(filter(None, said.values()))

@@ -177,3 +177,12 @@ def test_pixels_are_not_mean_iou(judged):
     text = " ".join(re.sub(r"<[^>]+>", " ", page(runs)).split())
     assert "Points of robust pixels" in text
     assert "not mIoU" in text
+
+
+def test_the_sentence_is_of_the_largest_radius_in_any_order_of_rows(judged):
+    first, second = weaker(judged("first")), judged("second")
+    (wanted,) = several([first, second]).paired
+    turned = [run._replace(rows=(run.rows[0], *run.rows[:0:-1])) for run in (first, second)]
+    (found,) = several(turned).paired
+    assert "ε = 8/255" in wanted.sentence
+    assert found.sentence == wanted.sentence

@@ -42,6 +42,11 @@ def study() -> Study:
         arms=video_defences(
             experts=experiment.mixture.experts,
             clean_epochs=clean.shared_epochs + clean.epochs,
+            # Copies of a trained network forget at the rate that it began with.
+            standard={
+                "training.shared_learning_rate": experiment.optimizer.learning_rate,
+                "optimizer.learning_rate": 5e-4,
+            },
             defence={
                 "attack.steps": 3,
                 "attack.alpha": 0.5,

@@ -108,8 +108,9 @@ def _check_optimizer(e: Experiment) -> None:
     patience, every = e.training.patience, e.run.validate_every
     expected = "none where run.validate_every = 0: nothing is validated"
     _check(patience is None or every > 0, "training.patience", patience, expected)
-    rate = e.optimizer.learning_rate
+    rate, shared = e.optimizer.learning_rate, e.training.shared_learning_rate
     _check(rate > 0, "optimizer.learning_rate", rate, "above 0")
+    _check(shared is None or shared > 0, "training.shared_learning_rate", shared, "above 0")
 
 
 def _check_evaluation(e: Experiment) -> None:

@@ -9,7 +9,11 @@ _REPAIRS = ("router", "weak_experts", "global")
 
 
 def video_defences(
-    *, experts: int, clean_epochs: int, defence: Fields | None = None
+    *,
+    experts: int,
+    clean_epochs: int,
+    standard: Fields | None = None,
+    defence: Fields | None = None,
 ) -> dict[str, Arm]:
     """Returns every defence of arXiv 2602.01369 by name, each from a clean start of its kind.
 
@@ -20,6 +24,7 @@ def video_defences(
     Args:
       experts: M of the study's experiment.
       clean_epochs: of the one network, so that it has as many gradients as the clean mixture.
+      standard: fields of the clean mixtures alone.
       defence: fields of every defence, of its attack, say.
     """
     alone = {
@@ -29,10 +34,12 @@ def video_defences(
         "training.specialize_epochs": 0,
         "training.epochs": clean_epochs,
     }
+    clean = standard or {}
+    restored = {**clean, "expert.restoration": True}
     arms = {
-        "standard": Arm("standard", costs=False),
+        "standard": Arm("standard", clean, costs=False),
         "single": Arm("one network", alone, costs=False),
-        "restored": Arm("standard, restored", {"expert.restoration": True}, costs=False),
+        "restored": Arm("standard, restored", restored, costs=False),
     }
 
     def add(name: str, title: str, recipe: str, start: str = "standard", **fields: object) -> None:

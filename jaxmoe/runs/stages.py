@@ -48,7 +48,13 @@ def stages_of(experiment: Experiment, dataset: data.Dataset) -> tuple[Stage, ...
         stages.insert(0, Stage("dense", dense, t.dense_epochs, selects=False))
     if t.shared_epochs:
         stages[0] = dataclasses.replace(stages[0], prepare=copy_expert(t.shared_noise))
-        shared = Stage("shared expert", shared_expert, t.shared_epochs, validates=False)
+        shared = Stage(
+            "shared expert",
+            shared_expert,
+            t.shared_epochs,
+            validates=False,
+            learning_rate=t.shared_learning_rate,
+        )
         stages.insert(0, shared)
     if not t.epochs:
         stages.pop()

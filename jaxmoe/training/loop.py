@@ -249,6 +249,7 @@ class _Loop(NamedTuple):
 
     def _stepper(self, stage: Stage, steps: int, only_phase: int | None) -> Callable:
         o = self.options
+        peak = o.learning_rate if stage.learning_rate is None else stage.learning_rate
         lam_share = None
         if stage.epsilon_warmup:
             lam_share = epsilon_schedule(1.0, steps, stage.epsilon_warmup)
@@ -258,7 +259,7 @@ class _Loop(NamedTuple):
             self.recipe_options,
             self.threat,
             self.optimizer,
-            learning_rate_schedule(o.schedule, o.learning_rate, steps, o.warmup),
+            learning_rate_schedule(o.schedule, peak, steps, o.warmup),
             epsilon_schedule(self.threat.epsilon, steps, stage.epsilon_warmup),
             lam_share=lam_share,
             spread=optax.linear_schedule(1.0, self.recipe_options.spread_left, steps),

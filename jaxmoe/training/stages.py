@@ -46,6 +46,7 @@ class Stage:
         risen; None goes on to its end.
       validates: whether the mixture is worth a look while it runs.
       selects: whether its validations may become the best checkpoint, from where ε has risen.
+      learning_rate: at its peak; None is the loop's.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Stage:
     patience: int | None = None
     validates: bool = True
     selects: bool = True
+    learning_rate: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,6 +46,19 @@ def tiny_batch(clips: int = 8, seed: int = 0) -> Batch:
     )
 
 
+class OneBatch:
+    """Batches of a loop: the same one for ever."""
+
+    def __next__(self):
+        return tiny_batch()._asdict()
+
+    def get_state(self):
+        return 0
+
+    def set_state(self, state):
+        pass
+
+
 @pytest.fixture(autouse=True)
 def standard_promotion():
     """Optax's Adam raises a float to an integer count, which strict promotion forbids."""

@@ -18,20 +18,7 @@ from jaxmoe.training import (
     fit,
 )
 from jaxmoe.training.recipes import standard
-from tests.training.conftest import tiny_batch
-
-
-class Batches:
-    """The same batch for ever."""
-
-    def __next__(self):
-        return tiny_batch()._asdict()
-
-    def get_state(self):
-        return 0
-
-    def set_state(self, state):
-        pass
+from tests.training.conftest import OneBatch
 
 
 def train(mixture, params, run, accuracies, *, patience=2, epochs=9, warmup=0.0):
@@ -48,7 +35,7 @@ def train(mixture, params, run, accuracies, *, patience=2, epochs=9, warmup=0.0)
         mixture,
         params,
         (stage,),
-        Batches(),
+        OneBatch(),
         2,
         threat=ThreatModel("linf", 0.1),
         options=dataclasses.replace(loop_options(Experiment()), **options),

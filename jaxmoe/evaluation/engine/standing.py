@@ -2,7 +2,8 @@
 
 Batches have one of a few sizes, each a quarter of the one before, so that little is compiled for
 what happens to be left. On a CPU, where an empty place costs as much as a clip, the first of an
-attack that begins with few is as many as there are.
+attack that begins with few is about as many as there are: a power of two, or half as much again, so
+that another run finds its program compiled.
 Axes: N = valid clips, B = batch.
 """
 
@@ -77,7 +78,7 @@ class StandingClips:
             return self._size
         begun = self._begun.setdefault(attack, set())
         fits = [size for size in begun if standing <= size <= 2 * standing]
-        begun.add(size := min(fits, default=standing))
+        begun.add(size := min(fits, default=min(_round_up(standing), self._size)))
         return size
 
     def first(self) -> Batch:
@@ -202,6 +203,12 @@ def _bulk(size: int) -> int:
     if jax.default_backend() != "cpu":
         return size
     return max(size // SMALLER, min(size, ENOUGH_ON_CPU))
+
+
+def _round_up(count: int) -> int:
+    """The least of 1, 2, 3, 4, 6, 8, 12, 16, 24, … that holds so many."""
+    power = 1 << (count - 1).bit_length()
+    return power * 3 // 4 if count <= power * 3 // 4 else power
 
 
 def _plan(standing: np.ndarray, size: int, looks: float) -> Iterator[tuple[np.ndarray, int]]:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jaxmoe.attacks.updates import step_sizes_of
 from jaxmoe.threat import ThreatModel, per_example_keys
 
 Objective = Callable[[Float[Array, "batch ..."]], Float[Array, " batch"]]
@@ -31,10 +32,13 @@ class AttackResult(NamedTuple):
     gradients: Int[Array, ""]  # gradients taken of each example: what the attack cost
     zero_gradient: Float[Array, " batch"]  # share of the gradients that were zero everywhere
     finite: Bool[Array, " batch"]  # whether every loss and every gradient was finite
+    # α of each frame, step by step, of the attempt that `x_adv` is from; with temporal momentum.
+    step_sizes: Float[Array, "batch steps time"] | None = None
 
     def __repr__(self) -> str:
         """The shapes: the arrays themselves fill pages."""
-        shapes = ", ".join(f"{name} {jnp.shape(value)}" for name, value in self._asdict().items())
+        known = {name: value for name, value in self._asdict().items() if value is not None}
+        shapes = ", ".join(f"{name} {jnp.shape(value)}" for name, value in known.items())
         return f"AttackResult({shapes})"
 
 
@@ -88,21 +92,23 @@ def perturb(
         finite = is_finite(gradient) & jnp.isfinite(losses)
         # Before the update: frames that may not change take no share of a step's length.
         gradient = threat.mask(gradient)
-        seen = (losses, is_zero(gradient), finite)
         delta, state = update.update(gradient, state, x_adv)
+        seen = (losses, is_zero(gradient), finite, step_sizes_of(state))
         return (threat.project(x_adv + delta, x), state, best), seen
 
     def attempt(restart_keys):
         start = threat.random_start(restart_keys, x) if random_start else x
         unseen = (start, jnp.full(x.shape[0], -jnp.inf, loss_dtype))
         carry = start, update.init(x), unseen
-        (_, _, best), (losses, zero, finite) = jax.lax.scan(step, carry, jnp.arange(steps + 1))
+        (_, _, best), seen = jax.lax.scan(step, carry, jnp.arange(steps + 1))
+        losses, zero, finite, sizes = seen
         return AttackResult(
             *best,
             losses,
             jnp.asarray(steps),
             jnp.mean(zero[:-1].astype(x.dtype), axis=0),
             jnp.all(finite, axis=0),
+            None if sizes is None else jnp.moveaxis(sizes[:-1], 0, 1),
         )
 
     if restarts == 1:
@@ -156,6 +162,7 @@ def pick_attempts(attempts: AttackResult, winner: Int[Array, " batch"]) -> Attac
         jnp.sum(attempts.gradients),
         jnp.mean(attempts.zero_gradient, axis=0),
         jnp.all(attempts.finite, axis=0),
+        None if attempts.step_sizes is None else pick(attempts.step_sizes, winner),
     )
 
 

@@ -6,6 +6,7 @@ MI-FGSM's. Axes: B = batch, T = frames. Step sizes are arrays to the compiler, s
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
@@ -54,6 +55,7 @@ class TemporalMomentumState(NamedTuple):
     """State of `temporal_momentum`."""
 
     velocity: Float[Array, "batch time"]
+    step_sizes: Float[Array, "batch time"]  # α of the last step
 
 
 def temporal_momentum(
@@ -94,7 +96,8 @@ def temporal_momentum(
             raise ValueError(
                 f"temporal momentum: no frames in inputs of shape {params.shape}, not [B, T, …]"
             )
-        return TemporalMomentumState(jnp.zeros(params.shape[:2], params.dtype))
+        zeros = jnp.zeros(params.shape[:2], params.dtype)
+        return TemporalMomentumState(zeros, zeros)
 
     def update(gradient, state, params=None):
         del params
@@ -105,11 +108,21 @@ def temporal_momentum(
             velocity = _accumulate_along_frames(frame_norm, decay)
         factor = 1 + jnp.log1p(jnp.sqrt(velocity))
         factor = factor if direction == "boost" else 1 / factor
-        factor = factor.reshape(factor.shape + (1,) * (gradient.ndim - 2))
-        step = _scale(steepest_direction(norm, gradient) * factor, step_size)
-        return step, TemporalMomentumState(velocity)
+        along = factor.reshape(factor.shape + (1,) * (gradient.ndim - 2))
+        step = _scale(steepest_direction(norm, gradient) * along, step_size)
+        return step, TemporalMomentumState(velocity, _scale(factor, step_size))
 
     return optax.GradientTransformation(init, update)
+
+
+def step_sizes_of(state: optax.OptState) -> Float[Array, "batch time"] | None:
+    """Returns α of each frame in the last step; None without `temporal_momentum` in the chain."""
+
+    def is_temporal(node):
+        return isinstance(node, TemporalMomentumState)
+
+    nodes = jax.tree.leaves(state, is_leaf=is_temporal)
+    return next((node.step_sizes for node in nodes if is_temporal(node)), None)
 
 
 def steepest_direction(

@@ -75,6 +75,18 @@ def test_the_best_iterate_is_kept_and_more_steps_find_no_worse(norm, shape, epsi
     np.testing.assert_allclose(loss_of(many.x_adv), many.loss, rtol=1e-4, atol=1e-4)
 
 
+def test_the_step_sizes_of_temporal_momentum_are_told():
+    x = jnp.full((2, 3, 2, 2, 1), 0.5)
+    update = temporal_momentum("linf", 0.01, 0.9)
+    result = perturb(KEY, x, total, ThreatModel("linf", 0.3), update, steps=4)
+    velocity = np.cumsum(2 * 0.9 ** np.arange(4))  # the gradient of a frame has the length 2
+    want = 0.01 / (1 + np.log1p(np.sqrt(velocity)))
+    np.testing.assert_allclose(
+        result.step_sizes, np.broadcast_to(want[None, :, None], (2, 4, 3)), rtol=1e-5
+    )
+    assert climb(KEY, x, ThreatModel("linf", 0.3), 0.1, 2).step_sizes is None
+
+
 def test_more_restarts_find_no_worse():
     x = jnp.asarray(np.random.default_rng(0).uniform(size=(4, 2, 3)), jnp.float32)
     threat = ThreatModel("linf", 0.3)
@@ -97,10 +109,12 @@ def test_of_attempts_that_worked_the_one_of_the_greatest_loss_is_taken():
         x_adv = jnp.broadcast_to(jnp.asarray(number, jnp.float32), (3, 1))
         loss = losses[number]
         result = AttackResult(x_adv, loss, loss[None], jnp.asarray(1), none, none == 0)
-        return result, worked[number]
+        sizes = jnp.broadcast_to(x_adv[..., None], (3, 4, 2))
+        return result._replace(step_sizes=sizes), worked[number]
 
     best = strongest_attempt(attempt, 3)
     np.testing.assert_array_equal(best.x_adv[:, 0], [1, 1, 1])
+    np.testing.assert_array_equal(best.step_sizes, np.ones((3, 4, 2)))
     np.testing.assert_array_equal(best.loss, [2, 3, 9])
 
 

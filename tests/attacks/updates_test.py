@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxmoe.attacks import momentum, steepest_direction, steepest_step, temporal_momentum
+from jaxmoe.attacks.updates import step_sizes_of
 
 SHAPE = (2, 4, 3, 1)
 
@@ -23,6 +25,15 @@ def run(update, gradients):
         step, state = update.update(jnp.asarray(gradient), state)
         steps.append(step)
     return np.stack(steps)
+
+
+def step_sizes(update, gradients):
+    """Returns α of each frame, step by step."""
+    state, found = update.init(jnp.zeros(SHAPE)), []
+    for gradient in gradients:
+        state = update.update(jnp.asarray(gradient), state)[1]
+        found.append(step_sizes_of(state))
+    return np.stack(found)
 
 
 def direction(norm, gradient):
@@ -41,9 +52,10 @@ def direction(norm, gradient):
 )
 def test_temporal_momentum_of_both_axes_and_directions(norm, axis, way, decay, seed):
     given_gradients = gradients(seed)
-    got = run(temporal_momentum(norm, 0.1, decay, axis=axis, direction=way), given_gradients)
+    update = temporal_momentum(norm, 0.1, decay, axis=axis, direction=way)
+    got, sizes = run(update, given_gradients), step_sizes(update, given_gradients)
     velocity = np.zeros(SHAPE[:2])
-    for gradient, step in zip(given_gradients.astype(np.float64), got, strict=True):
+    for gradient, step, size in zip(given_gradients.astype(np.float64), got, sizes, strict=True):
         if axis == "frames":
             velocity = np.zeros(SHAPE[:2])
         for b in range(SHAPE[0]):
@@ -54,6 +66,14 @@ def test_temporal_momentum_of_both_axes_and_directions(norm, axis, way, decay, s
         alpha = 0.1 * factor if way == "boost" else 0.1 / factor
         want = alpha[:, :, None, None] * direction(norm, gradient)
         np.testing.assert_allclose(step, want, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(size, alpha, rtol=1e-4)
+
+
+def test_step_sizes_are_those_of_temporal_momentum_wherever_it_stands_in_a_chain():
+    alone = temporal_momentum("linf", 0.1)
+    chain = optax.chain(optax.identity(), optax.chain(alone, optax.identity()))
+    np.testing.assert_array_equal(step_sizes(chain, gradients(0)), step_sizes(alone, gradients(0)))
+    assert step_sizes_of(optax.chain(momentum(), steepest_step("linf", 0.1)).init(0.0)) is None
 
 
 def test_momentum_of_mi_fgsm():

@@ -9,8 +9,9 @@ import pytest
 from planted import FAR, NEAR
 from planted_cascade import CLIPS, EPSILON, LABELS, PARAMS, run
 
-from jaxmoe.attacks import AttackSettings
+from jaxmoe.attacks import AttackSettings, Cascade, stage
 from jaxmoe.evaluation import Programs, evaluate_suite
+from jaxmoe.evaluation.engine.shown import join_step_sizes
 from jaxmoe.reporting.results import write_examples, write_shown
 
 # Planted models guess and mask on purpose; `model_checks_test` looks at what is told of them.
@@ -111,6 +112,43 @@ def test_one_example_of_a_mixture_is_shown_and_none_where_nothing_attacks(tmp_pa
         assert not (tmp_path / "shown.npz").exists()  # of an evaluation before
     with pytest.raises(ValueError, match="shown: -1; expected 0, for none, or more"):
         found(attacks=["pgd"], shown=-1)
+
+
+def test_step_sizes_of_temporal_momentum_are_shown(tmp_path):
+    clips = planted.clips((FAR, NEAR), (FAR, NEAR), (FAR, 255), (FAR, 255))
+    radii, steps = (1 / 255, 8 / 255), AttackSettings(steps=6, temporal_alpha=0.5)
+    options = {"epsilons": radii, "settings": steps, "checks": False, "probe_batches": 0}
+    programs = Programs(planted.MIXTURE)
+
+    def found(size, **more):
+        factory = planted.batches(clips, [0, 0, 0, 0], batch_size=size)
+        result = evaluate_suite(
+            planted.MIXTURE, planted.PARAMS, factory, programs=programs, **options, **more
+        )
+        return read(result, tmp_path)
+
+    shown = found(3, attacks=["tla-m"])
+    (batch,) = planted.batches(clips, [0, 0, 0, 0])()
+    alone = [
+        programs.attack("tla-m", planted.PARAMS, batch, epsilon, steps, 0)[0].step_sizes
+        for epsilon in radii
+    ]
+    want = np.stack(alone)[shown["line"] - 1, shown["position"]]
+    assert want.shape == (4, 6, 2)
+    np.testing.assert_allclose(shown["step_sizes"], want, rtol=1e-5)
+    # A cascade tells them too; an attack without has none.
+    own = Cascade("Temporal", (stage("tla-m"),))
+    shown = found(4, attacks=["own"], cascades={"own": own})
+    assert np.isfinite(shown["step_sizes"]).all()
+    assert "step_sizes" not in found(4, attacks=["pgd"])
+
+
+def test_step_sizes_of_unequal_attacks_are_filled_up_with_nan():
+    found = join_step_sizes([None, np.ones((2, 3)), np.zeros((1, 3))])
+    assert found.shape == (3, 2, 3)
+    np.testing.assert_array_equal(np.isnan(found).sum((1, 2)), [6, 0, 3])
+    np.testing.assert_array_equal(found[1:, 0], [[1, 1, 1], [0, 0, 0]])
+    assert join_step_sizes([None, None]) is None
 
 
 def test_images_with_labels_of_pixels_are_shown_with_their_maps(tmp_path):

@@ -33,6 +33,7 @@ class Pair(NamedTuple):
 
     clean: UInt8[np.ndarray, "time height width channels"]
     adversarial: Float[np.ndarray, "time height width channels"]  # float16, 0–1
+    step_sizes: Float[np.ndarray, "steps time"] | None = None  # with temporal momentum
 
 
 class Chosen(NamedTuple):
@@ -146,7 +147,11 @@ class Candidates:
         return np.flatnonzero(np.isin(places, self.places))
 
     def pairs(
-        self, places: np.ndarray, batch: Mapping[str, np.ndarray], clips_at: ClipsAt
+        self,
+        places: np.ndarray,
+        batch: Mapping[str, np.ndarray],
+        clips_at: ClipsAt,
+        step_sizes: Float[np.ndarray, "batch steps time"] | None = None,
     ) -> dict[int, Pair]:
         """Returns the candidates of a batch whole, by their places.
 
@@ -155,14 +160,17 @@ class Candidates:
           batch: clean clips, uint8 or pixels in [0, 1].
           clips_at: gives the adversarial clips of some rows of the batch, pixels in [0, 1]; not
             called where the batch has no candidate.
+          step_sizes: of temporal momentum, where the attack has it.
         """
         chosen = self.rows(places)
         if not len(chosen):
             return {}
         rows = np.flatnonzero(batch["valid"])[chosen]
+        sizes = [None] * len(rows) if step_sizes is None else np.asarray(step_sizes)[rows]
+        found = zip(places[chosen], rows, clips_at(rows), sizes, strict=True)
         return {
-            int(place): Pair(_as_levels(batch["clip"][row]), _as_clip(clip.astype(np.float16)))
-            for place, row, clip in zip(places[chosen], rows, clips_at(rows), strict=True)
+            int(place): Pair(_as_levels(batch["clip"][row]), _as_clip(clip.astype(np.float16)), own)
+            for place, row, clip, own in found
         }
 
     def offer(

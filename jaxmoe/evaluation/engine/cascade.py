@@ -246,7 +246,7 @@ class Cascading(NamedTuple):
         if self.line is not None:
             x_adv = result.x_adv
             at = lambda rows: np.asarray(x_adv)[rows]  # noqa: E731
-            pairs = self.line.candidates.pairs(places, batch, at)
+            pairs = self.line.candidates.pairs(places, batch, at, result.step_sizes)
         result, verdict = jax.device_get((result._replace(x_adv=None), verdict))
         check_attack(result, verdict, batch, attack, epsilon)
         valid = batch["valid"]

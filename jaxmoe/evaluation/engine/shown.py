@@ -26,6 +26,8 @@ class Shown(NamedTuple):
     label_map: Int[np.ndarray, "examples ..."] | None = None
     clean_map: Int[np.ndarray, "examples ..."] | None = None
     adversarial_map: Int[np.ndarray, "examples ..."] | None = None
+    # α of each frame and step with temporal momentum; NaN of an attack without, None without any.
+    step_sizes: Float[np.ndarray, "examples steps time"] | None = None
 
 
 def show(
@@ -53,7 +55,8 @@ def show(
     clean = np.stack([pair.clean for pair in pairs])
     adversarial = np.stack([pair.adversarial for pair in pairs])
     line, why = np.array([one.line for one in chosen], np.int32), [one.why for one in chosen]
-    found = Shown(position, line, np.array(why), clean, adversarial)
+    sizes = join_step_sizes([pair.step_sizes for pair in pairs])
+    found = Shown(position, line, np.array(why), clean, adversarial, step_sizes=sizes)
     labels = label[position]
     if labels.ndim < 2 or not np.issubdtype(labels.dtype, np.integer):
         return found
@@ -67,6 +70,21 @@ def show(
     return found._replace(
         label_map=labels.astype(np.int16), clean_map=before, adversarial_map=after
     )
+
+
+def join_step_sizes(
+    found: Sequence[Float[np.ndarray, "steps time"] | None],
+) -> Float[np.ndarray, "examples steps time"] | None:
+    """The step sizes of all examples, NaN where an attack has none or fewer steps."""
+    known = [sizes for sizes in found if sizes is not None]
+    if not known:
+        return None
+    shape = tuple(np.max([sizes.shape for sizes in known], axis=0))
+    joined = np.full((len(found), *shape), np.nan, np.float32)
+    for place, sizes in enumerate(found):
+        if sizes is not None:
+            joined[(place, *map(slice, sizes.shape))] = sizes
+    return joined
 
 
 def _maps(

@@ -29,12 +29,14 @@ def strongest(
             isolated_router=np.min([one.isolated_router for one in scores], axis=0),
             isolated_experts=np.min([one.isolated_experts for one in scores], axis=0),
         )
+    sizes = [result.step_sizes for result in results]
     result = results[0]._replace(
         loss=pick(loss, winner),
         loss_trace=np.concatenate([result.loss_trace for result in results]),
         gradients=np.sum([result.gradients for result in results]),
         zero_gradient=np.mean([result.zero_gradient for result in results], axis=0),
         finite=np.all([result.finite for result in results], axis=0),
+        step_sizes=None if sizes[0] is None else pick(sizes, winner),
     )
     return winner, result, score
 

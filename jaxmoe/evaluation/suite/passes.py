@@ -302,7 +302,9 @@ class Passes:
         if keep:
             keep(str(position), batch, clips, found[1].correct)
         at = lambda rows: clips[np.searchsorted(wanted, rows)]  # noqa: E731
-        pairs = self.candidates.pairs(places, batch, at) if self.candidates else {}
+        pairs = {}
+        if self.candidates:
+            pairs = self.candidates.pairs(places, batch, at, found[0].step_sizes)
         return tuple(found), pairs
 
     def _again(self, on_batch: Callable, position: int) -> dict[int, Pair]:

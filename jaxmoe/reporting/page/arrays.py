@@ -82,7 +82,7 @@ class Shown(NamedTuple):
     label_map: Int[np.ndarray, "E ..."] | None = None
     clean_map: Int[np.ndarray, "E ..."] | None = None
     adversarial_map: Int[np.ndarray, "E ..."] | None = None
-    step: Float[np.ndarray, "E S T"] | None = None  # sizes of temporal momentum's steps
+    step_sizes: Float[np.ndarray, "E S T"] | None = None  # of temporal momentum, NaN elsewhere
 
 
 def read_examples(folder: pathlib.Path) -> Examples | None:

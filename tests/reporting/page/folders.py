@@ -94,7 +94,7 @@ def make_run(
         if shown and not old and len(lines) > 1:
             parts = _shown(random, arrays, len(lines), shown, frames, size, label, len(names))
             if not momentum:
-                del parts["step"]
+                del parts["step_sizes"]
             np.savez_compressed(folder / "shown.npz", **parts)
     return folder
 
@@ -237,7 +237,7 @@ def _shown(random, arrays, lines, count, frames, size, label, classes):
         "why": np.array([why[place % 4] for place in range(count)]),
         "clean": clean,
         "adversarial": adversarial,
-        "step": random.uniform(0, 1, (count, 10, frames)).astype(np.float32),
+        "step_sizes": random.uniform(0, 1, (count, 10, frames)).astype(np.float32),
     }
     if label.ndim > 1:
         own = label[found["position"]]

@@ -170,7 +170,7 @@ def _card(
         wrong=_is_wrong(examples, line, position),
         facts=facts,
         size=_size(examples, line, position, norm),
-        steps=_steps(shown, place),
+        steps=_steps(shown, place, norm),
         weights=_weights(examples, line, position, name),
     )
 
@@ -290,11 +290,12 @@ def _size(examples: Examples, line: int, position: int, norm: str) -> Markup | N
     return heat.strip(values, said, titles)
 
 
-def _steps(shown: Shown, place: int) -> Markup | None:
-    if shown.step is None or not np.isfinite(shown.step[place]).any():
+def _steps(shown: Shown, place: int, norm: str) -> Markup | None:
+    if shown.step_sizes is None or not np.isfinite(shown.step_sizes[place]).any():
         return None
-    own = shown.step[place].astype(np.float64)
-    said = f"step sizes of temporal momentum, {np.nanmin(own):.3g} to {np.nanmax(own):.3g}"
+    scale, unit = (255, " grey levels") if norm == "linf" else (1, "")
+    own = scale * shown.step_sizes[place].astype(np.float64)
+    said = f"step sizes of temporal momentum, {np.nanmin(own):.2f} to {np.nanmax(own):.2f}{unit}"
     return heat.heat_map(own, said, "step", "frame")
 
 

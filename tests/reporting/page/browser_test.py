@@ -3,6 +3,7 @@
 import itertools
 import os
 
+import numpy as np
 import pytest
 
 from jaxmoe.reporting.page import write_page
@@ -99,7 +100,7 @@ def choose(browser, name, value):
     )
 
 
-@pytest.mark.parametrize("name", ["label", "attack", "flipped", "broken"])
+@pytest.mark.parametrize("name", ["labels", "attack", "flipped", "broken"])
 def test_examples_are_filtered(video, name):
     cards = "[...document.querySelectorAll('.card')]"
     first = video.run(f"{cards}[0].dataset.{name}")
@@ -115,7 +116,7 @@ def test_examples_are_filtered(video, name):
         f"{shown} of 4"
     )
     hidden = "[...document.querySelectorAll('tr[data-item]')].filter(r => r.hidden).length"
-    if name in ("label", "broken"):
+    if name in ("labels", "broken"):
         assert video.run(hidden) > 0
 
 
@@ -173,13 +174,36 @@ def test_a_name_with_spaces_is_found_and_a_lone_percent_leads_nowhere(browser, t
     names = ("a  wide   name", " one ", "b")
     browser.open(write_page([make_run(tmp_path / "run", classes=names)]))
     rows = "[...document.querySelectorAll('tr[data-item]')]"
+    options = "[...document.querySelectorAll('.filters select[name=labels] option')]"
+    numbers = dict(browser.run(f"{options}.map(o => [o.textContent, o.value])"))
     for name in names:
-        choose(browser, "label", name)
-        shown = browser.run(f"{rows}.filter(r => !r.hidden).map(r => r.dataset.label)")
+        choose(browser, "labels", numbers[name])
+        shown = browser.run(
+            f"{rows}.filter(r => !r.hidden).map(r => r.querySelector('td').textContent)"
+        )
         assert set(shown) == {name}
     browser.run("location.hash = '#%'")
     browser.run("new Promise(done => setTimeout(done, 50))")
     assert browser.complaints == []
+
+
+def test_images_with_labels_of_pixels_are_found_by_a_class_that_they_have(browser, tmp_path):
+    folder = make_run(tmp_path / "run", dense=True, frames=1, classes=("road", "sky", "a|b"))
+    with np.load(folder / "examples.npz") as file:
+        arrays = dict(file)
+    arrays["label"][:, :] = 0
+    arrays["label"][::2, 0] = 1
+    arrays["label"][::2, 1] = -1  # void
+    arrays["label"][3, 0] = 2
+    np.savez(folder / "examples.npz", **arrays)
+    browser.open(write_page([folder]))
+    rows = "[...document.querySelectorAll('tr[data-item]')]"
+    for number, places in (("0", slice(None)), ("1", slice(0, None, 2)), ("2", slice(3, 4))):
+        choose(browser, "labels", number)
+        shown = browser.run(f"{rows}.filter(r => !r.hidden).map(r => r.cells[0].textContent)")
+        assert shown == [str(each) for each in arrays["index"][places]]
+    options = "[...document.querySelectorAll('.filters select[name=labels] option')]"
+    assert browser.run(f"{options}.map(o => o.textContent)") == ["all", "a|b", "road", "sky"]
 
 
 def test_a_chosen_attack_shows_its_panel_alone(video):

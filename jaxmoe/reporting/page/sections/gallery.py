@@ -3,6 +3,7 @@
 Axes: E = whole examples, T = frames, M = experts.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -41,9 +42,9 @@ class Track(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """The values that an example is found by; `broken_by` is as `_broken_by`."""
+    """The values that an example is found by; `labels` and `broken_by` are between bars."""
 
-    label: str
+    labels: str  # numbers of the classes that it has
     attack: str
     flipped: str
     broken_by: str
@@ -85,7 +86,8 @@ class Gallery(NamedTuple):
     cards: list[Card]
     rows: list[ExampleRow]
     drawn_of: int
-    labels: list[str]
+    labels: list[tuple[int, str]]  # number and name of each class that there is
+    has_label: bool  # whether an example has one class
     attacks: list[str]
     has_routes: bool
     scale_note: str
@@ -103,26 +105,29 @@ def gallery(run: RunFiles, seed: int = 0, budget: int = BYTES) -> Gallery:
     examples = run.examples
     if examples is None:
         why = next((s for s in run.lacks if "examples" in s), "No single example was kept.")
-        return Gallery([], [], 0, [], [], False, "", why)
+        return Gallery([], [], 0, [], False, [], False, "", why)
     least, by = smallest_breaking(examples)
-    cards = []
+    cards, shown = [], []
     if run.shown is not None and len(run.shown.position):
+        shown = run.shown.position.tolist()
         maps = 0 if run.shown.label_map is None else 1
         each = budget // (len(run.shown.position) * (3 + maps))
         cards = [
             _card(run, examples, run.shown, place, each, least, by)
             for place in range(len(run.shown.position))
         ]
-    rows = _rows(run, examples, least, by, seed)
-    labels = list(dict.fromkeys(item.filter.label for item in (*cards, *rows)))
+    chosen = _drawn(len(examples.index), seed)
+    rows = _rows(run, examples, least, by, chosen)
+    held = [_classes(examples, place) for place in (*shown, *chosen)]
+    numbers = np.unique(np.concatenate(held)).tolist() if held else []
+    labels = sorted(((k, run.class_name(k)) for k in numbers), key=lambda pair: pair[1])
     attacks = list(dict.fromkeys(name for name, _ in examples.lines if name != CLEAN))
     routed = any(item.filter.flipped != _UNKNOWN_ROUTE for item in (*cards, *rows))
     why = "" if cards else next((s for s in run.lacks if "played" in s), "")
     exact = all(track.strip.exact for card in cards for track in card.tracks)
     note = "" if exact else "Some clips are shown smaller, or with fewer colours, than they are."
-    if examples.dense:
-        labels = []
-    return Gallery(cards, rows, len(examples.index), sorted(labels), attacks, routed, note, why)
+    known = not examples.dense
+    return Gallery(cards, rows, len(examples.index), labels, known, attacks, routed, note, why)
 
 
 def _card(
@@ -162,7 +167,12 @@ def _card(
         title=f"Example {number}",
         why=_WHY.get(shown.why[place], shown.why[place]),
         attack=f"{attack}, ε = {format_epsilon(radius, norm)}",
-        filter=Filter(label, attack, _flipped(moved), _broken_by(least[position], by[position])),
+        filter=Filter(
+            _bars(_classes(examples, position)),
+            attack,
+            _flipped(moved),
+            _broken_by(least[position], by[position]),
+        ),
         tracks=tracks,
         maps=_maps(run, shown, place, budget),
         note=_note(clean, strips[0]),
@@ -193,15 +203,18 @@ def _is_wrong(examples: Examples, line: int, position: int) -> bool:
     return bool(examples.correct[line, position] < 0.5 * most)
 
 
+def _drawn(count: int, seed: int) -> list[int]:
+    """The places of the examples that the table has: all, or as many as it takes."""
+    if count <= _MOST_ROWS:
+        return list(range(count))
+    return sorted(np.random.default_rng(seed).choice(count, _MOST_ROWS, replace=False).tolist())
+
+
 def _rows(
-    run: RunFiles, examples: Examples, least: np.ndarray, by: list[list[str]], seed: int
+    run: RunFiles, examples: Examples, least: np.ndarray, by: list[list[str]], chosen: list[int]
 ) -> list[ExampleRow]:
-    chosen = np.arange(len(examples.index))
-    if len(chosen) > _MOST_ROWS:
-        drawn = np.random.default_rng(seed).choice(chosen, _MOST_ROWS, replace=False)
-        chosen = np.sort(drawn)
     norm, rows = run.clean.norm, []
-    for place in chosen.tolist():
+    for place in chosen:
         label = _label(run, examples, place)
         right = examples.correct[examples.clean, place]
         clean = _prediction(run, examples, examples.clean, place)
@@ -210,7 +223,8 @@ def _rows(
         radius = least[place]
         found = "never" if np.isinf(radius) else format_epsilon(radius, norm)
         found = _WRONG if radius == WRONG_WHEN_CLEAN else found
-        own = Filter(label, "", _any_flip(examples, place), _broken_by(radius, by[place]))
+        held, broken = _bars(_classes(examples, place)), _broken_by(radius, by[place])
+        own = Filter(held, "", _any_flip(examples, place), broken)
         value = 1e9 if np.isinf(radius) else float(radius)
         rows.append(
             ExampleRow(
@@ -226,8 +240,19 @@ def _right(value: float) -> str:
 
 def _broken_by(radius: float, names: list[str]) -> str:
     """The attacks that broke an example, between bars; clean where it was wrong without one."""
-    names = [CLEAN] if radius == WRONG_WHEN_CLEAN else names
-    return f"|{'|'.join(names)}|" if names else ""
+    return _bars([CLEAN] if radius == WRONG_WHEN_CLEAN else names)
+
+
+def _bars(values: Iterable[object]) -> str:
+    """Values between bars, so that a script finds one of them."""
+    found = "|".join(map(str, values))
+    return f"|{found}|" if found else ""
+
+
+def _classes(examples: Examples, position: int) -> np.ndarray:
+    """The classes that an example has: its label, or those of its pixels but void ones."""
+    found = np.unique(examples.label[position])
+    return found[found >= 0].astype(int)
 
 
 def _label(run: RunFiles, examples: Examples, position: int) -> str:

@@ -99,12 +99,12 @@
     const output = form.querySelector("output");
     const wanted = (name) => form.elements.namedItem(name)?.value ?? "";
     const filter = () => {
-      const [label, attack] = [wanted("label"), wanted("attack")];
+      const [label, attack] = [wanted("labels"), wanted("attack")];
       const [flipped, broken] = [wanted("flipped"), wanted("broken")];
       let shown = 0;
       for (const item of items) {
         const own = item.dataset;
-        const fits = (!label || own.label === label)
+        const fits = (!label || own.labels.includes(`|${label}|`))
           && (!attack || own.attack === undefined || own.attack === attack)
           && (!flipped || own.flipped === flipped)
           && (!broken || (broken === "none" ? own.broken === "" : own.broken.includes(`|${broken}|`)));

@@ -8,11 +8,18 @@ from typing import NamedTuple, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE, Check, Row, StageRow, SuiteResult
+from jaxmoe.evaluation.engine.rows import (
+    CLEAN,
+    WORST_CASE,
+    Check,
+    Row,
+    StageRow,
+    SuiteResult,
+    limits,
+)
 from jaxmoe.evaluation.engine.verdict import verdict_line
 from jaxmoe.evaluation.measures.flops import MixtureFlops
 from jaxmoe.evaluation.measures.measures import MEASURES
-from jaxmoe.evaluation.measures.significance import interval
 from jaxmoe.evaluation.measures.specialization import Specialization, specialization_sentence
 from jaxmoe.threat import format_epsilon
 
@@ -29,9 +36,11 @@ def _percent(value: float | None) -> str:
 
 
 def _interval(row: Row) -> str:
-    low, high = interval(row.robust_accuracy * row.n, row.n)
-    return f"{100 * low:.1f} to {100 * high:.1f}"
+    between = limits(row)
+    return "-" if between is None else " to ".join(f"{100 * end:.1f}" for end in between)
 
+
+_OF_IOU = "95 % interval of mIoU"
 
 COLUMNS = (
     Column("attack", lambda row: row.attack),
@@ -49,15 +58,17 @@ COLUMNS = (
 _DENSE = {
     "robust accuracy %": (
         Column("mIoU %", lambda row: _percent(row.mean_iou)),
+        Column(_OF_IOU, _interval),
         Column("robust pixel accuracy %", lambda row: _percent(row.robust_accuracy)),
     ),
-    "95 % interval": (),  # of one share of right pixels an image, not of right and wrong images
+    "95 % interval": (),
 }
 
 LEGEND = {
     "robust accuracy %": "right when clean and under the attack",
     "robust pixel accuracy %": "pixels right when clean and under the attack",
     "95 % interval": "of the share, exact (Clopper and Pearson)",
+    _OF_IOU: "bootstrap over images",
     "isolated %": "right where the attacked part alone sees the attack",
     "flip rate %": "examples whose first expert changed",
     "gradient evaluations": "for each example",

@@ -73,6 +73,10 @@ def test_mean_iou_is_of_one_confusion_matrix_and_accuracy_of_pixels_without_void
     assert clean.mean_iou == pytest.approx(slow_iou(CLEAN_PAIRS))
     assert pgd.robust_accuracy == pytest.approx((1 / 3 + 3 / 4) / 2)
     assert pgd.mean_iou == pytest.approx(slow_iou(BROKEN_PAIRS))
+    for row in result.rows:
+        low, high = row.mean_iou_interval
+        assert 0 <= low <= row.mean_iou <= high <= 1
+        assert high > low  # there are two unlike images
     assert result.confusion["pgd", EPSILON].sum() == 7
 
 

@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxmoe.evaluation import accuracy, load_of_choices, routing_entropy, routing_iou
-from jaxmoe.evaluation.measures.metrics import choice_flips, confusion, iou, mean_iou
+from jaxmoe.evaluation.measures.metrics import (
+    choice_flips,
+    confusion,
+    iou,
+    mean_iou,
+    mean_iou_interval,
+)
 
 
 def test_accuracy_of_a_dense_task_is_the_share_of_its_pixels():
@@ -54,3 +60,26 @@ def test_mean_iou_by_hand():
     np.testing.assert_array_equal(found, [3 / 6, 2 / 5, np.nan])
     assert mean_iou(np.eye(4)) == 1.0
     assert np.isnan(mean_iou(np.zeros((2, 2))))
+
+
+def test_the_interval_of_mean_iou_is_of_images_drawn_again():
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 9, (12, 4, 4)) * draw.integers(0, 2, (12, 4, 1))
+    images[:, :, 3] = images[:, 3] = 0  # a class that is nowhere
+    images[5] = 0  # all void: it says nothing
+    there = images[images.any(axis=(1, 2))]
+    times = np.random.default_rng(3).multinomial(len(there), [1 / len(there)] * len(there), 50)
+    found = sorted(
+        mean_iou(sum(t * one for t, one in zip(row, there, strict=True))) for row in times
+    )
+    low, high = mean_iou_interval(images, draws=50, seed=3)
+    np.testing.assert_allclose([low, high], np.percentile(found, [2.5, 97.5]))
+    assert low < mean_iou(images.sum(0)) < high
+
+
+def test_one_image_or_equal_ones_have_no_spread():
+    one = np.array([[[3, 1], [2, 2]]])
+    assert mean_iou_interval(one) is None
+    assert mean_iou_interval(np.zeros((5, 2, 2), int)) is None
+    low, high = mean_iou_interval(np.repeat(one, 4, axis=0))
+    assert low == pytest.approx(high) == pytest.approx(mean_iou(one[0]))

@@ -8,6 +8,7 @@ import numpy as np
 from jaxmoe.attacks.objectives import FEWEST_CLASSES
 from jaxmoe.evaluation.engine.kept import Kept
 from jaxmoe.evaluation.engine.shown import Shown
+from jaxmoe.evaluation.measures.significance import interval
 from jaxmoe.evaluation.measures.specialization import Specialization
 from jaxmoe.threat import format_epsilon
 
@@ -63,6 +64,7 @@ class Row(NamedTuple):
     # 0–1, of one confusion matrix over all pixels under the attack, where every pixel has a label.
     # The worst case takes of each image the attack that leaves the fewest pixels right.
     mean_iou: float | None = None
+    mean_iou_interval: list[float] | None = None  # [2], 95 %, bootstrap over images
     test_set: str | None = None  # the digest of other clips than the run's own test split
     # The clean row of a mixture alone has these: how good its experts are by themselves, and how
     # much its router decides. `SuiteResult.specialization` has them with intervals.
@@ -167,6 +169,16 @@ class SuiteResult(NamedTuple):
             if (row.attack, row.epsilon) == (attack, epsilon):
                 return row
         raise KeyError(f"no row of {attack} at ε = {epsilon}")
+
+
+def limits(row: Row) -> tuple[float, float] | None:
+    """Returns the 95 % interval of a row's mean IoU, or where it has none of its robust accuracy.
+
+    0–1; None of a mean IoU without an interval, of one image or of results of before.
+    """
+    if row.mean_iou is not None:
+        return None if row.mean_iou_interval is None else tuple(row.mean_iou_interval)
+    return interval(row.robust_accuracy * row.n, row.n) if row.n else None
 
 
 def robust(correct: np.ndarray, clean: np.ndarray) -> np.ndarray:

@@ -120,6 +120,17 @@ def iou_of(confusion: Int[np.ndarray, "N classes classes"] | None) -> float | No
     return None if confusion is None else metrics.mean_iou(confusion.sum(axis=0))
 
 
+def iou_fields(confusion: Int[np.ndarray, "N classes classes"] | None) -> dict[str, Any]:
+    """The fields of a row that say the mean IoU; none where an example has one label."""
+    if confusion is None:
+        return {}
+    between = metrics.mean_iou_interval(confusion)
+    return {
+        "mean_iou": iou_of(confusion),
+        "mean_iou_interval": None if between is None else list(between),
+    }
+
+
 def to_host(outputs: Outputs) -> Outputs:
     """Outputs in host memory, of logits the mean over positions, without those of the experts.
 

@@ -61,6 +61,36 @@ def mean_iou(confusion: Int[np.ndarray, "classes classes"]) -> float:
     return float(np.mean(found[seen])) if seen.any() else float("nan")
 
 
+def mean_iou_interval(
+    confusion: Int[np.ndarray, "N classes classes"], draws: int = 1000, seed: int = 0
+) -> tuple[float, float] | None:
+    """Returns the 95 % interval of `mean_iou` of the sum: percentiles of a bootstrap over images.
+
+    Args:
+      confusion: of each image.
+      draws: samples of N images, with replacement.
+      seed: of the draw.
+
+    Returns:
+      The least and the largest, 0–1; None of fewer than two images with a labelled pixel, which say
+      nothing of others.
+    """
+    confusion = confusion[confusion.any(axis=(1, 2))]
+    n = len(confusion)
+    if n < 2:
+        return None
+    # Classes that are nowhere add nothing; IoU needs three sums of each that is left.
+    either = confusion.sum(0).sum(0) + confusion.sum(0).sum(1)
+    confusion = np.asarray(confusion, np.float64)[:, either > 0][:, :, either > 0]
+    both = np.diagonal(confusion, axis1=1, axis2=2)
+    union = confusion.sum(1) + confusion.sum(2) - both
+    images = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
+    both, union = images @ both, images @ union
+    found = np.divide(both, union, out=np.full(both.shape, np.nan), where=union > 0)
+    low, high = np.percentile(np.nanmean(found, axis=1), [2.5, 97.5]).tolist()
+    return low, high
+
+
 def top_choice(router_logits: Float[Array, "batch ... experts"]) -> Int[Array, "batch ..."]:
     """The expert that the router trusts most."""
     return jnp.argmax(router_logits, axis=-1)

@@ -33,7 +33,7 @@ from jaxmoe.evaluation.engine.scoring import Scores
 from jaxmoe.evaluation.engine.standing import StandingClips
 from jaxmoe.evaluation.engine.strongest import pick, strongest
 from jaxmoe.evaluation.engine.summary import (
-    iou_of,
+    iou_fields,
     join_confusion,
     join_or_none,
     join_valid,
@@ -140,7 +140,8 @@ class Passes:
         compiled = _seconds_of(self.programs, name) - compiled
         confusion = join_confusion([score.confusion for score in scores], valid)
         row = self._row(name, epsilon, clean, seen, scores, valid)
-        row = row._replace(seconds=seconds, compile_seconds=compiled, mean_iou=iou_of(confusion))
+        iou = iou_fields(confusion)
+        row = row._replace(seconds=seconds, compile_seconds=compiled, **iou)
         return row, join_valid([score.correct for score in scores], valid), confusion
 
     def _row(
@@ -217,7 +218,7 @@ class Passes:
             gradient="+".join(self.gradients)
             if any(self._modes(part)[0] for part in parts)
             else None,
-            mean_iou=iou_of(found.confusion),
+            **iou_fields(found.confusion),
         )
         return row, found.correct, found.confusion
 

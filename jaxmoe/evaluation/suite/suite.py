@@ -36,7 +36,7 @@ from jaxmoe.evaluation.engine.rows import (
 )
 from jaxmoe.evaluation.engine.scoring import Metric
 from jaxmoe.evaluation.engine.shown import Shown, show
-from jaxmoe.evaluation.engine.summary import iou_of, mean
+from jaxmoe.evaluation.engine.summary import iou_fields, mean
 from jaxmoe.evaluation.engine.verdict import tell_of_masking, tell_of_model
 from jaxmoe.evaluation.measures.metrics import accuracy
 from jaxmoe.evaluation.measures.specialization import columns_of, row_fields, specialization
@@ -298,7 +298,7 @@ def _worst_case(rows: list[Row], correct: dict, confusion: dict, epsilon: float)
         gradient_evaluations=sum(row.gradient_evaluations for row in attacked),
         seconds=sum(row.seconds for row in attacked),
         compile_seconds=sum(row.compile_seconds for row in attacked),
-        mean_iou=iou_of(worst),
+        **iou_fields(worst),
     )
 
 

@@ -16,7 +16,7 @@ from jaxmoe.evaluation.engine.programs import Programs
 from jaxmoe.evaluation.engine.rows import CLEAN, Check, Row
 from jaxmoe.evaluation.engine.scoring import Outputs
 from jaxmoe.evaluation.engine.summary import (
-    iou_of,
+    iou_fields,
     join_confusion,
     join_last,
     join_or_none,
@@ -118,7 +118,7 @@ class SuitePass(CleanPass):
             gradient_evaluations=0,
             seconds=self.seconds,
             compile_seconds=compile_seconds,
-            mean_iou=iou_of(confusion),
+            **iou_fields(confusion),
             **summarize_routing(router, None, valid),
             measures=mean_measures(self.measured, valid),
         )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxmoe.attacks import ATTACKS, CASCADES
-from jaxmoe.evaluation.engine.rows import WORST_CASE, Row
+from jaxmoe.evaluation.engine.rows import WORST_CASE, Row, limits
 from jaxmoe.evaluation.measures.significance import interval
 from jaxmoe.threat import format_epsilon
 
@@ -57,11 +57,9 @@ def figure_of(row: Row) -> float:
 
 
 def range_of(row: Row) -> str:
-    """Returns the interval of a row's accuracy; none of pixels, which are no right and wrong."""
-    if row.mean_iou is not None or not row.n:
-        return ""
-    low, high = interval(row.robust_accuracy * row.n, row.n)
-    return f"{percent(low)} to {percent(high)}"
+    """Returns the interval of a row's figure in words; nothing where there is none."""
+    between = limits(row)
+    return "" if between is None else " to ".join(map(percent, between))
 
 
 def epsilon(row: Row) -> str:

@@ -99,6 +99,10 @@ def make_run(
     return folder
 
 
+def with_iou(row, value):
+    return row._replace(mean_iou=value, mean_iou_interval=[0.9 * value, 1.1 * value])
+
+
 def _radii(norm):
     return RADII if norm == "linf" else RADII_L2
 
@@ -172,14 +176,14 @@ def _rows(lines, arrays, experts, worst_at, dense, norm, steps):
                     load_adversarial=(np.bincount(own, minlength=experts) / n).tolist(),
                     routing_entropy_adversarial=1.1,
                 )
-        rows.append(row._replace(mean_iou=0.8 * right) if dense else row)
+        rows.append(with_iou(row, 0.8 * right) if dense else row)
     for epsilon in worst_at:
         within = [place for place, (_, at) in enumerate(lines) if at <= epsilon]
         right = correct[within].min(axis=0).mean()
         under = correct[[place for place in within if place]].min(axis=0, initial=1.0).mean()
         spent = 10.0 * (len(lines) - 1) / len(worst_at)
         row = Row("worst-case", epsilon, norm, right, under, n, 0, None, None, spent, 6.0, 0.0)
-        rows.append(row._replace(mean_iou=0.8 * right) if dense else row)
+        rows.append(with_iou(row, 0.8 * right) if dense else row)
     return rows
 
 

@@ -114,11 +114,11 @@ def test_numbers_are_those_of_the_table_of_results(tmp_path, kind):
         expected = {"robust %": record["robust_accuracy"], "flipped %": record["flip_rate"]}
         if kind.get("dense"):
             expected = {"mIoU %": record["mean_iou"], "robust pixels %": record["robust_accuracy"]}
+            between = record["mean_iou_interval"]
         else:
             between = interval(record["robust_accuracy"] * record["n"], record["n"])
-            assert cells["95 % interval"][0] == "{:.1f} to {:.1f}".format(
-                *(100 * side for side in between)
-            )
+        said = "{:.1f} to {:.1f}".format(*(100 * side for side in between))
+        assert cells["95 % interval"][0] == said
         for title, value in expected.items():
             text, sorted_by = cells[title]
             assert text == ("–" if value is None else f"{100 * value:.1f}")

@@ -65,6 +65,10 @@ def attack_table(run: RunFiles) -> AttackTable:
     return AttackTable(titles, [cells(row) for row in (*run.worst, run.clean)], groups)
 
 
+def _interval(explained: str) -> _Column:
+    return _Column("95 % interval", explained, lambda row: Cell(range_of(row), None))
+
+
 def _columns(run: RunFiles) -> list[_Column]:
     columns = [
         _Column("attack", "its name", lambda row: Cell(row.attack, row.attack)),
@@ -72,6 +76,8 @@ def _columns(run: RunFiles) -> list[_Column]:
     ]
     if run.dense:
         columns.append(_Column("mIoU %", "under the attack", lambda row: _share(row.mean_iou)))
+        if any(row.mean_iou_interval is not None for row in run.rows):
+            columns.append(_interval("bootstrap over images"))
         explained = "pixels right when clean and under the attack"
         columns.append(
             _Column("robust pixels %", explained, lambda row: _share(row.robust_accuracy))
@@ -79,8 +85,7 @@ def _columns(run: RunFiles) -> list[_Column]:
     else:
         explained = "right when clean and under the attack"
         columns.append(_Column("robust %", explained, lambda row: _share(figure_of(row))))
-        explained = "exact (Clopper and Pearson)"
-        columns.append(_Column("95 % interval", explained, lambda row: Cell(range_of(row), None)))
+        columns.append(_interval("exact (Clopper and Pearson)"))
     if any(row.isolated_accuracy is not None for row in run.rows):
         explained = "right where the attacked part alone sees the attack"
         columns.append(_Column("isolated %", explained, lambda row: _share(row.isolated_accuracy)))

@@ -7,8 +7,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from jaxmoe.attacks import ATTACKS
-from jaxmoe.evaluation.engine.rows import Row
-from jaxmoe.evaluation.measures.significance import interval
+from jaxmoe.evaluation.engine.rows import Row, limits
 from jaxmoe.reporting.page.figures.lines import Axis, Line, axis_of, chart, log_axis, percent_axis
 from jaxmoe.reporting.page.gather import RunFiles
 from jaxmoe.reporting.page.wording import PARTS, epsilon, figure_of, part_of
@@ -62,11 +61,11 @@ def _against_epsilon(run: RunFiles) -> Curve | None:
             here = (row for rows in by_part[part].values() for row in rows)
             least.append(min((row for row in here if row.epsilon == radius), key=figure_of))
         name = f"strongest {PARTS[part]}" if part != "others" else "other attacks"
-        lines.append(Line(name, _points(least, scale), part, _band(run, least, scale)))
+        lines.append(Line(name, _points(least, scale), part, band(least, scale)))
         legend.append((part, name))
     if run.worst:
         worst = [clean, *run.worst]
-        lines.append(Line("worst case", _points(worst, scale), "worst", _band(run, worst, scale)))
+        lines.append(Line("worst case", _points(worst, scale), "worst", band(worst, scale)))
         legend.append(("worst", "worst case"))
     radii = sorted({row.epsilon for row in run.rows})
     ticks = [(scale * radius, _radius(radius, norm)) for radius in radii]
@@ -74,7 +73,8 @@ def _against_epsilon(run: RunFiles) -> Curve | None:
     across = Axis(label, 0.0, max(scale * radii[-1], 1e-9), ticks)
     said = f"{_what(run)} against ε, by the part that is attacked"
     down = percent_axis(f"{_what(run)}, %")
-    note = "" if run.dense else "Bands are 95 % intervals. Thin lines are single attacks."
+    drawn = any(line.band for line in lines)
+    note = ("Bands are 95 % intervals. " if drawn else "") + "Thin lines are single attacks."
     return Curve("Accuracy against ε", chart(said, lines, across, down), legend, note)
 
 
@@ -86,13 +86,13 @@ def _points(rows: Sequence[Row], scale: float) -> list[tuple[float, float]]:
     return sorted((scale * row.epsilon, 100 * figure_of(row)) for row in rows)
 
 
-def _band(run: RunFiles, rows: Sequence[Row], scale: float) -> list[tuple[float, float, float]]:
-    if run.dense:
-        return []
+def band(rows: Sequence[Row], scale: float) -> list[tuple[float, float, float]]:
+    """Returns the intervals of rows by ε, as a line's band: scaled ε, %, %."""
     found = []
     for row in sorted(rows, key=lambda row: row.epsilon):
-        low, high = interval(row.robust_accuracy * row.n, row.n)
-        found.append((scale * row.epsilon, 100 * low, 100 * high))
+        if (between := limits(row)) is not None:
+            low, high = between
+            found.append((scale * row.epsilon, 100 * low, 100 * high))
     return found
 
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxmoe.evaluation.engine.rows import Row
-from jaxmoe.evaluation.measures.significance import interval
 from jaxmoe.reporting.page.figures.lines import Axis, Line, chart, percent_axis
 from jaxmoe.reporting.page.gather import RunFiles, read_transfer
-from jaxmoe.reporting.page.sections.curves import Curve
+from jaxmoe.reporting.page.sections.curves import Curve, band
 from jaxmoe.reporting.page.sections.pairs import Paired, all_paired
 from jaxmoe.reporting.page.sections.verdict import model_of, training_of
 from jaxmoe.reporting.page.wording import (
@@ -175,7 +174,10 @@ def _failed(run: RunFiles, flags: int) -> str:
 
 
 def _figure(row: Row) -> tuple[str, str]:
-    return percent(figure_of(row)), range_of(row) if row.mean_iou is None else "mIoU"
+    between = range_of(row)
+    if row.mean_iou is not None:
+        between = f"mIoU, {between}" if between else "mIoU"
+    return percent(figure_of(row)), between
 
 
 def _settings(run: RunFiles) -> dict[str, dict[str, object]]:
@@ -223,7 +225,7 @@ def _curve(runs: Sequence[RunFiles], unlike: bool) -> Curve | None:
             continue
         kind, rows = f"series{place % 8}", [run.clean, *run.worst]
         points = [(scale * row.epsilon, 100 * figure_of(row)) for row in rows]
-        lines.append(Line(run.name, points, kind, _band(rows, scale)))
+        lines.append(Line(run.name, points, kind, band(rows, scale) if len(rows) > 1 else []))
         legend.append((kind, run.name))
     if len(lines) < 2:
         return None
@@ -238,11 +240,3 @@ def _curve(runs: Sequence[RunFiles], unlike: bool) -> Curve | None:
     if unlike:
         notes.append("Not all runs were judged by the same attacks, as the table says.")
     return Curve("Worst case of each run", picture, legend, " ".join(notes))
-
-
-def _band(rows: Sequence[Row], scale: float) -> list[tuple[float, float, float]]:
-    found = []
-    for row in rows if len(rows) > 1 and rows[0].mean_iou is None else ():
-        low, high = interval(row.robust_accuracy * row.n, row.n)
-        found.append((scale * row.epsilon, 100 * low, 100 * high))
-    return found

@@ -89,6 +89,11 @@ class RunFiles(NamedTuple):
             return len(self.clean.load_clean)
         return int(self.config.get("mixture", {}).get("experts", 1))
 
+    def stages(self, attack: str) -> tuple[str, ...]:
+        """Returns the attacks of a cascade; nothing of others, or where nobody kept them."""
+        stages = [each for each in self.details.get("cascades") or () if each["cascade"] == attack]
+        return tuple(dict.fromkeys(each["attack"] for each in stages))
+
     def class_name(self, number: int) -> str:
         """Returns the name of a class."""
         names = self.description.get("classes") or ()

@@ -183,7 +183,12 @@ def _figure(row: Row) -> tuple[str, str]:
 def _settings(run: RunFiles) -> dict[str, dict[str, object]]:
     """The settings of each attack, as far as rows say them."""
     return {
-        row.attack: {"steps": row.steps, "restarts": row.restarts, "gradient": row.gradient}
+        row.attack: {
+            "steps": row.steps,
+            "restarts": row.restarts,
+            "gradient": row.gradient,
+            "stages": ", ".join(run.stages(row.attack)) or None,
+        }
         for row in run.attacks
     }
 

@@ -170,6 +170,26 @@ def test_the_same_radius_in_another_norm_is_not_the_same(judged):
     assert [row.attack for row in found.paired[0].rows] == ["clean"]
 
 
+def test_cascades_of_one_name_with_other_stages_are_two_attacks(judged):
+    def with_stages(run, *attacks):
+        lines = [{"cascade": "auto-attack-custom", "attack": each} for each in attacks]
+        return run._replace(details=run.details | {"cascades": lines})
+
+    attacks = ("pgd", "auto-attack-custom")
+    first, second = (judged(name, attacks=attacks) for name in ("first", "second"))
+    first = with_stages(first, "apgd-ce", "apgd-t")
+    alike = several([first, with_stages(second, "apgd-ce", "apgd-t")])
+    assert alike.unlike == []
+    assert sum(row.attack.startswith("auto-attack") for row in alike.paired[0].rows) == 2
+    other = several([first, with_stages(second, "apgd-ce")])
+    assert other.unlike == [
+        "second, judged otherwise than first: auto-attack-custom with stages apgd-ce rather than "
+        "apgd-ce, apgd-t."
+    ]
+    assert not any(row.attack.startswith("auto-attack") for row in other.paired[0].rows)
+    assert "over pgd alone" in other.paired[0].note
+
+
 def test_pixels_are_not_mean_iou(judged):
     runs = [judged(name, dense=True, frames=1) for name in ("first", "second")]
     found = several(runs)

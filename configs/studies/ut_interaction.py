@@ -5,8 +5,8 @@ jaxmoe study configs/studies/ut_interaction.py --data.directory DIR --jobs 2
 Every clip is a test clip once. All mixtures start from one clean mixture of a block, and AT-S, one
 network of an expert's size, from one network that was trained as long. Each defence may then take
 the same number of gradients, the ablations of J-TLAT too; one more J-TLAT takes as many epochs as
-AT-M. The judges are attacks that defences train on, and two that none does: the enumerated route,
-and AutoAttack's first two with ten steps each.
+AT-M. The judges are attacks that defences train on, and two that none of them trains on: the
+enumerated route, and AutoAttack's first two with ten steps each.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ def study() -> Study:
             "optimizer.learning_rate": 1e-3,
         },
     )
-    # As many epochs as AT-M: what four times the cost buys.
+    # AT-M has so many epochs of 60 gradients and three inner steps: what four times the cost buys.
     fields = {**arms["j_tlat"].fields, "training.epochs": 17}
     arms["longer"] = Arm("J-TLAT, 17 epochs", fields, "standard", costs=False)
     return Study(

@@ -32,7 +32,7 @@ class AttackResult(NamedTuple):
     gradients: Int[Array, ""]  # gradients taken of each example: what the attack cost
     zero_gradient: Float[Array, " batch"]  # share of the gradients that were zero everywhere
     finite: Bool[Array, " batch"]  # whether every loss and every gradient was finite
-    # α of each frame, step by step, of the attempt that `x_adv` is from; with temporal momentum.
+    # With temporal momentum: each frame's step lengths in pixel units, of `x_adv`'s own attempt.
     step_sizes: Float[Array, "batch steps time"] | None = None
 
     def __repr__(self) -> str:

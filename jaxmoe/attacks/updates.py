@@ -55,7 +55,7 @@ class TemporalMomentumState(NamedTuple):
     """State of `temporal_momentum`."""
 
     velocity: Float[Array, "batch time"]
-    step_sizes: Float[Array, "batch time"]  # α of the last step
+    step_sizes: Float[Array, "batch time"]  # of the last step, in pixel units
 
 
 def temporal_momentum(
@@ -116,7 +116,10 @@ def temporal_momentum(
 
 
 def step_sizes_of(state: optax.OptState) -> Float[Array, "batch time"] | None:
-    """Returns α of each frame in the last step; None without `temporal_momentum` in the chain."""
+    """Returns the length of each frame's last step, in pixel units.
+
+    It is None where the chain has no `temporal_momentum`.
+    """
 
     def is_temporal(node):
         return isinstance(node, TemporalMomentumState)

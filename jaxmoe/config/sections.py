@@ -86,7 +86,7 @@ class TrainingConfig:
         0, "before all else, clean: one expert alone on all examples, then M copies", least=0
     )
     shared_learning_rate: float | None = option(
-        None, "the peak in those; none is optimizer.learning_rate", least=0
+        None, "the peak in shared_epochs; none is optimizer.learning_rate", least=0
     )
     shared_noise: float = option(
         0.0, "relative size of the noise that tells the copies apart", least=0

@@ -11,6 +11,7 @@ def attempt(loss, correct, isolated):
     """A try at three clips."""
     nothing = np.zeros(3)
     result = AttackResult(nothing, np.asarray(loss), np.zeros((2, 3)), 4, nothing, nothing == 0)
+    result = result._replace(step_sizes=np.tile(result.loss[:, None, None], (1, 4, 2)))
     scores = dict.fromkeys(Scores._fields)
     scores |= {"correct": np.asarray(correct), "isolated_router": np.asarray(isolated)}
     return result, Scores(**scores | {"isolated_experts": np.ones(3)})
@@ -27,4 +28,5 @@ def test_a_clip_keeps_the_try_that_broke_it_and_each_form_its_own_worst():
     np.testing.assert_array_equal(score.correct, [0, 0, 1])
     np.testing.assert_array_equal(score.isolated_router, [0, 1, 0])
     np.testing.assert_array_equal(result.loss, [3, 2, 1])
+    np.testing.assert_array_equal(result.step_sizes, np.tile(result.loss[:, None, None], (4, 2)))
     assert result.gradients == 8

@@ -247,7 +247,8 @@ class Cascading(NamedTuple):
             x_adv = result.x_adv
             at = lambda rows: np.asarray(x_adv)[rows]  # noqa: E731
             pairs = self.line.candidates.pairs(places, batch, at, result.step_sizes)
-        result, verdict = jax.device_get((result._replace(x_adv=None), verdict))
+        result = result._replace(x_adv=None, step_sizes=None)
+        result, verdict = jax.device_get((result, verdict))
         check_attack(result, verdict, batch, attack, epsilon)
         valid = batch["valid"]
         right, confusion, kept = jax.tree.map(

@@ -172,9 +172,9 @@ class SuiteResult(NamedTuple):
 
 
 def limits(row: Row) -> tuple[float, float] | None:
-    """Returns the 95 % interval of a row's mean IoU, or where it has none of its robust accuracy.
+    """Returns the 95 % interval, 0–1, of a row's mean IoU, or of its robust accuracy.
 
-    0–1; None of a mean IoU without an interval, of one image or of results of before.
+    Where labels are of pixels it is that of mean IoU. One image has none, nor do results of before.
     """
     if row.mean_iou is not None:
         return None if row.mean_iou_interval is None else tuple(row.mean_iou_interval)

@@ -26,7 +26,7 @@ class Shown(NamedTuple):
     label_map: Int[np.ndarray, "examples ..."] | None = None
     clean_map: Int[np.ndarray, "examples ..."] | None = None
     adversarial_map: Int[np.ndarray, "examples ..."] | None = None
-    # α of each frame and step with temporal momentum; NaN of an attack without, None without any.
+    # In pixel units, of temporal momentum; NaN of an attack without it, None where none has it.
     step_sizes: Float[np.ndarray, "examples steps time"] | None = None
 
 

@@ -306,6 +306,7 @@ class Passes:
         pairs = {}
         if self.candidates:
             pairs = self.candidates.pairs(places, batch, at, found[0].step_sizes)
+        found[0] = found[0]._replace(step_sizes=None)  # nobody else needs them: no journal has any
         return tuple(found), pairs
 
     def _again(self, on_batch: Callable, position: int) -> dict[int, Pair]:

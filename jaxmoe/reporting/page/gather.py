@@ -8,6 +8,7 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
+from jaxmoe.attacks import CASCADES
 from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE, Check, Row
 from jaxmoe.evaluation.transfer.transfer_result import TransferRow
 from jaxmoe.files import read_json
@@ -89,10 +90,22 @@ class RunFiles(NamedTuple):
             return len(self.clean.load_clean)
         return int(self.config.get("mixture", {}).get("experts", 1))
 
-    def stages(self, attack: str) -> tuple[str, ...]:
-        """Returns the attacks of a cascade; nothing of others, or where nobody kept them."""
+    def made_of(self, attack: str) -> tuple[object, ...]:
+        """Returns the attacks of a cascade that somebody made, its steps and its restarts.
+
+        Nothing of every other attack, whose name says what it is, or where nobody kept them.
+        """
         stages = [each for each in self.details.get("cascades") or () if each["cascade"] == attack]
-        return tuple(dict.fromkeys(each["attack"] for each in stages))
+        if attack in CASCADES or not stages:
+            return ()
+        settings = self.details.get("settings") or {}
+        names = ", ".join(dict.fromkeys(each["attack"] for each in stages))
+        return names, settings.get("steps"), settings.get("restarts")
+
+    def is_same(self, other: "RunFiles", attack: str) -> bool:
+        """Returns whether an attack of this name is the same in both, as far as both say it."""
+        own, others = self.made_of(attack), other.made_of(attack)
+        return own == others or not (own and others)
 
     def class_name(self, number: int) -> str:
         """Returns the name of a class."""

@@ -49,7 +49,8 @@ def make_run(
 
     `old` leaves out every array that evaluations did not keep before; `stopped` the last half of
     the attacks, the worst case and single examples. With `several_routes` no example has an expert
-    of its own; with `momentum` the steps of whole examples are kept, which no evaluation does.
+    of its own; with `momentum` whole examples have the
+    step lengths of temporal momentum.
     """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)

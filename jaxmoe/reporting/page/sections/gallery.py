@@ -107,19 +107,17 @@ def gallery(run: RunFiles, seed: int = 0, budget: int = BYTES) -> Gallery:
         why = next((s for s in run.lacks if "examples" in s), "No single example was kept.")
         return Gallery([], [], 0, [], False, [], False, "", why)
     least, by = smallest_breaking(examples)
-    cards, shown = [], []
+    cards = []
     if run.shown is not None and len(run.shown.position):
-        shown = run.shown.position.tolist()
         maps = 0 if run.shown.label_map is None else 1
         each = budget // (len(run.shown.position) * (3 + maps))
         cards = [
             _card(run, examples, run.shown, place, each, least, by)
             for place in range(len(run.shown.position))
         ]
-    chosen = _drawn(len(examples.index), seed)
-    rows = _rows(run, examples, least, by, chosen)
-    held = [_classes(examples, place) for place in (*shown, *chosen)]
-    numbers = np.unique(np.concatenate(held)).tolist() if held else []
+    rows = _rows(run, examples, least, by, _drawn(len(examples.index), seed))
+    held = "".join(dict.fromkeys(item.filter.labels for item in (*cards, *rows)))
+    numbers = {int(number) for number in held.split("|") if number}
     labels = sorted(((k, run.class_name(k)) for k in numbers), key=lambda pair: pair[1])
     attacks = list(dict.fromkeys(name for name, _ in examples.lines if name != CLEAN))
     routed = any(item.filter.flipped != _UNKNOWN_ROUTE for item in (*cards, *rows))
@@ -251,8 +249,10 @@ def _bars(values: Iterable[object]) -> str:
 
 def _classes(examples: Examples, position: int) -> np.ndarray:
     """The classes that an example has: its label, or those of its pixels but void ones."""
-    found = np.unique(examples.label[position])
-    return found[found >= 0].astype(int)
+    label = np.asarray(examples.label[position])
+    if not np.issubdtype(label.dtype, np.integer):
+        return np.zeros(0, int)  # labels of a metric of one's own are no classes
+    return np.flatnonzero(np.bincount(label[label >= 0].ravel()))
 
 
 def _label(run: RunFiles, examples: Examples, position: int) -> str:
@@ -320,7 +320,7 @@ def _steps(shown: Shown, place: int, norm: str) -> Markup | None:
         return None
     scale, unit = (255, " grey levels") if norm == "linf" else (1, "")
     own = scale * shown.step_sizes[place].astype(np.float64)
-    said = f"step sizes of temporal momentum, {np.nanmin(own):.2f} to {np.nanmax(own):.2f}{unit}"
+    said = f"step sizes of temporal momentum, {np.nanmin(own):.3g} to {np.nanmax(own):.3g}{unit}"
     return heat.heat_map(own, said, "step", "frame")
 
 

@@ -82,10 +82,14 @@ def _most_robust(group: list[RunFiles]) -> RunFiles | None:
     Runs in another norm than the first are left out; None where the others share no attack.
     """
     alike = [run for run in group if run.clean.norm == group[0].clean.norm]
-    keys = [
-        {(name, round(at, 9), run.stages(name)) for name, at in run.examples.lines} for run in alike
-    ]
-    shared = {(name, at) for name, at, _ in set.intersection(*keys)}
+    keys = [{(name, round(at, 9)) for name, at in run.examples.lines} for run in alike]
+    shared = set.intersection(*keys)
+    known = {name: [run for run in alike if run.made_of(name)] for name, _ in shared}
+    shared = {
+        (name, at)
+        for name, at in shared
+        if all(run.is_same(known[name][0], name) for run in known[name])
+    }
     radii = [{round(row.epsilon, 9) for row in run.worst} for run in alike]
     radii = set.intersection(*radii) & {at for _, at in shared}
     if len(alike) < 2 or not radii:
@@ -185,8 +189,7 @@ def _shared(first: RunFiles, second: RunFiles) -> list[_Shared]:
     for row in second.attacks:
         lines = [run.examples.line(row.attack, row.epsilon) for run in (first, second)]
         # Two cascades that somebody made may have one name and other attacks.
-        alike = first.stages(row.attack) == second.stages(row.attack)
-        if None not in lines and alike:
+        if None not in lines and first.is_same(second, row.attack):
             found.append(_Shared(row, *lines))
     return found
 

@@ -182,15 +182,12 @@ def _figure(row: Row) -> tuple[str, str]:
 
 def _settings(run: RunFiles) -> dict[str, dict[str, object]]:
     """The settings of each attack, as far as rows say them."""
-    return {
-        row.attack: {
-            "steps": row.steps,
-            "restarts": row.restarts,
-            "gradient": row.gradient,
-            "stages": ", ".join(run.stages(row.attack)) or None,
-        }
-        for row in run.attacks
-    }
+    found = {}
+    for row in run.attacks:
+        stages, steps, restarts = run.made_of(row.attack) or (None, row.steps, row.restarts)
+        own = {"steps": steps, "restarts": restarts, "gradient": row.gradient, "stages": stages}
+        found[row.attack] = own
+    return found
 
 
 def _unlike(first: RunFiles, run: RunFiles) -> str:

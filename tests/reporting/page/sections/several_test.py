@@ -170,24 +170,37 @@ def test_the_same_radius_in_another_norm_is_not_the_same(judged):
     assert [row.attack for row in found.paired[0].rows] == ["clean"]
 
 
-def test_cascades_of_one_name_with_other_stages_are_two_attacks(judged):
-    def with_stages(run, *attacks):
-        lines = [{"cascade": "auto-attack-custom", "attack": each} for each in attacks]
-        return run._replace(details=run.details | {"cascades": lines})
+CUSTOM = "auto-attack-custom"
 
-    attacks = ("pgd", "auto-attack-custom")
-    first, second = (judged(name, attacks=attacks) for name in ("first", "second"))
-    first = with_stages(first, "apgd-ce", "apgd-t")
-    alike = several([first, with_stages(second, "apgd-ce", "apgd-t")])
+
+def made_of(run, *attacks, cascade=CUSTOM, steps=100):
+    """The same run, with a cascade of these attacks."""
+    lines = [{"cascade": cascade, "attack": each} for each in attacks]
+    return run._replace(details=run.details | {"cascades": lines, "settings": {"steps": steps}})
+
+
+def test_cascades_of_one_name_with_other_stages_are_two_attacks(judged):
+    first, second = (judged(name, attacks=("pgd", CUSTOM)) for name in ("first", "second"))
+    first = made_of(first, "apgd-ce", "apgd-t")
+    alike = several([first, made_of(second, "apgd-ce", "apgd-t")])
     assert alike.unlike == []
-    assert sum(row.attack.startswith("auto-attack") for row in alike.paired[0].rows) == 2
-    other = several([first, with_stages(second, "apgd-ce")])
-    assert other.unlike == [
-        "second, judged otherwise than first: auto-attack-custom with stages apgd-ce rather than "
-        "apgd-ce, apgd-t."
-    ]
-    assert not any(row.attack.startswith("auto-attack") for row in other.paired[0].rows)
-    assert "over pgd alone" in other.paired[0].note
+    assert sum(row.attack.startswith(CUSTOM) for row in alike.paired[0].rows) == 2
+    for other, said in (
+        (made_of(second, "apgd-ce"), "stages apgd-ce rather than apgd-ce, apgd-t"),
+        (made_of(second, "apgd-ce", "apgd-t", steps=10), "steps 10 rather than 100"),
+    ):
+        found = several([first, other])
+        assert found.unlike == [f"second, judged otherwise than first: {CUSTOM} with {said}."]
+        assert not any(row.attack.startswith(CUSTOM) for row in found.paired[0].rows)
+        assert "over pgd alone" in found.paired[0].note
+
+
+@pytest.mark.parametrize("cascade", [CUSTOM, "auto-attack"])
+def test_a_cascade_whose_stages_nobody_kept_is_what_its_name_says(judged, cascade):
+    first, second = (judged(name, attacks=("pgd", cascade)) for name in ("first", "second"))
+    found = several([made_of(first, "apgd-ce", cascade=cascade, steps=10), second])
+    assert found.unlike == []
+    assert sum(row.attack.startswith(cascade) for row in found.paired[0].rows) == 2
 
 
 def test_pixels_are_not_mean_iou(judged):

@@ -112,16 +112,16 @@ def _print(imported: "Imported", files: list[pathlib.Path]) -> None:
         source = (
             f"each with the file's weights × (1 + {imported.noise:g} · 𝒩(0, 1)), seed {e.run.seed}"
         )
-    head = f"head of {imported.classes} classes, as in the file"
-    anew = "router"
+    head = f"head of {imported.classes} classes, as in the file; nobody knows if in this order"
+    anew = ["router"] if experts > 1 else []  # one expert has every example
     if imported.anew:
-        anew = f"router; head of {imported.classes} classes, {imported.of_files} in the file"
+        anew += [f"head of {imported.classes} classes, {imported.of_files} in the file"]
     lines = {
         "read": ", ".join(map(str, files)),
         "layout": f"{imported.layout.name}, {imported.layout.title}",
         "expert": f"{e.expert.name}, {imported.params:,} params",
         "mixture": f"{experts} experts, {source}" if experts > 1 else "one expert",
-        "drawn anew": anew,
+        **({"drawn anew": "; ".join(anew)} if anew else {}),
         **({} if imported.anew else {"head": head}),
         **({"left out": _left_out(imported.left_out)} if imported.left_out else {}),
         "normalized": f"pixels by mean {_shown(e.expert.mean)}, std {_shown(e.expert.std)}",
@@ -129,8 +129,9 @@ def _print(imported: "Imported", files: list[pathlib.Path]) -> None:
     }
     width = max(map(len, lines))
     print("\n".join(f"{name:<{width}}  {text}" for name, text in lines.items()))
-    print(f"\nnext: jaxmoe evaluate {imported.run}, or train from it:")
-    print(f"  --training.initialize-from {imported.run} {' '.join(expert_options(e.expert))}")
+    options = f"--training.initialize-from {imported.run} {' '.join(expert_options(e.expert))}"
+    print(f"\nnext: jaxmoe evaluate {imported.run}, or train from it on the same data:")
+    print(f"  jaxmoe train CONFIG.py {options}")
 
 
 def expert_options(expert: "ExpertConfig") -> list[str]:

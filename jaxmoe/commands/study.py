@@ -112,7 +112,7 @@ class _Board:
             return
         jobs = self._jobs()
         began = time.monotonic()
-        print(f"{len(self.experiments)} runs; {len(jobs)} jobs are left, transfers among them")
+        print(f"{len(self.experiments)} runs; {self._left(jobs)}")
 
         def done(job: Any) -> None:
             seconds = time.monotonic() - began
@@ -131,6 +131,17 @@ class _Board:
         self._write()
         if failed:
             raise RunFailedError(f"{len(failed)} of {len(jobs)} failed: {', '.join(failed)}")
+
+    def _left(self, jobs: dict[str, Any]) -> str:
+        """Says what there is to do, and where to look while it is done."""
+        from jaxmoe.runs.study.found import TRANSFER
+
+        if not jobs:
+            return "nothing is left to do"
+        transfers = sum(name.endswith(f"/{TRANSFER}") for name in jobs)
+        among = f" ({transfers} of them transfers)" if transfers else ""
+        count = "1 job is" if len(jobs) == 1 else f"{len(jobs)} jobs are"
+        return f"{count} left{among}; each has a log, {self.runs}/BLOCK/ARM.log"
 
     def _epochs(self, cell: "Cell") -> list[str]:
         """Returns the option that gives a run the epochs that its cost allows."""

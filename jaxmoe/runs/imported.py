@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jaxmoe import data
-from jaxmoe.config import EXPERTS, Experiment, ExpertConfig, validate
+from jaxmoe.config import EXPERTS, DataConfig, Experiment, ExpertConfig, validate
 from jaxmoe.files import write_json
 from jaxmoe.models.weights import Filled, Layout, fill, find_layout, make_model, read_state_dict
 from jaxmoe.registry import field_names
@@ -83,7 +83,7 @@ def import_weights(
     chosen = find_layout(tensors[0], files[0], layout)
     model = make_model(chosen, tensors[0], files[0])
     experiment = _judged_by_latest(configure(expert_of(model)))
-    _check_size(chosen, chosen.example(tensors[0])[-3:-1], experiment.data.shape[-3:-1])
+    _check_inputs(chosen, chosen.example(tensors[0]), experiment.data)
     if experiment.mixture.dual_weight is not None:
         raise ValueError(
             f"mixture.dual_weight: {experiment.mixture.dual_weight} is not accepted; expected "
@@ -141,7 +141,17 @@ def expert_of(model: nn.Module) -> ExpertConfig:
     )
 
 
-def _check_size(layout: Layout, own: tuple[int, ...], given: tuple[int, ...]) -> None:
+def _check_inputs(layout: Layout, example: tuple[int, ...], given: DataConfig) -> None:
+    """Refuses data whose examples the network cannot take, before any are prepared."""
+    takes_clips = len(example) == 4
+    if takes_clips != given.holds_clips:
+        kinds, such_as = ("images", "clips"), ("image_folder", "video_folder")
+        wanted = kinds[takes_clips]
+        raise ValueError(
+            f"data: {given.name} holds {kinds[not takes_clips]}, and FILE is a network of {wanted} "
+            f"({layout.title}); expected data of {wanted}, such as --data {such_as[takes_clips]}"
+        )
+    own, given = example[-3:-1], given.shape[-3:-1]
     if layout.one_size and own != given:
         raise ValueError(
             f"data.height: {given[0]} (width {given[1]}) is not accepted; expected {own[0]} "

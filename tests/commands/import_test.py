@@ -36,6 +36,7 @@ def test_a_single_classifier_is_imported_and_evaluated(folder, capsys):
     told = capsys.readouterr().out
     assert "hara_resnet, 3D ResNet of kenshohara" in told
     assert "head of 10 classes, as in the file" in told
+    assert "drawn anew" not in told  # one expert has no router
     assert json.loads((folder / "one/imported.json").read_text())["noise"] == 0
     trained = load(pathlib.Path("one"))
     assert trained.finished
@@ -83,8 +84,9 @@ def test_a_head_of_other_classes_is_drawn_anew_and_training_starts_there(folder,
     recorded = json.loads((folder / "start/imported.json").read_text())
     assert recorded["drawn_anew"] == ["params/head/kernel", "params/head/bias"]
     assert recorded["noise"] == 0.01
-    (options,) = [line for line in told.splitlines() if "--training.initialize-from" in line]
-    assert run(f"train config.py --run.directory on {options}") == 0
+    (advice,) = [line for line in told.splitlines() if "--training.initialize-from" in line]
+    command = advice.strip().removeprefix("jaxmoe ").replace("CONFIG.py", "config.py")
+    assert run(f"{command} --run.directory on") == 0
     assert read_experiment(folder / "on").expert == read_experiment(folder / "start").expert
     before, after = (load(folder / name).params["experts"] for name in ("start", "on"))
     jax.tree.map(np.testing.assert_array_equal, before["batch_stats"], after["batch_stats"])
@@ -116,6 +118,19 @@ def test_positions_of_another_size_say_which_size_they_are_of(folder, capsys):
     assert "data.height: 32 (width 32) is not accepted; expected 16 (width 16)" in line
 
 
+def test_images_are_no_clips_before_any_are_prepared(folder, capsys, monkeypatch):
+    monkeypatch.setattr("jaxmoe.data.load_dataset", lambda *_, **__: pytest.fail("prepared"))
+    net = published.Net()
+    published.vit(net, np.zeros((1, 3, 16, 16)), 8, 10)
+    write_zip(folder / "vit.pt", net.tensors)
+    line = refused("import vit.pt --data synthetic_actions --run.directory a", folder, capsys)
+    assert "data: synthetic_actions holds clips, and FILE is a network of images" in line
+    assert "such as --data image_folder" in line
+    write(folder / "net.pt")
+    line = refused("import net.pt --data synthetic_shapes --run.directory a", folder, capsys)
+    assert "data: synthetic_shapes holds images, and FILE is a network of clips" in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -129,7 +144,6 @@ def test_positions_of_another_size_say_which_size_they_are_of(folder, capsys):
         ("net.pt config.py --expert.width 8 --run.directory a", "other shapes: conv1.weight"),
         ("net.pt config.py --expert vit --run.directory a", "expert.name: vit is not accepted"),
         ("config.py.pt config.py --run.directory a", "config.py.pt: it is neither a file of torch"),
-        ("net.pt config.py --data synthetic_shapes --run.directory a", "other shapes"),
         ("net.pt config.py --run.directory full", "full holds a run"),
         ("net.pt config.py --mixture.dual-weight 0.5 --run.directory a", "mixture.dual_weight"),
     ],
@@ -140,9 +154,6 @@ def test_bad_input_is_one_line_and_writes_nothing(arguments, said, folder, capsy
     (folder / "full").mkdir()
     (folder / "full/config.json").write_text("{}")
     (folder / "cache").mkdir()
-    if "synthetic_shapes" in arguments:
-        run("data config.py --data synthetic_shapes")
-        capsys.readouterr()
     run("data config.py")
     capsys.readouterr()
     assert said in refused(f"import {arguments}", folder, capsys)

@@ -9,6 +9,7 @@ import pytest
 from planted import FAR, MIXTURE, PARAMS, batches, clips
 
 from jaxmoe.evaluation import evaluate_suite, specialization_sentence
+from jaxmoe.evaluation.measures.significance import Estimate
 from jaxmoe.evaluation.measures.specialization import columns_of, mutual_information, specialization
 from jaxmoe.mixture import PartScores
 
@@ -118,6 +119,14 @@ def test_the_kinds_and_their_words(home, elsewhere, route, kind, words):
     assert found.kind == kind
     assert words in specialization_sentence(found)
     assert json.loads(json.dumps(found.as_json()))["kind"] == kind
+
+
+def test_a_random_route_that_is_better_gains():
+    found, _, _ = measured(0.7, 0.7, DOMAIN)
+    lost = found._replace(routing_gain=Estimate(0.031, -0.01, 0.07))
+    assert "a random route costs 3.1 points (-1.0 to 7.0)" in specialization_sentence(lost)
+    won = found._replace(routing_gain=Estimate(-0.083, -0.2, 0.01))
+    assert "a random route gains 8.3 points (-1.0 to 20.0)" in specialization_sentence(won)
 
 
 def test_a_suite_measures_a_mixture_and_compares_routes_with_columns():

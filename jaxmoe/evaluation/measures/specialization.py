@@ -191,7 +191,7 @@ def mutual_information(first: np.ndarray, second: np.ndarray) -> Estimate:
 def specialization_sentence(found: Specialization) -> str:
     """Puts the figures into words that stand beside every claim about this mixture's router."""
     gain, best = found.routing_gain, found.mixture_gain
-    cost = f"a random route costs {_points(gain)}"
+    cost = f"a random route {'costs' if gain.value >= 0 else 'gains'} {_points(gain)}"
     single = f"the best expert alone is {_better(best)}"
     if found.kind == "collapsed":
         others = [e.value for i, e in enumerate(found.experts) if i != int(np.argmax(found.load))]
@@ -205,8 +205,9 @@ def specialization_sentence(found: Specialization) -> str:
 
 
 def _points(gain: Estimate) -> str:
-    low, high = 100 * gain.low, 100 * gain.high
-    return f"{100 * gain.value:.1f} points ({low:.1f} to {high:.1f})"
+    sign = 1 if gain.value >= 0 else -1
+    low, high = sorted((100 * sign * gain.low, 100 * sign * gain.high))
+    return f"{100 * abs(gain.value):.1f} points ({low:.1f} to {high:.1f})"
 
 
 def _better(gain: Estimate) -> str:

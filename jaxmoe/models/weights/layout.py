@@ -180,7 +180,9 @@ def _refuse(layout: Layout, found: Mapping[str, list[str]]) -> None:
     """Raises a ValueError if there is anything to name."""
     said = [f"{what}: {_listed(names)}" for what, names in found.items() if names]
     if said:
-        raise ValueError(f"it is no {layout.title} of this size; {'; '.join(said)}")
+        raise ValueError(
+            f"it does not fit {layout.name} of this size ({layout.title}); {'; '.join(said)}"
+        )
 
 
 def _listed(names: list[str]) -> str:

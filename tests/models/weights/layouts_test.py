@@ -120,7 +120,7 @@ def test_keys_that_are_unknown_missing_or_of_other_shapes_are_listed(tmp_path):
     tensors["layer1.1.conv9.weight"] = kernel
     tensors["layer2.0.bn1.weight"] = np.ones(7, np.float32)
     line = refusal(tmp_path, tensors)
-    assert "it is no torchvision ResNet of this size" in line
+    assert "of this size (torchvision ResNet);" in line
     assert "unknown keys: layer1.1.conv9.weight;" in line
     assert "nothing for: params/stage1_block2/conv2/kernel;" in line
     assert "layer2.0.bn1.weight (7,) as params/stage2_block1/norm1/scale (16,)" in line

@@ -127,6 +127,7 @@ class _Board:
                 say=print,
             )
         except KeyboardInterrupt:
+            self._write()  # of the runs that are done
             raise Stopped(f"stopped; the same command goes on from {self.runs}") from None
         self._write()
         if failed:

@@ -92,6 +92,19 @@ def test_a_finished_study_runs_nothing_and_prints_its_tables(folder, capsys, mon
     assert (folder / "runs/tiny/study.md").read_text(encoding="utf-8") in said
 
 
+def test_a_study_that_is_stopped_writes_the_tables_of_what_is_done(folder, capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    (folder / "runs/tiny/study.md").unlink(missing_ok=True)
+    monkeypatch.setattr("jaxmoe.runs.study.runner.run_all", stop)
+    assert run("study tiny.py") == 130
+    told = capsys.readouterr()
+    assert "| AT-M | 1 | 10 |" in told.out
+    assert "goes on from runs/tiny" in told.err
+    assert (folder / "runs/tiny/study.md").is_file()
+
+
 def test_the_tables_figures_are_those_of_the_runs(folder):
     own = study()
     found = [read(own, cell, folder / "runs/tiny") for cell in cells(own)]

@@ -4,9 +4,9 @@ jaxmoe study configs/studies/ut_interaction.py --data.directory DIR --jobs 2
 
 Every clip is a test clip once. All mixtures start from one clean mixture of a block, and AT-S, one
 network of an expert's size, from one network that was trained as long. Each defence may then take
-the same number of gradients, the ablations of J-TLAT too; one more J-TLAT takes as many epochs as
-AT-M. The judges are attacks that defences train on, and two that none of them trains on: the
-enumerated route, and AutoAttack's first two with ten steps each.
+the same number of gradients, the ablations of J-TLAT too. J-TLAT, AT-M and AT-S are there with four
+times as many as well. The judges are attacks that defences train on, and two that none of them
+trains on: the enumerated route, and AutoAttack's first two with ten steps each.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from ut_interaction_standard import config
 
 def study() -> Study:
     experiment = config()
-    # Small clips, so that 90 runs fit a CPU; 84 of them or so are few, so they change more.
+    # Small clips, so that 100 runs fit a CPU; 84 of them or so are few, so they change more.
     data = dataclasses.replace(
         experiment.data,
         resolution=40,
@@ -51,9 +51,11 @@ def study() -> Study:
             "optimizer.learning_rate": 1e-3,
         },
     )
-    # AT-M has so many epochs of 60 gradients and three inner steps: what four times the cost buys.
-    fields = {**arms["j_tlat"].fields, "training.epochs": 17}
-    arms["longer"] = Arm("J-TLAT, 17 epochs", fields, "standard", costs=False)
+    # Four times the cost: J-TLAT has the epochs that AT-M had before.
+    for name, epochs in (("j_tlat", 17), ("at_m", 68), ("at_s", 68)):
+        arm = arms[name]
+        fields = {**arm.fields, "training.epochs": epochs}
+        arms[f"{name}_longer"] = Arm(f"{arm.title}, 4 × as long", fields, arm.start, costs=False)
     return Study(
         experiment=dataclasses.replace(
             experiment, data=data, expert=expert, training=clean, run=run

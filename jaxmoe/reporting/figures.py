@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxmoe.attacks import ATTACKS
-from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE, Row
-from jaxmoe.evaluation.measures.significance import interval
+from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE, Row, limits
 from jaxmoe.threat import format_epsilon
 
 if TYPE_CHECKING:
@@ -28,6 +27,10 @@ _PARTS = {
 _MARKS = "os^Dv<>P*X"
 _PANELS = 20  # of distributions in one figure
 _LABELS_APART = 4.0  # points of percent, between the labels of two lines' ends
+
+
+Band = Sequence[tuple[float, float, float]]
+"""The intervals of a line: ε in pixel units, least and largest, 0–1."""
 
 
 def plot_robust_accuracy(
@@ -53,8 +56,9 @@ def plot_robust_accuracy(
         if row.attack != CLEAN:
             curves.setdefault(row.attack, []).append((row.epsilon, getattr(row, field)))
     title = f"n = {first.n}, norm {first.norm}, seed {first.seed}"
-    n = None if dense else first.n
-    return plot_curves(curves, clean[0] if clean else None, path, title, first.norm, figure, n)
+    least = [row for row in rows if row.attack in (CLEAN, WORST_CASE)]
+    band = [(row.epsilon, *found) for row in least if (found := limits(row)) is not None]
+    return plot_curves(curves, clean[0] if clean else None, path, title, first.norm, figure, band)
 
 
 def plot_curves(
@@ -64,12 +68,12 @@ def plot_curves(
     title: str,
     norm: str,
     figure_of: str = "robust accuracy",
-    n: int | None = None,
+    band: Band = (),
 ) -> pathlib.Path:
     """Draws robust accuracy, or another figure, against ε, a line for each attack.
 
     Attacks on one part have one colour. The least that any of them leaves is bold, the worst case
-    over all black, with its 95 % interval where `n` is known.
+    over all black, with its interval where `band` has one.
 
     Args:
       curves: of each attack, `(ε in pixel units, robust accuracy 0–1)` in any order.
@@ -78,7 +82,7 @@ def plot_curves(
       title: what the examples are.
       norm: decides the unit of the axis: grey levels for `"linf"`.
       figure_of: what is drawn, 0–1.
-      n: examples, each right or wrong.
+      band: 95 % intervals of the worst case, that at ε = 0 is of the clean examples.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +101,7 @@ def plot_curves(
         if len(members) > 1 and part in _PARTS:
             axes.plot(*_least([lines[name] for name in members]), color=colour, linewidth=2.5)
     if WORST_CASE in lines:
-        _draw_worst(axes, lines[WORST_CASE], n)
+        _draw_worst(axes, lines[WORST_CASE], band, scale)
     _label_ends(axes, lines, groups)
     _explain_colours(axes, groups)
     axes.set_xlabel("ε, grey levels of 255" if grey_levels else "ε, pixel units")
@@ -141,13 +145,16 @@ def _least(lines: Sequence[tuple[list[float], list[float]]]):
     return places, [min(line[place] for line in heights) for place in places]
 
 
-def _draw_worst(axes: "Axes", line: tuple[list[float], list[float]], n: int | None) -> None:
+def _draw_worst(
+    axes: "Axes", line: tuple[list[float], list[float]], band: Band, scale: int
+) -> None:
     places, heights = line
     axes.plot(places, heights, color="black", linewidth=2.5, marker="o", label=WORST_CASE)
-    if n is not None:
-        bounds = [interval(height / 100 * n, n) for height in heights]
-        low, high = ([100 * bound[side] for bound in bounds] for side in (0, 1))
-        axes.fill_between(places, low, high, color="black", alpha=0.12, linewidth=0)
+    if len(band) > 1:
+        places, low, high = np.array(sorted(band)).T
+        axes.fill_between(
+            scale * places, 100 * low, 100 * high, color="black", alpha=0.12, linewidth=0
+        )
 
 
 def _label_ends(axes: "Axes", lines: Mapping[str, Any], groups: Mapping[str, list[str]]) -> None:

@@ -186,8 +186,9 @@ def test_curves_are_grouped_by_the_part_that_is_attacked(tmp_path, monkeypatch):
         "pgd-r": [(4 / 255, 0.7), (8 / 255, 0.6)],
         "worst-case": [(4 / 255, 0.4), (8 / 255, 0.3)],
     }
+    band = [(0.0, 0.7, 0.9), (8 / 255, 0.2, 0.4), (4 / 255, 0.31, 0.51)]
     for kind, start in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
-        path = figures.plot_curves(curves, 0.8, tmp_path / f"a.{kind}", "t", "linf", n=100)
+        path = figures.plot_curves(curves, 0.8, tmp_path / f"a.{kind}", "t", "linf", band=band)
         assert path.read_bytes().startswith(start)
     (axes,) = drawn[0].axes
     (bold,) = [
@@ -197,11 +198,27 @@ def test_curves_are_grouped_by_the_part_that_is_attacked(tmp_path, monkeypatch):
     ]
     assert bold == pytest.approx((80, 45, 40))  # the less of pgd and fgsm
     assert {text.get_text() for text in axes.texts} == set(curves)
-    band = axes.collections[0].get_paths()[0].vertices
-    low, high = significance.interval(40, 100)
-    assert band[:, 1].max() > 80
-    assert any(np.isclose(band[:, 1], 100 * low))
-    assert any(np.isclose(band[:, 1], 100 * high))
+    drawn_band = axes.collections[0].get_paths()[0].vertices
+    for epsilon, *ends in band:
+        here = drawn_band[np.isclose(drawn_band[:, 0], 255 * epsilon), 1]
+        assert sorted({round(float(end), 4) for end in here}) == [100 * end for end in ends]
+
+
+@pytest.mark.parametrize("iou", [None, 0.6])
+def test_the_worst_cases_band_is_the_interval_of_its_figure(tmp_path, monkeypatch, iou):
+    from jaxmoe.reporting import figures
+
+    given = []
+    monkeypatch.setattr(figures, "plot_curves", lambda *found: given.append(found[-1]))
+    own = {"mean_iou": iou, "mean_iou_interval": [0.5, 0.8]} if iou else {}
+    rows = [row._replace(**own) for row in ROWS]
+    plot_robust_accuracy(rows, tmp_path)
+    wanted = [row for row in rows if row.attack in ("clean", "worst-case")]
+    assert given == [[(row.epsilon, *((0.5, 0.8) if iou else interval_of(row))) for row in wanted]]
+
+
+def interval_of(row):
+    return significance.interval(row.robust_accuracy * row.n, row.n)
 
 
 def test_training_curves_are_drawn_if_there_are_any(tmp_path):

@@ -100,7 +100,10 @@ class _Board:
             cell: experiment_of(study, cell, runs, [*fields, *self.epochs[cell]]) for cell in own
         }
         for cell, experiment in self.experiments.items():
-            check_same_experiment(runs / cell.name, experiment)
+            try:
+                check_same_experiment(runs / cell.name, experiment)
+            except ValueError as error:  # --runs gives all folders at once
+                raise ValueError(str(error).replace("run.directory", "--runs", 1)) from None
 
     def run(self) -> None:
         """Lists, or trains, judges and prints."""

@@ -164,7 +164,9 @@ def test_a_cascade_of_ones_own_counts(folder, tmp_path):
 
 def test_a_study_that_changed_is_not_mixed_with_what_is_there(folder, capsys):
     assert run("study tiny.py --training.batch-size 5") == 2
-    assert "holds a run with training.batch_size = 10" in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert line.startswith("jaxmoe: --runs: runs/tiny/seed0/")
+    assert "holds a run with training.batch_size = 10" in line
 
 
 def test_other_judging_judges_a_run_anew(folder):

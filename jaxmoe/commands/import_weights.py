@@ -112,7 +112,7 @@ def _print(imported: "Imported", files: list[pathlib.Path]) -> None:
         source = (
             f"each with the file's weights × (1 + {imported.noise:g} · 𝒩(0, 1)), seed {e.run.seed}"
         )
-    head = f"head of {imported.classes} classes, as in the file; nobody knows if in this order"
+    head = f"head of {imported.classes} classes, as in the file; their order is not checked"
     anew = ["router"] if experts > 1 else []  # one expert has every example
     if imported.anew:
         anew += [f"head of {imported.classes} classes, {imported.of_files} in the file"]

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import shutil
+import types
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from jaxmoe.attacks.cascade import CUSTOM
 from jaxmoe.cli import main
 from jaxmoe.commands.arguments import load_from
+from jaxmoe.commands.study import _Board
 from jaxmoe.commands.study_report import (
     tables,
 )
@@ -90,6 +92,18 @@ def test_a_finished_study_runs_nothing_and_prints_its_tables(folder, capsys, mon
         each.name for each in (folder / "runs/tiny").iterdir()
     }
     assert (folder / "runs/tiny/study.md").read_text(encoding="utf-8") in said
+
+
+@pytest.mark.parametrize(
+    ("jobs", "said"),
+    [
+        (["a/at_m"], "1 job is left; each has a log, runs/BLOCK/ARM.log"),
+        (["a/at_m", "a/transfer"], "2 jobs are left (1 of them transfers); each has a log, "),
+    ],
+)
+def test_a_study_says_how_much_is_left_and_where_its_logs_are(jobs, said):
+    board = types.SimpleNamespace(runs="runs")
+    assert _Board._left(board, dict.fromkeys(jobs)).startswith(said)
 
 
 def test_a_study_that_is_stopped_writes_the_tables_of_what_is_done(folder, capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""What a stage has of its own: its learning rate."""
+"""A stage may have a learning rate of its own."""
 
 import dataclasses
 

@@ -84,7 +84,7 @@ def test_a_run_that_is_weaker_under_an_attack_that_not_all_have_is_not_the_most_
 def test_the_cost_of_training_is_beside_the_figures_with_that_of_its_start(judged):
     start, run = judged("standard"), judged("at_m")
     start = start._replace(trained={"seconds": 75.0, "global_step": 1200})
-    config = run.config | {"training": {"initialize_from": "/other/runs/standard/"}}
+    config = run.config | {"training": {"initialize_from": "elsewhere/runs/standard/"}}
     run = run._replace(config=config, trained={"seconds": 20.0, "global_step": 300})
     found = several([start, run, judged("unknown")]).runs
     assert [own.training for own in found] == ["1:15, 1 200 steps", "0:20, 300 steps", "–"]

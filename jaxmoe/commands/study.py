@@ -1,6 +1,7 @@
 """`jaxmoe study FILE.py`: trains and judges every run of a study, and prints its tables."""
 
 import pathlib
+import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from jaxmoe.commands.arguments import (
 if TYPE_CHECKING:
     from jaxmoe.config import Experiment, Study
     from jaxmoe.runs.study.cells import Cell
+    from jaxmoe.runs.study.found import Found
 
 _DESCRIPTION = """Trains every arm of a study in every block (architecture, fold, seed), judges each
 by the study's attacks, and prints tables: clean and robust accuracy with intervals, what training
@@ -46,7 +48,7 @@ def run(arguments: list[str]) -> None:
     add("--runs", metavar="DIR", help="the study's folder (runs/NAME of the file)")
     add("--arms", nargs="+", metavar="NAME", help="these arms alone, and what they start from")
     add("--jobs", type=int, default=1, metavar="N", help="runs at once, which share the cores (1)")
-    add("--report", action="store_true", help="write report.html of all runs into RUNS too")
+    add("--report", action="store_true", help="write report.html of the study into RUNS too")
     add("--list", action="store_true", help="show the runs and what they cost")
     add(_CELL, metavar="BLOCK/ARM", help="this run alone, in this process")
     own, fields = split_overrides(parser, arguments)
@@ -212,17 +214,21 @@ class _Board:
         if found:
             print("\n" + write(self.study, found, self.costs, self.runs, self.options.jobs))
             print(f"written to {self.runs}: {MARKDOWN}, {CSV}, {PNG}")
-            self._offer([self.runs / cell.name for cell in done])
+            self._offer(found)
 
-    def _offer(self, folders: list[pathlib.Path]) -> None:
-        """Writes the page of all runs, or says how to see one of them."""
-        from jaxmoe.commands import report
-        from jaxmoe.reporting.page import REPORT
+    def _offer(self, found: "list[Found]") -> None:
+        """Writes the page of the study, or says how to see it."""
+        from jaxmoe.commands import study_page
 
-        if self.options.report:
-            print(f"see it: {report.write(folders, self.runs / REPORT)}")
-        else:
-            report.offer(folders[-1:], written=False)
+        own = ["jaxmoe", "study", self.options.file, *self.fields, "--runs", str(self.runs)]
+        own += ["--arms", *self.options.arms] if self.options.arms else []
+        command = shlex.join([*own, "--report"])
+        if not self.options.report:
+            print(f"see it: {command}")
+            return
+        jobs = self.options.jobs
+        page = study_page.write(self.study, found, self.costs, self.runs, jobs, command)
+        print(f"see it: {page}")
 
 
 def _check_judging(study: "Study", experiments: "list[Experiment]", runs: pathlib.Path) -> None:

@@ -3,118 +3,30 @@
 Axes: N = test examples of all folds, each once.
 """
 
-import math
 import pathlib
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-
-import numpy as np
+from collections.abc import Callable, Sequence
 
 from jaxmoe.attacks.cascade import CASCADES, CUSTOM
 from jaxmoe.attacks.registry import ATTACKS
 from jaxmoe.config.study import Study
 from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE
-from jaxmoe.evaluation.measures.significance import estimate_difference, estimate_mean
+from jaxmoe.evaluation.measures.significance import Estimate, estimate_mean
 from jaxmoe.files import read_json, write_text
 from jaxmoe.reporting.figures import new_figure
-from jaxmoe.reporting.results import as_csv, markdown_table
+from jaxmoe.reporting.results import Table, as_csv
 from jaxmoe.runs.study.cells import words
-from jaxmoe.runs.study.cost import Cost
 from jaxmoe.runs.study.found import TRANSFER, Found
+from jaxmoe.runs.study.results import Costs, Results, by_architecture, difference, over_seeds
+from jaxmoe.threat import format_epsilon
 
 MARKDOWN, CSV, PNG = "study.md", "study.csv", "study.png"
-Costs = Mapping[tuple[str, str], Cost]
-"""By architecture and arm."""
-
 _NOTE = (
     "n: test examples, each once; where there are several seeds, its share of them. Intervals are "
     "of the examples, with the models as they are; ± is the standard error over {over}. A gradient "
     "is a training gradient of one expert, for each training example. Minutes: of the arm's own "
     "training, with compilation, {jobs} at once."
 )
-
-
-class Results:
-    """The results of one architecture's runs, by arm, in the blocks that all arms have.
-
-    Attributes:
-      study: of the arms.
-      arms: those that have runs, in the study's order.
-      left_out: runs in blocks that some arm lacks.
-    """
-
-    def __init__(self, study: Study, found: Sequence[Found], costs: Costs):
-        """Takes what was found.
-
-        Args:
-          study: of the arms.
-          found: of one architecture.
-          costs: what the arms take.
-        """
-        self.study, self.costs = study, costs
-        own: dict[str, dict] = {}
-        for each in found:
-            own.setdefault(each.cell.arm, {})[each.cell.block] = each
-        shared = set.intersection(*(set(runs) for runs in own.values()))
-        shared = shared or {block for runs in own.values() for block in runs}
-        self.arms = {
-            name: [run for block, run in own[name].items() if block in shared]
-            for name in study.arms
-            if name in own
-        }
-        self.left_out = len(found) - sum(map(len, self.arms.values()))
-
-    def title(self, arm: str) -> str:
-        """The arm's name in tables."""
-        return self.study.arms[arm].title
-
-    def cost(self, arm: str) -> Cost | None:
-        """Returns the cost of the arm, if it was counted."""
-        return self.costs.get((self.arms[arm][0].cell.block.architecture, arm))
-
-    def share(self, runs: Sequence[Found], attack: str, epsilon: float) -> str:
-        """Robust accuracy in %, ± the standard error over folds, or else over seeds."""
-        if attack != WORST_CASE and any((attack, epsilon) not in run.correct for run in runs):
-            return "–"
-        each = [100 * float(of(run, attack, epsilon).mean()) for run in runs]
-        value = f"{100 * over_seeds(runs, attack, epsilon).mean():.1f}"
-        folds: dict[str, list[float]] = {}
-        for run, mean in zip(runs, each, strict=True):
-            folds.setdefault(run.cell.block.fold, []).append(mean)
-        units = [statistics.mean(means) for means in folds.values()] if len(folds) > 1 else each
-        if len(units) == 1:
-            return value
-        return f"{value} ± {statistics.stdev(units) / math.sqrt(len(units)):.1f}"
-
-
-def of(run: Found, attack: str, epsilon: float) -> np.ndarray:
-    """Returns what was right of a run's examples."""
-    return run.worst(epsilon) if attack == WORST_CASE else run.correct[attack, epsilon]
-
-
-def over_seeds(runs: Sequence[Found], attack: str, epsilon: float) -> np.ndarray:
-    """Returns `[N]`, what was right of each example: of several seeds the share of them.
-
-    Raises:
-      ValueError: runs of one fold were judged by other examples than each other.
-    """
-    folds: dict[str, list[Found]] = {}
-    for run in runs:
-        folds.setdefault(run.cell.block.fold, []).append(run)
-    shares = []
-    for own in folds.values():
-        for other in own[1:]:
-            _check_same(own[0], other)
-        shares.append(np.mean([of(run, attack, epsilon) for run in own], axis=0))
-    return np.concatenate(shares)
-
-
-def _check_same(first: Found, other: Found) -> None:
-    if not np.array_equal(first.index, other.index):
-        raise ValueError(
-            f"{first.cell.name} and {other.cell.name} were judged by other test examples; "
-            "expected the same for all arms of a fold"
-        )
 
 
 def tables(
@@ -130,29 +42,30 @@ def tables(
       jobs: how many runs trained at once.
     """
     parts = []
-    for architecture in study.architectures:
-        own = [each for each in found if each.cell.block.architecture == architecture]
-        if not own:
-            continue
-        results = Results(study, own, costs)
+    for architecture, results in by_architecture(study, found, costs).items():
         parts += [f"## {architecture}"] if architecture else []
-        if results.left_out:
-            parts.append(f"{results.left_out} runs are in blocks that other arms lack: left out.")
-        parts += [accuracy_table(results, epsilon) for epsilon in study.epsilons]
-        parts.append(cost_table(results))
-        if any(run.details.get("specialization") for run in own):
-            parts.append(mixture_table(results))
-        beside = dict.fromkeys(filter(None, (*study.compared, study.simplest)))
-        parts += [paired_table(results, arm) for arm in beside if arm in results.arms]
-        names = {each.cell.block.name for each in own}
-        parts += [transfer_table(results, runs, names)] if study.transfer else []
-    over = "folds" if len(study.folds) > 1 else "seeds"
-    parts.append(_NOTE.format(over=over, jobs=jobs))
-    return "\n\n".join(filter(None, parts)) + "\n"
+        parts += filter(None, [results.incomplete])
+        parts += [table.markdown() for table in tables_of(results, runs)]
+    return "\n\n".join([*parts, note(study, jobs)]) + "\n"
 
 
-def accuracy_table(results: Results, epsilon: float) -> str:
-    """A line for each arm: clean accuracy, each attack, the worst case and its interval."""
+def tables_of(results: Results, runs: pathlib.Path) -> list[Table]:
+    """Returns all tables of one architecture; `runs` is the study's folder."""
+    study = results.study
+    found = [accuracy_table(results, epsilon) for epsilon in study.epsilons]
+    found += [cost_table(results), mixture_table(results)]
+    found += [paired_table(results, arm) for arm in results.beside]
+    found += [transfer_table(results, runs)] if study.transfer else []
+    return [table for table in found if table.rows]
+
+
+def note(study: Study, jobs: int) -> str:
+    """Returns what the figures of all tables are; `jobs` runs trained at once."""
+    return _NOTE.format(over="folds" if len(study.folds) > 1 else "seeds", jobs=jobs)
+
+
+def accuracy_table(results: Results, epsilon: float) -> Table:
+    """A line for each arm: clean accuracy, the worst case with its interval, and each attack."""
     shown = dict.fromkeys(
         name
         for runs in results.arms.values()
@@ -163,21 +76,21 @@ def accuracy_table(results: Results, epsilon: float) -> str:
     lines = []
     for arm, runs in results.arms.items():
         worst = over_seeds(runs, WORST_CASE, epsilon)
-        cells = [results.share(runs, CLEAN, 0.0)]
-        cells += [results.share(runs, name, epsilon) for name in (*shown, WORST_CASE)]
         found = estimate_mean(worst)
-        interval = f"{100 * found.low:.1f} to {100 * found.high:.1f}"
+        cells = [results.share(runs, CLEAN, 0.0), results.share(runs, WORST_CASE, epsilon)]
+        cells.append(f"{100 * found.low:.1f} to {100 * found.high:.1f}")
+        cells += [results.share(runs, name, epsilon) for name in shown]
         doubts = ", ".join(sorted({name for run in runs for name in _doubts(run)})) or "none"
         counts = [str(len(runs)), str(len(worst))]
-        lines.append([results.title(arm), *counts, *cells, interval, doubts])
+        lines.append([results.title(arm), *counts, *cells, doubts])
     cascade = " + ".join(words(results.study.evaluation.get("cascade", ())))
     named = [cascade if name == CUSTOM else _title(name) for name in shown]
-    titles = [f"ε = {_radius(epsilon)}, %", "runs", "n", "clean", *named]
-    titles += ["worst case", "its 95 % interval", "doubtful checks"]
-    return "\n".join(markdown_table(titles, lines))
+    titles = [f"ε = {format_epsilon(epsilon)}, %", "runs", "n", "clean", "worst case"]
+    titles += ["its 95 % interval", *named, "doubtful checks"]
+    return Table(titles, lines)
 
 
-def cost_table(results: Results) -> str:
+def cost_table(results: Results) -> Table:
     """A line for each arm: what its training took, and one forward pass of it."""
     lines = []
     for arm, runs in results.arms.items():
@@ -190,10 +103,10 @@ def cost_table(results: Results) -> str:
         begins = "–" if start is None else results.title(start)
         lines.append([results.title(arm), begins, *counted[:3], minutes, *counted[3:]])
     titles = ["training", "starts from", "gradients", "with its start", "epochs", "minutes"]
-    return "\n".join(markdown_table([*titles, "GFLOPs", "÷ dense"], lines))
+    return Table([*titles, "GFLOPs", "÷ dense"], lines)
 
 
-def mixture_table(results: Results) -> str:
+def mixture_table(results: Results) -> Table:
     """A line for each mixture: whether it is one, and how smooth it is."""
     largest = max(results.study.epsilons)
 
@@ -214,7 +127,7 @@ def mixture_table(results: Results) -> str:
             runs, lambda run: min(run.details["specialization"]["load"])
         ),
         "trust": lambda runs: _mean(runs, _trust, 1, "{:.2f}"),
-        f"PGD {_radius(largest)} turns": lambda runs: _mean(runs, under_pgd("flip_rate")),
+        f"PGD {format_epsilon(largest)} turns": lambda runs: _mean(runs, under_pgd("flip_rate")),
         "L_Lip(F)": lambda runs: _mean(runs, under_pgd("lipschitz_model_mean"), 1, "{:.3g}"),
         "L_Lip(r)": lambda runs: _mean(
             runs, under_pgd("lipschitz_router_weights_mean"), 1, "{:.3g}"
@@ -228,38 +141,32 @@ def mixture_table(results: Results) -> str:
         for arm, runs in results.arms.items()
         if all(run.details.get("specialization") for run in runs)
     ]
-    return "\n".join(markdown_table(["mixtures, clean %", *columns], lines)) if lines else ""
+    return Table(["mixtures, clean %", *columns], lines)
 
 
-def paired_table(results: Results, arm: str) -> str:
+def paired_table(results: Results, arm: str) -> Table:
     """A line for each other arm: by how many points `arm` is above it, example by example."""
     lines = []
-    for other, runs in results.arms.items():
+    for other in results.arms:
         if other == arm:
             continue
-        own = {run.cell.block: run for run in results.arms[arm]}
-        pairs = [(own[run.cell.block], run) for run in runs if run.cell.block in own]
-        if not pairs:
+        if not (pairs := results.pairs(arm, other)):
             continue
-        cells = [_difference(pairs, CLEAN, 0.0)]
-        cells += [_difference(pairs, WORST_CASE, epsilon) for epsilon in results.study.epsilons]
-        lines.append([results.title(other), *cells])
-    if not lines:
-        return ""
-    worst = [f"worst case at {_radius(epsilon)}" for epsilon in results.study.epsilons]
-    return "\n".join(markdown_table([f"{results.title(arm)} less …", "clean", *worst], lines))
+        looks = [(CLEAN, 0.0), *((WORST_CASE, epsilon) for epsilon in results.study.epsilons)]
+        lines.append([results.title(other), *(points(difference(pairs, *look)) for look in looks)])
+    worst = [f"worst case at {format_epsilon(epsilon)}" for epsilon in results.study.epsilons]
+    return Table([f"{results.title(arm)} less …", "clean", *worst], lines)
 
 
-def transfer_table(results: Results, runs: pathlib.Path, blocks_of: Iterable[str]) -> str:
+def transfer_table(results: Results, runs: pathlib.Path) -> Table:
     """A line for each arm: right under what was made on all other arms, by attack."""
     rows = []
-    for block in sorted(blocks_of):
+    blocks = {run.cell.block.name for own in results.arms.values() for run in own}
+    for block in sorted(blocks):
         file = runs / block / TRANSFER / "transfer.json"
         if file.is_file():
             rows += read_json(file, list)
     black = [row for row in rows if row["source"] == "all others"]
-    if not black:
-        return ""
     columns = list(dict.fromkeys((row["attack"], row["epsilon"]) for row in black))
     lines = []
     for arm in results.arms:
@@ -275,19 +182,16 @@ def transfer_table(results: Results, runs: pathlib.Path, blocks_of: Iterable[str
             right = sum(row["robust_accuracy"] * row["n"] for row in own)
             cells.append(f"{100 * right / n:.1f}" if n else "–")
         lines.append([results.title(arm), *cells])
-    titles = [f"{_title(attack)} {_radius(epsilon)}" for attack, epsilon in columns]
-    table = markdown_table(["transfer from all other arms, %", *titles], lines)
+    titles = [f"{_title(attack)} {format_epsilon(epsilon)}" for attack, epsilon in columns]
     kin = "An arm with near relatives, such as its own ablations, has the harder sources."
-    return "\n".join([*table, "", kin])
+    return Table(["transfer from all other arms, %", *titles], lines if black else [], kin)
 
 
 def draw(study: Study, found: Sequence[Found], path: pathlib.Path) -> None:
     """Draws the worst case of every arm, a panel for each architecture, with intervals."""
-    shown = [a for a in study.architectures if any(f.cell.block.architecture == a for f in found)]
+    shown = by_architecture(study, found, {})
     figure = new_figure(7.2, 0.7 + 0.32 * len(study.arms) * len(shown))
-    for place, architecture in enumerate(shown):
-        own = [each for each in found if each.cell.block.architecture == architecture]
-        results = Results(study, own, {})
+    for place, (architecture, results) in enumerate(shown.items()):
         axes = figure.add_subplot(len(shown), 1, place + 1)
         for i, epsilon in enumerate((0.0, *study.epsilons)):
             attack = WORST_CASE if epsilon else CLEAN
@@ -301,7 +205,7 @@ def draw(study: Study, found: Sequence[Found], path: pathlib.Path) -> None:
                 xerr=[below, above],
                 fmt="osd^v"[i % 5],
                 color=f"C{i}",
-                label=f"worst case at {_radius(epsilon)}" if epsilon else "clean",
+                label=f"worst case at {format_epsilon(epsilon)}" if epsilon else "clean",
             )
         axes.set_yticks(range(len(results.arms)), [results.title(arm) for arm in results.arms])
         axes.invert_yaxis()
@@ -330,11 +234,8 @@ def write(study: Study, found: Sequence[Found], costs: Costs, runs: pathlib.Path
     return text
 
 
-def _difference(pairs: Sequence[tuple[Found, Found]], attack: str, epsilon: float) -> str:
-    for first, second in pairs:
-        _check_same(first, second)
-    first, second = (over_seeds([pair[i] for pair in pairs], attack, epsilon) for i in (0, 1))
-    found = estimate_difference(first, second)
+def points(found: Estimate) -> str:
+    """Returns a difference in points, with its interval."""
     return f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
 
 
@@ -364,8 +265,3 @@ def _title(attack: str) -> str:
     if attack in CASCADES:
         return CASCADES[attack].title
     return ATTACKS[attack].title if attack in ATTACKS else attack
-
-
-def _radius(epsilon: float) -> str:
-    grey = 255 * epsilon
-    return f"{grey:g}/255" if abs(grey - round(grey, 3)) < 1e-6 else f"{epsilon:.3g}"

@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -192,6 +192,25 @@ def results_markdown(
 
 def _check(check: Check) -> list[str]:
     return [check.verdict, check.name, check.sentence]
+
+
+class Table(NamedTuple):
+    """A table in words, for a terminal and for a page.
+
+    Attributes:
+      titles: of its columns; the first says what the rows are.
+      rows: a cell for each title.
+      note: a sentence below, if there is one to say.
+    """
+
+    titles: list[str]
+    rows: list[list[str]]
+    note: str = ""
+
+    def markdown(self) -> str:
+        """Returns the table in Markdown, and its note below."""
+        lines = markdown_table(self.titles, self.rows)
+        return "\n".join([*lines, "", self.note] if self.note else lines)
 
 
 def markdown_table(titles: list[str], rows: list[list[str]]) -> list[str]:

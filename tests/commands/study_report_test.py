@@ -5,17 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxmoe.commands.study_report import (
-    Results,
-    over_seeds,
-    paired_table,
-    transfer_table,
-)
+from jaxmoe.commands.study_page import findings
+from jaxmoe.commands.study_report import paired_table, transfer_table
 from jaxmoe.config import Arm, Study
 from jaxmoe.evaluation.transfer.transfer_result import TransferRow
 from jaxmoe.reporting import write_transfer
 from jaxmoe.runs.study.cells import Block, Cell
 from jaxmoe.runs.study.found import Found, is_transferred
+from jaxmoe.runs.study.results import Results, over_seeds
 from tests.commands.tiny import TINY
 
 
@@ -66,5 +63,23 @@ def test_a_transfer_matrix_is_of_all_arms(tmp_path):
     more = dataclasses.replace(own, transfer=("pgd", "fgsm"))
     assert not is_transferred(more, folder, ["a", "b"])
     results = Results(own, [toy("", 0, [1], arm) for arm in "ab"], {})
-    lines = transfer_table(results, tmp_path, {"seed0"}).splitlines()
-    assert lines[2:4] == ["| a | 50.0 |", "| b | 25.0 |"]
+    assert transfer_table(results, tmp_path).rows == [["a", "50.0"], ["b", "25.0"]]
+
+
+def test_a_study_says_what_came_out():
+    arms = {name: Arm(name.upper()) for name in ("a", "b", "c")}
+    study = Study(TINY, arms, epsilons=(0.1,), compared=("a", "b"), simplest="c")
+    runs = [
+        toy("", 0, [1] * 30 + [0] * 10, "a"),
+        toy("", 0, [1] * 11 + [0] * 29, "b"),
+        toy("", 0, [1] * 10 + [0] * 30, "c"),
+    ]
+    best, first, second = findings(Results(study, runs, {}))
+    assert best.startswith("A withstands most: it is right on 75.0 % of 40 examples (58.8 to 87.3)")
+    assert best.endswith("at ε = 0.1, and on 100.0 % when clean.")
+    assert first.startswith("A less C, the simplest: +50.0 (")
+    assert first.endswith(") points in the worst case.")
+    assert second.startswith("B less C, the simplest: +2.5 (")
+    assert second.endswith("; the interval holds 0, so these examples do not tell them apart.")
+    own = dataclasses.replace(study, simplest=None, compared=())
+    assert len(findings(Results(own, runs, {}))) == 1

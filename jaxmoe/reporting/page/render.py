@@ -24,7 +24,7 @@ from jaxmoe.reporting.page.sections.provenance import provenance
 from jaxmoe.reporting.page.sections.routes import Routes, routes
 from jaxmoe.reporting.page.sections.several import several, transfer_of
 from jaxmoe.reporting.page.sections.verdict import POOLINGS, verdict
-from jaxmoe.reporting.page.wording import percent
+from jaxmoe.reporting.page.wording import leading, percent
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -64,23 +64,35 @@ def write_page(
 
 def page(runs: Sequence[RunFiles], seed: int = 0) -> str:
     """Returns the page of one run, or of several."""
-    environment = _environment()
     whole = len(runs) <= MOST_WHOLE
     budget = BYTES // len(runs)
     folders = [str(run.folder) for run in runs]
-    script, style = _source("page.js"), _source("page.css")
-    return environment.get_template("page.html").render(
+    return fill(
+        "page.html",
+        kind="robustness report",
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
         runs=[_sections(run, place, seed, budget, whole) for place, run in enumerate(runs)],
         several=several(runs) if len(runs) > 1 else None,
         transfer=transfer_of(runs) if len(runs) == 1 else [],
         whole=whole,
         command=shlex.join(["jaxmoe", "report", *folders]),
-        made=datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
-        script=Markup(script),
-        style=Markup(style),
-        # The browser runs this script and no other, whatever a name on the page may hold.
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+    )
+
+
+def fill(template: str, **values: Any) -> str:
+    """Returns a whole page; its template has the blocks of `base.html`, and so these values too."""
+    script, style = _source("page.js"), _source("page.css")
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            **values,
+            made=datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
+            script=Markup(script),
+            style=Markup(style),
+            # The browser runs this script and no other, whatever a name on the page may hold.
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        )
     )
 
 
@@ -121,6 +133,7 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
+    environment.filters["leading"] = leading
     environment.globals["swatch"] = _swatch
     return environment
 

@@ -1,6 +1,7 @@
 """Words and numbers of the page, as the tables of a terminal have them."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -39,6 +40,12 @@ def part_of(attack: str) -> str:
 def percent(value: float | None, digits: int = 1) -> str:
     """Returns a share of 0–1 in %, without the sign."""
     return UNKNOWN if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
+
+
+def leading(said: str) -> str:
+    """Returns the number that a cell begins with, which it is sorted by; words as they are."""
+    found = re.match(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?", said)
+    return found[0] if found else said
 
 
 def share(count: float, n: int) -> Share:

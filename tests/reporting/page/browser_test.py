@@ -9,6 +9,7 @@ import pytest
 from jaxmoe.reporting.page import write_page
 from tests.reporting.page.browser import Browser, executable
 from tests.reporting.page.folders import make_run
+from tests.reporting.page.study_page_test import make_page
 
 pytest.importorskip("websocket", reason="websocket-client drives the browser")
 if executable() is None and not os.environ.get("JAXMOE_BROWSER"):
@@ -62,6 +63,25 @@ def test_side_by_side_the_worst_case_and_the_intervals_are_seen(browser, tmp_pat
     worst = f"{heads}.find(h => h.textContent == 'worst case at 8/255 %')"
     right = "getBoundingClientRect().right"
     assert browser.run(f"{worst}.{right}") <= browser.run(f"{tables}[0].{right}")
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_the_page_of_a_study_sorts_its_figures_and_asks_nothing(browser, tmp_path, width):
+    path = tmp_path / "study.html"
+    path.write_text(make_page(), encoding="utf-8")
+    browser.open(path, width)
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    assert browser.run("window.hit === undefined")
+    head = "document.querySelectorAll('table.study button.sort')[1]"
+    cells = (
+        "[...document.querySelectorAll('table.study tbody tr')].map(r => r.cells[1].textContent)"
+    )
+    browser.run(f"{head}.click()")
+    assert browser.run(cells) == ["8.9 ± 2.1", "67.2 ± 3.9", "–"]
+    browser.run(f"{head}.click()")
+    assert browser.run(cells) == ["67.2 ± 3.9", "8.9 ± 2.1", "–"]
+    assert browser.complaints == []
+    assert browser.requests == [path.resolve().as_uri()]
 
 
 def test_an_event_of_a_name_never_runs(browser, tmp_path):

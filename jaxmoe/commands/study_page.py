@@ -1,0 +1,123 @@
+"""The page of a study: `jaxmoe study FILE.py --report`."""
+
+import pathlib
+import shlex
+import urllib.parse
+from collections.abc import Sequence
+
+from jaxmoe.commands.evaluation_report import headline
+from jaxmoe.commands.study_report import note, points, tables_of
+from jaxmoe.config.study import Study
+from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE
+from jaxmoe.evaluation.measures.significance import Estimate, estimate_mean
+from jaxmoe.files import write_text
+from jaxmoe.reporting.page import REPORT
+from jaxmoe.reporting.page.figures.intervals import Interval, intervals
+from jaxmoe.reporting.page.figures.lines import percent_axis
+from jaxmoe.reporting.page.study import StudyPart, StudyRun, study_page
+from jaxmoe.runs.study.found import Found
+from jaxmoe.runs.study.results import Costs, Results, by_architecture, difference, over_seeds
+from jaxmoe.threat import format_epsilon
+
+
+def write(
+    study: Study,
+    found: Sequence[Found],
+    costs: Costs,
+    runs: pathlib.Path,
+    jobs: int,
+    command: str,
+) -> pathlib.Path:
+    """Writes the page of a study into its folder; returns the page's path.
+
+    Args:
+      study: of the arms.
+      found: of all runs that are done.
+      costs: what the arms take.
+      runs: the study's folder.
+      jobs: how many runs trained at once.
+      command: the command that writes the page again.
+    """
+    parts = [
+        part(results, runs, architecture, f"part{place}")
+        for place, (architecture, results) in enumerate(
+            by_architecture(study, found, costs).items()
+        )
+    ]
+    own = [_run(each, runs) for each in found]
+    path = runs / REPORT
+    write_text(path, study_page(runs.resolve().name, parts, own, note(study, jobs), command))
+    return path
+
+
+def part(results: Results, runs: pathlib.Path, architecture: str, anchor: str) -> StudyPart:
+    """Returns the section of one architecture; `runs` is the study's folder."""
+    looks = [(CLEAN, 0.0, "clean")]
+    for epsilon in results.study.epsilons:
+        looks.append((WORST_CASE, epsilon, f"worst case at ε = {format_epsilon(epsilon)}"))
+    rows = []
+    for arm, own in results.arms.items():
+        figures = [
+            Interval(f"series{place}", name, *_in_percent(estimate_mean(over_seeds(own, *look))))
+            for place, (*look, name) in enumerate(looks)
+        ]
+        rows.append((results.title(arm), figures))
+    names = [name for *_, name in looks]
+    return StudyPart(
+        anchor,
+        architecture or "What came out",
+        findings(results),
+        intervals(
+            f"Accuracy of each arm with its 95 % interval: {', '.join(names)}. The tables below "
+            "have the figures.",
+            rows,
+            percent_axis("accuracy, %, with 95 % intervals"),
+        ),
+        [(f"series{place}", name) for place, name in enumerate(names)],
+        tables_of(results, runs),
+    )
+
+
+def findings(results: Results) -> list[str]:
+    """Returns sentences on the arm that withstood most, and on those that the study compares."""
+    largest = max(results.study.epsilons)
+    worst = {arm: over_seeds(runs, WORST_CASE, largest) for arm, runs in results.arms.items()}
+    best = max(worst, key=lambda arm: worst[arm].mean())
+    value, low, high = _in_percent(estimate_mean(worst[best]))
+    clean = 100 * over_seeds(results.arms[best], CLEAN, 0.0).mean()
+    said = [results.incomplete] if results.incomplete else []
+    said.append(
+        f"{results.title(best)} withstands most: it is right on {value:.1f} % of "
+        f"{len(worst[best])} examples ({low:.1f} to {high:.1f}) in the worst case at ε = "
+        f"{format_epsilon(largest)}, and on {clean:.1f} % when clean."
+    )
+    simplest = results.study.simplest
+    for arm in results.beside:
+        if arm != simplest and simplest in results.arms:
+            pairs = results.pairs(arm, simplest)
+            said += [_compared(results, arm, simplest, difference(pairs, WORST_CASE, largest))]
+    return said
+
+
+def _compared(results: Results, arm: str, other: str, found: Estimate) -> str:
+    sentence = (
+        f"{results.title(arm)} less {results.title(other)}, the simplest: {points(found)} points "
+        "in the worst case"
+    )
+    held = "; the interval holds 0, so these examples do not tell them apart."
+    return sentence + (held if found.low <= 0 <= found.high else ".")
+
+
+def _in_percent(found: Estimate) -> tuple[float, float, float]:
+    return 100 * found.value, 100 * found.low, 100 * found.high
+
+
+def _run(found: Found, runs: pathlib.Path) -> StudyRun:
+    folder = runs / found.cell.name
+    there = (folder / REPORT).is_file()
+    return StudyRun(
+        found.cell.name,
+        headline(found.rows),
+        urllib.parse.quote(f"{found.cell.name}/{REPORT}") if there else None,
+        shlex.join(["jaxmoe", "report", str(folder)]),
+    )

@@ -1,6 +1,7 @@
 """What every test shares: strict promotion, and the folder with real videos where there is one."""
 
 import atexit
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -14,7 +15,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxmoe-programs-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Compilation is most of the suite's time: LLVM optimises nothing, and no fusion is emitted as MLIR.
 if "XLA_FLAGS" not in os.environ:
     os.environ["XLA_FLAGS"] = (
@@ -57,6 +58,12 @@ LONGEST = (
     "defences_test.py",
     "specialists_test.py",
 )
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays, and tracing makes millions of objects: the collector looks less."""
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 100)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

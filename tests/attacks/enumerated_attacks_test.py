@@ -13,6 +13,7 @@ from jaxmoe.attacks.auto_pgd import maximize
 from jaxmoe.attacks.perturb import numbered_keys
 from jaxmoe.mixture import from_functions, with_head
 from jaxmoe.threat import ThreatModel, example_keys, per_example_keys
+from tests.night import at_night
 
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 EPSILON, STEPS, RESTARTS, TARGETS = 0.06, 4, 2, 2
@@ -74,8 +75,15 @@ def climb(loss, start, clip, *, temporal):
     return losses, seen[int(np.argmax(losses))][1]
 
 
-@pytest.mark.parametrize("top_k", [1, 2])
-@pytest.mark.parametrize("name", ["pgd-each-e", "pgd-t", "pgd-r-t", "pgd-e-t", "j-tlga-t"])
+@pytest.mark.parametrize(
+    ("name", "top_k"),
+    [
+        # Each attack once by day, with one expert or with two.
+        *(("pgd-each-e", 1), ("pgd-t", 2), ("pgd-r-t", 1), ("pgd-e-t", 2)),
+        *(at_night("pgd-each-e", 2), at_night("pgd-t", 1), at_night("pgd-r-t", 2)),
+        *(at_night("pgd-e-t", 1), at_night("j-tlga-t", 1), at_night("j-tlga-t", 2)),
+    ],
+)
 def test_it_is_a_plain_loop_over_attempts(small, reference, name, top_k):
     s = small()
     plain = reference(s, top_k)
@@ -116,7 +124,9 @@ def test_it_is_a_plain_loop_over_attempts(small, reference, name, top_k):
     assert result.finite.all()
 
 
-@pytest.mark.parametrize(("top_k", "headed"), [(1, False), (1, True), (2, False), (3, False)])
+@pytest.mark.parametrize(
+    ("top_k", "headed"), [(1, False), at_night(1, True), (2, False), at_night(3, False)]
+)
 def test_the_enumerated_route_fails_only_where_all_its_attempts_do(
     small, monkeypatch, top_k, headed
 ):
@@ -252,7 +262,12 @@ def test_only_the_enumerated_route_turns_the_route_and_breaks_where_it_leads(nam
 
 @pytest.mark.parametrize(
     ("untargeted", "targeted"),
-    [("pgd", "pgd-t"), ("pgd-e", "pgd-e-t"), ("j-tlga", "j-tlga-t"), ("pgd-r", "pgd-r-t")],
+    [
+        ("pgd", "pgd-t"),
+        at_night("pgd-e", "pgd-e-t"),
+        at_night("j-tlga", "j-tlga-t"),
+        ("pgd-r", "pgd-r-t"),
+    ],
 )
 def test_targets_lead_past_the_bait(untargeted, targeted):
     if targeted == "pgd-r-t":  # expert 2 is wrong, and 1 is bait
@@ -263,7 +278,7 @@ def test_targets_lead_past_the_bait(untargeted, targeted):
     assert not survives(targeted, router, experts, (0.51, 0.51))
 
 
-@pytest.mark.parametrize("name", ["pgd-each-e", "enumerated-route", "pgd-r-t"])
+@pytest.mark.parametrize("name", ["pgd-each-e", at_night("enumerated-route"), at_night("pgd-r-t")])
 def test_a_grid_of_epsilon_is_one_program(small, name):
     s = small()
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), s.params)

@@ -11,6 +11,7 @@ from jaxmoe.attacks import AttackSettings, build_attack
 from jaxmoe.attacks.fab import change_to_plane
 from jaxmoe.attacks.objectives import margin
 from jaxmoe.threat import ThreatModel
+from tests.night import at_night
 
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 N = 6
@@ -52,8 +53,10 @@ def test_a_plane_beyond_the_box_is_met_at_its_corner():
     np.testing.assert_allclose(change, [[0.75, -0.5]])
 
 
-@pytest.mark.parametrize("name", ["fab", "fab-t"])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [("fab", "linf"), ("fab-t", "l2"), at_night("fab", "l2"), at_night("fab-t", "linf")],
+)
 def test_it_finds_the_distance_to_a_linear_models_boundary(name, norm):
     rng = np.random.default_rng(0)
     weights = jnp.asarray(rng.normal(size=(12, 5)), jnp.float32)

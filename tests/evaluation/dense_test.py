@@ -14,6 +14,7 @@ from jaxmoe.evaluation.suite import suite_pass
 from jaxmoe.mixture import component, from_gate
 from jaxmoe.models import ClasswiseGate, Conv, SimpleGate
 from jaxmoe.threat import ThreatModel
+from tests.night import at_night
 
 # Planted models guess and mask on purpose; `model_checks_test` looks at what is told of them.
 pytestmark = pytest.mark.filterwarnings("ignore::jaxmoe.evaluation.EvaluationWarning")
@@ -241,7 +242,7 @@ class Expert(nn.Module):
         return (logits, features) if with_features else logits
 
 
-@pytest.mark.parametrize("gate", [SimpleGate(2, 4), ClasswiseGate(2, CLASSES, 4)])
+@pytest.mark.parametrize("gate", [at_night(SimpleGate(2, 4)), ClasswiseGate(2, CLASSES, 4)])
 def test_every_part_of_a_gated_mixture_is_attacked_and_scored(gate, monkeypatch):
     get, largest = jax.device_get, []
 

@@ -20,6 +20,7 @@ from jaxmoe.models import (
     VisionTransformer,
     conv,
 )
+from tests.night import at_night
 
 NORMS = ("linf", "l2")
 
@@ -84,9 +85,12 @@ def steepest_dual(function, shape, norm) -> float:
     ("module", "shape"),
     [
         (PooledRouter(3, grid=(2, 3, 4), hidden=5), (5, 5, 3)),
-        (ConvRouter(3, width=4), (8, 9, 3)),
+        at_night(ConvRouter(3, width=4), (8, 9, 3)),
         (ResNet(3, width=4, stage_sizes=(1, 1), stem="small"), (8, 8, 3)),
-        (ResNet(3, width=4, stage_sizes=(1, 1), stem="large", norm="frozen_batch"), (2, 8, 8, 3)),
+        at_night(
+            ResNet(3, width=4, stage_sizes=(1, 1), stem="large", norm="frozen_batch"),
+            (2, 8, 8, 3),
+        ),
     ],
 )
 def test_a_bound_is_above_every_slope_that_is_found(module, shape, norm):

@@ -12,6 +12,7 @@ from jaxmoe.attacks import AttackSettings, build_attack
 from jaxmoe.evaluation import Programs, auto_attack
 from jaxmoe.mixture import from_functions
 from jaxmoe.threat import ThreatModel
+from tests.night import at_night
 
 # Planted models guess and mask on purpose; `model_checks_test` looks at what is told of them.
 pytestmark = pytest.mark.filterwarnings("ignore::jaxmoe.evaluation.EvaluationWarning")
@@ -78,7 +79,9 @@ def attack_all(model, params, **options):
     )
 
 
-@pytest.mark.parametrize("make", [linen, nnx_model, equinox, two_functions, of_x_alone])
+@pytest.mark.parametrize(
+    "make", [linen, nnx_model, *map(at_night, (equinox, two_functions, of_x_alone))]
+)
 def test_a_model_of_any_library_is_attacked_as_the_plain_function_is(make):
     model, params = make()
     pgd = jax.jit(build_attack("pgd", model, ThreatModel("linf", EPSILON), SETTINGS))

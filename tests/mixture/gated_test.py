@@ -56,8 +56,9 @@ def test_a_gated_mixture_is_the_weighted_sum_of_its_experts(gate, conv):
         logits, found = Expert().apply(own, X, with_features=True)
         outputs.append(np.asarray(logits))
         features.append(found)
-        np.testing.assert_allclose(single_expert(mixture, i)(params, X), logits, rtol=1e-5)
-    logits = np.asarray(mixture.route(params, X))
+        alone = jax.jit(single_expert(mixture, i))(params, X)
+        np.testing.assert_allclose(alone, logits, rtol=1e-5)
+    logits = np.asarray(jax.jit(mixture.route)(params, X))
     assert logits.shape == ((2, EXPERTS) if gate == "simple" else (2, CLASSES, EXPERTS))
     weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = np.zeros((2, 6, 8, CLASSES))
@@ -68,28 +69,33 @@ def test_a_gated_mixture_is_the_weighted_sum_of_its_experts(gate, conv):
                 expected[b, :, :, k] += weight * outputs[i][b, :, :, k]
     if conv:
         expected = Conv(CLASSES, (3, 3)).apply(params["head"], jnp.asarray(expected, jnp.float32))
-    np.testing.assert_allclose(mixture.apply(params, X), expected, rtol=1e-4, atol=1e-5)
-    for other in (apply_dense, apply_soft):
-        np.testing.assert_allclose(other(mixture, params, X), expected, rtol=1e-4, atol=1e-5)
-    isolated = combine_experts(mixture, params, X, mixture.route(params, X), jnp.stack(outputs))
-    np.testing.assert_allclose(isolated, expected, rtol=1e-4, atol=1e-5)
+
+    @jax.jit
+    def found(params):
+        isolated = combine_experts(mixture, params, X, mixture.route(params, X), jnp.stack(outputs))
+        others = (other(mixture, params, X) for other in (apply_dense, apply_soft))
+        return mixture.apply(params, X), *others, isolated
+
+    for each in found(params):
+        np.testing.assert_allclose(each, expected, rtol=1e-4, atol=1e-5)
     assert set(params) == {"router", "experts"} | ({"head"} if conv else set())
 
 
 def test_the_gate_has_a_gradient_in_the_pixels_through_the_features(gate):
     mixture, params = build(gate, conv=False)
-    gradient = jax.grad(lambda x: jnp.sum(mixture.route(params, x)[..., 0]))(X)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(mixture.route(params, x)[..., 0])))(X)
     assert np.all(np.abs(gradient).sum((1, 2, 3)) > 0)
 
 
 def test_a_gate_reads_every_experts_features(gate):
     mixture, params = build(gate, conv=False)
-    before = mixture.route(params, X)
+    route = jax.jit(mixture.route)
+    before = route(params, X)
     for i in range(EXPERTS):
         kernel = params["experts"]["params"]["features"]["kernel"]
         changed = jax.tree.map(lambda p: p, params)
         changed["experts"]["params"]["features"]["kernel"] = kernel.at[i].multiply(-1.0)
-        assert not np.allclose(mixture.route(changed, X), before, atol=1e-6)
+        assert not np.allclose(route(changed, X), before, atol=1e-6)
 
 
 def test_ensembles_are_the_mean_and_the_maximum_of_the_experts():

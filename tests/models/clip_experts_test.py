@@ -14,6 +14,7 @@ from jaxmoe.mixture import from_modules
 from jaxmoe.models import PooledRouter
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training import Batch, RecipeOptions, adamw, init_state, make_train_step
+from tests.night import at_night
 
 M, CLASSES, CLIPS = 4, 3, 3
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -48,7 +49,9 @@ def test_every_architecture_of_clips_is_tried_here():
     assert of_clips == set(EXPERTS_OF_CLIPS)
 
 
-@pytest.mark.parametrize("name", EXPERTS_OF_CLIPS)
+@pytest.mark.parametrize(
+    "name", ["tsm", *(at_night(name) for name in EXPERTS_OF_CLIPS if name != "tsm")]
+)
 def test_gradients_reach_every_clip_and_the_experts_that_were_chosen(name):
     mixture, x = make(name)
     params = drawn(mixture, x)

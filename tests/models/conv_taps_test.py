@@ -98,6 +98,7 @@ def geometries(draw_):
     return sizes, channels, kernel, strides, tuple(padding), dilation
 
 
+@pytest.mark.nightly
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(geometries())
 def test_lowerings_agree_for_any_window(geometry):

@@ -8,6 +8,7 @@ import pytest
 from jaxmoe.config import EXPERTS
 from jaxmoe.mixture import dispatch
 from jaxmoe.models import FRRN, DeepLabV3Plus, ResNet, SlowFast, VisionTransformer
+from tests.night import at_night
 
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 EXPERT_COUNT, BATCH, SIZE = 3, 12, 16
@@ -46,7 +47,11 @@ def total(model):
 
 @pytest.mark.parametrize(
     ("build", "shape"),
-    [(resnet, (2, 2, 8, 8, 3)), (transformer, (2, 8, 8, 3)), (deeplab, (2, 16, 16, 3))],
+    [
+        at_night(resnet, (2, 2, 8, 8, 3)),
+        (transformer, (2, 8, 8, 3)),
+        at_night(deeplab, (2, 16, 16, 3)),
+    ],
 )
 def test_values_and_gradients_are_those_of_the_same_network(build, shape, variables_of):
     plain, remat, x = build(), build(remat=True), pixels(*shape)
@@ -67,7 +72,9 @@ def test_values_and_gradients_are_those_of_the_same_network(build, shape, variab
     np.testing.assert_array_equal(run(plain), run(remat))
 
 
-@pytest.mark.parametrize("build", [resnet, slow_and_fast, transformer, deeplab, full_resolution])
+@pytest.mark.parametrize(
+    "build", [resnet, transformer, deeplab, *map(at_night, (slow_and_fast, full_resolution))]
+)
 def test_a_block_is_a_checkpoint_and_draws_the_same_params(build):
     shape = (1, 2, 16, 16, 3) if build in (resnet, slow_and_fast) else (1, 16, 16, 3)
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -108,7 +115,7 @@ def temporary_bytes(build, argument: int, **fields) -> int:
     return gradient.lower(params, x).compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize("build", [resnet, transformer])
+@pytest.mark.parametrize("build", [resnet, at_night(transformer)])
 def test_dispatch_keeps_nothing_of_a_block_of_clips(build):
     # Eight blocks of two images: without it every convolution's and matmul's result is kept.
     plain, remat = (temporary_bytes(build, 1, remat=remat) for remat in (False, True))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxmoe.training import Checkpoints, DamagedCheckpointError, adamw, init_state
+from tests.night import at_night
 
 # Threads of Orbax that were still reading a damaged array complain when they are thrown away.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -168,10 +169,14 @@ def test_two_damaged_ones_are_passed_over(run, states, capsys):
 
 
 @pytest.mark.parametrize(
-    ("keep", "keep_every", "kept"),
-    [(1, None, [7]), (3, None, [5, 6, 7]), (1, 3, [3, 6, 7]), (2, 2, [2, 4, 6, 7])],
+    ("keep", "keep_every", "kept", "resumed"),
+    [
+        *((1, None, [7], False), (2, 2, [2, 4, 6, 7], False), (1, 3, [3, 6, 7], True)),
+        *(at_night(1, None, [7], True), at_night(2, 2, [2, 4, 6, 7], True)),
+        *(at_night(1, 3, [3, 6, 7], False), at_night(3, None, [5, 6, 7], False)),
+        at_night(3, None, [5, 6, 7], True),
+    ],
 )
-@pytest.mark.parametrize("resumed", [False, True], ids=["one process", "resumed each time"])
 def test_what_is_kept_is_what_the_options_say(states, tmp_path, keep, keep_every, kept, resumed):
     checkpoints = Checkpoints(tmp_path, keep=keep, keep_every=keep_every)
     for step in range(1, 8):

@@ -22,6 +22,7 @@ from jaxmoe.training import (
 )
 from jaxmoe.training.losses import label_loss
 from jaxmoe.training.radii import draw_share, make_measure_radii
+from tests.night import at_night
 from tests.training.conftest import tiny_batch, tiny_mixture
 from tests.training.recipes_test import OPTIONS, compare, flat_experts, mixture_of, route, softmax
 
@@ -51,7 +52,9 @@ def test_pixels_without_a_label_have_no_smoothed_one_either():
     np.testing.assert_allclose(got, [expected], rtol=1e-5)
 
 
-@pytest.mark.parametrize("recipe", ["at_m", "tlat", "j_tlat", "rt_er", "adv_moe", "standard"])
+@pytest.mark.parametrize(
+    "recipe", ["at_m", "j_tlat", "rt_er", *map(at_night, ("tlat", "adv_moe", "standard"))]
+)
 def test_every_recipe_smooths_the_labels_of_its_loss(mixture, params, clips, recipe):
     """With λ and β of 0 the loss that knows the label is a cross-entropy, and linear in s."""
     x, x_adv, y = clips
@@ -77,7 +80,7 @@ def _nothing_beside(recipe):
     return {} if recipe == "standard" else ({"lam": 0.0} if "tlat" in recipe else {"beta": 0.0})
 
 
-@pytest.mark.parametrize("loss", ["ce", "half", "trades", "lipschitz"])
+@pytest.mark.parametrize("loss", [at_night("ce"), at_night("half"), "trades", "lipschitz"])
 def test_an_inner_attack_and_a_loss_are_chosen_freely(mixture, params, clips, loss):
     x, x_adv, y = clips
     own = RECIPES.make("at_m", loss=loss, inner_attack="fgsm", beta=2.0, lam=0.03)

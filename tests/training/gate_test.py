@@ -13,6 +13,7 @@ from jaxmoe.mixture import from_gate
 from jaxmoe.models import ClasswiseGate, Conv, SimpleGate
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training import Batch, RecipeOptions, adamw, init_state, make_train_step
+from tests.night import at_night
 from tests.training.conftest import tiny_batch
 from tests.training.step_test import build, same
 
@@ -99,7 +100,7 @@ def test_a_head_moves_where_router_and_experts_do():
         assert not same(after[part], before[part])
 
 
-@pytest.mark.parametrize("recipe", ["rt_er", "j_tlat"])
+@pytest.mark.parametrize("recipe", ["rt_er", at_night("j_tlat")])
 def test_recipes_that_choose_experts_train_a_classwise_gate(recipe):
     mixture = from_gate(ClasswiseGate(EXPERTS, CLASSES, 5), Expert(), num_experts=EXPERTS)
     options = RecipeOptions(AttackSettings(steps=2))

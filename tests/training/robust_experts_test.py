@@ -13,6 +13,7 @@ from jaxmoe.mixture import dual_mixture
 from jaxmoe.threat import ThreatModel, example_keys
 from jaxmoe.training import Found, RecipeOptions, adamw, init_state, make_train_step
 from jaxmoe.training.recipes.robust_experts import second_choice
+from tests.night import at_night
 from tests.training.conftest import EXPERTS, tiny_batch, tiny_mixture
 from tests.training.recipes_test import (
     compare,
@@ -90,7 +91,7 @@ def test_the_second_experts_attack_raises_its_own_loss(mixture, params, clips):
         assert np.max(np.abs(attacked - clip)) <= 0.1 + 1e-6
 
 
-@pytest.mark.parametrize("expert_attack", ["own", "shared"])
+@pytest.mark.parametrize("expert_attack", [at_night("own"), "shared"])
 def test_jtdmoes_lower_level_equals_its_formula(dual, dual_params, clips, expert_attack):
     x, x_adv, y = clips
     options = OPTIONS._replace(expert_attack=expert_attack)
@@ -139,7 +140,7 @@ def test_jtdmoes_upper_level_equals_its_formula(dual, dual_params, clips):
 @pytest.mark.parametrize(
     ("upper", "moves", "kept"),
     [
-        ("both", ("router", "experts", "standard"), ()),
+        at_night("both", ("router", "experts", "standard"), ()),
         ("standard", ("standard",), ("router", "experts")),
     ],
 )
@@ -162,7 +163,7 @@ def test_jtdmoe_moves_what_it_says(dual, dual_params, upper, moves, kept):
             assert same(before.optimizer[part], after.optimizer[part])
 
 
-@pytest.mark.parametrize("upper", ["both", "standard"])
+@pytest.mark.parametrize("upper", [at_night("both"), "standard"])
 def test_jtdmoe_balances_every_router_that_its_upper_level_moves(dual, dual_params, upper):
     """Whatever a balance weight of 2 adds to the update is Switch's gradient of each router."""
     batch, weight = tiny_batch(), 2.0

@@ -19,6 +19,7 @@ from jaxmoe.runs.build import build_mixture
 from jaxmoe.runs.plan.parts import network_of, step_of
 from jaxmoe.runs.run import init_params
 from tests.commands.tiny import TINY
+from tests.night import at_night
 
 FOUR = dataclasses.replace(
     TINY,
@@ -85,7 +86,9 @@ GATE = Experiment(
 SINGLE = dataclasses.replace(TINY, mixture=MixtureConfig(experts=1, top_k=1))
 
 
-@pytest.mark.parametrize("experiment", [GATE, SINGLE], ids=["gate", "single"])
+@pytest.mark.parametrize(
+    "experiment", [at_night(GATE, id="gate"), pytest.param(SINGLE, id="single")]
+)
 def test_mixtures_that_run_every_expert_are_dense(experiment):
     network = network_of(experiment, 5)
     assert network.ratio == 1

@@ -1,7 +1,10 @@
 """The whole examples of an evaluation: clips, maps, and an evaluation that goes on."""
 
+import contextlib
 import itertools
+import pickle
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import planted
@@ -114,6 +117,16 @@ def test_one_example_of_a_mixture_is_shown_and_none_where_nothing_attacks(tmp_pa
         found(attacks=["pgd"], shown=-1)
 
 
+def arrays_of(journal):
+    """All arrays and numbers of a journal's records, but for the one of the shown examples."""
+    with journal.open("rb") as file, contextlib.suppress(EOFError):
+        records = [pickle.load(file)]
+        while True:
+            key, record = pickle.load(file)
+            records += [] if key[0] == "shown" else [record]
+    return jax.tree.leaves(records)
+
+
 def test_step_sizes_of_temporal_momentum_are_shown(tmp_path):
     clips = planted.clips((FAR, NEAR), (FAR, NEAR), (FAR, 255), (FAR, 255))
     radii, steps = (1 / 255, 8 / 255), AttackSettings(steps=6, temporal_alpha=0.5)
@@ -136,10 +149,14 @@ def test_step_sizes_of_temporal_momentum_are_shown(tmp_path):
     want = np.stack(alone)[shown["line"] - 1, shown["position"]]
     assert want.shape == (4, 6, 2)
     np.testing.assert_allclose(shown["step_sizes"], want, rtol=1e-5)
-    # A cascade tells them too; an attack without has none.
+    # A cascade tells them too; an attack without has none; a journal holds no such arrays.
     own = Cascade("Temporal", (stage("tla-m"),))
-    shown = found(4, attacks=["own"], cascades={"own": own})
+    journal = tmp_path / "journal"
+    shown = found(4, attacks=["own", "tla-m"], cascades={"own": own}, journal=journal)
     assert np.isfinite(shown["step_sizes"]).all()
+    shapes = {np.shape(leaf) for leaf in arrays_of(journal)}
+    assert (7, 4) in shapes, "the losses of 6 steps"
+    assert (4, 6, 2) not in shapes
     assert "step_sizes" not in found(4, attacks=["pgd"])
 
 

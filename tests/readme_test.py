@@ -15,7 +15,6 @@ from jaxmoe.config import validate
 from jaxmoe.overrides import apply_overrides
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training import RecipeOptions
-from tests.night import at_night
 from tests.registries import restored
 from tests.training.conftest import tiny_mixture
 
@@ -32,12 +31,6 @@ def name_of(guide: pathlib.Path) -> str:
     return str(guide.parent.relative_to(ROOT))
 
 
-def by_day_or_night(guide: pathlib.Path):
-    """Returns a guide as a test's case; that of all attacks takes long."""
-    name = name_of(guide)
-    return (at_night if name == "jaxmoe/attacks" else pytest.param)(guide, id=name)
-
-
 def run_examples(guide: pathlib.Path) -> dict:
     """Returns the names that a guide's examples leave, run in order."""
     blocks = re.findall(r"```python\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)
@@ -51,7 +44,7 @@ def run_examples(guide: pathlib.Path) -> dict:
 
 # Their params are drawn at random: they guess, and are told so.
 @pytest.mark.filterwarnings("ignore::jaxmoe.evaluation.EvaluationWarning")
-@pytest.mark.parametrize("guide", [*map(by_day_or_night, WITH_EXAMPLES)])
+@pytest.mark.parametrize("guide", WITH_EXAMPLES, ids=name_of)
 def test_the_examples_run(guide):
     names = run_examples(guide)
     if "accuracy" in names:

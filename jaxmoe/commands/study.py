@@ -217,18 +217,25 @@ class _Board:
             self._offer(found)
 
     def _offer(self, found: "list[Found]") -> None:
-        """Writes the page of the study, or says how to see it."""
+        """Writes the page of the study, or says how to see it where nothing is left to train."""
         from jaxmoe.commands import study_page
+
+        jobs, command = self.options.jobs, self._command()
+        if self.options.report:
+            page = study_page.write(self.study, found, self.costs, self.runs, jobs, command)
+            print(f"see it: {page}")
+        elif len(found) == len(self.experiments):
+            print(f"see it: {command}")
+
+    def _command(self) -> str:
+        """Returns the command that writes the page of this study."""
+        from jaxmoe.plugins import loaded
 
         own = ["jaxmoe", "study", self.options.file, *self.fields, "--runs", str(self.runs)]
         own += ["--arms", *self.options.arms] if self.options.arms else []
-        command = shlex.join([*own, "--report"])
-        if not self.options.report:
-            print(f"see it: {command}")
-            return
-        jobs = self.options.jobs
-        page = study_page.write(self.study, found, self.costs, self.runs, jobs, command)
-        print(f"see it: {page}")
+        own += ["--jobs", str(self.options.jobs)] if self.options.jobs > 1 else []
+        own += [part for file in sorted(loaded()) for part in ("--plugin", file)]
+        return shlex.join([*own, "--report"])
 
 
 def _check_judging(study: "Study", experiments: "list[Experiment]", runs: pathlib.Path) -> None:

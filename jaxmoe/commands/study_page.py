@@ -6,7 +6,7 @@ import urllib.parse
 from collections.abc import Sequence
 
 from jaxmoe.commands.evaluation_report import headline
-from jaxmoe.commands.study_report import note, points, tables_of
+from jaxmoe.commands.study_report import note, tables_of
 from jaxmoe.config.study import Study
 from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE
 from jaxmoe.evaluation.measures.significance import Estimate, estimate_mean
@@ -17,7 +17,6 @@ from jaxmoe.reporting.page.figures.lines import percent_axis
 from jaxmoe.reporting.page.study import StudyPart, StudyRun, study_page
 from jaxmoe.runs.study.found import Found
 from jaxmoe.runs.study.results import Costs, Results, by_architecture, difference, over_seeds
-from jaxmoe.threat import format_epsilon
 
 
 def write(
@@ -54,11 +53,13 @@ def part(results: Results, runs: pathlib.Path, architecture: str, anchor: str) -
     """Returns the section of one architecture; `runs` is the study's folder."""
     looks = [(CLEAN, 0.0, "clean")]
     for epsilon in results.study.epsilons:
-        looks.append((WORST_CASE, epsilon, f"worst case at ε = {format_epsilon(epsilon)}"))
+        looks.append((WORST_CASE, epsilon, f"worst case at ε = {results.radius(epsilon)}"))
     rows = []
     for arm, own in results.arms.items():
         figures = [
-            Interval(f"series{place}", name, *_in_percent(estimate_mean(over_seeds(own, *look))))
+            Interval(
+                f"series{place % 8}", name, *_in_percent(estimate_mean(over_seeds(own, *look)))
+            )
             for place, (*look, name) in enumerate(looks)
         ]
         rows.append((results.title(arm), figures))
@@ -73,39 +74,45 @@ def part(results: Results, runs: pathlib.Path, architecture: str, anchor: str) -
             rows,
             percent_axis("accuracy, %, with 95 % intervals"),
         ),
-        [(f"series{place}", name) for place, name in enumerate(names)],
+        [(f"series{place % 8}", name) for place, name in enumerate(names)],
         tables_of(results, runs),
     )
 
 
 def findings(results: Results) -> list[str]:
     """Returns sentences on the arm that withstood most, and on those that the study compares."""
-    largest = max(results.study.epsilons)
+    said = [results.incomplete] if results.incomplete else []
+    if not results.alike:
+        return said
+    largest, simplest = max(results.study.epsilons), results.study.simplest
     worst = {arm: over_seeds(runs, WORST_CASE, largest) for arm, runs in results.arms.items()}
-    best = max(worst, key=lambda arm: worst[arm].mean())
+    best, *others = sorted(worst, key=lambda arm: -worst[arm].mean())
     value, low, high = _in_percent(estimate_mean(worst[best]))
     clean = 100 * over_seeds(results.arms[best], CLEAN, 0.0).mean()
-    said = [results.incomplete] if results.incomplete else []
     said.append(
-        f"{results.title(best)} withstands most: it is right on {value:.1f} % of "
-        f"{len(worst[best])} examples ({low:.1f} to {high:.1f}) in the worst case at ε = "
-        f"{format_epsilon(largest)}, and on {clean:.1f} % when clean."
+        f"{results.title(best)} is the highest in the worst case at ε = "
+        f"{results.radius(largest)}: right on {value:.1f} % of {len(worst[best])} examples "
+        f"({low:.1f} to {high:.1f}), and on {clean:.1f} % when clean."
     )
-    simplest = results.study.simplest
+    if others:
+        said.append(_compared(results, best, others[0], "the next"))
     for arm in results.beside:
         if arm != simplest and simplest in results.arms:
-            pairs = results.pairs(arm, simplest)
-            said += [_compared(results, arm, simplest, difference(pairs, WORST_CASE, largest))]
-    return said
+            said.append(_compared(results, arm, simplest, "the simplest arm"))
+    return list(dict.fromkeys(said))
 
 
-def _compared(results: Results, arm: str, other: str, found: Estimate) -> str:
-    sentence = (
-        f"{results.title(arm)} less {results.title(other)}, the simplest: {points(found)} points "
-        "in the worst case"
-    )
+def _compared(results: Results, arm: str, other: str, what: str) -> str:
+    largest = max(results.study.epsilons)
+    found = difference(results.pairs(arm, other), WORST_CASE, largest)
+    side = "above" if found.value >= 0 else "below"
     held = "; the interval holds 0, so these examples do not tell them apart."
-    return sentence + (held if found.low <= 0 <= found.high else ".")
+    return (
+        f"{results.title(arm)} is {100 * abs(found.value):.1f} points {side} "
+        f"{results.title(other)}, {what}, in the worst case at ε = {results.radius(largest)} "
+        f"({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+        + (held if found.low <= 0 <= found.high else ".")
+    )
 
 
 def _in_percent(found: Estimate) -> tuple[float, float, float]:

@@ -1,7 +1,4 @@
-"""The tables and the figure of a study.
-
-Axes: N = test examples of all folds, each once.
-"""
+"""The tables and the figure of a study."""
 
 import pathlib
 import statistics
@@ -14,11 +11,11 @@ from jaxmoe.evaluation.engine.rows import CLEAN, WORST_CASE
 from jaxmoe.evaluation.measures.significance import Estimate, estimate_mean
 from jaxmoe.files import read_json, write_text
 from jaxmoe.reporting.figures import new_figure
-from jaxmoe.reporting.results import Table, as_csv
+from jaxmoe.reporting.results import as_csv
+from jaxmoe.reporting.text_table import TextTable
 from jaxmoe.runs.study.cells import words
 from jaxmoe.runs.study.found import TRANSFER, Found
 from jaxmoe.runs.study.results import Costs, Results, by_architecture, difference, over_seeds
-from jaxmoe.threat import format_epsilon
 
 MARKDOWN, CSV, PNG = "study.md", "study.csv", "study.png"
 _NOTE = (
@@ -49,7 +46,7 @@ def tables(
     return "\n\n".join([*parts, note(study, jobs)]) + "\n"
 
 
-def tables_of(results: Results, runs: pathlib.Path) -> list[Table]:
+def tables_of(results: Results, runs: pathlib.Path) -> list[TextTable]:
     """Returns all tables of one architecture; `runs` is the study's folder."""
     study = results.study
     found = [accuracy_table(results, epsilon) for epsilon in study.epsilons]
@@ -64,7 +61,7 @@ def note(study: Study, jobs: int) -> str:
     return _NOTE.format(over="folds" if len(study.folds) > 1 else "seeds", jobs=jobs)
 
 
-def accuracy_table(results: Results, epsilon: float) -> Table:
+def accuracy_table(results: Results, epsilon: float) -> TextTable:
     """A line for each arm: clean accuracy, the worst case with its interval, and each attack."""
     shown = dict.fromkeys(
         name
@@ -85,12 +82,12 @@ def accuracy_table(results: Results, epsilon: float) -> Table:
         lines.append([results.title(arm), *counts, *cells, doubts])
     cascade = " + ".join(words(results.study.evaluation.get("cascade", ())))
     named = [cascade if name == CUSTOM else _title(name) for name in shown]
-    titles = [f"ε = {format_epsilon(epsilon)}, %", "runs", "n", "clean", "worst case"]
+    titles = [f"ε = {results.radius(epsilon)}, %", "runs", "n", "clean", "worst case"]
     titles += ["its 95 % interval", *named, "doubtful checks"]
-    return Table(titles, lines)
+    return TextTable(titles, lines)
 
 
-def cost_table(results: Results) -> Table:
+def cost_table(results: Results) -> TextTable:
     """A line for each arm: what its training took, and one forward pass of it."""
     lines = []
     for arm, runs in results.arms.items():
@@ -103,10 +100,10 @@ def cost_table(results: Results) -> Table:
         begins = "–" if start is None else results.title(start)
         lines.append([results.title(arm), begins, *counted[:3], minutes, *counted[3:]])
     titles = ["training", "starts from", "gradients", "with its start", "epochs", "minutes"]
-    return Table([*titles, "GFLOPs", "÷ dense"], lines)
+    return TextTable([*titles, "GFLOPs", "÷ dense"], lines)
 
 
-def mixture_table(results: Results) -> Table:
+def mixture_table(results: Results) -> TextTable:
     """A line for each mixture: whether it is one, and how smooth it is."""
     largest = max(results.study.epsilons)
 
@@ -127,7 +124,7 @@ def mixture_table(results: Results) -> Table:
             runs, lambda run: min(run.details["specialization"]["load"])
         ),
         "trust": lambda runs: _mean(runs, _trust, 1, "{:.2f}"),
-        f"PGD {format_epsilon(largest)} turns": lambda runs: _mean(runs, under_pgd("flip_rate")),
+        f"PGD {results.radius(largest)} turns": lambda runs: _mean(runs, under_pgd("flip_rate")),
         "L_Lip(F)": lambda runs: _mean(runs, under_pgd("lipschitz_model_mean"), 1, "{:.3g}"),
         "L_Lip(r)": lambda runs: _mean(
             runs, under_pgd("lipschitz_router_weights_mean"), 1, "{:.3g}"
@@ -141,10 +138,10 @@ def mixture_table(results: Results) -> Table:
         for arm, runs in results.arms.items()
         if all(run.details.get("specialization") for run in runs)
     ]
-    return Table(["mixtures, clean %", *columns], lines)
+    return TextTable(["mixtures, clean %", *columns], lines)
 
 
-def paired_table(results: Results, arm: str) -> Table:
+def paired_table(results: Results, arm: str) -> TextTable:
     """A line for each other arm: by how many points `arm` is above it, example by example."""
     lines = []
     for other in results.arms:
@@ -154,11 +151,11 @@ def paired_table(results: Results, arm: str) -> Table:
             continue
         looks = [(CLEAN, 0.0), *((WORST_CASE, epsilon) for epsilon in results.study.epsilons)]
         lines.append([results.title(other), *(points(difference(pairs, *look)) for look in looks)])
-    worst = [f"worst case at {format_epsilon(epsilon)}" for epsilon in results.study.epsilons]
-    return Table([f"{results.title(arm)} less …", "clean", *worst], lines)
+    worst = [f"worst case at {results.radius(epsilon)}" for epsilon in results.study.epsilons]
+    return TextTable([f"{results.title(arm)} less …", "clean", *worst], lines)
 
 
-def transfer_table(results: Results, runs: pathlib.Path) -> Table:
+def transfer_table(results: Results, runs: pathlib.Path) -> TextTable:
     """A line for each arm: right under what was made on all other arms, by attack."""
     rows = []
     blocks = {run.cell.block.name for own in results.arms.values() for run in own}
@@ -182,9 +179,9 @@ def transfer_table(results: Results, runs: pathlib.Path) -> Table:
             right = sum(row["robust_accuracy"] * row["n"] for row in own)
             cells.append(f"{100 * right / n:.1f}" if n else "–")
         lines.append([results.title(arm), *cells])
-    titles = [f"{_title(attack)} {format_epsilon(epsilon)}" for attack, epsilon in columns]
+    titles = [f"{_title(attack)} {results.radius(epsilon)}" for attack, epsilon in columns]
     kin = "An arm with near relatives, such as its own ablations, has the harder sources."
-    return Table(["transfer from all other arms, %", *titles], lines if black else [], kin)
+    return TextTable(["transfer from all other arms, %", *titles], lines if black else [], kin)
 
 
 def draw(study: Study, found: Sequence[Found], path: pathlib.Path) -> None:
@@ -205,7 +202,7 @@ def draw(study: Study, found: Sequence[Found], path: pathlib.Path) -> None:
                 xerr=[below, above],
                 fmt="osd^v"[i % 5],
                 color=f"C{i}",
-                label=f"worst case at {format_epsilon(epsilon)}" if epsilon else "clean",
+                label=f"worst case at {results.radius(epsilon)}" if epsilon else "clean",
             )
         axes.set_yticks(range(len(results.arms)), [results.title(arm) for arm in results.arms])
         axes.invert_yaxis()

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, TextIO
 from jaxmoe.evaluation.certify.certification import CertifiedCurve, CertifiedExamples
 from jaxmoe.files import write_text
 from jaxmoe.reporting.figures import new_figure
-from jaxmoe.reporting.results import as_csv, markdown_table
+from jaxmoe.reporting.results import as_csv
 from jaxmoe.reporting.tables import print_table
+from jaxmoe.reporting.text_table import markdown_table
 from jaxmoe.threat import format_epsilon
 
 JSON, MARKDOWN, PNG = "certificate.json", "certificate.md", "certificate.png"

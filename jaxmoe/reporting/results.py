@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from jaxmoe.evaluation.measures.flops import MixtureFlops
 from jaxmoe.evaluation.measures.specialization import Specialization, specialization_sentence
 from jaxmoe.files import read_json, write_bytes, write_text
 from jaxmoe.reporting.tables import legend, main_table, specialization_table
+from jaxmoe.reporting.text_table import markdown_table
 
 JSON, CSV, MARKDOWN = "results.json", "results.csv", "results.md"
 EXAMPLES, SHOWN = "examples.npz", "shown.npz"
@@ -192,30 +193,6 @@ def results_markdown(
 
 def _check(check: Check) -> list[str]:
     return [check.verdict, check.name, check.sentence]
-
-
-class Table(NamedTuple):
-    """A table in words, for a terminal and for a page.
-
-    Attributes:
-      titles: of its columns; the first says what the rows are.
-      rows: a cell for each title.
-      note: a sentence below, if there is one to say.
-    """
-
-    titles: list[str]
-    rows: list[list[str]]
-    note: str = ""
-
-    def markdown(self) -> str:
-        """Returns the table in Markdown, and its note below."""
-        lines = markdown_table(self.titles, self.rows)
-        return "\n".join([*lines, "", self.note] if self.note else lines)
-
-
-def markdown_table(titles: list[str], rows: list[list[str]]) -> list[str]:
-    """The lines of a table in Markdown."""
-    return [f"| {' | '.join(cells)} |" for cells in (titles, ["---"] * len(titles), *rows)]
 
 
 def as_csv(records: Sequence[dict[str, Any]], fields: Sequence[str]) -> str:

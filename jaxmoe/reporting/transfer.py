@@ -14,8 +14,9 @@ from typing import NamedTuple, TextIO
 from jaxmoe.evaluation.transfer.transfer_result import TransferRow
 from jaxmoe.files import write_text
 from jaxmoe.reporting.figures import new_figure
-from jaxmoe.reporting.results import as_csv, markdown_table, without_nan
+from jaxmoe.reporting.results import as_csv, without_nan
 from jaxmoe.reporting.tables import print_table
+from jaxmoe.reporting.text_table import markdown_table
 from jaxmoe.threat import format_epsilon
 
 NAME = "transfer"  # of the files, before their ends

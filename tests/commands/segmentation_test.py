@@ -95,7 +95,6 @@ def test_a_run_and_a_part_of_it_are_evaluated_with_their_mean_iou(folder, capsys
     assert "mIoU %" in (folder / "gate" / "results.md").read_text()
 
 
-@pytest.mark.nightly
 def test_transfer_between_a_mixture_and_its_parts(folder, capsys):
     command = f"transfer {folder}/gate {folder}/gate@expert0 --attacks fgsm --epsilons 0.02"
     assert run(f"{command} --output {folder}/transfer") == 0

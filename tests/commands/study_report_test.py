@@ -68,18 +68,40 @@ def test_a_transfer_matrix_is_of_all_arms(tmp_path):
 
 def test_a_study_says_what_came_out():
     arms = {name: Arm(name.upper()) for name in ("a", "b", "c")}
-    study = Study(TINY, arms, epsilons=(0.1,), compared=("a", "b"), simplest="c")
+    study = Study(TINY, arms, epsilons=(0.1,), compared=("a",), simplest="c")
     runs = [
         toy("", 0, [1] * 30 + [0] * 10, "a"),
         toy("", 0, [1] * 11 + [0] * 29, "b"),
         toy("", 0, [1] * 10 + [0] * 30, "c"),
     ]
     best, first, second = findings(Results(study, runs, {}))
-    assert best.startswith("A withstands most: it is right on 75.0 % of 40 examples (58.8 to 87.3)")
-    assert best.endswith("at ε = 0.1, and on 100.0 % when clean.")
-    assert first.startswith("A less C, the simplest: +50.0 (")
-    assert first.endswith(") points in the worst case.")
-    assert second.startswith("B less C, the simplest: +2.5 (")
-    assert second.endswith("; the interval holds 0, so these examples do not tell them apart.")
-    own = dataclasses.replace(study, simplest=None, compared=())
-    assert len(findings(Results(own, runs, {}))) == 1
+    assert best == (
+        "A is the highest in the worst case at ε = 0.1: right on 75.0 % of 40 examples "
+        "(58.8 to 87.3), and on 100.0 % when clean."
+    )
+    assert first.startswith("A is 47.5 points above B, the next, in the worst case at ε = 0.1 (+")
+    assert first.endswith(").")
+    own = dataclasses.replace(study, compared=("b",))
+    *_, last = findings(Results(own, runs, {}))
+    assert last.startswith(
+        "B is 2.5 points above C, the simplest arm, in the worst case at ε = 0.1"
+    )
+    assert last.endswith("; the interval holds 0, so these examples do not tell them apart.")
+    assert second.startswith("A is 50.0 points above C, the simplest arm, in the worst case")
+    alone = dataclasses.replace(study, simplest=None, compared=())
+    assert len(findings(Results(alone, runs[:1], {}))) == 1
+
+
+def test_arms_that_share_no_block_are_not_compared():
+    study = Study(TINY, {"a": Arm("a"), "b": Arm("b")}, compared=("a",), simplest="b")
+    results = Results(study, [toy("f0", 0, [1]), toy("f1", 0, [0], arm="b")], {})
+    (said,) = findings(results)
+    assert said.startswith("Arms have runs in other blocks")
+    assert paired_table(results, "a").rows == []
+
+
+def test_a_radius_is_in_the_units_of_its_norm():
+    l2 = dataclasses.replace(TINY, threat=dataclasses.replace(TINY.threat, norm="l2"))
+    of = lambda experiment: Results(Study(experiment, {"a": Arm("a")}), [toy("", 0, [1])], {})  # noqa: E731
+    assert of(l2).radius(1.0) == "1"
+    assert of(TINY).radius(4 / 255) == "4/255"

@@ -11,6 +11,7 @@ import pytest
 
 from jaxmoe.attacks.cascade import CUSTOM
 from jaxmoe.cli import main
+from jaxmoe.commands import study_page
 from jaxmoe.commands.arguments import load_from
 from jaxmoe.commands.study import _Board
 from jaxmoe.commands.study_report import (
@@ -89,14 +90,45 @@ def test_a_finished_study_runs_nothing_and_prints_its_tables(folder, capsys, mon
     assert run("study tiny.py --report") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "see it: runs/tiny/report.html"
     page = (folder / "runs/tiny/report.html").read_text(encoding="utf-8")
-    assert "AT-M less one network, the simplest: " in page
+    assert "one network, the simplest arm, in the worst case at ε = 8/255" in page
     assert "jaxmoe report runs/tiny/seed0/at_m" in page
-    for cell in (*head.strip("| ").split(" | "), *at_m.strip("| ").split(" | ")):
-        assert f">{cell}<" in page, "every cell of the tables is on the page"
+    for line in lines:
+        for cell in line.strip("| ").split(" | "):
+            assert f">{cell}<" in page or cell == "---", "every cell of the tables is on the page"
     assert {"study.md", "study.csv", "study.png"} <= {
         each.name for each in (folder / "runs/tiny").iterdir()
     }
     assert (folder / "runs/tiny/study.md").read_text(encoding="utf-8") in said
+
+
+def test_the_page_of_a_study_leads_to_those_of_its_runs(folder, tmp_path):
+    own = study()
+    runs = tmp_path / "a run's tiny"
+    shutil.copytree(folder / "runs/tiny", runs)
+    (runs / "seed0/at_m/report.html").write_text("", encoding="utf-8")
+    found = [read(own, cell, runs) for cell in cells(own)]
+    path = study_page.write(own, found, {}, runs, 1, "jaxmoe study tiny.py --report")
+    page = path.read_text(encoding="utf-8")
+    assert path == runs / "report.html"
+    assert 'href="seed0/at_m/report.html"' in page
+    assert 'href="seed0/single/report.html"' not in page
+    assert "<h1>a run&#39;s tiny</h1>" in page
+    other = found[0].cell.block._replace(architecture="wide")
+    both = dataclasses.replace(own, architectures={"": {}, "wide": {}})
+    more = [each._replace(cell=each.cell._replace(block=other)) for each in found]
+    page = study_page.write(both, [*found, *more], {}, runs, 1, "").read_text(encoding="utf-8")
+    assert [f'id="part{i}"' in page for i in range(3)] == [True, True, False]
+    assert "<h2>wide</h2>" in page
+
+
+def test_the_command_of_the_page_has_all_that_the_study_was_given(folder, monkeypatch):
+    monkeypatch.setattr("jaxmoe.plugins.loaded", lambda: ["my own.py"])
+    options = types.SimpleNamespace(file="tiny.py", arms=["at_m"], jobs=2)
+    board = types.SimpleNamespace(fields=["--run.log-every", "1"], runs="r", options=options)
+    assert _Board._command(board) == (
+        "jaxmoe study tiny.py --run.log-every 1 --runs r --arms at_m --jobs 2 "
+        "--plugin 'my own.py' --report"
+    )
 
 
 @pytest.mark.parametrize(

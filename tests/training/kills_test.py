@@ -82,9 +82,8 @@ def damage_latest(run: pathlib.Path) -> int:
     return max(steps)
 
 
-@pytest.mark.nightly
 def test_a_run_that_was_preempted_killed_and_damaged_ends_as_one_that_was_not(tmp_path):
-    write_config(tmp_path, epochs=6, validate_every=6)
+    write_config(tmp_path, epochs=5, clean_epochs=1, validate_every=5)
     whole, run, draw = tmp_path / "whole", tmp_path / "run", random.Random(0)
     finish(start(whole))
     assert stop(run, start(run), "SIGTERM", draw) == "SIGTERM"

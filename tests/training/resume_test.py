@@ -81,21 +81,32 @@ def finish(process: subprocess.Popen) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """One run that was left alone, and one that was killed in its third stage and resumed."""
-    folder = tmp_path_factory.mktemp("resume")
-    whole, killed, cache = folder / "whole", folder / "killed", folder / "cache"
-    finish(start(whole, cache))
-    process = start(killed, cache)
-    latest = killed / "checkpoints" / "latest"
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, cache):
+    """A run of three stages that was left alone."""
+    run = tmp_path_factory.mktemp("resume") / "whole"
+    finish(start(run, cache))
+    return run
+
+
+@pytest.fixture(scope="module")
+def killed(whole, cache):
+    """The same run, killed in its third stage and resumed."""
+    run = whole.parent / "killed"
+    process = start(run, cache)
+    latest = run / "checkpoints" / "latest"
     # Steps 5, 10, 15 end the first epochs of the three stages; 20 is in the middle of the last.
     while process.poll() is None and not any((latest / str(s)).is_dir() for s in (15, 20, 25)):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
-    finish(start(killed, cache))
-    return whole, killed, cache
+    finish(start(run, cache))
+    return run
 
 
 def params_of(run, cache, monkeypatch):
@@ -105,59 +116,55 @@ def params_of(run, cache, monkeypatch):
     return load(run, "latest").params
 
 
-def test_a_killed_run_ends_with_the_same_params_to_the_bit(runs, monkeypatch):
-    whole, killed, cache = runs
+@pytest.mark.nightly  # by day `kills_test` kills one
+def test_a_killed_run_ends_with_the_same_params_to_the_bit(whole, killed, cache, monkeypatch):
     a, b = params_of(whole, cache, monkeypatch), params_of(killed, cache, monkeypatch)
     for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True):
         np.testing.assert_array_equal(x, y)
 
 
-def test_the_metrics_of_a_killed_run_have_no_gap_and_no_repeat(runs):
+@pytest.mark.nightly
+def test_the_metrics_of_a_killed_run_have_no_gap_and_no_repeat(whole, killed):
     from jaxmoe.training import read_metrics
 
-    whole, killed, _ = runs
     steps = [(line["step"], line.get("epoch")) for line in read_metrics(whole)]
     assert [(line["step"], line.get("epoch")) for line in read_metrics(killed)] == steps
     assert [s for s, epoch in steps if epoch is None] == list(range(1, 31))
 
 
-def test_a_finished_run_is_left_as_it_is(runs, monkeypatch):
-    _, killed, cache = runs
-    before = params_of(killed, cache, monkeypatch)
-    finish(start(killed, cache))
-    after = params_of(killed, cache, monkeypatch)
+def test_a_finished_run_is_left_as_it_is(whole, cache, monkeypatch):
+    before = params_of(whole, cache, monkeypatch)
+    finish(start(whole, cache))
+    after = params_of(whole, cache, monkeypatch)
     for x, y in zip(*map(jax.tree.leaves, (before, after)), strict=True):
         np.testing.assert_array_equal(x, y)
 
 
-def test_another_experiment_in_the_same_folder_is_refused(runs, monkeypatch):
+def test_another_experiment_in_the_same_folder_is_refused(whole, cache, monkeypatch):
     from jaxmoe.runs.run import train
 
-    _, killed, cache = runs
     monkeypatch.setenv("JAXMOE_CACHE", str(cache))
     with pytest.raises(ValueError, match=r"run\.directory: .* training\.epochs = 4, not 5"):
-        train(experiment(str(killed), epochs=5), Silent())
+        train(experiment(str(whole), epochs=5), Silent())
 
 
-def test_other_clips_in_the_same_folder_are_refused(runs, monkeypatch):
+def test_other_clips_in_the_same_folder_are_refused(whole, cache, monkeypatch):
     from jaxmoe.runs.run import train
 
-    _, killed, cache = runs
     monkeypatch.setenv("JAXMOE_CACHE", str(cache))
-    description = json.loads((killed / "run.json").read_text())
+    description = json.loads((whole / "run.json").read_text())
     other = description | {"splits": description["splits"] | {"test": "0" * 16}}
-    (killed / "run.json").write_text(json.dumps(other))
+    (whole / "run.json").write_text(json.dumps(other))
     try:
         with pytest.raises(ValueError, match=r"run\.directory: .* other test examples"):
-            train(experiment(str(killed)), Silent())
+            train(experiment(str(whole)), Silent())
     finally:
-        (killed / "run.json").write_text(json.dumps(description))
+        (whole / "run.json").write_text(json.dumps(description))
 
 
-def test_a_start_whose_clips_differ_is_refused(runs, tmp_path, monkeypatch):
+def test_a_start_whose_clips_differ_is_refused(whole, cache, tmp_path, monkeypatch):
     from jaxmoe.runs.run import train
 
-    whole, _, cache = runs
     monkeypatch.setenv("JAXMOE_CACHE", str(cache))
     start = experiment(str(tmp_path / "other"), initialize_from=str(whole))
     start = dataclasses.replace(start, data=dataclasses.replace(start.data, seed=1))
@@ -166,11 +173,10 @@ def test_a_start_whose_clips_differ_is_refused(runs, tmp_path, monkeypatch):
     assert not (tmp_path / "other").exists()
 
 
-def test_a_start_that_is_not_trained_to_its_end_is_refused(runs, tmp_path, monkeypatch):
+def test_a_start_that_is_not_trained_to_its_end_is_refused(whole, cache, tmp_path, monkeypatch):
     from jaxmoe.runs.run import train
     from jaxmoe.training import Checkpoints
 
-    whole, _, cache = runs
     monkeypatch.setenv("JAXMOE_CACHE", str(cache))
     assert Checkpoints(whole).position("latest")["finished"]
     monkeypatch.setattr(Checkpoints, "position", lambda self, which: _unfinished(self, whole))
@@ -184,10 +190,9 @@ def _unfinished(checkpoints, source):
     return {"finished": False} if checkpoints.run == source.resolve() else None
 
 
-def test_a_checkpoint_of_another_model_is_refused(runs, tmp_path, monkeypatch):
+def test_a_checkpoint_of_another_model_is_refused(whole, cache, tmp_path, monkeypatch):
     from jaxmoe.runs.run import train
 
-    whole, _, cache = runs
     monkeypatch.setenv("JAXMOE_CACHE", str(cache))
     wider = dataclasses.replace(
         experiment(str(tmp_path / "wider"), initialize_from=str(whole)),

@@ -37,11 +37,11 @@ def same(a, b) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
 
 
-# A gate learns on top of experts that were trained: `gate_test.py`.
-# Their losses and attacks are those of AT-M, on other networks or radii.
+# Recipes whose losses and attacks are those of AT-M, on other networks or radii.
 ALIKE = ("at_s", "at_d", "oud_m", "aat_m")
 
 
+# A gate learns on top of experts that were trained: `gate_test.py`.
 @pytest.mark.parametrize(
     "recipe",
     [at_night(name) if name in ALIKE else name for name in RECIPES if name != "gate"],

@@ -24,7 +24,7 @@ from jaxmoe.reporting.page.sections.provenance import provenance
 from jaxmoe.reporting.page.sections.routes import Routes, routes
 from jaxmoe.reporting.page.sections.several import several, transfer_of
 from jaxmoe.reporting.page.sections.verdict import POOLINGS, verdict
-from jaxmoe.reporting.page.wording import leading, percent
+from jaxmoe.reporting.page.wording import columns_of_words, leading, percent
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -80,7 +80,7 @@ def page(runs: Sequence[RunFiles], seed: int = 0) -> str:
 
 
 def fill(template: str, **values: Any) -> str:
-    """Returns a whole page; its template has the blocks of `base.html`, and so these values too."""
+    """Returns a page made from a template that extends `base.html`."""
     script, style = _source("page.js"), _source("page.css")
     return (
         _environment()
@@ -134,6 +134,7 @@ def _environment() -> "Environment":
     )
     environment.filters["percent"] = percent
     environment.filters["leading"] = leading
+    environment.filters["columns_of_words"] = columns_of_words
     environment.globals["swatch"] = _swatch
     return environment
 

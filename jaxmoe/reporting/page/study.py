@@ -6,7 +6,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from jaxmoe.reporting.page.render import fill
-from jaxmoe.reporting.results import Table
+from jaxmoe.reporting.text_table import TextTable
 
 
 class StudyPart(NamedTuple):
@@ -26,7 +26,7 @@ class StudyPart(NamedTuple):
     findings: Sequence[str]
     picture: Markup
     legend: Sequence[tuple[str, str]]
-    tables: Sequence[Table]
+    tables: Sequence[TextTable]
 
 
 class StudyRun(NamedTuple):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from jaxmoe.attacks import ATTACKS, CASCADES
 from jaxmoe.evaluation.engine.rows import WORST_CASE, Row, limits
 from jaxmoe.evaluation.measures.significance import interval
+from jaxmoe.reporting.text_table import TextTable
 from jaxmoe.threat import format_epsilon
 
 PARTS = {
@@ -19,6 +20,7 @@ PARTS = {
 }
 NORMS = {"linf": "ℓ∞", "l2": "ℓ2"}
 UNKNOWN = "–"
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
 
 
 class Share(NamedTuple):
@@ -44,8 +46,16 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 def leading(said: str) -> str:
     """Returns the number that a cell begins with, which it is sorted by; words as they are."""
-    found = re.match(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?", said)
+    found = _NUMBER.match(said)
     return found[0] if found else said
+
+
+def columns_of_words(table: TextTable) -> list[int]:
+    """Returns the columns that hold words: the first, and each where a cell has no number."""
+    columns = zip(*table.rows, strict=True)
+    known = [[cell for cell in column if cell != UNKNOWN] for column in columns]
+    words = [not all(_NUMBER.match(cell) for cell in cells) for cells in known]
+    return [place for place, own in enumerate(words) if own or not place]
 
 
 def share(count: float, n: int) -> Share:

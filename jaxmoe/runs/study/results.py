@@ -14,6 +14,7 @@ from jaxmoe.evaluation.engine.rows import WORST_CASE
 from jaxmoe.evaluation.measures.significance import Estimate, estimate_difference
 from jaxmoe.runs.study.cost import Cost
 from jaxmoe.runs.study.found import Found
+from jaxmoe.threat import format_epsilon
 
 Costs = Mapping[tuple[str, str], Cost]
 """By architecture and arm."""
@@ -26,6 +27,7 @@ class Results:
       study: of the arms.
       arms: those that have runs, in the study's order.
       left_out: runs in blocks that some arm lacks.
+      norm: of ε.
     """
 
     def __init__(self, study: Study, found: Sequence[Found], costs: Costs):
@@ -48,10 +50,24 @@ class Results:
             if name in own
         }
         self.left_out = len(found) - sum(map(len, self.arms.values()))
+        self.norm = study.experiment.threat.norm
+
+    @property
+    def alike(self) -> bool:
+        """Whether all arms have runs in the same blocks, and so over the same examples."""
+        return len({frozenset(run.cell.block for run in runs) for runs in self.arms.values()}) == 1
+
+    def radius(self, epsilon: float) -> str:
+        """Returns ε in words."""
+        return format_epsilon(epsilon, self.norm)
 
     @property
     def incomplete(self) -> str:
         """A sentence on the runs that are left out, if there are any."""
+        if not self.alike:
+            return (
+                "Arms have runs in other blocks than each other: their figures are of other clips."
+            )
         said = f"{self.left_out} runs are in blocks that other arms lack: left out."
         return said if self.left_out else ""
 

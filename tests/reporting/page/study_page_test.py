@@ -1,19 +1,24 @@
 """The page of a study: its cells, what they are sorted by, its figure and its links."""
 
+import numpy as np
 import pytest
 
 from jaxmoe.reporting.page.figures.intervals import Interval, intervals
 from jaxmoe.reporting.page.figures.lines import percent_axis
 from jaxmoe.reporting.page.study import StudyPart, StudyRun, study_page
 from jaxmoe.reporting.page.wording import leading
-from jaxmoe.reporting.results import Table
+from jaxmoe.reporting.text_table import TextTable
 from tests.reporting.page.figures_test import parts
 from tests.reporting.page.page_test import Page
 
 EVIL = "<script>window.hit = 1</script>"
-TABLE = Table(
-    ["ε = 4/255, %", "clean", "L_Lip"],
-    [["AT-S", "67.2 ± 3.9", "3.62e+04"], [EVIL, "–", "190"], ["AT-M", "8.9 ± 2.1", "1.14"]],
+TABLE = TextTable(
+    ["ε = 4/255, %", "clean", "L_Lip", "starts from"],
+    [
+        ["AT-S", "67.2 ± 3.9", "3.62e+04", "one network"],
+        [EVIL, "–", "190", "–"],
+        ["AT-M", "8.9 ± 2.1", "1.14", "standard"],
+    ],
     "A note of the table.",
 )
 ROWS = [
@@ -39,9 +44,9 @@ def test_every_cell_is_there_with_the_number_that_it_is_sorted_by():
     (table,) = [rows for kind, rows in page.tables if "sortable" in kind]
     assert [[text for text, _ in row] for row in table] == [TABLE.titles, *TABLE.rows]
     assert [[value for _, value in row[1:]] for row in table[1:]] == [
-        ["67.2", "3.62e+04"],
-        ["–", "190"],
-        ["8.9", "1.14"],
+        ["67.2", "3.62e+04", None],
+        ["–", "190", None],
+        ["8.9", "1.14", None],
     ]
     assert "A note of the table." in page.text
     assert "What ± is." in page.text
@@ -63,6 +68,7 @@ def test_names_are_words_and_no_markup():
 
 def test_marks_and_intervals_are_where_the_figures_are():
     figure = str(intervals("Accuracy", ROWS, percent_axis("accuracy, %")))
+    assert figure.count("<text") == 5 + 1 + 2
     (first, second), (at, _) = parts(figure, "line"), parts(figure, "mark")
     low, high = float(second.get("x1")), float(second.get("x2"))  # 0 and 100 %
     place = lambda value: low + (high - low) * value / 100  # noqa: E731
@@ -86,3 +92,12 @@ def test_marks_and_intervals_are_where_the_figures_are():
 )
 def test_a_cell_is_sorted_by_the_number_that_it_begins_with(said, number):
     assert leading(said) == number
+
+
+def test_names_with_many_figures_stay_apart():
+    each = [Interval(f"series{i}", str(i), 50.0, 40.0, 60.0) for i in range(3)]
+    figure = str(intervals("Accuracy", [("a", each), ("b", each)], percent_axis("%")))
+    heights = [float(mark.get("cy")) for mark in parts(figure, "mark")]
+    steps = np.diff(heights)  # two within a name, one between, two within
+    assert min(steps) > 0
+    assert steps[2] > 1.5 * max(steps[[0, 1, 3, 4]])

@@ -8,7 +8,8 @@ from markupsafe import Markup
 from jaxmoe.reporting.page.figures.lines import Axis, mark
 from jaxmoe.reporting.page.figures.svg import element, picture, text
 
-_WIDTH, _NAMES, _RIGHT, _ROW, _APART, _BOTTOM = 480.0, 172.0, 14.0, 26.0, 9.0, 40.0
+_WIDTH, _NAMES, _RIGHT, _BOTTOM = 480.0, 172.0, 14.0, 40.0  # 480: legible on a phone
+_APART, _BETWEEN = 9.0, 8.0  # of a name's figures, and more between two names
 
 
 class Interval(NamedTuple):
@@ -31,7 +32,8 @@ class Interval(NamedTuple):
 
 def intervals(label: str, rows: Sequence[tuple[str, Sequence[Interval]]], axis: Axis) -> Markup:
     """Returns a line for each name with its figures; `label` says in words what they show."""
-    bottom = _ROW * len(rows) + 8
+    high = _APART * max(len(figures) for _, figures in rows) + _BETWEEN
+    bottom = high * len(rows) + 8
     drawn = []
 
     def across(value: float) -> float:
@@ -43,7 +45,7 @@ def intervals(label: str, rows: Sequence[tuple[str, Sequence[Interval]]], axis: 
         drawn.append(text(x, bottom + 16, said, "middle", "tick"))
     drawn.append(text((_NAMES + _WIDTH) / 2, bottom + 34, axis.label, "middle", "label"))
     for place, (name, figures) in enumerate(rows):
-        middle = _ROW * (place + 0.5) + 4
+        middle = high * (place + 0.5) + 4
         drawn.append(text(_NAMES - 12, middle + 4, name, "end", "small"))
         for number, each in enumerate(figures):
             y = middle + _APART * (number - (len(figures) - 1) / 2)

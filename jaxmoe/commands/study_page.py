@@ -2,6 +2,7 @@
 
 import pathlib
 import shlex
+import statistics
 import urllib.parse
 from collections.abc import Sequence
 
@@ -99,7 +100,7 @@ def findings(results: Results) -> list[str]:
     for arm in results.beside:
         if arm != simplest and simplest in results.arms:
             said.append(_compared(results, arm, simplest, "the simplest arm"))
-    return list(dict.fromkeys(said))
+    return [*dict.fromkeys(said), *_routers(results)]
 
 
 def _compared(results: Results, arm: str, other: str, what: str) -> str:
@@ -109,10 +110,43 @@ def _compared(results: Results, arm: str, other: str, what: str) -> str:
     held = "; the interval holds 0, so these examples do not tell them apart."
     return (
         f"{results.title(arm)} is {100 * abs(found.value):.1f} points {side} "
-        f"{results.title(other)}, {what}, in the worst case at ε = {results.radius(largest)} "
-        f"({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+        f"{results.title(other)}, {what}{_cost(results, arm, other)}, in the worst case at ε = "
+        f"{results.radius(largest)} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
         + (held if found.low <= 0 <= found.high else ".")
     )
+
+
+def _cost(results: Results, arm: str, other: str) -> str:
+    """Returns how many times another arm's gradients an arm took, where they are not as many."""
+    costs = [results.cost(arm), results.cost(other)]
+    if None in costs or not costs[1].gradients:
+        return ""
+    times = costs[0].gradients / costs[1].gradients
+    return "" if 0.8 <= times <= 1.25 else f", for {times:.2g} times its gradients"
+
+
+def _routers(results: Results) -> list[str]:
+    """Returns a sentence on what the routers of all mixtures decide, where it was measured."""
+    costs, better = [], 0
+    for runs in results.arms.values():
+        found = [run.details.get("specialization") for run in runs]
+        if not all(found) or any(each["random_route"] is None for each in found):
+            continue
+        mean = {
+            name: statistics.mean(each[name]["value"] for each in found)
+            for name in ("mixture", "random_route", "best_single")
+        }
+        costs.append(100 * (mean["mixture"] - mean["random_route"]))
+        better += mean["best_single"] >= mean["mixture"]
+    if not costs:
+        return []
+    mixtures = "the mixture" if len(costs) == 1 else f"the {len(costs)} mixtures"
+    least, most = f"{min(costs):+.1f}", f"{max(costs):+.1f}"
+    between = least if least == most else f"from {least} to {most}"
+    return [
+        f"A route drawn at random in the router's place costs {mixtures} {between} points of "
+        f"clean accuracy; the best expert alone is as good or better in {better} of {len(costs)}."
+    ]
 
 
 def _in_percent(found: Estimate) -> tuple[float, float, float]:

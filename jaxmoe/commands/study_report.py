@@ -21,8 +21,14 @@ MARKDOWN, CSV, PNG = "study.md", "study.csv", "study.png"
 _NOTE = (
     "n: test examples, each once; where there are several seeds, its share of them. Intervals are "
     "of the examples, with the models as they are; ± is the standard error over {over}. A gradient "
-    "is a training gradient of one expert, for each training example. Minutes: of the arm's own "
+    "is a training gradient of one expert, for each training example. Minutes: of one run's own "
     "training, with compilation, {jobs} at once."
+)
+_MIXTURES = (
+    "Means over runs. Random route: accuracy where a route is drawn without a look at the example. "
+    "Two experts agree: on so many examples two of them say the same class. Smallest load: of the "
+    "expert that the fewest examples go to. Trust: mean weight of the most trusted expert. L_Lip: "
+    "mean Lipschitz quotient under PGD, of the whole and of the router's weights."
 )
 
 
@@ -97,7 +103,7 @@ def cost_table(results: Results) -> TextTable:
             counted = [f"{cost.gradients:.0f}", f"{cost.in_all:.0f}", str(cost.epochs)]
             counted += [f"{cost.gflops:.4g}", f"{cost.gflops / cost.dense_gflops:.2f}"]
         minutes = f"{statistics.mean(run.seconds for run in runs) / 60:.1f}"
-        begins = "–" if start is None else results.title(start)
+        begins = "nothing" if start is None else results.title(start)
         lines.append([results.title(arm), begins, *counted[:3], minutes, *counted[3:]])
     titles = ["training", "starts from", "gradients", "with its start", "epochs", "minutes"]
     return TextTable([*titles, "GFLOPs", "÷ dense"], lines)
@@ -138,7 +144,7 @@ def mixture_table(results: Results) -> TextTable:
         for arm, runs in results.arms.items()
         if all(run.details.get("specialization") for run in runs)
     ]
-    return TextTable(["mixtures, clean %", *columns], lines)
+    return TextTable(["mixtures, clean %", *columns], lines, _MIXTURES)
 
 
 def paired_table(results: Results, arm: str) -> TextTable:

@@ -11,6 +11,7 @@ from jaxmoe.config import Arm, Study
 from jaxmoe.evaluation.transfer.transfer_result import TransferRow
 from jaxmoe.reporting import write_transfer
 from jaxmoe.runs.study.cells import Block, Cell
+from jaxmoe.runs.study.cost import Cost
 from jaxmoe.runs.study.found import Found, is_transferred
 from jaxmoe.runs.study.results import Results, over_seeds
 from tests.commands.tiny import TINY
@@ -90,6 +91,31 @@ def test_a_study_says_what_came_out():
     assert second.startswith("A is 50.0 points above C, the simplest arm, in the worst case")
     alone = dataclasses.replace(study, simplest=None, compared=())
     assert len(findings(Results(alone, runs[:1], {}))) == 1
+
+
+def test_what_an_arm_took_is_said_where_it_took_more():
+    study = Study(TINY, {"a": Arm("A"), "b": Arm("B")}, compared=("a",), simplest="b")
+    runs = [toy("", 0, [1, 0], "a"), toy("", 0, [1, 1], "b")]
+    for gradients, said in (
+        (10.0, "the simplest arm, in"),
+        (40.0, "for 4 times its gradients, in"),
+    ):
+        costs = {("", "a"): Cost(gradients, 0, 1, 1, 1), ("", "b"): Cost(10.0, 0, 1, 1, 1)}
+        assert said in findings(Results(study, runs, costs))[-1]
+
+
+def test_what_routers_decide_is_said():
+    def of(arm, mixture, random_route, best):
+        found = {"mixture": mixture, "random_route": random_route, "best_single": best}
+        details = {"specialization": {name: {"value": value} for name, value in found.items()}}
+        return toy("", 0, [1, 0], arm)._replace(details=details)
+
+    study = Study(TINY, {"a": Arm("A"), "b": Arm("B"), "c": Arm("one network")})
+    runs = [of("a", 0.8, 0.5, 0.6), of("b", 0.7, 0.72, 0.75), toy("", 0, [1, 0], "c")]
+    said = findings(Results(study, runs, {}))[-1]
+    assert "costs the 2 mixtures from -2.0 to +30.0 points of clean accuracy" in said
+    assert said.endswith("the best expert alone is as good or better in 1 of 2.")
+    assert "costs the mixture +30.0 points" in findings(Results(study, [runs[0], runs[2]], {}))[-1]
 
 
 def test_arms_that_share_no_block_are_not_compared():

@@ -70,7 +70,7 @@ def make_run(
     details = {
         "command": ["/opt/bin/jaxmoe", "evaluate", str(folder), "--attacks", *attacks],
         "attacks_finished": not stopped,
-        "settings": {"steps": steps, "alpha": 0.25},
+        "settings": {"steps": steps, "restarts": 1, "alpha": 0.25},
         "test_set": "the run's own test split",
         "notes": ["a note of the suite"],
         "checkpoint": "latest",

@@ -12,6 +12,7 @@ from jaxmoe.evaluation.engine.rows import Check
 from jaxmoe.evaluation.measures.significance import estimate_difference, interval
 from jaxmoe.reporting.page import gather, page, write_page
 from jaxmoe.reporting.page.arrays import WRONG_WHEN_CLEAN, smallest_breaking
+from jaxmoe.reporting.page.sections.verdict import verdict
 from jaxmoe.reporting.results import read_results
 from jaxmoe.threat import format_epsilon
 from tests.reporting.page.folders import CASCADE, RADII, make_run
@@ -131,6 +132,26 @@ def test_numbers_are_those_of_the_table_of_results(tmp_path, kind):
     assert "strongest: j-tlga" in found.text
 
 
+def test_the_strongest_attack_is_said_with_its_share_and_its_strength(tmp_path):
+    run = gather(make_run(tmp_path / "run", steps=10), "run")
+    notes = [figure.note for figure in verdict(run).figures[1:]]
+    name = re.match(r"strongest: (\S+), which", notes[0])[1]  # at the smallest ε
+    correct, lines = run.examples.correct.copy(), run.examples.lines
+    within = [i for i, (_, epsilon) in enumerate(lines) if 0 < epsilon <= RADII[0] + 1e-6]
+    others = [i for i in within if lines[i][0] != name]
+    clean = correct[run.examples.clean] > 0.5
+    survivor = np.flatnonzero(clean & (correct[within].min(axis=0) > 0.5))[0]
+    correct[others[0], survivor] = 0
+    own = int((clean & (correct[[i for i in within if i not in others]].min(axis=0) < 0.5)).sum())
+    run = run._replace(examples=run.examples._replace(correct=correct))
+    said = verdict(run).figures[1].note
+    assert said.startswith(notes[0].partition(";")[0])
+    assert said.endswith(f"; it breaks {own} of the {own + 1} that any attack breaks")
+    assert "10 steps, 1 start" in Page(page([run])).text
+    alone = gather(make_run(tmp_path / "alone", attacks=("pgd",)), "alone")
+    assert "that any attack breaks" not in Page(page([alone])).text
+
+
 def test_a_flag_is_red_and_first(tmp_path):
     checks = (
         Check("router's gradient", 0.0, "pass", "It has one."),
@@ -148,7 +169,7 @@ def test_checks_that_did_not_run_are_said_at_once(tmp_path):
     passed = Check("zero gradients", 0.0, "pass", "None was zero.")
     missing = Check("black box", None, "not run", "No black-box attack ran.")
     found = shown(tmp_path / "a", checks=(passed, missing))
-    assert "Yes, as far as 1 check can tell (1 of 2 not run)" in found.text
+    assert "Nothing speaks against it: 1 check passed, 1 did not run" in found.text
     assert any("trust warn" in (own.get("class") or "") for _, own in found.tags)
     whole = shown(tmp_path / "b", checks=(passed,))
     assert "not run" not in whole.text

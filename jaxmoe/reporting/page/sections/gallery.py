@@ -25,7 +25,7 @@ BYTES = 2_300_000  # of all PNG files of a page; as text in it they take a third
 _MOST_ROWS = 400
 _WHY = {
     "smallest epsilon": "broken at the smallest ε",
-    "confident failure": "a confident failure",
+    "confident failure": "one of the most confident failures",
     "survivor": "survives every attack",
     "random": "drawn at random",
 }

@@ -2,6 +2,9 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from jaxmoe.attacks import CASCADES
 from jaxmoe.evaluation.engine.rows import Check, Row
 from jaxmoe.evaluation.engine.verdict import verdict_line
 from jaxmoe.reporting.page.gather import RunFiles
@@ -111,12 +114,32 @@ def _figures(run: RunFiles) -> list[Figure]:
         note = "" if most is None else f"strongest: {most.attack}, which leaves {_percent(most)}"
         if most is not None and most.epsilon < row.epsilon - 1e-9:
             note += f" at ε = {epsilon(most)} already"
+        if most is not None and not run.dense:
+            note += _overlap(run, most.attack, row.epsilon)
         found.append(_figure(row, f"worst case, ε = {epsilon(row)}", note))
     if not run.worst and run.attacks:
         most = strongest(run.attacks, max(row.epsilon for row in run.attacks))
         title = f"lowest so far, ε = {epsilon(most)}"
         found.append(_figure(most, title, f"under {most.attack}; no worst case was computed"))
     return found
+
+
+def _overlap(run: RunFiles, attack: str, radius: float) -> str:
+    """Returns how many of the examples that any attack breaks this one breaks, in words."""
+    examples = run.examples
+    if examples is None:
+        return ""
+    right = examples.correct[examples.clean] > 0.5
+    broken = {
+        line: right & (examples.correct[place] < 0.5)
+        for place, line in enumerate(examples.lines)
+        if line[1] <= radius + 1e-9 and place != examples.clean
+    }
+    own = [found for (name, _), found in broken.items() if name == attack]
+    if not own or len({name for name, _ in broken}) == 1:
+        return ""
+    by_all, by_one = (int(np.any(found, axis=0).sum()) for found in ([*broken.values()], own))
+    return f"; it breaks {by_one} of the {by_all} that any attack breaks"
 
 
 def _figure(row: Row, title: str, note: str) -> Figure:
@@ -136,8 +159,8 @@ def _trust(run: RunFiles) -> Trust:
     line = verdict_line(checks)
     flags = [check for check in checks if check.verdict == "flag"]
     ran = [check for check in checks if check.verdict != "not run"]
-    left = len(checks) - len(ran)
-    left = f" ({left} of {len(checks)} not run)" if left else ""
+    not_run = len(checks) - len(ran)
+    left = f" ({not_run} of {len(checks)} not run)" if not_run else ""
     ordered = tuple(sorted(checks, key=lambda check: _ORDER.get(check.verdict, 2)))
     if flags:
         head = f"No: {len(flags)} of {_checks(ran)} failed{left}"
@@ -147,8 +170,10 @@ def _trust(run: RunFiles) -> Trust:
         return Trust("warn", "Not yet", line, ordered)
     if not any(check.kind == "masking" for check in ran):
         return Trust("warn", "Nobody checked", line, ordered)
-    level = "warn" if left else "good"
-    return Trust(level, f"Yes, as far as {_checks(ran)} can tell{left}", line, ordered)
+    if not_run:
+        head = f"Nothing speaks against it: {_checks(ran)} passed, {not_run} did not run"
+        return Trust("warn", head, line, ordered)
+    return Trust("good", f"Yes, as far as {_checks(ran)} can tell", line, ordered)
 
 
 def _checks(checks: list[Check]) -> str:
@@ -162,6 +187,17 @@ def training_of(run: RunFiles) -> str:
     steps = run.trained.get("global_step")
     said = show_seconds(run.trained["seconds"])
     return said + (f", {count_of(steps)} steps" if steps else "")
+
+
+def _strength(run: RunFiles) -> str:
+    """Returns the steps and starts of the attacks in words; nothing where they are not known."""
+    settings = run.details.get("settings") or {}
+    steps, starts = settings.get("steps"), settings.get("restarts")
+    if not run.attacks or steps is None or starts is None:
+        return ""
+    cascades = [row.attack for row in run.attacks if row.attack in CASCADES]
+    but = f"; {several(list(dict.fromkeys(cascades)))} by rules of its own" if cascades else ""
+    return f"{steps} steps, {starts} start{'' if starts == 1 else 's'}{but}"
 
 
 def _costs(run: RunFiles) -> list[tuple[str, str]]:
@@ -179,6 +215,8 @@ def _costs(run: RunFiles) -> list[tuple[str, str]]:
                 f"{count_of(run.clean.n)} examples, and {show_seconds(compiled)} to compile",
             )
         )
+    if said := _strength(run):
+        costs.append(("each attack", said))
     flops = run.details.get("gflops")
     if flops:
         costs.append(

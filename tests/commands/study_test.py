@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 import shutil
 import types
 from typing import ClassVar
@@ -90,7 +91,7 @@ def test_a_finished_study_runs_nothing_and_prints_its_tables(folder, capsys, mon
     assert run("study tiny.py --report") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "see it: runs/tiny/report.html"
     page = (folder / "runs/tiny/report.html").read_text(encoding="utf-8")
-    assert "one network, the simplest arm, in the worst case at ε = 8/255" in page
+    assert re.search(r"one network, the simplest arm, for \S+ times its gradients, in the", page)
     assert "jaxmoe report runs/tiny/seed0/at_m" in page
     for line in lines:
         for cell in line.strip("| ").split(" | "):

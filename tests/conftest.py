@@ -61,7 +61,7 @@ LONGEST = (
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays, and tracing makes millions of objects: the collector looks less."""
+    """The collector looks less often: tracing makes millions of objects, and imports stay."""
     gc.freeze()
     gc.set_threshold(200_000, 20, 100)
 

@@ -1,4 +1,4 @@
-"""What a study's runs came to, by arm, over the examples that they share.
+"""Results of a study's runs, by arm, over the examples that they share.
 
 Axes: N = test examples of all folds, each once.
 """
@@ -54,7 +54,7 @@ class Results:
 
     @property
     def alike(self) -> bool:
-        """Whether all arms have runs in the same blocks, and so over the same examples."""
+        """Returns whether all arms have runs in the same blocks, and so over the same examples."""
         return len({frozenset(run.cell.block for run in runs) for runs in self.arms.values()}) == 1
 
     def radius(self, epsilon: float) -> str:
@@ -65,9 +65,7 @@ class Results:
     def incomplete(self) -> str:
         """A sentence on the runs that are left out, if there are any."""
         if not self.alike:
-            return (
-                "Arms have runs in other blocks than each other: their figures are of other clips."
-            )
+            return "Arms have runs in other blocks than each other, and so of other examples."
         said = f"{self.left_out} runs are in blocks that other arms lack: left out."
         return said if self.left_out else ""
 

@@ -63,8 +63,8 @@ class Parallel(Protocol):
         """Returns a placed tree, whole, on this process's first device."""
         ...
 
-    def everywhere(self, key: jax.Array) -> jax.Array:
-        """Returns a key as mapped functions take it: the same one on every device."""
+    def everywhere(self, tree: Tree) -> Tree:
+        """Returns keys and numbers as mapped functions take them: the same on every device."""
         ...
 
     def shard(self, batch: Tree) -> Tree:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -91,14 +92,20 @@ class MeshParallel:
         gathered = jax.jit(lambda tree: tree, out_shardings=everywhere)(placed)
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), gathered)
 
-    def everywhere(self, key: jax.Array) -> jax.Array:
-        """Returns a key as mapped functions take it: the same one on every device."""
-        if self.local_count == self.count:
-            return jax.device_put(key, NamedSharding(self.mesh, _WHOLE))
-        data = np.asarray(jax.random.key_data(key))
+    def everywhere(self, tree: Tree) -> Tree:
+        """Returns keys and numbers as mapped functions take them: the same on every device."""
         sharding = NamedSharding(self.mesh, _WHOLE)
-        placed = jax.make_array_from_callback(data.shape, sharding, lambda place: data[place])
-        return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(key))
+        if self.local_count == self.count:
+            return jax.device_put(tree, sharding)
+
+        def put(leaf):
+            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                placed = put(jax.random.key_data(leaf))
+                return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(leaf))
+            data = np.asarray(leaf)
+            return jax.make_array_from_callback(data.shape, sharding, lambda place: data[place])
+
+        return jax.tree.map(put, tree)
 
     def shard(self, batch: Tree) -> Tree:
         """Splits this process's examples, on the leading axes, over its devices.

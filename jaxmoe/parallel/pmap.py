@@ -102,9 +102,9 @@ class PmapParallel:
         """Returns the tree on the first device."""
         return jax.device_put(self.collect(placed, like), self.devices[0])
 
-    def everywhere(self, key: jax.Array) -> jax.Array:
-        """Returns a key as mapped functions take it: the same one on every device."""
-        return jax.device_put(key, NamedSharding(self._mesh, PartitionSpec()))
+    def everywhere(self, tree: Tree) -> Tree:
+        """Returns keys and numbers as mapped functions take them: the same on every device."""
+        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
 
     def shard(self, batch: Tree) -> Tree:
         """Splits examples, on the leading axes, over the devices.

@@ -3,10 +3,11 @@
 from jaxmoe.training.checkpoints import Checkpoints, DamagedCheckpointError, PreemptedError
 from jaxmoe.training.loop import begin_state, fit, restore_params, split_experts
 from jaxmoe.training.metrics_log import MetricsLog, read_metrics
-from jaxmoe.training.optimizer import adamw, epsilon_schedule, learning_rate_schedule
+from jaxmoe.training.optimizer import adamw
 from jaxmoe.training.phase import PARTS, Found, Phase, Recipe, RecipeOptions
 from jaxmoe.training.radii import make_measure_radii
 from jaxmoe.training.recipes import dense, shared_expert
+from jaxmoe.training.schedules import epsilon_schedule, learning_rate_schedule
 from jaxmoe.training.stages import LoopOptions, Progress, Stage, copy_expert
 from jaxmoe.training.state import Batch, TrainState, fill_up, init_state
 from jaxmoe.training.step import make_train_step

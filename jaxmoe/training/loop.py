@@ -16,9 +16,10 @@ from jaxmoe.parallel import EXPERT, Parallel, make_parallel
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training.checkpoints import Checkpoints, PreemptedError, Preemption
 from jaxmoe.training.metrics_log import MetricsLog
-from jaxmoe.training.optimizer import adamw, epsilon_schedule, learning_rate_schedule
+from jaxmoe.training.optimizer import adamw
 from jaxmoe.training.phase import Params, RecipeOptions
 from jaxmoe.training.radii import MeasureRadii
+from jaxmoe.training.schedules import Numbers, numbers_of
 from jaxmoe.training.stages import LoopOptions, Position, Progress, Silent, Stage
 from jaxmoe.training.state import Batch, TrainState, fill_up, init_state
 from jaxmoe.training.step import make_train_step
@@ -212,7 +213,8 @@ class _Loop(NamedTuple):
         stage = self.stages[number]
         sweeps, per_epoch = self.steps_of(stage)
         steps = stage.epochs * per_epoch
-        steppers = [self._stepper(stage, steps, only_phase) for only_phase in sweeps]
+        steppers = [self._stepper(stage, only_phase) for only_phase in sweeps]
+        numbers = self._numbers(stage, steps)
         key = self.parallel.everywhere(
             jax.random.fold_in(jax.random.key(self.options.seed), number)
         )
@@ -221,7 +223,8 @@ class _Loop(NamedTuple):
         while place.step < steps:
             stepper = steppers[place.step % per_epoch // self.batches_per_epoch]
             state = self._measured(stage, per_epoch, place, state)
-            state, metrics = stepper(state, self._next_batch(), key)
+            given = key, self.parallel.everywhere(numbers.at(place.step))
+            state, metrics = stepper(state, self._next_batch(), given)
             place.step += 1
             place.global_step += 1
             unread.append(metrics)
@@ -247,28 +250,36 @@ class _Loop(NamedTuple):
             sweeps = list(range(len(phases)))
         return sweeps, self.batches_per_epoch * len(sweeps)
 
-    def _stepper(self, stage: Stage, steps: int, only_phase: int | None) -> Callable:
+    def _numbers(self, stage: Stage, steps: int) -> Numbers:
+        spread_left = self.recipe_options.spread_left
+        epsilon = self.threat.epsilon
+        return numbers_of(stage, steps, self.options, epsilon=epsilon, spread_left=spread_left)
+
+    def _stepper(self, stage: Stage, only_phase: int | None) -> Callable:
         o = self.options
-        peak = o.learning_rate if stage.learning_rate is None else stage.learning_rate
-        lam_share = None
-        if stage.epsilon_warmup:
-            lam_share = epsilon_schedule(1.0, steps, stage.epsilon_warmup)
-        step = make_train_step(
-            self.mixture,
-            stage.recipe,
-            self.recipe_options,
-            self.threat,
-            self.optimizer,
-            learning_rate_schedule(o.schedule, peak, steps, o.warmup),
-            epsilon_schedule(self.threat.epsilon, steps, stage.epsilon_warmup),
-            lam_share=lam_share,
-            spread=optax.linear_schedule(1.0, self.recipe_options.spread_left, steps),
-            shards=self.parallel.shards(self.like.params),
-            parts=o.accumulate,
-            only_phase=only_phase,
-            weight_perturbation=o.weight_perturbation,
-            average_decay=o.average_decay,
-        )
+
+        def step(state: TrainState, batch: Batch, given: tuple[jax.Array, Numbers]):
+            key, now = given
+            schedules = [each if each is None else optax.constant_schedule(each) for each in now]
+            learning_rate, epsilon, spread, lam_share = schedules
+            of_these = make_train_step(
+                self.mixture,
+                stage.recipe,
+                self.recipe_options,
+                self.threat,
+                self.optimizer,
+                learning_rate,
+                epsilon,
+                lam_share=lam_share,
+                spread=spread,
+                shards=self.parallel.shards(self.like.params),
+                parts=o.accumulate,
+                only_phase=only_phase,
+                weight_perturbation=o.weight_perturbation,
+                average_decay=o.average_decay,
+            )
+            return of_these(state, batch, key)
+
         return self.parallel.map_step(step, self.like)
 
     def _next_batch(self) -> Batch:

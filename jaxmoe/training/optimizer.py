@@ -1,16 +1,13 @@
-"""AdamW without its learning rate, which the step multiplies in, and the rate's schedule."""
+"""AdamW without its learning rate, which the step multiplies in."""
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
 
 from jaxmoe.parallel import of_experts
 
-Schedule = Callable[[Array], Array]
 _KEPT = ("bias", "scale", "positions", "class_token")  # weight decay leaves what is called so
 
 
@@ -73,30 +70,3 @@ def _decay(rate: float) -> optax.GradientTransformationExtraArgs:
         return decayed, state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
-
-
-def learning_rate_schedule(
-    kind: Literal["one_cycle", "constant"], peak: float, steps: int, warmup: float
-) -> Schedule:
-    """`step -> learning rate`: constant, or linear up for `warmup · steps`, then a cosine to 0."""
-    if kind == "constant":
-        return optax.constant_schedule(peak)
-    rise = int(warmup * steps)
-    return optax.join_schedules(
-        [
-            optax.linear_schedule(peak / 25, peak, max(rise, 1)),
-            optax.cosine_decay_schedule(peak, max(steps - rise, 1)),
-        ],
-        [rise],
-    )
-
-
-def epsilon_schedule(epsilon: float, steps: int, warmup: float) -> Schedule:
-    """`step -> ε`: linear from ε over the rise for `warmup · steps`, then ε.
-
-    With ε = 1 it is the share of λ, which warms up beside ε (`make_train_step`).
-    """
-    rise = int(warmup * steps)
-    if rise == 0:
-        return optax.constant_schedule(epsilon)
-    return optax.linear_schedule(epsilon / rise, epsilon, rise)

@@ -19,9 +19,10 @@ from jaxmoe.parallel import Shards
 from jaxmoe.threat import ThreatModel, example_keys
 from jaxmoe.training.average import moving_average
 from jaxmoe.training.learning import differs, learning_mixture
-from jaxmoe.training.optimizer import Schedule, decays
+from jaxmoe.training.optimizer import decays
 from jaxmoe.training.phase import PARTS, Found, Params, Phase, Recipe, RecipeOptions
 from jaxmoe.training.radii import draw_share
+from jaxmoe.training.schedules import Schedule
 from jaxmoe.training.state import Batch, TrainState
 from jaxmoe.training.update import apply_updates, keep_idle, without_frozen
 from jaxmoe.training.weight_perturbation import perturb_weights

@@ -12,13 +12,14 @@ from jaxmoe.cli import main
 from jaxmoe.commands.train import notes_on_routes
 from jaxmoe.runs.folder import hold_for_training
 from jaxmoe.runs.stages import _experts_by_column
-from jaxmoe.training import step as step_module
+from jaxmoe.training import schedules
 from tests.commands.tiny import CONFIG, refused, run
+from tests.night import at_night
 
 
-@pytest.mark.parametrize("every", [0, 1])
+@pytest.mark.parametrize("every", [0, at_night(1)])
 def test_validation_is_left_out_on_request(folder, capsys, every):
-    with jax.numpy_dtype_promotion("standard"):  # of optax's schedules
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer count
         assert run(f"train config.py --recipe standard --run.validate-every {every}") == 0
     said = [line for line in capsys.readouterr().out.splitlines() if ": epoch" in line]
     looks = (folder / "run" / "metrics.jsonl").read_text().count("validation/accuracy")
@@ -31,16 +32,17 @@ def test_experts_part_on_domains_and_their_evaluation_says_what_the_router_decid
 ):
     spreads = []
 
-    def make_train_step(*args, spread, **fields):
-        spreads.append([float(spread(step)) for step in (0, 2, 4)])
-        return step_module.make_train_step(*args, spread=spread, **fields)
+    def numbers_of(*args, **fields):
+        numbers = schedules.numbers_of(*args, **fields)
+        spreads.append(numbers.spread.tolist())
+        return numbers
 
-    monkeypatch.setattr("jaxmoe.training.loop.make_train_step", make_train_step)
+    monkeypatch.setattr("jaxmoe.training.loop.numbers_of", numbers_of)
     fields = "--data.domains 2 --data.train-clips 40 --data.test-clips 40 --run.directory apart"
     fields += " --recipe standard --training.specialize-epochs 1"
-    with jax.numpy_dtype_promotion("standard"):  # of optax's schedules
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer count
         assert run(f"train config.py {fields} --mixture.spread-left 0.5") == 0
-    assert spreads == [[1.0, 0.75, 0.5]] * 2, "in each stage by itself"
+    assert spreads == [[1.0, 0.875, 0.75, 0.625]] * 2, "in each stage by itself"
     said = capsys.readouterr().out
     assert "specialists: 4 steps" in said
     assert "on a random route" in said
@@ -106,7 +108,7 @@ def test_a_run_whose_routes_do_not_matter_says_so_at_its_end(tmp_path, gain, loa
 def test_specialists_of_a_column_may_be_all_that_is_trained(folder, capsys):
     fields = "--data.domains 2 --data.domain-cue stripes --recipe standard"
     fields += " --training.specialize column --training.specialize-epochs 2 --training.epochs 0"
-    with jax.numpy_dtype_promotion("standard"):  # of optax's schedules
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer count
         assert run(f"train config.py {fields}") == 0
     said = capsys.readouterr().out
     assert "specialists: 4 steps" in said

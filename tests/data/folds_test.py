@@ -238,7 +238,7 @@ def test_a_start_from_a_run_of_another_fold_is_refused(first, tmp_path):
         other = dataclasses.replace(first.data, fold=fold)
         begun = dataclasses.replace(first, data=other, training=training, run=run)
         with (
-            jax.numpy_dtype_promotion("standard"),  # of optax's schedules
+            jax.numpy_dtype_promotion("standard"),  # optax raises a float to an integer count
             pytest.raises(ValueError, match=refusal),
         ):
             train(begun, Silent())

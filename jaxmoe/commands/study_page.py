@@ -44,7 +44,7 @@ def write(
             by_architecture(study, found, costs).items()
         )
     ]
-    own = [_run(each, runs) for each in found]
+    own = [_run(study, each, runs) for each in found]
     path = runs / REPORT
     write_text(path, study_page(runs.resolve().name, parts, own, note(study, jobs), command))
     return path
@@ -153,11 +153,11 @@ def _in_percent(found: Estimate) -> tuple[float, float, float]:
     return 100 * found.value, 100 * found.low, 100 * found.high
 
 
-def _run(found: Found, runs: pathlib.Path) -> StudyRun:
+def _run(study: Study, found: Found, runs: pathlib.Path) -> StudyRun:
     folder = runs / found.cell.name
     there = (folder / REPORT).is_file()
     return StudyRun(
-        found.cell.name,
+        f"{study.arms[found.cell.arm].title}, {found.cell.block.name}",
         headline(found.rows),
         urllib.parse.quote(f"{found.cell.name}/{REPORT}") if there else None,
         shlex.join(["jaxmoe", "report", str(folder)]),

@@ -49,3 +49,13 @@ def test_what_was_wrong_when_clean_is_not_found_under_none_of_the_attacks(tmp_pa
     by = [row.filter.broken_by for row in found.rows]
     assert by[:3] == ["|clean|", "|pgd|", ""]
     assert [row.least for row in found.rows[:3]] == ["wrong when clean", "4/255", "never"]
+
+
+def test_a_card_says_whether_an_attack_broke_what_was_right(tmp_path):
+    run = gather(make_run(tmp_path / "run", n=12, shown=3))
+    place, line = int(run.shown.position[0]), int(run.shown.line[0])
+    for before, after, outcome in ((1, 0, "broken"), (1, 1, "held"), (0, 0, "before")):
+        right = np.ones_like(run.examples.correct)
+        right[:, place], right[line, place] = before, after
+        found = gallery(run._replace(examples=run.examples._replace(correct=right)))
+        assert found.cards[0].outcome == outcome

@@ -61,7 +61,7 @@ class Card(NamedTuple):
     maps: list[Track]
     note: str
     says: tuple[str, str, str]  # label, prediction when clean, under attack
-    wrong: bool
+    outcome: str  # "broken", "held", or "before": wrong before the attack
     facts: list[tuple[str, str]]
     size: Markup | None
     steps: Markup | None
@@ -175,7 +175,7 @@ def _card(
         maps=_maps(run, shown, place, budget),
         note=_note(clean, strips[0]),
         says=(label, first, then),
-        wrong=_is_wrong(examples, line, position),
+        outcome=_outcome(examples, line, position, least[position]),
         facts=facts,
         size=_size(examples, line, position, norm),
         steps=_steps(shown, place, norm),
@@ -193,6 +193,13 @@ def _note(clip: np.ndarray, strip: sprites.Strip) -> str:
     if (strip.height, strip.width) != (height, width):
         shown.append(f"at {strip.height} × {strip.width}")
     return f"{said}, shown {' '.join(shown)}" if shown else said
+
+
+def _outcome(examples: Examples, line: int, position: int, least: float) -> str:
+    """Returns what became of an example; an attack did nothing to one that was wrong before."""
+    if least == WRONG_WHEN_CLEAN:
+        return "before"
+    return "broken" if _is_wrong(examples, line, position) else "held"
 
 
 def _is_wrong(examples: Examples, line: int, position: int) -> bool:

@@ -1,10 +1,12 @@
 """Provenance: which commands, config, versions, seeds and devices the figures are of."""
 
+import dataclasses
 import pathlib
 import shlex
 from typing import Any, NamedTuple
 
 from jaxmoe.reporting.page.gather import RunFiles
+from jaxmoe.settings import AttackSettings
 
 
 class Provenance(NamedTuple):
@@ -44,7 +46,7 @@ def provenance(run: RunFiles) -> Provenance:
         facts=[(name, str(value)) for name, value in facts.items() if value not in (None, "")],
         commands=[(name, text) for name, text in commands if text],
         config=[(name, _fields(fields)) for name, fields in run.config.items()],
-        settings=_fields(run.details.get("settings") or {}),
+        settings=_settings(run.details.get("settings") or {}),
         lacks=run.lacks,
     )
 
@@ -63,6 +65,13 @@ def _fields(values: Any) -> list[tuple[str, str]]:
     if not isinstance(values, dict):
         return [("", _said(values))]
     return [(str(name), _said(value)) for name, value in values.items()]
+
+
+def _settings(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns the numbers of the attacks, each with what it is, in the words of its option."""
+    helps = {field.name: field.metadata["help"] for field in dataclasses.fields(AttackSettings)}
+    said = _fields(values)
+    return [(name, f"{value} ({helps[name]})" if name in helps else value) for name, value in said]
 
 
 def _said(value: Any) -> str:

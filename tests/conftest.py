@@ -66,6 +66,12 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(200_000, 20, 100)
 
 
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """A file's programs are let go: thousands of them make each new one slower to write down."""
+    if nextitem is None or nextitem.path != item.path:
+        jax.clear_caches()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: at the end one process would wait for the other."""
     items.sort(key=lambda item: item.path.name not in LONGEST)

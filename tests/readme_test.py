@@ -26,6 +26,8 @@ GUIDES = [
 ]
 WITH_EXAMPLES = [guide for guide in GUIDES if "```python" in guide.read_text("utf-8")]
 
+LONG = ("jaxmoe/attacks",)  # their examples are run at night
+
 
 def name_of(guide: pathlib.Path) -> str:
     return str(guide.parent.relative_to(ROOT))
@@ -44,7 +46,15 @@ def run_examples(guide: pathlib.Path) -> dict:
 
 # Their params are drawn at random: they guess, and are told so.
 @pytest.mark.filterwarnings("ignore::jaxmoe.evaluation.EvaluationWarning")
-@pytest.mark.parametrize("guide", WITH_EXAMPLES, ids=name_of)
+@pytest.mark.parametrize(
+    "guide",
+    [
+        pytest.param(
+            guide, marks=[pytest.mark.nightly] * (name_of(guide) in LONG), id=name_of(guide)
+        )
+        for guide in WITH_EXAMPLES
+    ],
+)
 def test_the_examples_run(guide):
     names = run_examples(guide)
     if "accuracy" in names:

@@ -36,21 +36,23 @@ def config():
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
+DUAL = "--recipe jtdmoe --recipe.upper-moves standard --mixture.dual-weight 0.75"
+
+
 @pytest.fixture(scope="module")
 def folder(standard_promotion, tmp_path_factory):
-    """A folder with a trained standard run of images."""
+    """A folder with a trained standard run of images, and a dual model that starts from it."""
     del standard_promotion
     folder = tmp_path_factory.mktemp("images")
     (folder / "c.py").write_text(CONFIG)
     assert run(f"train {folder}/c.py --run.directory {folder}/standard") == 0
+    start = f"--training.initialize-from {folder}/standard"
+    start += f" --training.initialize-standard-from {folder}/standard"
+    assert run(f"train {folder}/c.py --run.directory {folder}/dual {DUAL} {start}") == 0
     return folder
 
 
 def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
-    start = f"--training.initialize-from {folder}/standard"
-    start += f" --training.initialize-standard-from {folder}/standard"
-    dual = f"--recipe jtdmoe --recipe.upper-moves standard --mixture.dual-weight 0.75 {start}"
-    assert run(f"train {folder}/c.py --run.directory {folder}/dual {dual}") == 0
     assert run(f"evaluate {folder}/dual --attacks pgd-e --no-checks") == 0
     rows = json.loads((folder / "dual" / "results.json").read_text())
     assert [row["attack"] for row in rows] == ["clean", "pgd-e", "worst-case"]
@@ -69,6 +71,21 @@ def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
     assert "GFLOPs per example" not in said
     assert "isolated %" in (folder / "dual" / "results.md").read_text()
     assert json.loads((folder / "dual" / "evaluation.json").read_text())["dual_weight"] == 0.75
+
+
+def test_a_weight_that_no_dual_model_has_is_refused(folder, capsys):
+    for options, message in (
+        ("dual --dual-weight 1.5", "--dual-weight: 1.5 is not accepted; expected from 0 to 1"),
+        ("standard --dual-weight 0.5", "--dual-weight: RUN is no dual model"),
+        ("standard@mean --dual-weight 0.5", "--dual-weight: RUN is no dual model"),
+        ("dual@mean --dual-weight 0.5", "--dual-weight: mean is a part of a dual model"),
+    ):
+        assert run(f"evaluate {folder}/{options}") == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.nightly
+def test_a_dual_model_of_weight_one_or_zero_is_one_of_its_two(folder):
     at_one, at_zero = folder / "one", folder / "zero"
     for alpha, output in ((1, at_one), (0, at_zero)):
         options = f"--attacks fgsm --dual-weight {alpha} --output {output} --no-checks"
@@ -88,14 +105,6 @@ def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
         losses.append(loss)
         assert fgsm["loss_trace"][0] == pytest.approx(loss, rel=1e-5)
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)  # neither passes for the other
-    for options, message in (
-        ("dual --dual-weight 1.5", "--dual-weight: 1.5 is not accepted; expected from 0 to 1"),
-        ("standard --dual-weight 0.5", "--dual-weight: RUN is no dual model"),
-        ("standard@mean --dual-weight 0.5", "--dual-weight: RUN is no dual model"),
-        ("dual@mean --dual-weight 0.5", "--dual-weight: mean is a part of a dual model"),
-    ):
-        assert run(f"evaluate {folder}/{options}") == 2
-        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["evaluate", "transfer", "sweep"])

@@ -95,6 +95,7 @@ def test_a_run_and_a_part_of_it_are_evaluated_with_their_mean_iou(folder, capsys
     assert "mIoU %" in (folder / "gate" / "results.md").read_text()
 
 
+@pytest.mark.nightly
 def test_transfer_between_a_mixture_and_its_parts(folder, capsys):
     command = f"transfer {folder}/gate {folder}/gate@expert0 --attacks fgsm --epsilons 0.02"
     assert run(f"{command} --output {folder}/transfer") == 0
@@ -153,6 +154,7 @@ def test_a_run_of_other_experts_is_refused(folder, capsys):
     assert "round has expert.width = 4; expected 6" in message
 
 
+@pytest.mark.nightly
 def test_a_sweep_of_a_part_lies_in_the_runs_folder(folder):
     part = f"{folder}/gate@expert1"
     assert run(f"sweep {part} --attacks fgsm --epsilons 0.01 0.02") == 0

@@ -37,10 +37,7 @@ def sweep(attacks=("pgd",), grid=GRID, **options):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[] if name in ("pgd", "j-tlga") else pytest.mark.nightly)
-        for name in ATTACKS
-    ],
+    [pytest.param(name, marks=[] if name == "j-tlga" else pytest.mark.nightly) for name in ATTACKS],
 )
 def test_every_setting_gives_what_it_gives_alone(name):
     found = sweep([name])

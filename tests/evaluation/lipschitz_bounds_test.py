@@ -86,7 +86,7 @@ def steepest_dual(function, shape, norm) -> float:
     [
         (PooledRouter(3, grid=(2, 3, 4), hidden=5), (5, 5, 3)),
         at_night(ConvRouter(3, width=4), (8, 9, 3)),
-        (ResNet(3, width=4, stage_sizes=(1, 1), stem="small"), (8, 8, 3)),
+        at_night(ResNet(3, width=4, stage_sizes=(1, 1), stem="small"), (8, 8, 3)),
         at_night(
             ResNet(3, width=4, stage_sizes=(1, 1), stem="large", norm="frozen_batch"),
             (2, 8, 8, 3),

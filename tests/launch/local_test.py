@@ -76,6 +76,7 @@ def ready(folder: pathlib.Path, count: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.nightly
 def test_trains_on_four_virtual_devices_without_noise(tmp_path):
     (tmp_path / "config.py").write_text(CONFIG)
     train = ["train", "config.py", "--data.cache", "cache"]

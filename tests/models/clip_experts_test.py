@@ -105,7 +105,9 @@ def test_a_mixture_of_them_is_attacked_and_takes_a_step_of_j_tlat(name):
         assert any(np.any(a != b) for a, b in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("name", EXPERTS_OF_CLIPS)
+@pytest.mark.parametrize(
+    "name", ["slowfast", *(at_night(name) for name in EXPERTS_OF_CLIPS if name != "slowfast")]
+)
 def test_four_of_them_cost_at_most_two_fifths_of_the_dense_mixture(name):
     mixture, x = make(name)
     params = jax.eval_shape(mixture.init, jax.random.key(0), x)

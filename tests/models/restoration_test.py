@@ -34,18 +34,20 @@ def resized(x, height, width):
 @pytest.mark.parametrize("sizes", [at_night((6, 4)), (5, 7)])
 def test_it_is_half_of_a_finer_and_half_of_a_coarser_branch(sizes):
     x = jnp.asarray(np.random.default_rng(0).random((2, *sizes, 4)), jnp.float32)
-    params = BLOCK.init(jax.random.key(0), x)["params"]
+    params = jax.jit(BLOCK.init)(jax.random.key(0), x)["params"]
     over = resized(relu_convolution(params, "over1", x), 2 * sizes[0], 2 * sizes[1])
     over = halved(relu_convolution(params, "over2", over))
     under = relu_convolution(params, "under2", halved(relu_convolution(params, "under1", x)))
     expected = (over + resized(under, *sizes)) / 2
-    np.testing.assert_allclose(BLOCK.apply({"params": params}, x), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(BLOCK.apply)({"params": params}, x), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_time_stays_as_it_is():
     x = jnp.ones((1, 3, 4, 4, 2))
-    params = BLOCK.init(jax.random.key(0), x)
-    assert BLOCK.apply(params, x).shape == x.shape
+    params = jax.jit(BLOCK.init)(jax.random.key(0), x)
+    assert jax.jit(BLOCK.apply)(params, x).shape == x.shape
     assert params["params"]["over1_conv"]["kernel"].shape == (3, 3, 3, 2, 2)
 
 

@@ -15,7 +15,6 @@ import pytest
 DEVICES = 8
 # Every way to spread, by day once: over a mesh, by pmap, in shards, with experts apart, in parts.
 BY_DAY = (
-    {"devices": 4, "recipe": "at_m"},
     {"devices": 4, "mapping": "pmap", "fsdp": True, "recipe": "at_m"},
     {"devices": 8, "expert": 2, "fsdp": True, "batch": 13, "recipe": "at_m", "parts": 2},
     {"devices": 4, "mapping": "pmap", "expert": 4, "recipe": "standard", "one_expert": True},
@@ -102,12 +101,11 @@ def test_attack_loops_hold_no_collective_but_for_the_exchange_of_examples(by_day
 
 def test_a_device_holds_its_share_of_params_and_optimizer(by_day):
     shares = [found["local share"] for found in by_day]
-    assert shares[0] == 1
     # 36 features split over 4; the biases and the counts of steps are whole.
-    assert shares[1] == pytest.approx(1 / 4, abs=0.02)
-    assert shares[2] < 1 / 3
+    assert shares[0] == pytest.approx(1 / 4, abs=0.02)
+    assert shares[1] < 1 / 3
     experts = 4 * (36 * 3 + 3) / (4 * (36 * 3 + 3) + 36 * 4)
-    assert shares[3] == pytest.approx(1 - experts * 3 / 4, abs=0.01)
+    assert shares[2] == pytest.approx(1 - experts * 3 / 4, abs=0.01)
 
 
 @pytest.mark.nightly
@@ -133,6 +131,7 @@ def check_evaluation(extent, devices, processes=1):
     assert 0 < alone["rows"][1]["robust_accuracy"] < alone["rows"][0]["robust_accuracy"] < 1
 
 
+@pytest.mark.nightly
 def test_an_evaluation_says_the_same_on_several_devices():
     check_evaluation("short", 4)
 

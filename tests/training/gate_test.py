@@ -41,7 +41,9 @@ def batch():
 
 
 @pytest.mark.parametrize("conv", [False, True])
-@pytest.mark.parametrize("gate", [SimpleGate(EXPERTS, 5), ClasswiseGate(EXPERTS, CLASSES, 5)])
+@pytest.mark.parametrize(
+    "gate", [at_night(SimpleGate(EXPERTS, 5)), ClasswiseGate(EXPERTS, CLASSES, 5)]
+)
 def test_the_gate_learns_and_its_experts_stay_the_same_to_the_bit(gate, conv):
     head = Conv(CLASSES, (3, 3)) if conv else None
     mixture = from_gate(gate, Expert(), num_experts=EXPERTS, head=head)

@@ -22,6 +22,8 @@ from jaxmoe.config import (
     SyntheticActionsConfig,
     TrainingConfig,
 )
+from jaxmoe.runs.run import load, train
+from jaxmoe.training import Checkpoints, read_metrics
 
 SCRIPT = """
 import sys
@@ -109,93 +111,92 @@ def killed(whole, cache):
     return run
 
 
-def params_of(run, cache, monkeypatch):
-    from jaxmoe.runs.run import load
-
+@pytest.fixture
+def cached(cache, monkeypatch):
+    """Data of this process is where that of the others is."""
     monkeypatch.setenv("JAXMOE_CACHE", str(cache))
+
+
+SHORT = {"shared_epochs": 0, "standard_epochs": 0, "epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, cache):
+    """A short run that was trained to its end, in this process."""
+    run = tmp_path_factory.mktemp("resume") / "finished"
+    # Optax's Adam raises a float to an integer count, which strict promotion forbids.
+    with pytest.MonkeyPatch.context() as patched, jax.numpy_dtype_promotion("standard"):
+        patched.setenv("JAXMOE_CACHE", str(cache))
+        train(experiment(str(run), **SHORT), Silent())
+    return run
+
+
+def params_of(run):
     return load(run, "latest").params
 
 
 @pytest.mark.nightly  # by day `kills_test` kills one
-def test_a_killed_run_ends_with_the_same_params_to_the_bit(whole, killed, cache, monkeypatch):
-    a, b = params_of(whole, cache, monkeypatch), params_of(killed, cache, monkeypatch)
+def test_a_killed_run_ends_with_the_same_params_to_the_bit(whole, killed, cached):
+    a, b = params_of(whole), params_of(killed)
     for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True):
         np.testing.assert_array_equal(x, y)
 
 
 @pytest.mark.nightly
 def test_the_metrics_of_a_killed_run_have_no_gap_and_no_repeat(whole, killed):
-    from jaxmoe.training import read_metrics
-
     steps = [(line["step"], line.get("epoch")) for line in read_metrics(whole)]
     assert [(line["step"], line.get("epoch")) for line in read_metrics(killed)] == steps
     assert [s for s, epoch in steps if epoch is None] == list(range(1, 31))
 
 
-def test_a_finished_run_is_left_as_it_is(whole, cache, monkeypatch):
-    before = params_of(whole, cache, monkeypatch)
-    finish(start(whole, cache))
-    after = params_of(whole, cache, monkeypatch)
+def test_a_finished_run_is_left_as_it_is(finished, cached):
+    before = params_of(finished)
+    train(experiment(str(finished), **SHORT), Silent())
+    after = params_of(finished)
     for x, y in zip(*map(jax.tree.leaves, (before, after)), strict=True):
         np.testing.assert_array_equal(x, y)
 
 
-def test_another_experiment_in_the_same_folder_is_refused(whole, cache, monkeypatch):
-    from jaxmoe.runs.run import train
-
-    monkeypatch.setenv("JAXMOE_CACHE", str(cache))
-    with pytest.raises(ValueError, match=r"run\.directory: .* training\.epochs = 4, not 5"):
-        train(experiment(str(whole), epochs=5), Silent())
+def test_another_experiment_in_the_same_folder_is_refused(finished, cached):
+    with pytest.raises(ValueError, match=r"run\.directory: .* training\.epochs = 1, not 5"):
+        train(experiment(str(finished), **SHORT | {"epochs": 5}), Silent())
 
 
-def test_other_clips_in_the_same_folder_are_refused(whole, cache, monkeypatch):
-    from jaxmoe.runs.run import train
-
-    monkeypatch.setenv("JAXMOE_CACHE", str(cache))
-    description = json.loads((whole / "run.json").read_text())
+def test_other_clips_in_the_same_folder_are_refused(finished, cached):
+    description = json.loads((finished / "run.json").read_text())
     other = description | {"splits": description["splits"] | {"test": "0" * 16}}
-    (whole / "run.json").write_text(json.dumps(other))
+    (finished / "run.json").write_text(json.dumps(other))
     try:
         with pytest.raises(ValueError, match=r"run\.directory: .* other test examples"):
-            train(experiment(str(whole)), Silent())
+            train(experiment(str(finished), **SHORT), Silent())
     finally:
-        (whole / "run.json").write_text(json.dumps(description))
+        (finished / "run.json").write_text(json.dumps(description))
 
 
-def test_a_start_whose_clips_differ_is_refused(whole, cache, tmp_path, monkeypatch):
-    from jaxmoe.runs.run import train
-
-    monkeypatch.setenv("JAXMOE_CACHE", str(cache))
-    start = experiment(str(tmp_path / "other"), initialize_from=str(whole))
+def test_a_start_whose_clips_differ_is_refused(finished, cached, tmp_path):
+    start = experiment(str(tmp_path / "other"), initialize_from=str(finished))
     start = dataclasses.replace(start, data=dataclasses.replace(start.data, seed=1))
     with pytest.raises(ValueError, match=r"training\.initialize_from: .* other train examples"):
         train(start, Silent())
     assert not (tmp_path / "other").exists()
 
 
-def test_a_start_that_is_not_trained_to_its_end_is_refused(whole, cache, tmp_path, monkeypatch):
-    from jaxmoe.runs.run import train
-    from jaxmoe.training import Checkpoints
-
-    monkeypatch.setenv("JAXMOE_CACHE", str(cache))
-    assert Checkpoints(whole).position("latest")["finished"]
-    monkeypatch.setattr(Checkpoints, "position", lambda self, which: _unfinished(self, whole))
+def test_a_start_that_is_not_trained_to_its_end_is_refused(finished, cached, tmp_path, monkeypatch):
+    assert Checkpoints(finished).position("latest")["finished"]
+    monkeypatch.setattr(Checkpoints, "position", lambda self, which: _unfinished(self, finished))
     with pytest.raises(FileNotFoundError, match=r"^training\.initialize_from: no run in .*nowhere"):
         train(experiment(str(tmp_path / "n"), initialize_from=str(tmp_path / "nowhere")), Silent())
     with pytest.raises(ValueError, match=r"training\.initialize_from: .* not trained to its end"):
-        train(experiment(str(tmp_path / "next"), initialize_from=str(whole)), Silent())
+        train(experiment(str(tmp_path / "next"), initialize_from=str(finished)), Silent())
 
 
 def _unfinished(checkpoints, source):
     return {"finished": False} if checkpoints.run == source.resolve() else None
 
 
-def test_a_checkpoint_of_another_model_is_refused(whole, cache, tmp_path, monkeypatch):
-    from jaxmoe.runs.run import train
-
-    monkeypatch.setenv("JAXMOE_CACHE", str(cache))
+def test_a_checkpoint_of_another_model_is_refused(finished, cached, tmp_path):
     wider = dataclasses.replace(
-        experiment(str(tmp_path / "wider"), initialize_from=str(whole)),
+        experiment(str(tmp_path / "wider"), initialize_from=str(finished)),
         expert=ResNetConfig(width=8, stage_sizes=(1,)),
     )
     with pytest.raises(ValueError, match="holds another model"):

@@ -37,8 +37,8 @@ def same(a, b) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
 
 
-# Recipes whose losses and attacks are those of AT-M, on other networks or radii.
-ALIKE = ("at_s", "at_d", "oud_m", "aat_m")
+# Recipes whose losses or attacks others have too.
+ALIKE = ("at_s", "at_d", "oud_m", "aat_m", "tlat", "trades", "jtdmoe")
 
 
 # A gate learns on top of experts that were trained: `gate_test.py`.

@@ -115,6 +115,7 @@ def test_a_recipe_may_be_a_name_a_recipe_or_phases(mixture, params, examples, ki
     assert equal(trained["router"], params["router"]) == (kind != "name")
 
 
+@pytest.mark.nightly
 def test_floats_train_as_the_grey_levels_that_they_are(mixture, params, examples):
     x, y = examples
     grey = jaxmoe.fit(mixture, params, pairs((x, y)), "standard", epochs=2)
@@ -218,6 +219,7 @@ def test_passes_that_differ_in_length_are_told_apart(mixture, params, examples):
         jaxmoe.fit(mixture, params, Shrinking(), "standard", epochs=2)
 
 
+@pytest.mark.nightly
 def test_a_recipe_that_draws_epsilon_measures_on_validation_batches(mixture, params, examples):
     x, y = examples
     with pytest.raises(ValueError, match="validation: None; expected batches: recipe aat_m"):

@@ -1,4 +1,4 @@
-"""Cases for the nightly run, of tests whose other cases run by day."""
+"""Cases for the nightly run, of tests that have others by day."""
 
 import functools
 

@@ -1,9 +1,10 @@
-"""The leading arms of `ut_interaction.py`, judged by AutoAttack as its authors run it, too.
+"""AT-S, AT-M and J-TLAT of `ut_interaction.py`, and their starts, under the whole AutoAttack too.
 
 jaxmoe study configs/studies/ut_interaction_auto_attack.py --data.directory DIR --jobs 2 \\
     --runs runs/ut_interaction
 
-In the folder of `ut_interaction.py` it judges what was trained there; elsewhere it trains first.
+In the folder of `ut_interaction.py` it judges what was trained there, and writes its tables over
+those of all arms, which `ut_interaction.py` run again brings back; elsewhere it trains first.
 AutoAttack is APGD and APGD toward targets with 100 steps, FAB toward targets, and Square with 5000
 looks, each on the clips that stand.
 """
@@ -25,5 +26,9 @@ def study() -> Study:
     needed = {*ARMS, *(whole.arms[name].start for name in ARMS)}
     arms = {name: arm for name, arm in whole.arms.items() if name in needed}
     return dataclasses.replace(
-        whole, arms=arms, attacks=(*whole.attacks, "auto-attack"), compared=ARMS[1:]
+        whole,
+        arms=arms,
+        attacks=(*whole.attacks, "auto-attack"),
+        transfer=(),
+        compared=ARMS[1:],
     )

@@ -11,7 +11,7 @@ from jaxmoe.parallel.pmap import PmapParallel
 from jaxmoe.parallel.shards import Shards
 
 Tree = Any
-Mapped = Callable[[Tree, Tree, jax.Array], Any]
+Mapped = Callable[[Tree, Tree, Tree], Any]
 
 
 class Parallel(Protocol):
@@ -76,15 +76,15 @@ class Parallel(Protocol):
         ...
 
     def map_step(self, step: Callable, like: Tree) -> Mapped:
-        """Compiles `(state, batch, key) -> (state, metrics)` for states of the shapes of `like`.
+        """Compiles `(state, batch, given) -> (state, metrics)` for states of the shapes of `like`.
 
-        The state that goes in gives its memory to the one that comes out. Metrics are the same on
-        every device.
+        `given` is what `everywhere` placed. The state that goes in gives its memory to the one that
+        comes out. Metrics are the same on every device.
         """
         ...
 
     def map_examples(self, function: Callable, like: Tree) -> Mapped:
-        """Compiles `(params, batch, key) -> results`, whose leaves have a leading axis of examples.
+        """Compiles `(params, batch, given) -> results`, each leaf with a leading axis of examples.
 
         Args:
           function: of one device's share of the examples.

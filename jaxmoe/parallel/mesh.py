@@ -124,13 +124,13 @@ class MeshParallel:
         return jax.tree.map(put, batch)
 
     def map_step(self, step: Callable, like: Tree) -> Callable:
-        """Compiles `(state, batch, key) -> (state, metrics)`; the old state's memory is taken."""
+        """Compiles `(state, batch, given) -> (state, metrics)`; the old state's memory is taken."""
         specs = self.layout(like)
         mapped = self._map(step, specs, (specs, _WHOLE))
         return hosts.compile_together(jax.jit(mapped, donate_argnums=0))
 
     def map_examples(self, function: Callable, like: Tree) -> Callable:
-        """Compiles `(params, batch, key) -> results`, one for each example."""
+        """Compiles `(params, batch, given) -> results`, one for each example."""
         return hosts.compile_together(jax.jit(self._map(function, self.layout(like), _EXAMPLES)))
 
     def join(self, results: Tree) -> Tree:

@@ -121,12 +121,12 @@ class PmapParallel:
         return jax.tree.map(put, batch)
 
     def map_step(self, step: Callable, like: Tree) -> Callable:
-        """Compiles `(state, batch, key) -> (state, metrics)`; the old state's memory is taken."""
+        """Compiles `(state, batch, given) -> (state, metrics)`; the old state's memory is taken."""
         del like
         return self._map(step, out_axes=(0, None), donate_argnums=0)
 
     def map_examples(self, function: Callable, like: Tree) -> Callable:
-        """Compiles `(params, batch, key) -> results`, one for each example."""
+        """Compiles `(params, batch, given) -> results`, one for each example."""
         del like
         return self._map(function)
 

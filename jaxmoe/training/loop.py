@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from jaxmoe.training.metrics_log import MetricsLog
 from jaxmoe.training.optimizer import adamw
 from jaxmoe.training.phase import Params, RecipeOptions
 from jaxmoe.training.radii import MeasureRadii
-from jaxmoe.training.schedules import Numbers, numbers_of
+from jaxmoe.training.schedules import numbers_of, scheduled
 from jaxmoe.training.stages import LoopOptions, Position, Progress, Silent, Stage
 from jaxmoe.training.state import Batch, TrainState, fill_up, init_state
 from jaxmoe.training.step import make_train_step
@@ -223,7 +224,7 @@ class _Loop(NamedTuple):
         while place.step < steps:
             stepper = steppers[place.step % per_epoch // self.batches_per_epoch]
             state = self._measured(stage, per_epoch, place, state)
-            given = key, self.parallel.everywhere(numbers.at(place.step))
+            given = key, self.parallel.everywhere(numbers[place.step])
             state, metrics = stepper(state, self._next_batch(), given)
             place.step += 1
             place.global_step += 1
@@ -250,36 +251,27 @@ class _Loop(NamedTuple):
             sweeps = list(range(len(phases)))
         return sweeps, self.batches_per_epoch * len(sweeps)
 
-    def _numbers(self, stage: Stage, steps: int) -> Numbers:
+    def _numbers(self, stage: Stage, steps: int) -> np.ndarray:
         spread_left = self.recipe_options.spread_left
         epsilon = self.threat.epsilon
         return numbers_of(stage, steps, self.options, epsilon=epsilon, spread_left=spread_left)
 
     def _stepper(self, stage: Stage, only_phase: int | None) -> Callable:
         o = self.options
-
-        def step(state: TrainState, batch: Batch, given: tuple[jax.Array, Numbers]):
-            key, now = given
-            schedules = [each if each is None else optax.constant_schedule(each) for each in now]
-            learning_rate, epsilon, spread, lam_share = schedules
-            of_these = make_train_step(
-                self.mixture,
-                stage.recipe,
-                self.recipe_options,
-                self.threat,
-                self.optimizer,
-                learning_rate,
-                epsilon,
-                lam_share=lam_share,
-                spread=spread,
-                shards=self.parallel.shards(self.like.params),
-                parts=o.accumulate,
-                only_phase=only_phase,
-                weight_perturbation=o.weight_perturbation,
-                average_decay=o.average_decay,
-            )
-            return of_these(state, batch, key)
-
+        make_step = functools.partial(
+            make_train_step,
+            self.mixture,
+            stage.recipe,
+            self.recipe_options,
+            self.threat,
+            self.optimizer,
+            shards=self.parallel.shards(self.like.params),
+            parts=o.accumulate,
+            only_phase=only_phase,
+            weight_perturbation=o.weight_perturbation,
+            average_decay=o.average_decay,
+        )
+        step = scheduled(make_step, lam_rises=bool(stage.epsilon_warmup))
         return self.parallel.map_step(step, self.like)
 
     def _next_batch(self) -> Batch:

@@ -1,4 +1,7 @@
-"""Numbers that change while a stage trains: the learning rate, ε, the share of λ, the spread."""
+"""Numbers that change while a stage trains: the learning rate, ε, the spread, the share of λ.
+
+S = steps of a stage.
+"""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -7,64 +10,84 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Float, Key
 
 from jaxmoe.training.stages import LoopOptions, Stage
+from jaxmoe.training.state import Batch, TrainState
 
 Schedule = Callable[[Array], Array]
 
 
 class Numbers(NamedTuple):
-    """The scheduled numbers of a step, or of each step of a stage, float32.
-
-    A compiled step takes them as arguments, so that one program serves stages of any length, and
-    any learning rate and ε.
+    """The scheduled numbers of a step.
 
     Attributes:
       learning_rate: of the optimiser.
       epsilon: ε of the attacks.
       spread: share of the balance weight and of the router's noise.
-      lam_share: share of λ; None where it does not rise.
+      lam_share: share of λ.
     """
 
-    learning_rate: np.ndarray
-    epsilon: np.ndarray
-    spread: np.ndarray
-    lam_share: np.ndarray | None = None
-
-    def at(self, step: int) -> "Numbers":
-        """Returns those of one step."""
-        return Numbers(*(None if each is None else each[step] for each in self))
+    learning_rate: Float[Array, ""]
+    epsilon: Float[Array, ""]
+    spread: Float[Array, ""]
+    lam_share: Float[Array, ""]
 
 
 def numbers_of(
     stage: Stage, steps: int, options: LoopOptions, *, epsilon: float, spread_left: float
-) -> Numbers:
-    """Returns the numbers of each of the `steps` steps of a stage.
+) -> Float[np.ndarray, "steps 4"]:
+    """Returns the numbers of each step of a stage, in the order of `Numbers`, float32.
 
     Args:
-      stage: its learning rate, and how long ε rises.
-      steps: how many.
-      options: the loop's schedule.
+      stage: the stage, for its learning rate and its rise of ε.
+      steps: S.
+      options: the loop's schedule and its peak.
       epsilon: ε, once it has risen.
       spread_left: share of the spread at the end; it falls linearly from 1.
     """
     peak = options.learning_rate if stage.learning_rate is None else stage.learning_rate
-    schedules: list[Schedule | None] = [
+    schedules = Numbers(
         learning_rate_schedule(options.schedule, peak, steps, options.warmup),
         epsilon_schedule(epsilon, steps, stage.epsilon_warmup),
         optax.linear_schedule(1.0, spread_left, steps),
-        epsilon_schedule(1.0, steps, stage.epsilon_warmup) if stage.epsilon_warmup else None,
-    ]
-    with jax.numpy_dtype_promotion("standard"):  # optax adds integers to floats
+        epsilon_schedule(1.0, steps, stage.epsilon_warmup),
+    )
+
+    @jax.jit
+    def table():
         each = jnp.arange(steps)
-        return Numbers(*(_values(schedule, each) for schedule in schedules))
+        columns = [jnp.asarray(schedule(each), jnp.float32) for schedule in schedules]
+        return jnp.stack([jnp.broadcast_to(column, (steps,)) for column in columns], axis=1)
+
+    with jax.numpy_dtype_promotion("standard"):  # optax adds integers to floats
+        return np.asarray(table())
 
 
-def _values(schedule: Schedule | None, steps: Array) -> np.ndarray | None:
-    if schedule is None:
-        return None
-    return np.broadcast_to(np.asarray(schedule(steps), np.float32), steps.shape)
+def scheduled(
+    make_step: Callable[..., Callable], *, lam_rises: bool
+) -> Callable[[TrainState, Batch, tuple[Key[Array, ""], Float[Array, " 4"]]], tuple]:
+    """Returns a step that takes its numbers beside its key: `(state, batch, (key, numbers))`.
+
+    One program then serves stages of any length, and any learning rate and ε.
+
+    Args:
+      make_step: `make_train_step` that lacks its schedules.
+      lam_rises: whether the share of λ is used; without it λ is a constant of the program.
+    """
+
+    def step(state: TrainState, batch: Batch, given: tuple[Array, Array]):
+        key, numbers = given
+        now = Numbers(*(optax.constant_schedule(numbers[place]) for place in range(4)))
+        step_with_numbers = make_step(
+            learning_rate=now.learning_rate,
+            epsilon=now.epsilon,
+            spread=now.spread,
+            lam_share=now.lam_share if lam_rises else None,
+        )
+        return step_with_numbers(state, batch, key)
+
+    return step
 
 
 def learning_rate_schedule(

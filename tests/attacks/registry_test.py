@@ -20,13 +20,18 @@ from tests.night import at_night
 SHAPES = [(4, 3, 2, 2, 1), (4, 2, 3, 1)]
 NEED_HEIGHT = ("flicker",)  # the second shape has none
 SETTINGS = AttackSettings(steps=3, lam=1e-3, queries=5, shifts=2, sparse_frames=1)
+# One of each kind: steps, momentum, router, experts, both, Auto-PGD, FAB, Square, frames, attempts.
+OF_A_KIND = (
+    *("pgd", "mi-fgsm", "tlga-r", "tla-e", "j-tlga", "apgd-ce", "fab", "square", "sparse"),
+    *("tt", "j-tlga-t", "enumerated-route"),
+)
 KINDS = [
-    # Each attack meets both norms and both shapes; half of the pairs at night.
+    # Each attack meets both norms and both shapes; most of the pairs at night.
     pytest.param(
         name,
         norm,
         SHAPES[0 if name in NEED_HEIGHT else (place // 2 + l2) % 2],
-        marks=[pytest.mark.nightly] * ((place + l2) % 2),
+        marks=[pytest.mark.nightly] * ((place + l2) % 2 or name not in OF_A_KIND),
     )
     for place, name in enumerate(ATTACKS)
     for l2, norm in enumerate(("linf", "l2"))
@@ -36,8 +41,6 @@ KEEPS_A_WRONG_ONE = (
     *("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"),
     *("pgd-t", "pgd-r-t", "pgd-e-t", "j-tlga-t", "pgd-each-e", "enumerated-route"),
 )
-# One of each kind: the whole, with momentum, the router, the experts, both.
-BY_DAY = ("pgd", "mi-fgsm", "tlga-r", "tla-e", "j-tlga")
 
 
 def length(norm, x_adv, x):
@@ -80,7 +83,7 @@ def test_what_is_returned_is_allowed_repeatable_and_the_examples_own(
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.nightly] * (name not in BY_DAY))
+        pytest.param(name, marks=[pytest.mark.nightly] * (name not in ("pgd", "j-tlga")))
         for name in ATTACKS
         # The last look of FAB is at what it returns, and Square stops where all clips are wrong.
         if not name.startswith(("fab", "square"))

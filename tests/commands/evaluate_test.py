@@ -99,6 +99,7 @@ def test_few_clips_are_judged_on_request(trained, capsys):
     assert "--limit: 11; expected 1 to 10" in capsys.readouterr().err
 
 
+@pytest.mark.nightly
 def test_evaluate_takes_a_cascade_gradients_and_keeps_clips_and_goes_on(
     trained, folder, capsys, monkeypatch
 ):

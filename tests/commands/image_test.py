@@ -53,7 +53,7 @@ def folder(standard_promotion, tmp_path_factory):
 
 
 def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
-    assert run(f"evaluate {folder}/dual --attacks pgd-e --no-checks") == 0
+    assert run(f"evaluate {folder}/dual --attacks pgd-e --no-checks --dual-weight 0.6") == 0
     rows = json.loads((folder / "dual" / "results.json").read_text())
     assert [row["attack"] for row in rows] == ["clean", "pgd-e", "worst-case"]
     assert rows[1]["n"] == 10
@@ -70,7 +70,7 @@ def test_a_dual_model_starts_from_two_runs_and_is_evaluated(folder, capsys):
     assert "GFLOPs were not counted" not in said
     assert "GFLOPs per example" not in said
     assert "isolated %" in (folder / "dual" / "results.md").read_text()
-    assert json.loads((folder / "dual" / "evaluation.json").read_text())["dual_weight"] == 0.75
+    assert json.loads((folder / "dual" / "evaluation.json").read_text())["dual_weight"] == 0.6
 
 
 def test_a_weight_that_no_dual_model_has_is_refused(folder, capsys):

@@ -30,6 +30,7 @@ def experts_of(directory: str):
     return load(pathlib.Path(directory)).params["experts"]["params"]
 
 
+@pytest.mark.nightly
 def test_a_single_classifier_is_imported_and_evaluated(folder, capsys):
     tensors = write(folder / "net.pt")
     assert run("import net.pt config.py --mixture.experts 1 --run.directory one") == 0

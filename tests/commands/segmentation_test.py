@@ -43,7 +43,7 @@ def folder(standard_promotion, tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes")
     (folder / "c.py").write_text(CONFIG)
     for place in ("round", "straight"):
-        subset = f"--data.subset place={place}"
+        subset = f"--data.subset place={place} --run.validate-every 0"
         assert run(f"train {folder}/c.py --run.directory {folder}/{place} {subset}") == 0
     sources = f"--training.initialize-experts-from {folder}/round {folder}/straight"
     options = f"{GATE} --mixture.head conv {sources} --run.directory {folder}/gate"
@@ -145,6 +145,7 @@ def test_what_cannot_be_trained_is_one_line(folder, arguments, message, capsys):
     assert message in refused(f"train {folder}/c.py {arguments}", folder, capsys)
 
 
+@pytest.mark.nightly
 def test_a_run_of_other_experts_is_refused(folder, capsys):
     start = f"train {folder}/c.py {GATE} --run.directory {folder}/refused"
     sources = f"--training.initialize-experts-from {folder}/round"
@@ -154,7 +155,6 @@ def test_a_run_of_other_experts_is_refused(folder, capsys):
     assert "round has expert.width = 4; expected 6" in message
 
 
-@pytest.mark.nightly
 def test_a_sweep_of_a_part_lies_in_the_runs_folder(folder):
     part = f"{folder}/gate@expert1"
     assert run(f"sweep {part} --attacks fgsm --epsilons 0.01 0.02") == 0

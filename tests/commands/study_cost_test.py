@@ -13,6 +13,7 @@ from tests.commands.tiny import TINY
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
+@pytest.mark.nightly
 def test_gradients_are_counted_of_attacks_and_losses():
     at_m = dataclasses.replace(TINY, recipe=ATMConfig())
     standard = dataclasses.replace(TINY, recipe=StandardConfig())

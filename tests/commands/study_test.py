@@ -92,6 +92,7 @@ def test_a_finished_study_runs_nothing_and_prints_its_tables(folder, capsys, mon
     page = (folder / "runs/tiny/report.html").read_text(encoding="utf-8")
     assert re.search(r"one network, the simplest arm, for \S+ times its gradients, in the", page)
     assert "jaxmoe report runs/tiny/seed0/at_m" in page
+    assert ">AT-M, seed0<" in page
     for line in lines:
         for cell in line.strip("| ").split(" | "):
             assert f">{cell}<" in page or cell == "---", "every cell of the tables is on the page"

@@ -42,7 +42,7 @@ def test_a_film_is_read_as_a_player_shows_it(tmp_path, container, condition):
             assert not found
 
 
-CUT_BY_DAY = ("mp4", "avi", "webm", "gif")
+CUT_BY_DAY = ("mp4", "avi", "webm")
 
 
 # Between two tags of an FLV there is no sign of a cut, but a length in its header, often wrong.

@@ -107,6 +107,7 @@ def test_a_partly_sparse_mixture_has_no_certificate(params):
         certifiable(mixture_of(2), *bounds_of(params))
 
 
+@pytest.mark.nightly
 def test_smoothing_takes_any_mixture_and_nearly_agrees_without_noise(params, batches):
     smoothing = Smoothing(sigma=1e-4, selection=5, samples=40)
     curve = smoothing_curve(mixture_of(2), params, batches, [0.0, 1e-3], smoothing)

@@ -16,6 +16,7 @@ from jaxmoe.evaluation.diagnostics.consistency import consistency_check
 from jaxmoe.evaluation.engine.summary import to_host
 from jaxmoe.mixture import from_modules
 from jaxmoe.models import LinearRouter, ResNet
+from tests.night import at_night
 
 X = np.random.default_rng(0).random((10, 8, 8, 3), np.float32)
 WEIGHTS = jax.random.normal(jax.random.key(0), (192, 4))
@@ -112,7 +113,7 @@ def test_an_honest_model_passes_at_every_size(count):
     assert check(linear, batch=grey)[0].verdict == "pass"
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [at_night(jnp.float32), jnp.bfloat16])
 def test_an_honest_mixture_of_networks_passes_in_both_precisions(dtype):
     expert = ResNet(3, width=4, stage_sizes=(1, 1), dtype=dtype)
     mixture = from_modules(LinearRouter(2), expert, num_experts=2, top_k=1)

@@ -242,7 +242,9 @@ class Expert(nn.Module):
         return (logits, features) if with_features else logits
 
 
-@pytest.mark.parametrize("gate", [at_night(SimpleGate(2, 4)), ClasswiseGate(2, CLASSES, 4)])
+@pytest.mark.parametrize(
+    "gate", [at_night(SimpleGate(2, 4)), at_night(ClasswiseGate(2, CLASSES, 4))]
+)
 def test_every_part_of_a_gated_mixture_is_attacked_and_scored(gate, monkeypatch):
     get, largest = jax.device_get, []
 

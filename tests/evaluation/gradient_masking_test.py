@@ -60,6 +60,7 @@ def test_a_gradient_that_vanishes_behind_the_boundary_is_no_flag(monkeypatch):
     assert verdicts(model, jnp.float32(10.0), factory, **options)["zero gradients"] == "pass"
 
 
+@pytest.mark.nightly
 def test_one_expert_has_no_route_to_mask(monkeypatch):
     """Attacks on its router have a loss of 0 and no gradient, whatever the model is like."""
     monkeypatch.setitem(CASCADES, "routers", custom(["pgd-r", "fgsm"]))
@@ -79,6 +80,7 @@ def test_square_is_held_against_attacks_on_the_whole_model_alone():
         assert found["white box beats Square"] == verdict
 
 
+@pytest.mark.nightly
 def test_square_alone_says_nothing_of_gradients():
     settings = AttackSettings(queries=30)
     found = verdicts(planted.plain, jnp.float32(10.0), attacks=["square"], settings=settings)

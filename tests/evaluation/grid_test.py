@@ -70,6 +70,7 @@ def test_chunks_that_fit_the_memory_change_no_result():
     np.testing.assert_array_equal(few.correct["fgsm"], whole.correct["fgsm"])
 
 
+@pytest.mark.nightly
 def test_programs_serve_other_settings_and_every_decay_is_its_own():
     programs = Programs(MIXTURE)
     weak = AttackSettings(steps=1, alpha=0.0)

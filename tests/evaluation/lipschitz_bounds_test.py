@@ -80,17 +80,22 @@ def steepest_dual(function, shape, norm) -> float:
     return float(np.sum(np.abs(gradient)) if norm == "linf" else np.linalg.norm(gradient))
 
 
-@pytest.mark.parametrize("norm", NORMS)
+BOUNDED = (
+    (PooledRouter(3, grid=(2, 3, 4), hidden=5), (5, 5, 3)),
+    (ResNet(3, width=4, stage_sizes=(1, 1), stem="small"), (8, 8, 3)),
+    (ConvRouter(3, width=4), (8, 9, 3)),
+    (ResNet(3, width=4, stage_sizes=(1, 1), stem="large", norm="frozen_batch"), (2, 8, 8, 3)),
+)
+
+
 @pytest.mark.parametrize(
-    ("module", "shape"),
+    ("module", "shape", "norm"),
     [
-        (PooledRouter(3, grid=(2, 3, 4), hidden=5), (5, 5, 3)),
-        at_night(ConvRouter(3, width=4), (8, 9, 3)),
-        at_night(ResNet(3, width=4, stage_sizes=(1, 1), stem="small"), (8, 8, 3)),
-        at_night(
-            ResNet(3, width=4, stage_sizes=(1, 1), stem="large", norm="frozen_batch"),
-            (2, 8, 8, 3),
-        ),
+        (*BOUNDED[0], "linf"),
+        (*BOUNDED[1], "l2"),
+        at_night(*BOUNDED[0], "l2"),
+        at_night(*BOUNDED[1], "linf"),
+        *(at_night(*case, norm) for case in BOUNDED[2:] for norm in NORMS),
     ],
 )
 def test_a_bound_is_above_every_slope_that_is_found(module, shape, norm):

@@ -80,7 +80,7 @@ def attack_all(model, params, **options):
 
 
 @pytest.mark.parametrize(
-    "make", [linen, nnx_model, of_x_alone, *map(at_night, (equinox, two_functions))]
+    "make", [linen, nnx_model, *map(at_night, (of_x_alone, equinox, two_functions))]
 )
 def test_a_model_of_any_library_is_attacked_as_the_plain_function_is(make):
     model, params = make()

@@ -127,6 +127,7 @@ def arrays_of(journal):
     return jax.tree.leaves(records)
 
 
+@pytest.mark.nightly
 def test_step_sizes_of_temporal_momentum_are_shown(tmp_path):
     clips = planted.clips((FAR, NEAR), (FAR, NEAR), (FAR, 255), (FAR, 255))
     radii, steps = (1 / 255, 8 / 255), AttackSettings(steps=6, temporal_alpha=0.5)

@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 
 from jaxmoe.models import ResNet, conv
+from tests.night import at_night
 
 STEPS = 3
 
@@ -108,7 +109,7 @@ def test_an_attack_does_not_pay_for_the_kernels_gradient():
     assert " dot(" in compiled_loop(two_layers, X, KERNELS, (0, 1))
 
 
-@pytest.mark.parametrize("convolution", ["full", "factored", "shift"])
+@pytest.mark.parametrize("convolution", [at_night("full"), "factored", at_night("shift")])
 def test_a_resnet_in_a_loop_has_fast_convolutions_only(convolution, variables_of):
     width = 8 if convolution == "shift" else 4
     model = ResNet(3, width=width, stage_sizes=(1, 1), stem="small", convolution=convolution)

@@ -139,8 +139,8 @@ def small(**fields) -> ResNet:
     [
         {"stem": "small"},
         at_night({"stem": "small", "stem_strides": (1, 1, 1), "shortcut": "zero_pad"}),
-        {"stem": "large", "norm": "frozen_batch"},
-        {"stem": "small", "dtype": jnp.bfloat16},
+        at_night({"stem": "large", "norm": "frozen_batch"}),
+        at_night({"stem": "small", "dtype": jnp.bfloat16}),
         at_night({"stem": "small", "stem_strides": (1, 1, 1), "shape": (3, 9, 8, 3)}),
         at_night({"depth": 50, "width": 2, "stem": "video", "convolution": "factored"}),
         {"stem": "video", "convolution": "mixed"},

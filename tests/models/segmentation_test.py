@@ -38,7 +38,7 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize("variant", ["A", "B"])
+@pytest.mark.parametrize("variant", ["A", at_night("B")])
 def test_frrn_has_the_units_of_the_paper(variant):
     params, logits = shapes_of(FRRN(19, variant), (1, 64, 64, 3))
     assert logits.shape == (1, 64, 64, 19)
@@ -77,7 +77,7 @@ def test_deeplab_v3_is_pytorchs():
         ("deeplab_v3", (6, 8, 8)),
         ("deeplab", (3, 4, 8)),
         ("frrn_a", (3, 4, 32)),
-        ("frrn_b", (2, 2, 32)),
+        at_night("frrn_b", (2, 2, 32)),
     ],
 )
 def test_sizes_that_no_stride_divides_come_back_whole(name, features):

@@ -20,15 +20,22 @@ SMOOTHING = Smoothing(sigma=0.1, selection=10, samples=30)
 
 
 def main() -> None:
-    """Prints the rows of a suite on 21 clips in tens; where asked, of all that judges a model."""
+    """Prints what is found."""
     hosts.join()
+    found = evaluate(whole=sys.argv[1] == "whole")
+    if hosts.is_first():
+        print(json.dumps(found, default=str))
+
+
+def evaluate(*, whole: bool) -> dict:
+    """Returns the rows of a suite on 21 clips in tens; where asked, of all that judges a model."""
     mixture = tiny_mixture()
     params = mixture.init(jax.random.key(3), None)
     draw = np.random.default_rng(5)
     x = draw.uniform(size=(21, *SHAPE)).astype(np.float32)
     y = np.asarray(mixture.apply(params, x)).argmax(axis=-1)
     y[:4] = (y[:4] + 1) % CLASSES
-    batches, whole = cut(x, y, 10), sys.argv[1] == "whole"
+    batches = cut(x, y, 10)
     suite = evaluate_suite(
         mixture,
         params,
@@ -49,9 +56,7 @@ def main() -> None:
     for row in rows:
         for name in TIMES:
             row.pop(name, None)
-    found = {"rows": rows, "devices": jax.device_count()}
-    if hosts.is_first():
-        print(json.dumps(found, default=str))
+    return {"rows": rows, "devices": jax.device_count()}
 
 
 def certificates(mixture, params, batches):

@@ -1,7 +1,7 @@
 """Two processes train as one does, and go on as if nothing had been where any of them is stopped.
 
 The local launcher starts them, on virtual CPU devices. A start takes as long as all its processes'
-starts one after the other where they share a core, so most of this is for the night.
+starts one after the other where they share a core, so all of this is for the night.
 """
 
 import os

@@ -8,7 +8,6 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.config import RECIPES
@@ -23,6 +22,7 @@ from jaxmoe.training import (
     make_validate,
     split_experts,
 )
+from jaxmoe.training.schedules import scheduled
 from tests.training.conftest import tiny_batch, tiny_mixture
 
 jax.config.update("jax_enable_x64", True)
@@ -87,31 +87,34 @@ def train(parallel: Parallel, recipe, steps, batch, one_expert, parts=1) -> dict
     if one_expert:  # the router sends every clip to the first expert
         router = {"w": 0 * PARAMS["router"]["w"] + np.array([9.0, 0, 0, 0])}
         params = {**PARAMS, "router": router}
-    step = make_train_step(
+    make_step = functools.partial(
+        make_train_step,
         split_experts(MIXTURE, parallel),
         RECIPES.make(recipe).phases,
         OPTIONS[recipe],
         ThreatModel("linf", 0.1),
         OPTIMIZER,
-        optax.constant_schedule(1e-2),
-        optax.constant_schedule(0.1),
         shards=parallel.shards(PARAMS),
         parts=parts,
         weight_perturbation=PERTURBED.get(recipe, 0.0),
         average_decay=0.5,
     )
+    step = scheduled(make_step, lam_rises=recipe == "j_tlat")
     state = parallel.make(BEGIN, params, LIKE)
-    key = parallel.everywhere(jax.random.key(7))
+    key = jax.random.key(7)
 
     def place(number):
         drawn = tiny_batch(batch, number)
         drawn = drawn._replace(clip=drawn.clip / 255.0)
         return parallel.shard(fill_up(drawn._asdict(), parts * parallel.local_count))
 
-    mapped = parallel.map_step(step, LIKE).lower(state, place(0), key).compile()
+    def given(number):
+        return parallel.everywhere((key, np.float32([1e-2, 0.1, 1 - number / steps, 0.8])))
+
+    mapped = parallel.map_step(step, LIKE).lower(state, place(0), given(0)).compile()
     with jax.transfer_guard("disallow"):
         for i in range(steps):
-            state, metrics = mapped(state, place(i), key)
+            state, metrics = mapped(state, place(i), given(i))
     return {
         "params": jax.device_get(
             [parallel.whole(each, LIKE.params) for each in (state.params, state.average)]

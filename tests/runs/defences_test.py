@@ -53,6 +53,7 @@ def weights_of(run: pathlib.Path, step: int):
     return digests["digests"][-3:]
 
 
+@pytest.mark.nightly
 def test_epsilon_is_measured_every_so_many_epochs(run):
     steps = sorted(int(path.name) for path in (run / "checkpoints/latest").iterdir())
     assert len(steps) == 4

@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from jaxmoe.cli import main
 from jaxmoe.training import Checkpoints
 from tests.training.stopping import (
     PREEMPTED,
@@ -82,10 +83,14 @@ def damage_latest(run: pathlib.Path) -> int:
     return max(steps)
 
 
-def test_a_run_that_was_preempted_killed_and_damaged_ends_as_one_that_was_not(tmp_path):
+@pytest.mark.nightly
+def test_a_run_that_was_preempted_killed_and_damaged_ends_as_one_that_was_not(
+    tmp_path, monkeypatch
+):
     write_config(tmp_path, epochs=5, clean_epochs=1, validate_every=5)
     whole, run, draw = tmp_path / "whole", tmp_path / "run", random.Random(0)
-    finish(start(whole))
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "config.py", "--run.directory", "whole"]) == 0  # in this process
     assert stop(run, start(run), "SIGTERM", draw) == "SIGTERM"
     assert stop(run, start(run), "in training", draw) == "SIGKILL in training"
     damaged = damage_latest(run)

@@ -135,7 +135,7 @@ def params_of(run):
     return load(run, "latest").params
 
 
-@pytest.mark.nightly  # by day `kills_test` kills one
+@pytest.mark.nightly  # by day `runs/defences_test.py` stops one
 def test_a_killed_run_ends_with_the_same_params_to_the_bit(whole, killed, cached):
     a, b = params_of(whole), params_of(killed)
     for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True):

@@ -140,7 +140,7 @@ def test_jtdmoes_upper_level_equals_its_formula(dual, dual_params, clips):
 @pytest.mark.parametrize(
     ("upper", "moves", "kept"),
     [
-        ("both", ("router", "experts", "standard"), ()),
+        at_night("both", ("router", "experts", "standard"), ()),
         at_night("standard", ("standard",), ("router", "experts")),
     ],
 )

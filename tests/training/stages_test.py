@@ -38,6 +38,7 @@ def differs(params, others):
     return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
 
 
+@pytest.mark.nightly
 def test_a_stage_may_have_a_learning_rate_of_its_own(mixture, params):
     usual = trained(mixture, params, 1e-2)
     assert differs(trained(mixture, params, 1e-2, of_stage=1e-2), usual) == 0

@@ -38,7 +38,7 @@ def same(a, b) -> bool:
 
 
 # Recipes whose losses or attacks others have too.
-ALIKE = ("at_s", "at_d", "oud_m", "aat_m", "tlat", "trades", "jtdmoe")
+ALIKE = ("at_s", "at_d", "oud_m", "aat_m", "tlat", "trades", "jtdmoe", "rt_er")
 
 
 # A gate learns on top of experts that were trained: `gate_test.py`.

@@ -33,7 +33,7 @@ class StudyRun(NamedTuple):
     """A run in the list of all.
 
     Attributes:
-      name: of its block and arm.
+      name: the arm's title, and its block.
       headline: what it came to, in words.
       link: to its own page, if there is one.
       command: the command that writes that page.

@@ -28,14 +28,12 @@ from jaxmoe.training import (
     TrainState,
     adamw,
     begin_state,
-    epsilon_schedule,
-    learning_rate_schedule,
     make_train_step,
 )
+from jaxmoe.training.schedules import Numbers, scheduled
 
 Kind = Literal["step", "attack"]
 ATTACK = "pgd"  # of the program `attack`
-_STEPS = 1000  # of a stage, for its schedules: numbers in the program, never its shape
 
 
 class Placing(NamedTuple):
@@ -141,8 +139,8 @@ class Program:
     def trace(self, batch: int) -> ClosedJaxpr:
         """Returns what one device runs on a batch, as JAX writes it down; needs no devices."""
         axes = list(self.placing.sizes.items())
-        state, key = self.placing.share(self.state), jax.eval_shape(lambda: jax.random.key(0))
-        return jax.make_jaxpr(self._function(), axis_env=axes)(state, self.batch(batch), key)
+        shapes = self.placing.share(self.state), self.batch(batch), self._given
+        return jax.make_jaxpr(self._function(), axis_env=axes)(*shapes)
 
     def lower(self, devices: Sequence[jax.Device], batch: int) -> jax.stages.Lowered:
         """Returns the program for these devices, B examples on each."""
@@ -155,10 +153,17 @@ class Program:
         split = NamedSharding(parallel.mesh, PartitionSpec((DATA, EXPERT)))
         examples = self.batch(batch * len(devices))
         examples = jax.tree.map(lambda leaf: placed(leaf, split), examples)
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        key = placed(key, NamedSharding(parallel.mesh, PartitionSpec()))
+        everywhere = NamedSharding(parallel.mesh, PartitionSpec())
+        given = jax.tree.map(lambda leaf: placed(leaf, everywhere), self._given)
         make = parallel.map_step if self.kind == "step" else parallel.map_examples
-        return make(self._function(), self.state).lower(state, examples, key)
+        return make(self._function(), self.state).lower(state, examples, given)
+
+    @property
+    def _given(self) -> Any:
+        """The shapes of what is the same on every device: a key, for a step its numbers too."""
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        numbers = jax.ShapeDtypeStruct((len(Numbers._fields),), jnp.float32)
+        return (key, numbers) if self.kind == "step" else key
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
@@ -180,21 +185,18 @@ class Program:
             loop_options(self.experiment),
             recipe_options(self.experiment),
         )
-        warmup = e.training.epsilon_warmup
-        return make_train_step(
+        make_step = functools.partial(
+            make_train_step,
             mixture,
             e.recipe.phases,
             options,
             threat,
             self._optimizer,
-            learning_rate_schedule(o.schedule, o.learning_rate, _STEPS, o.warmup),
-            epsilon_schedule(threat.epsilon, _STEPS, warmup),
-            lam_share=epsilon_schedule(1.0, _STEPS, warmup) if warmup else None,
-            spread=optax.linear_schedule(1.0, options.spread_left, _STEPS),
             shards=shards,
             weight_perturbation=o.weight_perturbation,
             average_decay=o.average_decay,
         )
+        return scheduled(make_step, lam_rises=bool(e.training.epsilon_warmup))
 
     def _attack(self, mixture: Mixture, threat: ThreatModel, shards: Shards) -> Callable:
         attack = build_attack(ATTACK, mixture, threat, evaluation_settings(self.experiment))

@@ -152,6 +152,11 @@ def test_the_strongest_attack_is_said_with_its_share_and_its_strength(tmp_path):
     assert "that any attack breaks" not in Page(page([alone])).text
 
 
+def test_each_number_of_an_attack_says_what_it_is(tmp_path):
+    found = shown(tmp_path / "run").text
+    assert "0.25 (constant step size as a share of ε)" in found
+
+
 def test_a_flag_is_red_and_first(tmp_path):
     checks = (
         Check("router's gradient", 0.0, "pass", "It has one."),

@@ -87,7 +87,7 @@ SINGLE = dataclasses.replace(TINY, mixture=MixtureConfig(experts=1, top_k=1))
 
 
 @pytest.mark.parametrize(
-    "experiment", [pytest.param(GATE, id="gate"), at_night(SINGLE, id="single")]
+    "experiment", [at_night(GATE, id="gate"), pytest.param(SINGLE, id="single")]
 )
 def test_mixtures_that_run_every_expert_are_dense(experiment):
     network = network_of(experiment, 5)

@@ -16,7 +16,7 @@ import pytest
 from tests.parallel.evaluation_on_devices import evaluate
 
 DEVICES = 8
-# By day: a plain mesh; pmap in shards; experts apart, in shards and parts, and a last batch not full.
+# By day a plain mesh, pmap in shards, and experts apart in shards and parts, short of a batch.
 BY_DAY = (
     {"devices": 2, "recipe": "standard"},
     {"devices": 4, "mapping": "pmap", "fsdp": True, "recipe": "standard"},

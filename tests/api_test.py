@@ -231,6 +231,7 @@ def test_a_recipe_that_draws_epsilon_measures_on_validation_batches(mixture, par
     assert not equal(trained, plain)
 
 
+@pytest.mark.nightly
 def test_validation_draws_a_start_for_each_example_however_it_is_cut(mixture, params, examples):
     class Seen:
         accuracies = ()

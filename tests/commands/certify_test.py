@@ -86,6 +86,7 @@ def test_certified_is_at_most_what_an_attack_leaves(trained, folder, capsys, mon
     assert lipschitz["median_radius"] == pytest.approx(float(np.median(radii)), rel=1e-3)
 
 
+@pytest.mark.nightly
 def test_an_expert_alone_is_certified_by_its_own_constants(trained, folder, capsys, monkeypatch):
     crop = "the middle 8 × 8 of 16 × 16"
     monkeypatch.setattr("jaxmoe.runs.build.cropped", lambda *_: f"evaluated is {crop}")

@@ -199,6 +199,7 @@ def test_a_pass_with_other_clips_than_the_clean_one_is_refused(cascade):
         )
 
 
+@pytest.mark.nightly
 def test_square_attacks_the_hard_mixture_in_every_gradient_mode():
     def broken(mode):
         settings = AttackSettings(queries=30, gradient=mode)

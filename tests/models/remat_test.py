@@ -49,7 +49,7 @@ def total(model):
     ("build", "shape"),
     [
         at_night(resnet, (2, 2, 8, 8, 3)),
-        (transformer, (2, 8, 8, 3)),
+        at_night(transformer, (2, 8, 8, 3)),
         at_night(deeplab, (2, 16, 16, 3)),
     ],
 )

@@ -80,7 +80,7 @@ def _nothing_beside(recipe):
     return {} if recipe == "standard" else ({"lam": 0.0} if "tlat" in recipe else {"beta": 0.0})
 
 
-@pytest.mark.parametrize("loss", [at_night("ce"), "half", at_night("trades"), "lipschitz"])
+@pytest.mark.parametrize("loss", [*map(at_night, ("ce", "half", "trades")), "lipschitz"])
 def test_an_inner_attack_and_a_loss_are_chosen_freely(mixture, params, clips, loss):
     x, x_adv, y = clips
     own = RECIPES.make("at_m", loss=loss, inner_attack="fgsm", beta=2.0, lam=0.03)

@@ -172,7 +172,7 @@ def test_the_standard_mixtures_idle_experts_stay_too(mixture):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "balance", "noise"), [(RECIPES["own"], 1.0, 0.0), (standard, 0.0, 0.4)]
+    ("recipe", "balance", "noise"), [(RECIPES["own"], 1.0, 0.0), at_night(standard, 0.0, 0.4)]
 )
 def test_balance_and_noise_fall_with_their_share(mixture, params, recipe, balance, noise):
     def after(part, **fields):

@@ -1,6 +1,6 @@
 """Photographs a report page for the README: python launch/gallery/run.py RUN
 
-RUN is a run that was judged, `runs/quickstart/video/j_tlat`, say. The page is made anew and opened
+RUN is a run that was judged, `runs/quickstart/j_tlat`, say. The page is made anew and opened
 in a headless Chromium, which has to be installed (Debian's package `chromium`); each picture shows
 some of its sections. They are written beside this file, with few colours so that all are small.
 """

@@ -130,7 +130,7 @@ class StoppedError(Exception):
     pass
 
 
-@pytest.mark.nightly  # by day a killed process does, in kills_test
+@pytest.mark.nightly  # by day a run does, in runs/defences_test
 def test_a_stopped_training_goes_on_to_the_same_bits(mixture, params, examples, tmp_path):
     class Impatient:
         steps = 0

@@ -78,12 +78,12 @@ def scheduled(
 
     def step(state: TrainState, batch: Batch, given: tuple[Array, Array]):
         key, numbers = given
-        now = Numbers(*(optax.constant_schedule(numbers[place]) for place in range(4)))
+        now = Numbers(*(numbers[place] for place in range(len(Numbers._fields))))
         step_with_numbers = make_step(
-            learning_rate=now.learning_rate,
-            epsilon=now.epsilon,
-            spread=now.spread,
-            lam_share=now.lam_share if lam_rises else None,
+            learning_rate=optax.constant_schedule(now.learning_rate),
+            epsilon=optax.constant_schedule(now.epsilon),
+            spread=optax.constant_schedule(now.spread),
+            lam_share=optax.constant_schedule(now.lam_share) if lam_rises else None,
         )
         return step_with_numbers(state, batch, key)
 

@@ -124,7 +124,8 @@ def test_it_is_a_plain_loop_over_attempts(small, reference, name, top_k):
 
 
 @pytest.mark.parametrize(
-    ("top_k", "headed"), [at_night(1, False), at_night(1, True), (2, True), at_night(3, False)]
+    ("top_k", "headed"),
+    [(2, True), *(at_night(*case) for case in ((1, False), (1, True), (2, False), (3, False)))],
 )
 def test_the_enumerated_route_fails_only_where_all_its_attempts_do(
     small, monkeypatch, top_k, headed

@@ -86,6 +86,9 @@ def test_a_weight_that_no_dual_model_has_is_refused(folder, capsys):
 
 @pytest.mark.nightly
 def test_a_dual_model_of_weight_one_or_zero_is_one_of_its_two(folder):
+    assert run(f"evaluate {folder}/dual --attacks fgsm --output {folder}/own --no-checks") == 0
+    own = json.loads((folder / "own" / "evaluation.json").read_text())
+    assert own["dual_weight"] == 0.75, "as it was trained"
     at_one, at_zero = folder / "one", folder / "zero"
     for alpha, output in ((1, at_one), (0, at_zero)):
         options = f"--attacks fgsm --dual-weight {alpha} --output {output} --no-checks"

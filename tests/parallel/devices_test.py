@@ -22,6 +22,12 @@ BY_DAY = (
     {"devices": 4, "mapping": "pmap", "fsdp": True, "recipe": "standard"},
     {"devices": 8, "expert": 2, "fsdp": True, "batch": 13, "recipe": "at_m", "parts": 2},
 )
+# At night, since AT-M has options of its own.
+MORE = (
+    {"devices": 4, "recipe": "at_m"},
+    {"devices": 4, "mapping": "pmap", "fsdp": True, "recipe": "at_m"},
+    {"devices": 4, "mapping": "pmap", "expert": 4, "recipe": "standard", "one_expert": True},
+)
 AT_NIGHT = tuple(
     {"devices": devices, "mapping": mapping, "recipe": recipe, **how, **what}
     for devices, mapping, (recipe, what), how in itertools.product(
@@ -108,6 +114,17 @@ def test_a_device_holds_its_share_of_params_and_optimizer(by_day):
     # 36 features split over 4; the biases and the counts of steps are whole.
     assert shares[1] == pytest.approx(1 / 4, abs=0.02)
     assert shares[2] < 1 / 3
+
+
+@pytest.mark.nightly
+def test_more_devices_equal_one_and_hold_their_shares():
+    found = figures_of(MORE)
+    for case, figures in zip(MORE, found, strict=True):
+        check(case, figures)
+        check_loops(case, figures)
+    experts = 4 * (36 * 3 + 3) / (4 * (36 * 3 + 3) + 36 * 4)
+    shares = [figures["local share"] for figures in found]
+    assert shares == pytest.approx([1, 1 / 4, 1 - experts * 3 / 4], abs=0.02)
 
 
 @pytest.mark.nightly

@@ -5,8 +5,9 @@ jaxmoe study configs/studies/ut_interaction.py --data.directory DIR --jobs 2
 Every clip is a test clip once. All mixtures start from one clean mixture of a block, and AT-S, one
 network of an expert's size, from one network that was trained as long. Each defence may then take
 the same number of gradients, the ablations of J-TLAT too. J-TLAT, AT-M and AT-S are there with four
-times as many as well. The judges are attacks that defences train on, and two that none of them
-trains on: the enumerated route, and AutoAttack's first two with ten steps each.
+times as many as well, and J-TLAT with two other λ. The judges are attacks that defences train on,
+and two that none of them trains on: the enumerated route, and AutoAttack's first two with ten steps
+each.
 """
 
 import dataclasses
@@ -50,7 +51,12 @@ def study() -> Study:
             "attack.temporal_alpha": 1.0,
             "optimizer.learning_rate": 1e-3,
         },
+        lam=1e-5,
     )
+    # The clean mixture's L_Lip is 4e4, so that λ L_Lip is the larger part of a loss from 1e-4 on.
+    for name, lam in (("more_lipschitz", 1e-4), ("no_lipschitz", 0.0)):
+        arm = arms["j_tlat"]
+        arms[name] = Arm(f"J-TLAT, λ = {lam:g}", {**arm.fields, "recipe.lam": lam}, arm.start)
     # Four times the cost: J-TLAT has the epochs that AT-M had before.
     for name, epochs in (("j_tlat", 17), ("at_m", 68), ("at_s", 68)):
         arm = arms[name]

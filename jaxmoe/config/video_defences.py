@@ -14,6 +14,7 @@ def video_defences(
     clean_epochs: int,
     standard: Fields | None = None,
     defence: Fields | None = None,
+    lam: float | None = None,
 ) -> dict[str, Arm]:
     """Returns every defence of arXiv 2602.01369 by name, each from a clean start of its kind.
 
@@ -26,6 +27,7 @@ def video_defences(
       clean_epochs: of the one network, so that it has as many gradients as the clean mixture.
       standard: fields of the clean mixtures alone.
       defence: fields of every defence, of its attack, say.
+      lam: λ of the Lipschitz quotients that TLAT and J-TLAT minimise; None is the recipe's own.
     """
     alone = {
         **_ONE,
@@ -34,7 +36,7 @@ def video_defences(
         "training.specialize_epochs": 0,
         "training.epochs": clean_epochs,
     }
-    clean = standard or {}
+    clean, quotients = standard or {}, {} if lam is None else {"recipe__lam": lam}
     restored = {**clean, "expert.restoration": True}
     arms = {
         "standard": Arm("standard", clean, costs=False),
@@ -56,11 +58,11 @@ def video_defences(
     add("trades", "TRADES", "trades")
     add("balanced", "AT-M, balanced", "at_m", mixture__balance_weight=_LARGER)
     add("dropout", "AT-M, expert dropout", "at_m", mixture__dropped_experts=1)
-    add("tlat", "TLAT", "tlat")
-    add("j_tlat", "J-TLAT", "j_tlat", mixture__balance_weight=_LARGER)
+    add("tlat", "TLAT", "tlat", **quotients)
+    whole = {"mixture__balance_weight": _LARGER, **quotients}
+    add("j_tlat", "J-TLAT", "j_tlat", **whole)
     for left_out in _REPAIRS:
         repairs = tuple(each for each in _REPAIRS if each != left_out)
-        fields = {"recipe__repairs": repairs, "mixture__balance_weight": _LARGER}
         title = f"J-TLAT without {left_out.replace('_', ' ')}"
-        add(f"without_{left_out}", title, "j_tlat", **fields)
+        add(f"without_{left_out}", title, "j_tlat", recipe__repairs=repairs, **whole)
     return arms

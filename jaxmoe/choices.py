@@ -25,6 +25,10 @@ AXES: tuple[str, ...] = get_args(Axis)
 Direction = Literal["shorten", "boost"]
 DIRECTIONS: tuple[str, ...] = get_args(Direction)
 
+# What an attack by gradients returns of its iterates: `attacks.perturb`.
+Iterate = Literal["best", "last"]
+ITERATES: tuple[str, ...] = get_args(Iterate)
+
 # Outputs that the router's Lipschitz quotient compares: `attacks.objectives`.
 RouterOutput = Literal["weights", "logits"]
 ROUTER_OUTPUTS: tuple[str, ...] = get_args(RouterOutput)

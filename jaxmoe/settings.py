@@ -8,10 +8,12 @@ from jaxmoe.choices import (
     AXES,
     DIRECTIONS,
     GRADIENT_MODES,
+    ITERATES,
     ROUTER_OUTPUTS,
     Axis,
     Direction,
     GradientMode,
+    Iterate,
     RouterOutput,
 )
 from jaxmoe.options import check_number, option
@@ -71,7 +73,22 @@ class AttackSettings:
     stop_denominator: bool = option(
         False, "leave the Lipschitz quotient's denominator out of the gradient"
     )
+    iterate: Iterate | None = option(
+        None,
+        "what an attack by gradients returns: the iterate of the greatest loss, or the last, which "
+        "spares a look at it; none is the last in training and the best elsewhere",
+    )
     early_stop: bool = option(False, "Auto-PGD stops where the model has failed on a whole batch")
+
+    @property
+    def kept(self) -> Iterate:
+        """The iterate that an attack by gradients returns."""
+        return self.iterate or "best"
+
+    @property
+    def loop(self) -> dict[str, Any]:
+        """The keywords of `attacks.perturb`: steps, restarts, and the iterate that is kept."""
+        return {"steps": self.steps, "restarts": self.restarts, "iterate": self.kept}
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -90,6 +107,13 @@ class AttackSettings:
         _check_one_of("momentum_axis", self.momentum_axis, AXES)
         _check_one_of("momentum_direction", self.momentum_direction, DIRECTIONS)
         _check_one_of("router_output", self.router_output, ROUTER_OUTPUTS)
+        if self.iterate is not None:
+            _check_one_of("iterate", self.iterate, ITERATES)
+        if self.iterate == "last" and self.restarts > 1:
+            raise ValueError(
+                f"attack.iterate: last is not accepted with attack.restarts = {self.restarts}; "
+                "expected best: only a look tells the better of several starts"
+            )
 
 
 def _check_one_of(name: str, value: str, accepted: tuple[str, ...]) -> None:

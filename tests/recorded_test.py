@@ -32,6 +32,7 @@ def test_a_run_of_before_is_what_it_was():
     assert (found.data.name, found.data.domains, found.data.classes) == ("synthetic_actions", 2, 3)
     assert found.run.validate_every == 1
     assert found.training.shared_epochs == 1
+    assert found.attack.iterate == "best"  # what training kept then
 
 
 def test_it_is_evaluated_to_the_same_figures(folder):

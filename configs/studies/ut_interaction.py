@@ -32,6 +32,8 @@ def study() -> Study:
         validation_fraction=0.06,
     )
     expert = dataclasses.replace(experiment.expert, stem_strides=(2, 2, 2))
+    # Runs of before the last iterate was kept: the best takes one look more.
+    attack = dataclasses.replace(experiment.attack, iterate="best")
     # Nobody chooses between epochs here, so nothing is judged or saved between them.
     run = dataclasses.replace(experiment.run, validate_every=0, checkpoint_every=1000)
     clean = dataclasses.replace(
@@ -54,9 +56,10 @@ def study() -> Study:
         lam=1e-5,
     )
     # The clean mixture's L_Lip is 4e4, so that λ L_Lip is the larger part of a loss from 1e-4 on.
-    for name, lam in (("more_lipschitz", 1e-4), ("no_lipschitz", 0.0)):
+    for name, lam in (("more_lipschitz", "1e-4"), ("no_lipschitz", "0")):
         arm = arms["j_tlat"]
-        arms[name] = Arm(f"J-TLAT, λ = {lam:g}", {**arm.fields, "recipe.lam": lam}, arm.start)
+        fields = {**arm.fields, "recipe.lam": float(lam)}
+        arms[name] = Arm(f"J-TLAT, λ = {lam}", fields, arm.start)
     # Four times the cost: J-TLAT has the epochs that AT-M had before.
     for name, epochs in (("j_tlat", 17), ("at_m", 68), ("at_s", 68)):
         arm = arms[name]
@@ -64,7 +67,7 @@ def study() -> Study:
         arms[f"{name}_longer"] = Arm(f"{arm.title}, 4 × as long", fields, arm.start, costs=False)
     return Study(
         experiment=dataclasses.replace(
-            experiment, data=data, expert=expert, training=clean, run=run
+            experiment, data=data, expert=expert, attack=attack, training=clean, run=run
         ),
         arms=arms,
         folds={

@@ -211,7 +211,7 @@ def _router_attack(mixture, threat, settings, step, *, lam, gamma1) -> Attack:
     def attack(key, params, x, y):
         del y
         loss = router_loss(mixture, params, x, lam=lam, gamma1=gamma1, settings=settings)
-        return _perturb(key, x, loss, threat, step(threat, settings), settings)
+        return perturb(key, x, loss, threat, step(threat, settings), **settings.loop)
 
     return attack
 
@@ -222,7 +222,7 @@ def _expert_attack(mixture, threat, settings, step, *, lam) -> Attack:
     def attack(key, params, x, y):
         routing = frozen_routing(mixture, params, x)
         loss = expert_loss(mixture, params, x, y, routing, lam=lam, settings=settings)
-        return _perturb(key, x, loss, threat, step(threat, settings), settings)
+        return perturb(key, x, loss, threat, step(threat, settings), **settings.loop)
 
     return attack
 
@@ -237,7 +237,7 @@ def _joint_attack(mixture, threat, settings, *, gamma1) -> Attack:
         def loss(x_adv):
             return whole(x_adv) + settings.gamma2 * router(x_adv)
 
-        return _perturb(key, x, loss, threat, temporal_step(threat, settings), settings)
+        return perturb(key, x, loss, threat, temporal_step(threat, settings), **settings.loop)
 
     return attack
 
@@ -245,7 +245,3 @@ def _joint_attack(mixture, threat, settings, *, gamma1) -> Attack:
 def _is_zero(lam) -> bool:
     """Whether a loss has no quotient, which is then neither computed nor asks for precision."""
     return isinstance(lam, int | float) and lam == 0
-
-
-def _perturb(key, x, loss, threat, update, settings):
-    return perturb(key, x, loss, threat, update, steps=settings.steps, restarts=settings.restarts)

@@ -30,15 +30,14 @@ from jaxmoe.threat import ThreatModel
 def fgsm(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()) -> Attack:
     """FGSM: one step of length ε on CE(F), from the clean input (Goodfellow et al. 2015)."""
     step = steepest_step(threat.norm, threat.epsilon)
-    return _cross_entropy_attack(model, threat, settings, step, steps=1, random_start=False)
+    one = {"steps": 1, "random_start": False, "iterate": settings.kept}
+    return _cross_entropy_attack(model, threat, settings, step, **one)
 
 
 def pgd(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()) -> Attack:
     """PGD: steps of α ε on CE(F), from a random start (Madry et al. 2018)."""
     step = constant_step(threat, settings)
-    return _cross_entropy_attack(
-        model, threat, settings, step, steps=settings.steps, restarts=settings.restarts
-    )
+    return _cross_entropy_attack(model, threat, settings, step, **settings.loop)
 
 
 def pgd_standing(
@@ -76,9 +75,8 @@ def mi_fgsm(
     Reference: Dong et al. 2018 (https://arxiv.org/abs/1710.06081).
     """
     step = optax.chain(momentum(settings.decay), constant_step(threat, settings))
-    return _cross_entropy_attack(
-        model, threat, settings, step, steps=settings.steps, random_start=False
-    )
+    loop = {"steps": settings.steps, "random_start": False, "iterate": settings.kept}
+    return _cross_entropy_attack(model, threat, settings, step, **loop)
 
 
 def tla_m(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()) -> Attack:
@@ -89,15 +87,7 @@ def tla_m(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSe
 
     def attack(key, params, x, y):
         loss = model_loss(model, settings, params, x, y)
-        return perturb(
-            key,
-            x,
-            loss,
-            threat,
-            temporal_step(threat, settings),
-            steps=settings.steps,
-            restarts=settings.restarts,
-        )
+        return perturb(key, x, loss, threat, temporal_step(threat, settings), **settings.loop)
 
     return attack
 

@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmoe.attacks.updates import step_sizes_of
+from jaxmoe.choices import Iterate
 from jaxmoe.threat import ThreatModel, per_example_keys
 
 Objective = Callable[[Float[Array, "batch ..."]], Float[Array, " batch"]]
@@ -25,9 +26,10 @@ It may have a `look` of its own, as `Expectation` has (`take_look`); a function 
 class AttackResult(NamedTuple):
     """The result of an attack. Run the model again on `x_adv` to score it: no flag is kept here."""
 
-    x_adv: Float[Array, "batch ..."]  # the iterate with the greatest loss, per example
-    loss: Float[Array, " batch"]  # its loss
-    # Loss of each iterate, S + 1 for each restart; Square's are its best at a few of its looks.
+    x_adv: Float[Array, "batch ..."]  # the iterate with the greatest loss, per example, or the last
+    loss: Float[Array, " batch"]  # its loss; NaN of a last one, which nobody looks at
+    # Loss of each iterate, S + 1 for each restart, S where the last is kept; Square's are its best
+    # at a few of its looks.
     loss_trace: Float[Array, "looks batch"]
     gradients: Int[Array, ""]  # gradients taken of each example: what the attack cost
     zero_gradient: Float[Array, " batch"]  # share of the gradients that were zero everywhere
@@ -52,11 +54,13 @@ def perturb(
     steps: int,
     restarts: int = 1,
     random_start: bool = True,
+    iterate: Iterate = "best",
 ) -> AttackResult:
     """Maximises `objective` inside `threat` by projected gradient ascent, as one compiled loop.
 
     Each step: gradient, `update`, projection. The best iterate by loss is kept for each example; an
-    n-step attack takes n gradients and n + 1 looks, so the last iterate counts too.
+    n-step attack takes n gradients and n + 1 looks, so the last iterate counts too. Training is
+    content with the last, as is usual, which takes n looks.
 
     Args:
       key: one key, folded by position in the batch, or one for each example (`example_keys`).
@@ -69,9 +73,11 @@ def perturb(
       steps: gradient steps, ≥ 1.
       restarts: independent random starts, ≥ 1; the best of all is returned.
       random_start: start at a random allowed input instead of `x`.
+      iterate: what is returned, the one of the greatest loss or the last.
 
     Raises:
-      ValueError: steps or restarts below 1, or several restarts without a random start.
+      ValueError: steps or restarts below 1, or several restarts without a random start, or of which
+        the last iterate is wanted.
     """
     if steps < 1:
         raise ValueError(f"attack.steps: {steps} is not at least 1")
@@ -79,16 +85,20 @@ def perturb(
         raise ValueError(
             f"attack.restarts: {restarts} is not at least 1, or not 1 without a random start"
         )
+    if iterate == "last" and restarts > 1:
+        raise ValueError(f"attack.iterate: last is not accepted with attack.restarts = {restarts}")
     keys = per_example_keys(key, x.shape[0])
     loss_dtype = jax.eval_shape(objective, x).dtype
 
     look = getattr(objective, "look", functools.partial(take_look, objective))
+    keep_best = iterate == "best"
 
     def step(carry, number):
         x_adv, state, best = carry
         # The last look is the loop's too: a forward pass outside would be compiled once more.
-        losses, gradient = look(x_adv, number < steps)
-        best = _keep_best(best, x_adv, losses)
+        losses, gradient = look(x_adv, number < steps if keep_best else True)
+        if keep_best:
+            best = _keep_best(best, x_adv, losses)
         finite = is_finite(gradient) & jnp.isfinite(losses)
         # Before the update: frames that may not change take no share of a step's length.
         gradient = threat.mask(gradient)
@@ -98,17 +108,17 @@ def perturb(
 
     def attempt(restart_keys):
         start = threat.random_start(restart_keys, x) if random_start else x
-        unseen = (start, jnp.full(x.shape[0], -jnp.inf, loss_dtype))
+        unseen = (start, jnp.full(x.shape[0], -jnp.inf, loss_dtype)) if keep_best else None
         carry = start, update.init(x), unseen
-        (_, _, best), seen = jax.lax.scan(step, carry, jnp.arange(steps + 1))
+        (last, _, best), seen = jax.lax.scan(step, carry, jnp.arange(steps + keep_best))
         losses, zero, finite, sizes = seen
         return AttackResult(
-            *best,
+            *(best or (last, jnp.full(x.shape[0], jnp.nan, loss_dtype))),
             losses,
             jnp.asarray(steps),
-            jnp.mean(zero[:-1].astype(x.dtype), axis=0),
+            jnp.mean(zero[:steps].astype(x.dtype), axis=0),
             jnp.all(finite, axis=0),
-            None if sizes is None else jnp.moveaxis(sizes[:-1], 0, 1),
+            None if sizes is None else jnp.moveaxis(sizes[:steps], 0, 1),
         )
 
     if restarts == 1:
@@ -126,6 +136,8 @@ def take_look(
     def gradient():
         return pull_back(jnp.ones_like(losses))[0]
 
+    if wanted is True:
+        return losses, gradient()
     return losses, jax.lax.cond(wanted, gradient, lambda: jnp.zeros_like(x_adv))
 
 

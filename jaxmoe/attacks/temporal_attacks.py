@@ -45,7 +45,8 @@ def tt(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSetti
 
         weights = jnp.asarray(shift_weights(settings.shifts), x.dtype)
         mean = Expectation(shifted_loss, weights)
-        result = perturb(key, x, mean, threat, step, steps=settings.steps, random_start=False)
+        loop = {"steps": settings.steps, "random_start": False, "iterate": settings.kept}
+        result = perturb(key, x, mean, threat, step, **loop)
         return result._replace(gradients=result.gradients * len(weights))
 
     return attack
@@ -78,8 +79,7 @@ def sparse(
             loss,
             dataclasses.replace(threat, frames=frames),
             constant_step(threat, settings),
-            steps=settings.steps,
-            restarts=settings.restarts,
+            **settings.loop,
         )
         return _with_gradient(result, gradient, settings.steps * settings.restarts)
 
@@ -112,8 +112,7 @@ def flicker(
             lambda offset: loss(_add_in_box(x, offset, threat)),
             offsets,
             constant_step(offsets, settings),
-            steps=settings.steps,
-            restarts=settings.restarts,
+            **settings.loop,
         )
         # What was added is rounded, pixel by pixel.
         return result._replace(x_adv=threat.project(_add_in_box(x, result.x_adv, threat), x))

@@ -1,5 +1,6 @@
 """A defence is a list of phases; a phase is an inner attack, a loss, and which parts move."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -86,6 +87,13 @@ class RecipeOptions(NamedTuple):
     expert_attack: Literal["own", "shared"] = "own"  # what RT-ER's expert sees: its own δ, or F's
     upper_moves: Literal["both", "standard"] = "both"  # in JTDMoE's upper level
     radii: int = 0  # of AAT-M: ε of a batch is drawn from so many, by their weights in the state
+
+    @property
+    def inner(self) -> AttackSettings:
+        """The numbers of inner attacks: of one start they keep the last iterate, as is usual."""
+        if self.attack.iterate is not None or self.attack.restarts > 1:
+            return self.attack
+        return dataclasses.replace(self.attack, iterate="last")
 
 
 Recipe = Callable[[Mixture, ThreatModel, RecipeOptions], tuple[Phase, ...]]

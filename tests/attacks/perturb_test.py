@@ -87,6 +87,25 @@ def test_the_step_sizes_of_temporal_momentum_are_told():
     assert climb(KEY, x, ThreatModel("linf", 0.3), 0.1, 2).step_sizes is None
 
 
+def test_the_last_iterate_takes_one_look_less():
+    x = jnp.asarray(np.random.default_rng(0).uniform(size=(16, 2, 4)), jnp.float32)
+    threat, update = ThreatModel("linf", 0.3), steepest_step("linf", 0.2)
+
+    def attack(iterate, **loop):
+        return perturb(KEY, x, waves, threat, update, steps=5, iterate=iterate, **loop)
+
+    best, last = attack("best"), attack("last")
+    assert last.loss_trace.shape == (5, 16)
+    np.testing.assert_array_equal(last.loss_trace, best.loss_trace[:5])
+    np.testing.assert_allclose(loss_of(last.x_adv), best.loss_trace[5], rtol=1e-4, atol=1e-4)
+    assert (best.loss > loss_of(last.x_adv) + 0.1).any()  # such steps overshoot
+    assert np.isnan(last.loss).all()
+    for name in ("gradients", "zero_gradient", "finite"):
+        np.testing.assert_array_equal(getattr(last, name), getattr(best, name))
+    with pytest.raises(ValueError, match=r"attack\.iterate: last .* attack\.restarts = 2"):
+        attack("last", restarts=2)
+
+
 def test_more_restarts_find_no_worse():
     x = jnp.asarray(np.random.default_rng(0).uniform(size=(4, 2, 3)), jnp.float32)
     threat = ThreatModel("linf", 0.3)

@@ -21,12 +21,18 @@ from jaxmoe.attacks import AttackSettings
         ("gradient", "true", r"attack.gradient: 'true' is not one of hard, soft, straight_through"),
         ("momentum_axis", "x", r"attack.momentum_axis: 'x' is not one of iterations, frames"),
         ("momentum_direction", "x", r"attack.momentum_direction: 'x' is not one of shorten, boost"),
+        ("iterate", "first", r"attack.iterate: 'first' is not one of best, last"),
         ("router_output", "x", r"attack.router_output: 'x' is not one of weights, logits"),
     ],
 )
 def test_impossible_settings_are_refused(field, value, message):
     with pytest.raises(ValueError, match=message):
         AttackSettings(**{field: value})
+
+
+def test_of_several_starts_none_is_known_to_be_the_better_without_a_look():
+    with pytest.raises(ValueError, match=r"iterate: last .*restarts = 2; expected best"):
+        AttackSettings(iterate="last", restarts=2)
 
 
 def test_the_numbers_are_traced_and_the_others_are_static():
@@ -40,6 +46,7 @@ def test_the_numbers_are_traced_and_the_others_are_static():
         {"shifts": 2},
         {"sparse_frames": 2},
         {"gradient": "soft"},
+        {"iterate": "last"},
         {"stop_denominator": True},
     ):
         assert jax.tree.structure(AttackSettings(**field)) != structure

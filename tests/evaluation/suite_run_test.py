@@ -47,6 +47,16 @@ def test_results_depend_on_the_seed_and_not_on_the_batch_size():
     assert np.any(correct(24, 0) != correct(24, 1))
 
 
+def test_an_evaluation_keeps_the_best_iterate_whatever_training_keeps():
+    kept = [
+        run_plain(attacks=["pgd"], settings=dataclasses.replace(SETTINGS, iterate=iterate))
+        for iterate in ("last", None)
+    ]
+    times = {"seconds": 0.0, "compile_seconds": 0.0}
+    last, best = ([row._replace(**times) for row in result.rows] for result in kept)
+    assert last == best
+
+
 def test_a_sweep_compiles_each_attack_once():
     programs = Programs(planted.MIXTURE)
     names = ["fgsm", "tlga-r"]

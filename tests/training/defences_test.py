@@ -1,5 +1,7 @@
 """Smoothed labels, AWP, the moving average and a drawn ε, each against a plain rewrite."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,6 +108,25 @@ def test_an_inner_attack_and_a_loss_are_chosen_freely(mixture, params, clips, lo
     change = jax.jit(phase.attack)(keys, params, x, y, None).x_adv - x
     inside = (x > 0.11) & (x < 0.89)
     np.testing.assert_allclose(np.abs(change)[inside], 0.1, rtol=1e-4)  # one step of ε: FGSM's
+
+
+@pytest.mark.parametrize(
+    "recipe", ["at_m", "j_tlat", *map(at_night, ("trades", "tlat", "rt_er", "aat_m"))]
+)
+def test_inner_attacks_keep_the_last_iterate_and_take_no_look_at_it(params, clips, recipe):
+    mixture, (x, _, y) = tiny_mixture(), clips
+    keys = example_keys(jax.random.key(0), jnp.arange(len(y)))
+
+    def lengths(**fields):
+        options = RecipeOptions(AttackSettings(steps=11, **fields))
+        phases = RECIPES.make(recipe).phases(mixture, THREAT, options)
+        attacks = [phase.attack for phase in phases if phase.attack is not None]
+        programs = jax.make_jaxpr(lambda p: [attack(keys, p, x, y, None) for attack in attacks])
+        return set(re.findall(r"length=(11|12)\b", str(programs(params))))
+
+    assert lengths() == {"11"}
+    assert lengths(iterate="best") == {"12"}
+    assert lengths(restarts=2) == {"12"}  # only a look tells the better start
 
 
 def test_the_dense_net_trains_every_expert_on_every_clip(clips):

@@ -43,7 +43,7 @@ def adv_moe(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tu
 
 def _attack(mixture: Mixture, route, threat: ThreatModel, options: RecipeOptions) -> PhaseAttack:
     """PGD on KL(F(x) ‖ F(x')) + KL(r(x) ‖ r(x'))."""
-    settings = options.attack
+    settings = options.inner
     apply = as_apply(mixture, settings)
 
     def attack(keys, params, x, y, previous):
@@ -55,8 +55,7 @@ def _attack(mixture: Mixture, route, threat: ThreatModel, options: RecipeOptions
             return whole + kl_divergence(clean_route, route(params, x_adv))
 
         step = constant_step(threat, settings)
-        counts = {"steps": settings.steps, "restarts": settings.restarts}
-        result = perturb(keys, x, divergences, threat, step, **counts)
+        result = perturb(keys, x, divergences, threat, step, **settings.loop)
         return Found(result.x_adv, jnp.all(result.finite))
 
     return attack

@@ -74,7 +74,7 @@ def inner_attack(
     """Returns the named attack, or `DIVERGENCE`, as the attack of a phase."""
     if name == DIVERGENCE:
         return _divergence_attack(mixture, threat, options)
-    attack = build_attack(name, mixture, threat, options.attack)
+    attack = build_attack(name, mixture, threat, options.inner)
 
     def run(keys, params, x, y, previous):
         del previous
@@ -88,7 +88,7 @@ def _divergence_attack(
     mixture: Mixture, threat: ThreatModel, options: RecipeOptions
 ) -> PhaseAttack:
     """PGD on KL(F(x) ‖ F(x'))."""
-    settings = options.attack
+    settings = options.inner
     apply = as_apply(mixture, settings)
 
     def run(keys, params, x, y, previous):
@@ -100,8 +100,7 @@ def _divergence_attack(
             lambda x_adv: kl_divergence(clean, apply(params, x_adv)),
             threat,
             constant_step(threat, settings),
-            steps=settings.steps,
-            restarts=settings.restarts,
+            **settings.loop,
         )
         return Found(result.x_adv, jnp.all(result.finite))
 

@@ -59,17 +59,10 @@ def weak_experts_phase(mixture: Mixture, threat: ThreatModel, options: RecipeOpt
         router_found = previous or attack_router(keys[0], params, x, y, None)
         logits = mean_over_classes(mixture.route(params, router_found.x_adv))
         routing = choose(logits, options.weak_experts, "renormalized")
-        settings = options.attack
+        settings = options.inner
         loss = expert_loss(mixture, params, x, y, routing, lam=settings.lam, settings=settings)
-        result = perturb(
-            keys[1],
-            x,
-            loss,
-            threat,
-            temporal_step(threat, settings),
-            steps=settings.steps,
-            restarts=settings.restarts,
-        )
+        step = temporal_step(threat, settings)
+        result = perturb(keys[1], x, loss, threat, step, **settings.loop)
         finite = jnp.all(result.finite) & router_found.finite
         return Found(result.x_adv, finite, jax.lax.stop_gradient(routing))
 

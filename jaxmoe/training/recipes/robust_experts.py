@@ -109,7 +109,7 @@ def second_choice(mixture: Mixture, params, x) -> Routing:
 
 def _attack_experts(mixture, threat, options, keys, params, x, y, routing):
     """PGD on the CE of the experts of a frozen routing."""
-    settings = options.attack
+    settings = options.inner
     loss = expert_loss(mixture, params, x, y, routing, lam=0.0, settings=settings)
     step = constant_step(threat, settings)
-    return perturb(keys, x, loss, threat, step, steps=settings.steps, restarts=settings.restarts)
+    return perturb(keys, x, loss, threat, step, **settings.loop)

@@ -32,8 +32,6 @@ def study() -> Study:
         validation_fraction=0.06,
     )
     expert = dataclasses.replace(experiment.expert, stem_strides=(2, 2, 2))
-    # Runs of before the last iterate was kept: the best takes one look more.
-    attack = dataclasses.replace(experiment.attack, iterate="best")
     # Nobody chooses between epochs here, so nothing is judged or saved between them.
     run = dataclasses.replace(experiment.run, validate_every=0, checkpoint_every=1000)
     clean = dataclasses.replace(
@@ -67,7 +65,7 @@ def study() -> Study:
         arms[f"{name}_longer"] = Arm(f"{arm.title}, 4 × as long", fields, arm.start, costs=False)
     return Study(
         experiment=dataclasses.replace(
-            experiment, data=data, expert=expert, attack=attack, training=clean, run=run
+            experiment, data=data, expert=expert, training=clean, run=run
         ),
         arms=arms,
         folds={

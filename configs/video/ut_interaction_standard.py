@@ -9,6 +9,7 @@ router sends each clip to one. Experts that see a quarter of 84 clips from the s
 
 import dataclasses
 
+from jaxmoe.attacks import AttackSettings
 from jaxmoe.config import (
     EvaluationConfig,
     Experiment,
@@ -27,6 +28,8 @@ _STANDARD = Experiment(
     expert=ResNetConfig(depth=10, width=16, stem="small"),
     mixture=MixtureConfig(experts=4, top_k=1, balance_weight=0.5),
     threat=ThreatConfig(epsilon=4 / 255),
+    # Figures of launch/studies are of this iterate; the last takes a look less.
+    attack=AttackSettings(iterate="best"),
     optimizer=OptimizerConfig(learning_rate=2e-3, weight_decay=1e-2),
     training=TrainingConfig(
         shared_epochs=60,

@@ -75,8 +75,8 @@ class AttackSettings:
     )
     iterate: Iterate | None = option(
         None,
-        "what an attack by gradients returns: the iterate of the greatest loss, or the last, which "
-        "spares a look at it; none is the last in training and the best elsewhere",
+        "what PGD and its like return in training: the iterate of the greatest loss, or the last, "
+        "which spares a look; none is the last of one start, and the best of several",
     )
     early_stop: bool = option(False, "Auto-PGD stops where the model has failed on a whole batch")
 
@@ -89,6 +89,10 @@ class AttackSettings:
     def loop(self) -> dict[str, Any]:
         """The keywords of `attacks.perturb`: steps, restarts, and the iterate that is kept."""
         return {"steps": self.steps, "restarts": self.restarts, "iterate": self.kept}
+
+    def of_judges(self) -> "AttackSettings":
+        """Returns the same without `iterate`, which is of training: who judges keeps the best."""
+        return dataclasses.replace(self, iterate=None)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

@@ -55,7 +55,7 @@ def adversarial(recipe: RecipeConfig, **training) -> Experiment:
     """The same network and data under an adversarial recipe, from its standard run on."""
     return dataclasses.replace(
         _STANDARD,
-        # Figures of launch/studies/cifar10 are of this iterate; the last takes a look less.
+        # launch/studies/cifar10 was trained on best iterates.
         attack=AttackSettings(steps=5, alpha=0.4, iterate="best"),
         optimizer=dataclasses.replace(_STANDARD.optimizer, learning_rate=2e-3),
         recipe=recipe,

@@ -22,7 +22,7 @@ from ut_interaction_standard import config
 
 def study() -> Study:
     experiment = config()
-    # Small clips, so that 100 runs fit a CPU; 84 of them or so are few, so they change more.
+    # Small clips, so that 110 runs fit a CPU; 84 of them or so are few, so they change more.
     data = dataclasses.replace(
         experiment.data,
         resolution=40,
@@ -53,7 +53,8 @@ def study() -> Study:
         },
         lam=1e-5,
     )
-    # The clean mixture's L_Lip is 4e4, so that λ L_Lip is the larger part of a loss from 1e-4 on.
+    # The clean mixture's L_Lip is 4e4: at λ = 1e-4 its quotient is more than the cross-entropy of
+    # a guess, log 6. These λ are of the losses; attacks keep their own.
     for name, lam in (("more_lipschitz", "1e-4"), ("no_lipschitz", "0")):
         arm = arms["j_tlat"]
         fields = {**arm.fields, "recipe.lam": float(lam)}

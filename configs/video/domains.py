@@ -35,7 +35,7 @@ def config() -> Experiment:
         expert=ResNetConfig(width=4, stage_sizes=(1, 1, 1), stem="small", stem_strides=(1, 2, 2)),
         mixture=MixtureConfig(experts=4, top_k=1, balance_weight=0.1),
         threat=ThreatConfig(epsilon=4 / 255),
-        # Figures of launch/studies/specialists are of this iterate; the last takes a look less.
+        # launch/studies/specialists was trained on best iterates.
         attack=AttackSettings(steps=3, alpha=0.5, temporal_alpha=1.0, iterate="best"),
         optimizer=OptimizerConfig(learning_rate=5e-3),
         training=TrainingConfig(

@@ -28,7 +28,7 @@ _STANDARD = Experiment(
     expert=ResNetConfig(depth=10, width=16, stem="small"),
     mixture=MixtureConfig(experts=4, top_k=1, balance_weight=0.5),
     threat=ThreatConfig(epsilon=4 / 255),
-    # Figures of launch/studies are of this iterate; the last takes a look less.
+    # launch/studies/ut_interaction was trained on best iterates.
     attack=AttackSettings(iterate="best"),
     optimizer=OptimizerConfig(learning_rate=2e-3, weight_decay=1e-2),
     training=TrainingConfig(

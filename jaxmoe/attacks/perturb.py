@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmoe.attacks.updates import step_sizes_of
-from jaxmoe.choices import Iterate
+from jaxmoe.choices import ITERATES, Iterate
 from jaxmoe.threat import ThreatModel, per_example_keys
 
 Objective = Callable[[Float[Array, "batch ..."]], Float[Array, " batch"]]
@@ -27,7 +27,7 @@ class AttackResult(NamedTuple):
     """The result of an attack. Run the model again on `x_adv` to score it: no flag is kept here."""
 
     x_adv: Float[Array, "batch ..."]  # the iterate with the greatest loss, per example, or the last
-    loss: Float[Array, " batch"]  # its loss; NaN of a last one, which nobody looks at
+    loss: Float[Array, " batch"]  # its loss; NaN where the last is kept, which has no look
     # Loss of each iterate, S + 1 for each restart, S where the last is kept; Square's are its best
     # at a few of its looks.
     loss_trace: Float[Array, "looks batch"]
@@ -76,8 +76,8 @@ def perturb(
       iterate: what is returned, the one of the greatest loss or the last.
 
     Raises:
-      ValueError: steps or restarts below 1, or several restarts without a random start, or of which
-        the last iterate is wanted.
+      ValueError: steps or restarts below 1, several restarts without a random start or with the
+        last iterate, or another word for the iterate.
     """
     if steps < 1:
         raise ValueError(f"attack.steps: {steps} is not at least 1")
@@ -85,6 +85,8 @@ def perturb(
         raise ValueError(
             f"attack.restarts: {restarts} is not at least 1, or not 1 without a random start"
         )
+    if iterate not in ITERATES:
+        raise ValueError(f"attack.iterate: {iterate!r} is not one of {', '.join(ITERATES)}")
     if iterate == "last" and restarts > 1:
         raise ValueError(f"attack.iterate: last is not accepted with attack.restarts = {restarts}")
     keys = per_example_keys(key, x.shape[0])

@@ -69,6 +69,6 @@ def _as_now(values: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         if name in values.get(section, {}):
             place, _, own = now.partition(".")
             values.setdefault(place, {})[own or "name"] = values[section].pop(name)
-    if "attack" in values:  # a record of before, when training kept the best iterate as well
-        values["attack"].setdefault("iterate", "best")
+    # Training kept the best iterate before a record said which.
+    values.setdefault("attack", {}).setdefault("iterate", "best")
     return values

@@ -62,7 +62,7 @@ def evaluation_settings(experiment: Experiment) -> AttackSettings:
     """The attacks' numbers in evaluation: those of training, but for steps and step sizes."""
     e = experiment.evaluation
     return dataclasses.replace(
-        experiment.attack,
+        experiment.attack.of_judges(),
         steps=e.steps,
         restarts=e.restarts,
         alpha=e.alpha,

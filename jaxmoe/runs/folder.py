@@ -179,6 +179,8 @@ def check_same_experiment(run: pathlib.Path, experiment: Experiment) -> None:
         for name, value in fields.items():
             if section in ("evaluation", "parallel") or (section, name) in _MAY_CHANGE:
                 continue
+            if (section, name) == ("attack", "iterate") and experiment.recipe.is_clean:
+                continue  # no attack trains
             source = section == "training" and name.startswith("initialize_")
             before = old[section].get(name)
             if source and value and before:

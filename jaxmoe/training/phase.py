@@ -90,7 +90,7 @@ class RecipeOptions(NamedTuple):
 
     @property
     def inner(self) -> AttackSettings:
-        """The numbers of inner attacks: of one start they keep the last iterate, as is usual."""
+        """The settings of inner attacks: with one start they keep the last iterate."""
         if self.attack.iterate is not None or self.attack.restarts > 1:
             return self.attack
         return dataclasses.replace(self.attack, iterate="last")

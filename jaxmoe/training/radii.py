@@ -64,7 +64,7 @@ def make_measure_radii(
 
         def one(share):
             here = ThreatModel(threat.norm, threat.epsilon * share, threat.bounds, threat.frames)
-            result = pgd(mixture, here, settings)(keys, params, x, label)
+            result = pgd(mixture, here, settings.of_judges())(keys, params, x, label)
             return cross_entropy(mixture.apply(params, result.x_adv), label), result.finite
 
         losses, finite = jax.lax.map(one, jnp.asarray(shares(radii)))

@@ -24,7 +24,7 @@ class Validation(NamedTuple):
     """Means over the validation clips; accuracy of dense labels is that of pixels, clip by clip."""
 
     accuracy: float
-    robust_accuracy: float | None  # under PGD as in training; None where training is clean
+    robust_accuracy: float | None  # under PGD with training's numbers; None where training is clean
     loss: float  # clean cross-entropy where there is no attack, else the adversarial one
     # Share of the clips at the busiest expert: 1 is collapse. Of a dual model the larger one.
     largest_load: float
@@ -66,7 +66,7 @@ def make_validate(
       params: of the shapes that it will be called with.
       adversarial: whether robust accuracy is of interest.
     """
-    attack = pgd(mixture, threat, settings)
+    attack = pgd(mixture, threat, settings.of_judges())
 
     shards = parallel.shards(params)
 

@@ -30,7 +30,7 @@ def test_impossible_settings_are_refused(field, value, message):
         AttackSettings(**{field: value})
 
 
-def test_of_several_starts_none_is_known_to_be_the_better_without_a_look():
+def test_several_starts_need_the_best_iterate():
     with pytest.raises(ValueError, match=r"iterate: last .*restarts = 2; expected best"):
         AttackSettings(iterate="last", restarts=2)
 

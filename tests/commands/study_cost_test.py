@@ -25,7 +25,10 @@ def test_gradients_are_counted_of_attacks_and_losses():
     step = (gradients_per_example(twice, 8) - attacked) / 2
     # A step is two of the three passes of a training gradient, whose first layer has but two.
     assert 2 / 3 < step < 1
-    assert attacked - clean == pytest.approx(2 * step + step / 2, rel=0.15)  # and a last look
+    assert attacked - clean == pytest.approx(2 * step, rel=0.15)
+    best = dataclasses.replace(at_m, attack=dataclasses.replace(TINY.attack, iterate="best"))
+    look = gradients_per_example(best, 8) - attacked
+    assert look == pytest.approx(step / 2, rel=0.15)
     dense = dataclasses.replace(at_m, mixture=MixtureConfig(experts=2, top_k=2))
     assert gradients_per_example(dense, 8) == pytest.approx(2 * attacked, rel=0.1)
 

@@ -3,7 +3,6 @@
 ε, α, β, λ, γ1 and γ2 are arguments of the programs: a sweep over them compiles an attack once.
 """
 
-import dataclasses
 import functools
 import time
 import zlib
@@ -113,8 +112,7 @@ class Programs:
 
         def program(params, x, y, index, epsilon, settings, seed, restart):
             keys = numbered_keys(attack_keys(seed, name, index), restart)
-            best = dataclasses.replace(settings, iterate="best")
-            attack = build_attack(name, self.model, ThreatModel(self.norm, epsilon), best)
+            attack = build_attack(name, self.model, ThreatModel(self.norm, epsilon), settings)
             return attack(keys, params, x, y)
 
         self.batch_sizes.setdefault(name, set()).add(len(batch["valid"]))

@@ -127,7 +127,7 @@ def auto_attack(
     check_pixels(x)
     name, cascade = _find(version)
     threat = ThreatModel(norm, float(epsilon))
-    attacks = [stage.attack for stage in cascade.stages]
+    settings, attacks = settings.of_judges(), [stage.attack for stage in cascade.stages]
     for attack in attacks:
         build_attack(attack, model, threat, settings)
     classes = _count_classes(model, params, x, y)

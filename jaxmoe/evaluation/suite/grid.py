@@ -192,7 +192,7 @@ def sweep_grid(
     # The least of all processes: they have to run the same programs.
     memory = memory or min(map(int, hosts.gather(str(device_memory() // 2))))
     params = put_params(params)
-    sweep = _Sweep(programs, params, grid, settings, seed, memory, {})
+    sweep = _Sweep(programs, params, grid, settings.of_judges(), seed, memory, {})
     clean = CleanPass(programs, params, names)
     for batch in batches_factory():
         clean.add(batch)

@@ -125,6 +125,7 @@ def evaluate_suite(
     known = {**CASCADES, **(cascades or {})}
     attacks = _canonical_names(attacks, known)
     epsilons = as_epsilons(epsilons)
+    settings = settings.of_judges()
     gradients = tuple(dict.fromkeys(gradients or (settings.gradient,)))
     parts = [part for name in attacks for part in parts_of(name, known)]
     _check_attacks(parts, mixture, norm, epsilons, settings, gradients)

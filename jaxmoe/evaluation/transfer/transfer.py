@@ -121,7 +121,7 @@ def transfer_matrix(
     sources, targets = on_device(sources, targets)
     models = [model for model, _ in (*sources.values(), *targets.values())]
     programs = {model: Programs(model, norm, metric) for model in models}
-    run = _Run(programs, targets, batches_factory, settings, seed, epochs, progress)
+    run = _Run(programs, targets, batches_factory, settings.of_judges(), seed, epochs, progress)
     clean = run.clean(attacks, 1 + len(sources) * len(attacks) * len(epsilons))
     notes = notes_on_labels(clean.counts) if clean.counts is not None else []
     for line in notes:

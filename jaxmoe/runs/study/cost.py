@@ -129,7 +129,9 @@ def _measurement(experiment: Experiment) -> float:
     """Returns what one measurement of AAT-M's costs for each training example."""
     radii = getattr(experiment.recipe, "radii", 0)
     share = 0.0 if experiment.data.has_validation else experiment.data.validation_fraction
-    looks = experiment.attack.steps * experiment.attack.restarts + 1
+    attack = experiment.attack
+    # A look is half of a step: at the last iterate of each start, and at the best of all.
+    looks = attack.steps * attack.restarts + (attack.restarts + 1) / 2
     return radii * looks * 2 / 3 * experiment.mixture.top_k * share / (1 - share)
 
 

@@ -6,11 +6,12 @@ jaxmoe study configs/studies/iclr2026_ucf101.py --data.directory DIR
 paper trains each defence for as many epochs; here each may cost as much. Made for accelerators; we
 never ran it.
 
-On 16 TPU v5e, `jaxmoe plan configs/video/ucf101_j_tlat.py --devices v5e-16 --no-compile` predicts
-48 epochs of J-TLAT an hour with 3D ResNet-18 experts; with the others' fields 48 with TSM, 86 with
-SlowFast and 8 with R(2+1)D. An epoch costs some 35 gradients, so the 600 of one defence are 17
-epochs: 0.4, 0.4, 0.2 and 2 hours. 14 defences of each take some 41 hours, 29 of them R(2+1)D's;
-starts and attacks come on top. The plan assumes 30 % of the peak.
+On 16 TPU v5e, `jaxmoe plan configs/video/ucf101_j_tlat.py --devices v5e-16 --no-compile
+--attack.iterate best`, whose attacks take a look more than the study's, predicts 48 epochs of
+J-TLAT an hour with 3D ResNet-18 experts; with the others' fields 48 with TSM, 86 with SlowFast and
+8 with R(2+1)D. An epoch costs some 35 gradients, so the 600 of one defence are 17 epochs: 0.4, 0.4,
+0.2 and 2 hours. 14 defences of each take some 41 hours, 29 of them R(2+1)D's; starts and attacks
+come on top. The plan assumes 30 % of the peak.
 """
 
 import dataclasses

@@ -1,5 +1,7 @@
 """AT-S, AT-M and J-TLAT of `ut_interaction.py`, and their starts, under the whole AutoAttack too.
 
+Each is attacked with what breaks the others as well, and with their starts'.
+
 jaxmoe study configs/studies/ut_interaction_auto_attack.py --data.directory DIR --jobs 2 \\
     --runs runs/ut_interaction
 
@@ -29,6 +31,5 @@ def study() -> Study:
         whole,
         arms=arms,
         attacks=(*whole.attacks, "auto-attack"),
-        transfer=(),
         compared=ARMS[1:],
     )

@@ -17,7 +17,7 @@ BENCHMARKS = {
     "sweep": "a sweep of ε against a run for each attack and ε",
     "memory": "temporary memory of 50 steps against 10",
     "memory-saving": "rematerialisation and bfloat16: memory and time of a training gradient",
-    "training-step": "a J-TLAT step against the gradients that it needs",
+    "training-step": "a J-TLAT step against the gradients that it needs, time and operations",
     "collectives": "gradient reductions of a compiled step on 4 devices",
     "processes": "a step of two processes against one process that has their devices",
     "checkpoints": "time in saving against the run, a checkpoint every 100 steps",

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxmoe.attacks import AttackSettings, expert_loss, model_loss, router_loss
-from jaxmoe.benchmarks.row import Row
+from jaxmoe.benchmarks.row import Row, counted
 from jaxmoe.benchmarks.subjects import clips, even_mixture, scale
 from jaxmoe.benchmarks.timing import compare
 from jaxmoe.mixture import choose
+from jaxmoe.runs.plan.count import forward_flops
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training import Batch, Found, RecipeOptions, adamw, init_state, make_train_step
 from jaxmoe.training.recipes import j_tlat
@@ -17,7 +18,7 @@ BAR = 1.1
 
 
 def run() -> list[Row]:
-    """One row: three phases of inner attacks, losses and updates."""
+    """Two rows, time and operations: three phases of inner attacks, losses and updates."""
     mixture, _, _ = even_mixture(4)
     x, y = clips(16 * scale(), 8, 32)
     clip = jnp.asarray(x * 255, jnp.uint8)
@@ -60,13 +61,12 @@ def run() -> list[Row]:
         sides[f"params' gradient, {phase.name}"] = lambda f=loss_gradient, m=moving: f(
             m, params, x, y, x_adv, routing
         )
+    name = "J-TLAT step / the gradients that it needs"
+    detail = f"top-1 of 4, {len(y)} clips 8x32x32, {STEPS} steps in each of three phases"
+    whole_step, *gradients = (forward_flops(side) for side in sides.values())
     return [
-        compare(
-            "J-TLAT step / the gradients that it needs",
-            BAR,
-            sides,
-            f"top-1 of 4, {len(y)} clips 8x32x32, {STEPS} steps in each of three phases",
-        )
+        compare(name, BAR, sides, detail),
+        counted(f"{name}, operations", whole_step / sum(gradients), BAR, detail),
     ]
 
 

@@ -38,7 +38,7 @@ def study():
             "single": Arm("one network", {{"mixture.experts": 1}}, costs=False),
             "at_m": Arm("AT-M", {{"recipe": "at_m"}}),
         }},
-        gradients=8,
+        gradients=6,
         attacks=("fgsm", "pgd-r"),
         epsilons=(4 / 255, 8 / 255),
         evaluation={{"steps": 1, "no_checks": True}},

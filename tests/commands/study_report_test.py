@@ -58,6 +58,7 @@ def test_a_transfer_matrix_is_of_all_arms(tmp_path):
     rows[-1] = rows[-1]._replace(robust_accuracy=0.25)
     write_transfer(rows, folder)
     assert is_transferred(own, folder, ["a", "b"])
+    assert is_transferred(own, folder, ["a"])  # `--arms a` makes no other
     assert not is_transferred(own, folder, ["a", "b", "c"])
     seen_by_none = dataclasses.replace(own, transfer=("pgd", "universal"))
     assert not is_transferred(seen_by_none, folder, ["a", "b"])

@@ -83,7 +83,7 @@ def _judging(study: Study, attacks: Sequence[str]) -> dict[str, Any]:
 
 
 def is_transferred(study: Study, folder: pathlib.Path, names: Sequence[str]) -> bool:
-    """Returns whether a block has the transfer matrix of these arms, by the study's attacks."""
+    """Returns whether a block has a transfer matrix of these arms, by the study's attacks."""
     file = folder / "transfer.json"
     if not file.is_file():
         return False
@@ -91,7 +91,7 @@ def is_transferred(study: Study, folder: pathlib.Path, names: Sequence[str]) -> 
     targets = {pathlib.PurePath(row["target"]).name for row in rows}
     there = {(row["attack"], row["epsilon"]) for row in rows}
     wanted = {(transfer_name(name), e) for name in study.transfer for e in study.epsilons}
-    return targets == set(names) and wanted <= there
+    return targets >= set(names) and wanted <= there
 
 
 def read(study: Study, cell: Cell, runs: pathlib.Path) -> Found:

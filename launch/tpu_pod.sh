@@ -48,7 +48,8 @@ if [ "$count" -gt 1 ]; then
     export JAX_COORDINATOR_ADDRESS="$first:8482"
     export JAX_NUM_PROCESSES="$count" JAX_PROCESS_ID="$number"
 fi
-nohup ~/jaxmoe-env/bin/jaxmoe "$@" >~/jaxmoe.log 2>&1 </dev/null &
+: >~/jaxmoe.log # before the command opens it: tail must find it
+nohup ~/jaxmoe-env/bin/jaxmoe "$@" >>~/jaxmoe.log 2>&1 </dev/null &
 pid=$!
 echo "$pid" >~/jaxmoe.pid
 if [ "$number" -eq 0 ]; then

@@ -25,7 +25,7 @@ AXES: tuple[str, ...] = get_args(Axis)
 Direction = Literal["shorten", "boost"]
 DIRECTIONS: tuple[str, ...] = get_args(Direction)
 
-# What an attack by gradients returns of its iterates: `attacks.perturb`.
+# The iterate that an attack by gradients returns: `attacks.perturb`.
 Iterate = Literal["best", "last"]
 ITERATES: tuple[str, ...] = get_args(Iterate)
 

@@ -81,14 +81,9 @@ class AttackSettings:
     early_stop: bool = option(False, "Auto-PGD stops where the model has failed on a whole batch")
 
     @property
-    def kept(self) -> Iterate:
-        """The iterate that an attack by gradients returns."""
-        return self.iterate or "best"
-
-    @property
     def loop(self) -> dict[str, Any]:
         """The keywords of `attacks.perturb`: steps, restarts, and the iterate that is kept."""
-        return {"steps": self.steps, "restarts": self.restarts, "iterate": self.kept}
+        return {"steps": self.steps, "restarts": self.restarts, "iterate": self.iterate or "best"}
 
     def of_judges(self) -> "AttackSettings":
         """Returns the same without `iterate`, which is of training: who judges keeps the best."""

@@ -30,8 +30,8 @@ from jaxmoe.threat import ThreatModel
 def fgsm(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()) -> Attack:
     """FGSM: one step of length ε on CE(F), from the clean input (Goodfellow et al. 2015)."""
     step = steepest_step(threat.norm, threat.epsilon)
-    one = {"steps": 1, "random_start": False, "iterate": settings.kept}
-    return _cross_entropy_attack(model, threat, settings, step, **one)
+    loop = {**settings.loop, "steps": 1, "restarts": 1, "random_start": False}
+    return _cross_entropy_attack(model, threat, settings, step, **loop)
 
 
 def pgd(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSettings()) -> Attack:
@@ -75,7 +75,7 @@ def mi_fgsm(
     Reference: Dong et al. 2018 (https://arxiv.org/abs/1710.06081).
     """
     step = optax.chain(momentum(settings.decay), constant_step(threat, settings))
-    loop = {"steps": settings.steps, "random_start": False, "iterate": settings.kept}
+    loop = {**settings.loop, "restarts": 1, "random_start": False}
     return _cross_entropy_attack(model, threat, settings, step, **loop)
 
 

@@ -45,7 +45,7 @@ def tt(model: Model, threat: ThreatModel, settings: AttackSettings = AttackSetti
 
         weights = jnp.asarray(shift_weights(settings.shifts), x.dtype)
         mean = Expectation(shifted_loss, weights)
-        loop = {"steps": settings.steps, "random_start": False, "iterate": settings.kept}
+        loop = {**settings.loop, "restarts": 1, "random_start": False}
         result = perturb(key, x, mean, threat, step, **loop)
         return result._replace(gradients=result.gradients * len(weights))
 

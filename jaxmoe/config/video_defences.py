@@ -36,7 +36,8 @@ def video_defences(
         "training.specialize_epochs": 0,
         "training.epochs": clean_epochs,
     }
-    clean, quotients = standard or {}, {} if lam is None else {"recipe__lam": lam}
+    clean = standard or {}
+    quotients = {} if lam is None else {"recipe__lam": lam}
     restored = {**clean, "expert.restoration": True}
     arms = {
         "standard": Arm("standard", clean, costs=False),

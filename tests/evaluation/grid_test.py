@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -33,6 +34,29 @@ def factory(batch_size=6):
 def sweep(attacks=("pgd",), grid=GRID, **options):
     options = {"settings": SETTINGS} | options
     return sweep_grid(MIXTURE, PARAMS, factory, attacks=attacks, grid=grid, **options)
+
+
+def test_a_sweep_keeps_the_best_iterate_whatever_training_keeps():
+    # Waves, so that large steps overshoot and the last iterate is not the best.
+    weights = np.random.default_rng(0).normal(size=(CLIPS[0].size, 3)).astype(np.float32)
+
+    def waves(params, x):
+        return jnp.sin(20 * x.reshape(len(x), -1) @ params)
+
+    labels = np.argmax(waves(weights, CLIPS / 255.0), axis=-1)
+
+    def batches():
+        for batch in factory():
+            yield {**batch, "label": labels[batch["index"]].astype(np.int32)}
+
+    def rows(iterate):
+        settings = AttackSettings(steps=3, iterate=iterate)
+        grid = Grid((8 / 255,), {"alpha": (2.0,)})
+        return sweep_grid(
+            waves, weights, batches, attacks=["pgd"], grid=grid, settings=settings
+        ).rows
+
+    assert rows("last") == rows(None)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which iterate trains: runs of before kept the best, and whoever judges keeps it still."""
+"""Training keeps the last iterate, runs of before kept the best, and judges always do."""
 
 import dataclasses
 

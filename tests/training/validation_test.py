@@ -12,13 +12,13 @@ from jaxmoe.threat import ThreatModel
 from jaxmoe.training import make_validate
 from tests.training.conftest import EXPERTS, tiny_batch
 
+ONE_STEP = AttackSettings(steps=1)
 
-def validate(mixture, params, batches):
-    parallel = make_parallel(jax.devices()[:1])
-    settings = AttackSettings(steps=1)
-    judge = make_validate(
-        mixture, ThreatModel("linf", 0.1), settings, parallel, params, adversarial=False
-    )
+
+def validate(mixture, params, batches, settings=ONE_STEP, **options):
+    parallel, threat = make_parallel(jax.devices()[:1]), ThreatModel("linf", 0.1)
+    options = {"adversarial": False} | options
+    judge = make_validate(mixture, threat, settings, parallel, params, **options)
     return judge(parallel.place(params), batches)
 
 
@@ -39,6 +39,21 @@ def test_gains_are_those_of_valid_clips_by_plain_loops(mixture):
     assert found.routing_gain == pytest.approx(chosen.mean() - right.mean())
     assert found.mixture_gain == pytest.approx(chosen.mean() - right.mean(axis=1).max())
     assert right.shape == (EXPERTS, 12)
+
+
+def test_the_best_iterate_is_judged_whatever_training_keeps(mixture):
+    params = mixture.init(jax.random.key(3), None)
+    last, best = (
+        validate(
+            mixture,
+            params,
+            as_batches(tiny_batch(8)),
+            AttackSettings(steps=3, alpha=2.0, iterate=iterate),
+            adversarial=True,
+        )
+        for iterate in ("last", None)
+    )
+    assert last == best
 
 
 def test_one_expert_has_nothing_to_gain():

@@ -74,6 +74,21 @@ def test_every_entry_is_known(result):
     np.testing.assert_array_equal(result.index, np.arange(6))
 
 
+def test_examples_are_of_the_best_iterate_whatever_training_keeps():
+    def waves(scale, x):
+        # Waves, so that large steps overshoot and the last iterate is not the best.
+        return planted.two_sides(jnp.sin(scale * jnp.sum(x, axis=(2, 3, 4))[:, 0]))
+
+    model = {"waves": (waves, SCALE)}
+
+    def correct(iterate):
+        settings = AttackSettings(steps=3, alpha=2.0, iterate=iterate)
+        found = run(model, model, factory=FACTORY, attacks=["pgd"], settings=settings)
+        return found.rows
+
+    assert correct("last") == correct("best")
+
+
 def test_the_diagonal_is_what_a_suite_finds(result):
     options = {"attacks": ["pgd"], "epsilons": [EPSILON], "seed": 3, "probe_batches": 0}
     suite = evaluate_suite(first, SCALE, FACTORY, settings=SETTINGS, **options)

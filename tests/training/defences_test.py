@@ -280,3 +280,22 @@ def test_losses_of_radii_are_those_of_pgd_at_each(mixture, params):
         cross_entropy(mixture.apply(params, to_pixels(part.clip)), part.label)[:6] for part in parts
     ]
     assert found[0] == pytest.approx(np.mean(clean), rel=1e-5)
+
+
+def test_losses_of_radii_keep_the_best_iterate_whatever_training_keeps(mixture, params):
+    parallel = make_parallel(jax.devices()[:1])
+    batch = {**tiny_batch(8)._asdict(), "valid": np.ones(8, bool)}
+
+    # Steps of eight times ε jump to and fro, so that the last iterate is not the best.
+    last, best = (
+        make_measure_radii(
+            mixture,
+            THREAT,
+            AttackSettings(steps=3, alpha=8 * THREAT.epsilon, iterate=iterate),
+            parallel,
+            params,
+            2,
+        )(parallel.place(params), [batch])
+        for iterate in ("last", "best")
+    )
+    assert last == best

@@ -206,6 +206,9 @@ class AdvMoEConfig(RecipeConfig):
     name: ClassVar[str] = "adv_moe"
     needs_experts: ClassVar[int] = 2
 
+    inner_attack: str = option(
+        "divergence", "which attack finds x': a name of `jaxmoe attacks`, or divergence, of both"
+    )
     beta: float = option(6.0, "β of both divergences", least=0)
     steps: int = option(2, "of its attack, in place of attack.steps", least=1)
 

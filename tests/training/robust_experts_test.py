@@ -249,6 +249,16 @@ def test_the_attack_of_adv_moe_takes_two_steps_that_raise_both_divergences(mixtu
     assert np.max(np.abs(found.x_adv - start)) > step
 
 
+def test_the_attack_of_adv_moe_is_chosen_freely(mixture, params, clips):
+    x, _, y = clips
+    own = RECIPES.make("adv_moe", inner_attack="fgsm")
+    keys = example_keys(jax.random.key(0), jnp.arange(4))
+    inside = (x > 0.11) & (x < 0.89)
+    for phase in own.phases(mixture, THREAT, own.fill(OPTIONS)):
+        change = jax.jit(phase.attack)(keys, params, x, y, None).x_adv - x
+        np.testing.assert_allclose(np.abs(change)[inside], 0.1, rtol=1e-4)  # one step of ε: FGSM's
+
+
 def test_the_divergence_survives_tiny_probabilities():
     logits = jnp.asarray([[70.0, 0.0, -70.0]])
     other = jnp.asarray([[-70.0, 0.0, 70.0]])

@@ -11,6 +11,7 @@ from jaxmoe.mixture import Mixture, mean_over_classes
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training.losses import label_loss
 from jaxmoe.training.phase import Found, Phase, PhaseAttack, RecipeOptions
+from jaxmoe.training.recipes.adversarial import DIVERGENCE, inner_attack
 
 
 def adv_moe(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[Phase, ...]:
@@ -18,7 +19,7 @@ def adv_moe(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tu
 
     Experts: CE(F(x), y) + β KL(F(x) ‖ F(x')). Router: CE(r(x), y_R) + β KL(r(x) ‖ r(x')), y_R being
     the expert that it trusts most on x. Each has an x' of its own, which maximises the sum of both
-    divergences.
+    divergences, or what `options.inner_attack` names.
     """
 
     def route(params, x):
@@ -34,7 +35,11 @@ def adv_moe(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tu
         kept = cross_entropy(clean, jnp.argmax(clean, axis=-1))
         return kept + options.beta * kl_divergence(clean, attacked)
 
-    attack, classify = _attack(mixture, route, threat, options), label_loss(options)
+    name, classify = options.inner_attack or DIVERGENCE, label_loss(options)
+    if name == DIVERGENCE:
+        attack = _attack(mixture, route, threat, options)
+    else:
+        attack = inner_attack(name, mixture, threat, options)
     return (
         Phase("experts", attack, experts_loss, frozenset({"experts"})),
         Phase("router", attack, router_loss, frozenset({"router"})),

@@ -5,9 +5,9 @@ jaxmoe study configs/studies/ut_interaction.py --data.directory DIR --jobs 2
 Every clip is a test clip once. All mixtures start from one clean mixture of a block, and AT-S, one
 network of an expert's size, from one network that was trained as long. Each defence may then take
 the same number of gradients, the ablations of J-TLAT too. J-TLAT, AT-M and AT-S are there with four
-times as many as well, and J-TLAT with two other λ. The judges are attacks that defences train on,
-and two that none of them trains on: the enumerated route, and AutoAttack's first two with ten steps
-each.
+times as many as well, J-TLAT with two other λ, and AT-M of a mixture whose router does not scale
+the logits. The judges are attacks that defences train on, and two that none of them trains on: the
+enumerated route, and AutoAttack's first two with ten steps each.
 """
 
 import dataclasses
@@ -59,6 +59,8 @@ def study() -> Study:
         arm = arms["j_tlat"]
         fields = {**arm.fields, "recipe.lam": float(lam)}
         arms[name] = Arm(f"J-TLAT, λ = {lam}", fields, arm.start)
+    fields = {**arms["at_m"].fields, "mixture.combine": "renormalized"}
+    arms["renormalized"] = Arm("AT-M, renormalized", fields, "standard")
     # Four times the cost: J-TLAT has the epochs that AT-M had before.
     for name, epochs in (("j_tlat", 17), ("at_m", 68), ("at_s", 68)):
         arm = arms[name]

@@ -96,6 +96,8 @@ class _Board:
         experiments = {cell: experiment_of(study, cell, runs, fields) for cell in own}
         _check_judging(study, list(experiments.values()), runs)
         _check_jobs(options.jobs)
+        arms = len({(cell.block.architecture, cell.arm) for cell in own})
+        print(f"counting what an epoch costs, a few seconds for each of {arms} arms", flush=True)
         self.costs = costs(study, experiments, _classes(experiments[own[0]]))
         self.epochs = {cell: self._epochs(cell) for cell in own}
         self.experiments = {

@@ -77,7 +77,7 @@ def test_a_finished_study_runs_nothing_and_prints_its_tables(folder, capsys, mon
     monkeypatch.setattr(Job, "start", lambda *_: pytest.fail("it was done"))
     assert run("study tiny.py") == 0
     said = capsys.readouterr().out
-    assert said.startswith("2 runs; nothing is left to do\n")
+    assert said.splitlines()[1] == "2 runs; nothing is left to do"
     lines = [line for line in said.splitlines() if line.startswith("| ")]
     head, _, single, at_m = lines[:4]
     assert head.startswith(

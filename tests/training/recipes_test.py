@@ -79,11 +79,13 @@ def weak_experts_loss(params, x, x_router, x_adv, y):
 
 
 def compare(fast, slow, params):
+    """Asserts that values and gradients are the same; returns the gradient."""
     value, gradient = jax.jit(jax.value_and_grad(fast))(params)
     value_slow, gradient_slow = jax.jit(jax.value_and_grad(slow))(params)
     np.testing.assert_allclose(value, value_slow, rtol=1e-4)
     for a, b in zip(*map(jax.tree.leaves, (gradient, gradient_slow)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
+    return gradient
 
 
 def phases(mixture, recipe):

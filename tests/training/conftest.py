@@ -11,7 +11,7 @@ from jaxmoe.training import Batch
 EXPERTS, CLASSES, SHAPE = 4, 3, (4, 3, 3, 1)
 
 
-def tiny_mixture(top_k: int = 1) -> Mixture:
+def tiny_mixture(top_k: int = 1, experts: int = EXPERTS) -> Mixture:
     features = int(np.prod(SHAPE))
 
     def flat(x):
@@ -21,17 +21,17 @@ def tiny_mixture(top_k: int = 1) -> Mixture:
         del x
         keys = jax.random.split(key, 3)
         return {
-            "router": {"w": jax.random.normal(keys[0], (features, EXPERTS))},
+            "router": {"w": jax.random.normal(keys[0], (features, experts))},
             "experts": {
-                "w": jax.random.normal(keys[1], (EXPERTS, features, CLASSES)),
-                "b": jax.random.normal(keys[2], (EXPERTS, CLASSES)),
+                "w": jax.random.normal(keys[1], (experts, features, CLASSES)),
+                "b": jax.random.normal(keys[2], (experts, CLASSES)),
             },
         }
 
     return from_functions(
         lambda params, x: flat(x) @ params["w"],
         lambda params, x: jax.numpy.tanh(flat(x) @ params["w"]) + params["b"][None],
-        num_experts=EXPERTS,
+        num_experts=experts,
         top_k=top_k,
         init=init,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmoe.attacks import AttackSettings, cross_entropy
+from jaxmoe.attacks import AttackSettings, cross_entropy, pgd
 from jaxmoe.attacks.edge import to_pixels
 from jaxmoe.config import RECIPES
 from jaxmoe.parallel import make_parallel
@@ -26,7 +26,7 @@ from jaxmoe.training.losses import label_loss
 from jaxmoe.training.radii import draw_share, make_measure_radii
 from tests.night import at_night
 from tests.training.conftest import tiny_batch, tiny_mixture
-from tests.training.recipes_test import OPTIONS, compare, flat_experts, mixture_of, route, softmax
+from tests.training.recipes_test import OPTIONS, compare, mixture_of, softmax
 
 THREAT = ThreatModel("linf", 0.1)
 
@@ -55,7 +55,7 @@ def test_pixels_without_a_label_have_no_smoothed_one_either():
 
 
 @pytest.mark.parametrize(
-    "recipe", ["at_m", "j_tlat", "rt_er", *map(at_night, ("tlat", "adv_moe", "standard"))]
+    "recipe", ["at_m", "j_tlat", "rt_er", "trades", *map(at_night, ("tlat", "adv_moe", "standard"))]
 )
 def test_every_recipe_smooths_the_labels_of_its_loss(mixture, params, clips, recipe):
     """With λ and β of 0 the loss that knows the label is a cross-entropy, and linear in s."""
@@ -72,7 +72,7 @@ def test_every_recipe_smooths_the_labels_of_its_loss(mixture, params, clips, rec
             routing = second_choice(mixture, params, x)
         return phase.loss(params, x, y, Found(x_adv, routing=routing, x_experts=x_adv))
 
-    inputs = x if recipe in ("standard", "adv_moe") else x_adv
+    inputs = x if recipe in ("standard", "adv_moe", "trades") else x_adv
     logits = mixture.apply(params, inputs)
     expected = [smoothed(*each, 0.4) for each in zip(logits, y, strict=True)]
     np.testing.assert_allclose(loss(0.4), expected, rtol=1e-4)
@@ -130,21 +130,6 @@ def test_inner_attacks_keep_the_last_iterate_and_take_no_look_at_it(params, clip
     assert lengths(restarts=2) == {"12"}  # only a look tells the better start
 
 
-def test_the_dense_net_trains_every_expert_on_every_clip(clips):
-    dense = tiny_mixture(top_k=4)
-    params, (x, x_adv, y) = dense.init(jax.random.key(0), None), clips
-    (phase,) = RECIPES.make("at_d").phases(dense, THREAT, OPTIONS)
-
-    def slow(p):
-        losses = []
-        for clip, label in zip(x_adv, y, strict=True):
-            z = softmax(route(p, clip)) @ jnp.stack(flat_experts(p, clip))
-            losses.append(-jnp.log(softmax(z)[label]))
-        return jnp.mean(jnp.stack(losses))
-
-    compare(lambda p: jnp.mean(phase.loss(p, x, y, Found(x_adv))), slow, params)
-
-
 def quadratic(mixture, threat, options):
     """A recipe whose gradient is known: the squared distance of all params from 1."""
     del mixture, threat, options
@@ -191,6 +176,34 @@ def test_weights_are_perturbed_layer_by_layer_before_the_gradient_is_taken(mixtu
         np.testing.assert_allclose(after.params["experts"]["w"][i], expected(own), rtol=1e-4)
     bias = np.asarray(params["experts"]["b"])
     np.testing.assert_allclose(after.params["experts"]["b"], bias - 2 * (bias - 1), rtol=1e-4)
+
+
+def in_two_phases(mixture, threat, options):
+    """A recipe that moves the router, then the experts; the gradient of each depends on both."""
+    del mixture, threat, options
+
+    def attack(keys, params, x, y, previous):
+        return Found(x)
+
+    def loss(params, x, y, found):
+        router, experts = params["router"]["w"], params["experts"]["w"]
+        return jnp.sum(jnp.square(router - 1)) * jnp.mean(jnp.square(experts)) * jnp.ones(len(x))
+
+    return tuple(Phase(part, attack, loss, frozenset({part})) for part in ("router", "experts"))
+
+
+def test_a_phase_perturbs_the_weights_that_it_moves_alone(mixture, params):
+    step = stepper(mixture, optax.identity(), recipe=in_two_phases, weight_perturbation=0.2)
+    after, _ = step(init_state(params, optax.identity()), tiny_batch(), jax.random.key(0))
+    router, experts = (np.asarray(params[part]["w"]) for part in ("router", "experts"))
+
+    uphill = router - 1
+    perturbed = router + 0.2 * np.linalg.norm(router) * uphill / np.linalg.norm(uphill)
+    router = router - 0.1 * 2 * (perturbed - 1) * np.mean(experts**2)
+    np.testing.assert_allclose(after.params["router"]["w"], router, rtol=1e-4)
+    # An expert's gradient is along its weights, so that it is perturbed to 1 + γ of them.
+    slope = np.sum((router - 1) ** 2) * 2 * 1.2 * experts / experts.size
+    np.testing.assert_allclose(after.params["experts"]["w"], experts - 0.1 * slope, rtol=1e-4)
 
 
 def test_clean_phases_perturb_no_weights(mixture, params):
@@ -276,6 +289,17 @@ def test_losses_of_radii_are_those_of_pgd_at_each(mixture, params):
     batches = [{**part._asdict(), "valid": np.arange(8) < 6} for part in parts]
     found = measure(parallel.place(params), batches)
     assert found[0] < found[1] < found[2]
+
+    @jax.jit
+    def losses(part, epsilon):
+        attack = pgd(mixture, ThreatModel("linf", epsilon), settings)
+        keys = example_keys(jax.random.key(0), part.index)
+        attacked = attack(keys, params, to_pixels(part.clip), part.label)
+        return cross_entropy(mixture.apply(params, attacked.x_adv), part.label)[:6]
+
+    for share, loss in zip((0.0, 0.5, 1.0), found, strict=True):
+        expected = [losses(part, share * THREAT.epsilon) for part in parts]
+        assert loss == pytest.approx(np.mean(expected), rel=1e-5)
     clean = [
         cross_entropy(mixture.apply(params, to_pixels(part.clip)), part.label)[:6] for part in parts
     ]

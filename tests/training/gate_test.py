@@ -8,14 +8,15 @@ import optax
 import pytest
 
 from jaxmoe.attacks import AttackSettings
+from jaxmoe.attacks.edge import to_pixels
 from jaxmoe.config import RECIPES, Experiment, GateConfig, MixtureConfig, TrainingConfig, validate
 from jaxmoe.mixture import from_gate
 from jaxmoe.models import ClasswiseGate, Conv, SimpleGate
 from jaxmoe.threat import ThreatModel
-from jaxmoe.training import Batch, RecipeOptions, adamw, init_state, make_train_step
+from jaxmoe.training import Batch, Found, RecipeOptions, adamw, init_state, make_train_step
 from tests.night import at_night
-from tests.training.conftest import tiny_batch
-from tests.training.step_test import build, same
+from tests.training.recipes_test import compare, softmax
+from tests.training.step_test import same
 
 EXPERTS, CLASSES = 2, 3
 
@@ -72,13 +73,44 @@ def test_the_gate_learns_and_its_experts_stay_the_same_to_the_bit(gate, conv):
         assert not same(state.params["head"], params["head"])
 
 
-def test_the_router_of_any_mixture_is_trained_on_experts_that_stay(mixture):
-    step, optimizer = build(mixture, "gate")
-    params = mixture.init(jax.random.key(0), None)
-    state, metrics = step(init_state(params, optimizer), tiny_batch(), jax.random.key(0))
-    assert np.isfinite(metrics["gate/loss"])
-    assert same(state.params["experts"], params["experts"])
-    assert not same(state.params["router"], params["router"])
+def convolved(kernel, image):
+    """A convolution of width 3 with zeros around."""
+    height, width, _ = image.shape
+    padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
+    taps = [(i, j) for i in range(3) for j in range(3)]
+    return sum(padded[i : i + height, j : j + width] @ kernel[i, j] for i, j in taps)
+
+
+def test_the_gates_loss_equals_its_formula():
+    """CE(head(Σ_e w_e z_e)) of the labelled pixels, w by the simple gate's own layers."""
+    head = Conv(CLASSES, (3, 3))
+    mixture = from_gate(SimpleGate(EXPERTS, 5), Expert(), num_experts=EXPERTS, head=head)
+    params = mixture.init(jax.random.key(0), jnp.zeros((1, 4, 6, 3)))
+    params = jax.tree.map(lambda leaf: leaf + 0.3, params)  # so that no ReLU is at rest
+    x, y = to_pixels(batch().clip), jnp.asarray(batch().label)
+    (phase,) = RECIPES.make("gate").phases(mixture, ThreatModel(), RecipeOptions())
+    assert phase.moves == {"router", "head"}
+
+    def loss(p, image, label):
+        gate, experts = p["router"]["params"], p["experts"]["params"]["logits"]
+        joined = jnp.concatenate([image] * EXPERTS, axis=-1)
+        seen = convolved(gate["conv"]["kernel"], joined) + gate["conv"]["bias"][None, None]
+        hidden = jnp.maximum(seen, 0).ravel() @ gate["hidden_layer"]["kernel"]
+        hidden = jnp.maximum(hidden + gate["hidden_layer"]["bias"], 0)
+        weights = softmax(hidden @ gate["head"]["kernel"] + gate["head"]["bias"])
+        total = sum(
+            weights[e] * (image @ experts["kernel"][e, 0, 0] + experts["bias"][e][None, None])
+            for e in range(EXPERTS)
+        )
+        logits = convolved(p["head"]["params"]["kernel"], total)
+        p_of_classes = jnp.exp(logits) / jnp.sum(jnp.exp(logits), axis=-1, keepdims=True)
+        own = jnp.take_along_axis(p_of_classes, jnp.maximum(label, 0)[..., None], axis=-1)[..., 0]
+        return -jnp.sum(jnp.where(label >= 0, jnp.log(own), 0)) / jnp.sum(label >= 0)
+
+    def slow(p):
+        return jnp.mean(jax.vmap(loss, (None, 0, 0))(p, x, y))
+
+    compare(lambda p: jnp.mean(phase.loss(p, x, y, Found(x))), slow, params)
 
 
 def first_step(mixture, recipe, options, epsilon=0.0):

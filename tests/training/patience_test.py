@@ -21,13 +21,14 @@ from jaxmoe.training.recipes import standard
 from tests.training.conftest import OneBatch
 
 
-def train(mixture, params, run, accuracies, *, patience=2, epochs=9, warmup=0.0):
+def train(mixture, params, run, accuracies, *, robust=(0.0,) * 9, patience=2, epochs=9, warmup=0.0):
     """Trains with validations of these accuracies; returns how many there were."""
     judged = []
 
     def validate(params):
-        judged.append(accuracies[len(judged)])
-        return Validation(judged[-1], 0.0, 1.0, 0.5)
+        number = len(judged)
+        judged.append(Validation(accuracies[number], robust[number], 1.0, 0.5))
+        return judged[-1]
 
     options = {"checkpoint_every": 1, "validate_every": 1, "keep_latest": 99}
     stage = Stage("tiny", standard, epochs, epsilon_warmup=warmup, patience=patience)
@@ -59,6 +60,13 @@ def test_it_ends_after_so_many_validations_without_a_better_one(mixture, params,
     assert Checkpoints(tmp_path / "run").position("latest")["since_best"] == 1
     assert train(mixture, params, tmp_path / "run", [0.6, 0.9]) == 1
     assert Checkpoints(tmp_path / "run").position("latest")["global_step"] == 4 * 2
+
+
+def test_robust_accuracy_goes_before_clean_accuracy(mixture, params, tmp_path):
+    clean, robust = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [0.1, 0.2, 0.3, 0.3, 0.2, 0.4]
+    assert train(mixture, params, tmp_path / "run", clean, robust=robust) == 5
+    best = Checkpoints(tmp_path / "run").position("best")
+    assert (best["epoch"], best["score"][:2]) == (3, [0.3, 0.7])
 
 
 def test_nothing_counts_while_epsilon_rises(mixture, params, tmp_path):

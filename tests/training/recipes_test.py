@@ -10,9 +10,9 @@ import pytest
 from jaxmoe.attacks import AttackSettings
 from jaxmoe.config import RECIPES
 from jaxmoe.threat import ThreatModel, example_keys
-from jaxmoe.training import Found, RecipeOptions
+from jaxmoe.training import PARTS, Found, RecipeOptions
 from jaxmoe.training.recipes import dense, shared_expert
-from tests.training.conftest import CLASSES, EXPERTS
+from tests.training.conftest import CLASSES, EXPERTS, tiny_mixture
 
 LAM = 0.03
 OPTIONS = RecipeOptions(AttackSettings(steps=3, lam=0.01), lam=LAM)
@@ -30,7 +30,7 @@ def cross_entropy(z, label):
 def flat_experts(params, clip):
     return [
         jnp.tanh(clip.reshape(-1) @ params["experts"]["w"][i]) + params["experts"]["b"][i]
-        for i in range(EXPERTS)
+        for i in range(len(params["experts"]["w"]))
     ]
 
 
@@ -43,6 +43,11 @@ def mixture_of(params, clip):
     weights = softmax(route(params, clip))
     i = jnp.argmax(weights)
     return weights[i] * jnp.stack(flat_experts(params, clip))[i]
+
+
+def dense_of(params, clip):
+    """The sum of all experts, each times its router weight."""
+    return softmax(route(params, clip)) @ jnp.stack(flat_experts(params, clip))
 
 
 def quotient(g_adv, g, x_adv, x):
@@ -74,32 +79,56 @@ def weak_experts_loss(params, x, x_router, x_adv, y):
 
 
 def compare(fast, slow, params):
+    """Asserts that values and gradients are the same; returns the gradient."""
     value, gradient = jax.jit(jax.value_and_grad(fast))(params)
     value_slow, gradient_slow = jax.jit(jax.value_and_grad(slow))(params)
     np.testing.assert_allclose(value, value_slow, rtol=1e-4)
     for a, b in zip(*map(jax.tree.leaves, (gradient, gradient_slow)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
+    return gradient
 
 
 def phases(mixture, recipe):
     return RECIPES.make(recipe).phases(mixture, ThreatModel("linf", 0.1), OPTIONS)
 
 
-def test_standard_at_m_and_tlat_equal_their_formulas(mixture, params, clips):
-    x, x_adv, y = clips
+def clean_loss(params, x, x_adv, y):
+    del x_adv
+    return cross_entropy(mixture_of(params, x), y)
 
-    def slow(loss):
-        return lambda p: jnp.mean(
-            jnp.stack([loss(p, *clip) for clip in zip(x, x_adv, y, strict=True)])
-        )
 
-    def fast(recipe):
-        (phase,) = phases(mixture, recipe)
-        return lambda p: jnp.mean(phase.loss(p, x, y, Found(x_adv)))
+def attacked_loss(params, x, x_adv, y):
+    del x
+    return cross_entropy(mixture_of(params, x_adv), y)
 
-    compare(fast("standard"), slow(lambda p, x, _, y: cross_entropy(mixture_of(p, x), y)), params)
-    compare(fast("at_m"), slow(lambda p, _, x, y: cross_entropy(mixture_of(p, x), y)), params)
-    compare(fast("tlat"), slow(global_loss), params)
+
+def attacked_dense_loss(params, x, x_adv, y):
+    del x
+    return cross_entropy(dense_of(params, x_adv), y)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "formula", "shape", "moves"),
+    [
+        ("standard", clean_loss, {}, PARTS),
+        ("at_s", attacked_loss, {"experts": 1}, PARTS),
+        ("at_d", attacked_dense_loss, {"top_k": EXPERTS}, PARTS),
+        ("at_m", attacked_loss, {}, PARTS),
+        ("aat_m", attacked_loss, {}, PARTS),
+        ("tlat", global_loss, {}, PARTS),
+        ("gate", clean_loss, {}, {"router"}),
+    ],
+)
+def test_recipes_of_one_phase_equal_their_formulas(clips, recipe, formula, shape, moves):
+    mixture, (x, x_adv, y) = tiny_mixture(**shape), clips
+    params = mixture.init(jax.random.key(0), None)
+    (phase,) = phases(mixture, recipe)
+    assert phase.moves == moves
+
+    def slow(p):
+        return jnp.mean(jnp.stack([formula(p, *clip) for clip in zip(x, x_adv, y, strict=True)]))
+
+    compare(lambda p: jnp.mean(phase.loss(p, x, y, Found(x_adv))), slow, params)
 
 
 def test_j_tlat_equals_its_formulas(mixture, params, clips):
@@ -158,10 +187,7 @@ def test_the_dense_warm_up_equals_its_formula(mixture, params, clips):
     x, _, y = clips
 
     def slow(p):
-        losses = []
-        for clip, label in zip(x, y, strict=True):
-            outputs = jnp.stack(flat_experts(p, clip))
-            losses.append(cross_entropy(softmax(route(p, clip)) @ outputs, label))
+        losses = [cross_entropy(dense_of(p, clip), label) for clip, label in zip(x, y, strict=True)]
         return jnp.mean(jnp.stack(losses))
 
     (phase,) = dense(mixture, ThreatModel(), OPTIONS)
@@ -178,10 +204,21 @@ def test_the_weak_experts_attack_raises_the_loss_it_is_for(mixture, params, clip
     assert np.all(weak.loss(params, x, y, found) > before)
 
 
-def test_the_shared_expert_alone_learns(mixture, params, clips):
+def test_the_shared_expert_alone_learns_by_its_formula(mixture, params, clips):
     x, _, y = clips
     (phase,) = shared_expert(mixture, ThreatModel(), OPTIONS)
-    gradient = jax.grad(lambda p: jnp.mean(phase.loss(p, x, y, Found(x))))(params)
+    assert phase.moves == {"experts"}
+
+    def fast(p):
+        return jnp.mean(phase.loss(p, x, y, Found(x)))
+
+    def slow(p):
+        pairs = zip(x, y, strict=True)
+        losses = [cross_entropy(flat_experts(p, clip)[0], label) for clip, label in pairs]
+        return jnp.mean(jnp.stack(losses))
+
+    compare(fast, slow, params)
+    gradient = jax.jit(jax.grad(fast))(params)
     for leaf in jax.tree.leaves(gradient["experts"]):
         assert np.any(leaf[0] != 0)
         assert not np.any(leaf[1:])

@@ -9,11 +9,12 @@ import pytest
 from jaxmoe.attacks import AttackSettings, cross_entropy
 from jaxmoe.attacks.edge import to_pixels
 from jaxmoe.config import RECIPES
-from jaxmoe.mixture import balance_loss, dual_mixture, from_functions
+from jaxmoe.mixture import balance_loss, dual_mixture
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training import PARTS, Found, Phase, RecipeOptions, adamw, init_state, make_train_step
 from tests.night import at_night
-from tests.training.conftest import tiny_batch, tiny_mixture
+from tests.training.conftest import EXPERTS, tiny_batch, tiny_mixture
+from tests.training.oud_m_test import restored_mixture
 
 OPTIONS = RecipeOptions(AttackSettings(steps=2), balance_weight=0.3)
 
@@ -41,22 +42,36 @@ def same(a, b) -> bool:
 ALIKE = ("at_s", "at_d", "oud_m", "aat_m", "tlat", "trades", "jtdmoe", "rt_er")
 
 
+def trained_by(recipe):
+    """The mixture that a recipe is for, and from how many ε it draws."""
+    mixtures = {
+        "at_s": lambda: tiny_mixture(experts=1),
+        "at_d": lambda: tiny_mixture(top_k=EXPERTS),
+        "oud_m": restored_mixture,
+        "jtdmoe": lambda: dual_mixture(tiny_mixture(), tiny_mixture(), 0.7),
+    }
+    return mixtures.get(recipe, tiny_mixture)(), 3 if recipe == "aat_m" else 0
+
+
 # A gate learns on top of experts that were trained: `gate_test.py`.
 @pytest.mark.parametrize(
     "recipe",
     [at_night(name) if name in ALIKE else name for name in RECIPES if name != "gate"],
 )
-def test_every_recipe_lowers_its_loss_on_one_batch(mixture, recipe):
-    if recipe == "jtdmoe":
-        mixture = dual_mixture(mixture, mixture, 0.7)
-    params = mixture.init(jax.random.key(0), None)
+def test_every_recipe_lowers_the_loss_of_each_phase_on_one_batch(recipe):
+    mixture, radii = trained_by(recipe)
+    params = mixture.init(jax.random.key(0), to_pixels(tiny_batch().clip))
     step, optimizer = build(mixture, recipe, options=OPTIONS._replace(balance_weight=0.0))
-    state, batch = init_state(params, optimizer), tiny_batch()
-    losses = []
+    state, batch = init_state(params, optimizer, radii=radii), tiny_batch()
+    steps = []
     for _ in range(40):
         state, metrics = step(state, batch, jax.random.key(1))
-        losses.append(float(metrics[[name for name in metrics if name.endswith("/loss")][-1]]))
-    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+        steps.append({name: float(loss) for name, loss in metrics.items() if "/loss" in name})
+    # One small network holds less of the labels, which are drawn: eight clips, three classes.
+    most = {"at_s": 0.8, "oud_m": 0.9}.get(recipe, 0.7)
+    for phase in steps[0]:
+        losses = [losses[phase] for losses in steps]
+        assert np.mean(losses[-5:]) < most * np.mean(losses[:5]), phase
 
 
 def test_lambda_warms_up_in_the_loss_and_in_its_attack(mixture):
@@ -75,24 +90,26 @@ def test_lambda_warms_up_in_the_loss_and_in_its_attack(mixture):
 
 
 @pytest.mark.parametrize(
-    ("phase", "moved", "kept"), [(0, "router", "experts"), (1, "experts", "router")]
+    ("recipe", "phase", "moved"),
+    [
+        ("j_tlat", 0, {"router"}),
+        ("j_tlat", 1, {"experts"}),
+        ("j_tlat", 2, {"router", "experts"}),
+        ("adv_moe", 0, {"experts"}),
+        ("adv_moe", 1, {"router"}),
+        ("gate", 0, {"router"}),
+        ("jtdmoe", 1, {"router", "experts", "standard"}),
+    ],
 )
-def test_a_part_outside_a_phase_stays_the_same_to_the_bit(mixture, params, phase, moved, kept):
-    step, optimizer = build(mixture, "j_tlat", only_phase=phase)
-    before = init_state(params, optimizer)
-    after, _ = step(before, tiny_batch(), jax.random.key(1))
-    assert same(before.params[kept], after.params[kept])
-    assert same(before.optimizer[kept], after.optimizer[kept])
-    assert not same(before.params[moved], after.params[moved])
-    assert not same(before.optimizer[moved], after.optimizer[moved])
-
-
-def test_the_third_phase_moves_everything(mixture, params):
-    step, optimizer = build(mixture, "j_tlat", only_phase=2)
-    before = init_state(params, optimizer)
-    after, _ = step(before, tiny_batch(), jax.random.key(1))
-    assert not same(before.params["router"], after.params["router"])
-    assert not same(before.params["experts"], after.params["experts"])
+def test_a_part_outside_a_phase_stays_the_same_to_the_bit(recipe, phase, moved):
+    mixture, _ = trained_by(recipe)
+    step, optimizer = build(mixture, recipe, only_phase=phase)
+    before = init_state(mixture.init(jax.random.key(0), None), optimizer)
+    after, metrics = step(before, tiny_batch(), jax.random.key(1))
+    assert all(np.isfinite(value) for value in metrics.values())
+    for part in before.params:
+        assert same(before.params[part], after.params[part]) == (part not in moved)
+        assert same(before.optimizer[part], after.optimizer[part]) == (part not in moved)
 
 
 def test_running_statistics_do_not_move(mixture, params):
@@ -190,54 +207,6 @@ def test_router_noise_is_in_losses_and_not_in_attacks(mixture, params):
     assert loss(0.0) < 1e-9
     assert loss(3.0) > 1e-3
     assert loss(3.0) != loss(3.0, key=2)
-
-
-def test_dropped_experts_are_out_of_reach_in_losses_and_not_in_attacks():
-    def everywhere(x, values):
-        return jnp.broadcast_to(values, (len(x), 4))
-
-    mixture = from_functions(
-        lambda params, x: everywhere(x, params["logits"]),
-        lambda params, x: everywhere(x, params["says"]),
-        num_experts=4,
-        combine="none",
-    )
-    params = {
-        "router": {"logits": jnp.asarray([3.0, 2.0, 1.0, 0.0])},
-        "experts": {"says": jnp.eye(4)},
-    }
-
-    def chosen(mixture, params, x):
-        return jnp.argmax(mixture.apply(params, x), axis=-1).astype(jnp.float32)
-
-    def recipe(mixture, threat, options):
-        del threat, options
-
-        def attack(keys, params, x, y, previous):
-            del keys, y, previous
-            return Found(chosen(mixture, params, x))
-
-        def loss(params, x, y, found):
-            del y
-            return chosen(mixture, params, x) + 1000 * found.x_adv
-
-        return (Phase("routes", attack, loss),)
-
-    def mean_choice(dropped):
-        optimizer, constant = adamw(0.0, 1.0), optax.constant_schedule(0.0)
-        options = RecipeOptions(dropped_experts=dropped)
-        step = jax.jit(
-            make_train_step(mixture, recipe, options, ThreatModel(), optimizer, constant, constant)
-        )
-        state, batch = init_state(params, optimizer), tiny_batch()
-        keys = map(jax.random.key, range(100))
-        return np.mean([step(state, batch, key)[1]["routes/loss"] for key in keys])
-
-    assert mean_choice(0) == 0
-    # Of four experts one is gone: the second is chosen where that is the first.
-    assert mean_choice(1) == pytest.approx(1 / 4, abs=0.08)
-    # Of two that are gone: (0, 1) sends to the third, (0, 2) and (0, 3) to the second.
-    assert mean_choice(2) == pytest.approx(2 / 6 + 2 * 1 / 6, abs=0.12)
 
 
 def toward(x):

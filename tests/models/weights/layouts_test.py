@@ -63,6 +63,43 @@ def drawn(name: str, pixels: np.ndarray | None = None):
     return net.tensors, logits
 
 
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+KINETICS = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
+# Hara's files of 2018 take pixels from 0 to 255 less ActivityNet's mean, those of 2020 others.
+HARA_2018 = ((114.7748 / 255, 107.7354 / 255, 99.4750 / 255), (1 / 255,) * 3)
+HARA_2020 = ((0.4345, 0.4051, 0.3775), (0.2768, 0.2713, 0.2737))
+SLOWFAST = ((0.45,), (0.225,))
+PIXELS = dict.fromkeys(NETWORKS, IMAGENET) | {
+    "cifar_option_b": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "hara_option_a": HARA_2018,
+    "hara_option_b": HARA_2020,
+    **dict.fromkeys(("r3d", "mc3", "r2plus1d"), KINETICS),
+    **dict.fromkeys(("slowfast", "pytorchvideo_slowfast"), SLOWFAST),
+}
+
+
+def pixels_of(name: str, tensors: dict[str, np.ndarray]):
+    """The mean and the standard deviation that the network of these tensors expects."""
+    model = LAYOUTS[NETWORKS[name][0]].make(tensors)
+    return model.mean, model.std
+
+
+@pytest.mark.parametrize(("name", "published_ones"), PIXELS.items(), ids=PIXELS)
+def test_pixels_are_normalised_as_the_published_network_was_trained(name, published_ones):
+    np.testing.assert_allclose(pixels_of(name, drawn(name)[0]), published_ones, rtol=1e-6)
+
+
+@pytest.mark.parametrize("saved_again", [False, True])
+def test_haras_files_of_2018_have_counted_no_batches(saved_again):
+    """Theirs have no counters, which a later PyTorch adds as zeros when it saves them again."""
+    tensors, _ = drawn("hara_option_b")
+    for name in [name for name in tensors if name.endswith("num_batches_tracked")]:
+        tensors[name] = np.array(0)
+        if not saved_again:
+            del tensors[name]
+    np.testing.assert_allclose(pixels_of("hara_option_b", tensors), HARA_2018, rtol=1e-6)
+
+
 AT_NIGHT = ("r2plus1d", "pytorchvideo_slowfast", "deeplab", "vit", "vit_of_before")
 
 

@@ -121,13 +121,31 @@ def test_logits_are_those_of_the_published_network(name, tmp_path):
     np.testing.assert_allclose(logits / scale, expected / scale, atol=2e-5)
 
 
+EIGHTEEN, FIFTY = (2, 2, 2, 2), (3, 4, 6, 3)
+# Network, width, classes and input.
 FULL = {
-    "resnet18": (functools.partial(resnet, stages=(2, 2, 2, 2)), (2, 3, 112, 112)),
-    "resnet50": (functools.partial(resnet, stages=(3, 4, 6, 3), bottleneck=True), (2, 3, 64, 64)),
-    "r3d": (functools.partial(video, stages=(2, 2, 2, 2)), (2, 3, 8, 56, 56)),
+    "resnet18": (functools.partial(resnet, stages=EIGHTEEN), 64, 400, (2, 3, 112, 112)),
+    "resnet50": (
+        functools.partial(resnet, stages=FIFTY, bottleneck=True),
+        *(64, 400, (2, 3, 64, 64)),
+    ),
+    "cifar_resnet20": (
+        functools.partial(resnet, stages=(3, 3, 3), head="linear", small=True, shortcut="around"),
+        *(16, 10, (2, 3, 32, 32)),
+    ),
+    "r3d": (functools.partial(video, stages=EIGHTEEN), 64, 400, (2, 3, 8, 56, 56)),
+    "r2plus1d": (
+        functools.partial(video, stages=EIGHTEEN, kind="r2plus1d"),
+        *(64, 400, (2, 3, 8, 56, 56)),
+    ),
     "hara_option_a": (
-        functools.partial(resnet, stages=(2, 2, 2, 2), shortcut="behind"),
-        (2, 3, 8, 56, 56),
+        functools.partial(resnet, stages=EIGHTEEN, shortcut="behind"),
+        *(64, 400, (2, 3, 8, 56, 56)),
+    ),
+    "tsm": (functools.partial(published.tsm, stages=FIFTY), 64, 400, (2, 3, 8, 64, 64)),
+    "slowfast": (
+        functools.partial(published.slowfast, stages=FIFTY),
+        *(64, 400, (2, 3, 16, 56, 56)),
     ),
 }
 
@@ -135,13 +153,13 @@ FULL = {
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", FULL)
 def test_logits_at_full_width(name, tmp_path):
-    network, shape = FULL[name]
+    network, width, classes, shape = FULL[name]
     net = published.Net()
-    network(net, np.zeros((1, *shape[1:])), 64, 400)
+    network(net, np.zeros((1, *shape[1:])), width, classes)
     found = read(write_zip(tmp_path / "weights.pt", net.tensors))
     pixels = np.random.default_rng(1).random((*shape[:1], *shape[2:], 3), np.float32)
     normal = (pixels - np.array(found.model.mean)) / np.array(found.model.std)
-    expected = network(net, np.moveaxis(normal, -1, 1), 64, 400)
+    expected = network(net, np.moveaxis(normal, -1, 1), width, classes)
     logits = jax.jit(found.model.apply)(found.variables, pixels)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(logits / scale, expected / scale, atol=2e-5)

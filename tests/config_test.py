@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from jaxmoe.commands.arguments import load_config, load_from
+from jaxmoe.commands.study import _check_judging
 from jaxmoe.config import (
     DATASETS,
     ATDConfig,
@@ -253,3 +254,4 @@ def test_every_shipped_study_is_possible(path, tmp_path):
         each for cell, each in zip(found, experiments, strict=True) if cell.block == found[0].block
     ]
     assert len(set(map(repr, first))) == len(study.arms), "two arms are the same"
+    _check_judging(study, experiments, tmp_path)

@@ -242,18 +242,23 @@ class _Board:
 
 def _check_judging(study: "Study", experiments: "list[Experiment]", runs: pathlib.Path) -> None:
     """Refuses attacks and options that `evaluate` and `transfer` would refuse after training."""
-    from jaxmoe.attacks import canonical_name
+    from jaxmoe.attacks import canonical_name, find_attack
     from jaxmoe.commands import evaluate, transfer
     from jaxmoe.config import check_attacks
+    from jaxmoe.evaluation.measures.measures import find_measures
     from jaxmoe.evaluation.transfer.transfer import transfer_name
 
     for attack in study.attacks:
         canonical_name(attack)
     for attack in study.transfer:
         transfer_name(attack)
+    options = evaluate.evaluate_parser().parse(_evaluation(study, runs, list(study.attacks), []))
+    cascade = options.cascade or []
+    for attack in cascade:
+        find_attack(attack)
+    find_measures(options.measures or ())
     for experiment in experiments:
-        check_attacks("attacks", study.attacks, experiment.data)
-    evaluate.evaluate_parser().parse(_evaluation(study, runs, list(study.attacks), []))
+        check_attacks("attacks", [*study.attacks, *cascade], experiment.data)
     if study.transfer:
         transfer.make_parser().parse(_transfer(study, [runs, runs], runs, []))
 

@@ -27,8 +27,11 @@ _NOTE = (
 _MIXTURES = (
     "Means over runs. Random route: accuracy where a route is drawn without a look at the example. "
     "Two experts agree: on so many examples two of them say the same class. Smallest load: of the "
-    "expert that the fewest examples go to. Trust: mean weight of the most trusted expert. L_Lip: "
-    "mean Lipschitz quotient under PGD, of the whole and of the router's weights."
+    "expert that the fewest examples go to. Trust: mean weight of the most trusted expert."
+)
+_LIPSCHITZ = (
+    "Mean Lipschitz quotients of examples and what PGD made of them, over runs: F is the whole, r "
+    "the router's weights, which one network lacks. They are sampled, and bound nothing."
 )
 
 
@@ -56,7 +59,7 @@ def tables_of(results: Results, runs: pathlib.Path) -> list[TextTable]:
     """Returns all tables of one architecture; `runs` is the study's folder."""
     study = results.study
     found = [accuracy_table(results, epsilon) for epsilon in study.epsilons]
-    found += [cost_table(results), mixture_table(results)]
+    found += [cost_table(results), mixture_table(results), lipschitz_table(results)]
     found += [paired_table(results, arm) for arm in results.beside]
     found += [transfer_table(results, runs)] if study.transfer else []
     return [table for table in found if table.rows]
@@ -110,14 +113,14 @@ def cost_table(results: Results) -> TextTable:
 
 
 def mixture_table(results: Results) -> TextTable:
-    """A line for each mixture: whether it is one, and how smooth it is."""
+    """A line for each mixture: whether it is one, and what its router decides."""
     largest = max(results.study.epsilons)
 
     def figure(name: str) -> Callable[[Found], float | None]:
         return lambda run: (run.details["specialization"][name] or {}).get("value")
 
-    def under_pgd(field: str) -> Callable[[Found], float | None]:
-        return lambda run: getattr(run.row("pgd", largest), field, None)
+    def turned(run: Found) -> float | None:
+        return getattr(run.row("pgd", largest), "flip_rate", None)
 
     columns: dict[str, Callable[[Sequence[Found]], str]] = {
         "accuracy": lambda runs: _mean(runs, figure("mixture")),
@@ -130,11 +133,7 @@ def mixture_table(results: Results) -> TextTable:
             runs, lambda run: min(run.details["specialization"]["load"])
         ),
         "trust": lambda runs: _mean(runs, _trust, 1, "{:.2f}"),
-        f"PGD {results.radius(largest)} turns": lambda runs: _mean(runs, under_pgd("flip_rate")),
-        "L_Lip(F)": lambda runs: _mean(runs, under_pgd("lipschitz_model_mean"), 1, "{:.3g}"),
-        "L_Lip(r)": lambda runs: _mean(
-            runs, under_pgd("lipschitz_router_weights_mean"), 1, "{:.3g}"
-        ),
+        f"PGD {results.radius(largest)} turns": lambda runs: _mean(runs, turned),
         "kind": lambda runs: ", ".join(
             sorted({run.details["specialization"]["kind"] for run in runs})
         ),
@@ -145,6 +144,27 @@ def mixture_table(results: Results) -> TextTable:
         if all(run.details.get("specialization") for run in runs)
     ]
     return TextTable(["mixtures, clean %", *columns], lines, _MIXTURES)
+
+
+def lipschitz_table(results: Results) -> TextTable:
+    """A line for each arm: how much its logits and its router's weights change under PGD."""
+    largest = max(results.study.epsilons)
+
+    def of_model(run: Found) -> float | None:
+        return getattr(run.row("pgd", largest), "lipschitz_model_mean", None)
+
+    def of_router(run: Found) -> float | None:
+        row = run.row("pgd", largest)
+        several = row is not None and len(row.lipschitz_experts_mean or ()) > 1
+        return row.lipschitz_router_weights_mean if several else None
+
+    lines = [
+        [results.title(arm), *(_mean(runs, of, 1, "{:.3g}") for of in (of_model, of_router))]
+        for arm, runs in results.arms.items()
+        if all(of_model(run) is not None for run in runs)
+    ]
+    titles = [f"Lipschitz under PGD {results.radius(largest)}", "L_Lip(F)", "L_Lip(r)"]
+    return TextTable(titles, lines, _LIPSCHITZ)
 
 
 def paired_table(results: Results, arm: str) -> TextTable:

@@ -95,11 +95,11 @@ def cases() -> dict[str, Case]:
     import torchvision.models as images
     from torchvision.models import segmentation, video
 
-    def hara(sizes, **fields):
+    def hara(sizes, pixels=(0.45, 0.225), **fields):
         def make():
             return torch_networks.ResNet(sizes, 64, 400, rank=3, head="fc", **fields)
 
-        return Case(make, CLIP, parallel, pixels=(0.45, 1 / 255))
+        return Case(make, CLIP, parallel, pixels=pixels)
 
     def parallel(state):  # as `DataParallel` and a training script save it
         return {"epoch": 7, "state_dict": {f"module.{n}": t for n, t in state.items()}}
@@ -119,7 +119,7 @@ def cases() -> dict[str, Case]:
             lambda: torch_networks.ResNet((3, 3, 3), 16, 10, **cifar), (32, 32, 3), parallel
         ),
         **{name: Case(getattr(video, name), CLIP) for name in ("r3d_18", "mc3_18", "r2plus1d_18")},
-        "hara_resnet18_A": hara(basic, shortcut="behind"),
+        "hara_resnet18_A": hara(basic, (0.45, 1 / 255), shortcut="behind"),
         "hara_resnet18_B": hara(basic, shortcut="projection"),
         "hara_resnet50_B": hara(deep, shortcut="projection", bottleneck=True),
         "tsm_resnet50": Case(lambda: torch_networks.TSM(400, 8), CLIP, parallel),

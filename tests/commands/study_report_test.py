@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jaxmoe.commands.study_page import findings
-from jaxmoe.commands.study_report import paired_table, transfer_table
+from jaxmoe.commands.study_report import paired_table, tables_of, transfer_table
 from jaxmoe.config import Arm, Study
+from jaxmoe.evaluation.engine.rows import Row
 from jaxmoe.evaluation.transfer.transfer_result import TransferRow
 from jaxmoe.reporting import write_transfer
 from jaxmoe.runs.study.cells import Block, Cell
@@ -117,6 +118,24 @@ def test_what_routers_decide_is_said():
     assert "costs the 2 mixtures from -2.0 to +30.0 points of clean accuracy" in said
     assert said.endswith("the best expert alone is as good or better in 1 of 2.")
     assert "costs the mixture +30.0 points" in findings(Results(study, [runs[0], runs[2]], {}))[-1]
+
+
+def test_lipschitz_figures_are_of_all_arms_and_of_the_routers_that_there_are(tmp_path):
+    def of(arm, seed, epsilon, model, router, experts):
+        figures = {"lipschitz_model_mean": model, "lipschitz_router_weights_mean": router}
+        row = Row("pgd", epsilon, "linf", 0.5, 0.5, 2, 0, 10, 1, 10, 1.0, 0.0, **figures)
+        row = row._replace(lipschitz_experts_mean=[model] * experts)
+        return toy("", seed, [1, 0], arm)._replace(rows=(row,))
+
+    arms = {name: Arm(name.upper()) for name in "abc"}
+    study = Study(TINY, arms, seeds=(0, 1), epsilons=(0.1,))
+    runs = [of("a", seed, 0.1, 100.0 + 200 * seed, 1.0 + 2 * seed, 4) for seed in (0, 1)]
+    runs += [of("b", seed, 0.1, 5e4, 0.0, 1) for seed in (0, 1)]
+    runs += [of("c", seed, 0.2, 7.0, 1.0, 4) for seed in (0, 1)]  # by another study
+    tables = {
+        table.titles[0]: table.rows for table in tables_of(Results(study, runs, {}), tmp_path)
+    }
+    assert tables["Lipschitz under PGD 0.1"] == [["A", "200", "2"], ["B", "5e+04", "–"]]
 
 
 def test_arms_that_share_no_block_are_not_compared():

@@ -308,13 +308,21 @@ def test_a_study_that_cannot_be_is_one_line(fields, message):
         ("study tiny.py --run.seed 3", "--run.seed: not accepted; expected a field that all runs"),
         ("study tiny.py --training.epochs 3", "--training.epochs: not accepted"),
         ("study tiny.py --recipe at_m", "--recipe: not accepted"),
-        ("study bad.py", "attack: 'pdg' is no attack; did you mean pgd?"),
+        ("study attacks.py", "attack: 'pdg' is no attack; did you mean pgd?"),
+        ("study cascade.py", "attack: 'apgd-x' is no attack; did you mean apgd-"),
+        ("study measures.py", "measures: 'trist' is not accepted; did you mean trust?"),
         ("study config.py", "has no function study\\(\\) that returns a Study"),
     ],
 )
 def test_bad_input_is_one_line(folder, capsys, arguments, message):
     (folder / "config.py").write_text("def config(): pass\n", encoding="utf-8")
-    (folder / "bad.py").write_text(STUDY.replace('"fgsm"', '"pdg"'), encoding="utf-8")
+    judging = {
+        "attacks.py": STUDY.replace('"fgsm"', '"pdg"'),
+        "cascade.py": STUDY.replace('"no_checks": True', '"cascade": ("pgd", "apgd-x")'),
+        "measures.py": STUDY.replace('"no_checks": True', '"measures": "trist"'),
+    }
+    for name, text in judging.items():
+        (folder / name).write_text(text, encoding="utf-8")
     assert main(arguments.split()) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message.replace("\\", "") in line

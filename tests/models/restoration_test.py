@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoe.models import GroupNorm, ResNet
+from jaxmoe.models import GroupNorm, ResNet, SlowFast
 from jaxmoe.models.restoration import RestorationBlock
 from tests.night import at_night
 
@@ -56,13 +56,29 @@ def test_features_that_cannot_be_halved_are_refused():
         BLOCK.init(jax.random.key(0), jnp.ones((1, 4, 1, 2)))
 
 
-def test_a_network_has_it_behind_its_first_stage():
-    x = jnp.ones((1, 4, 8, 8, 3))
+NETWORKS = {
+    "resnet": (ResNet, {}, {"restoration": 4}),
+    "slowfast": (
+        SlowFast,
+        {"depth": 18, "frame_ratio": 2, "channel_ratio": 2},
+        {"slow_restoration": 4, "fast_restoration": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "fields", "blocks"), NETWORKS.values(), ids=NETWORKS)
+def test_a_network_has_it_behind_its_first_stage(kind, fields, blocks, variables_of):
+    x = jnp.asarray(np.random.default_rng(0).random((2, 2, 4, 4, 3)), jnp.float32)
+    make = functools.partial(kind, 3, width=4, stem="small", **fields)
     plain, restored = (
-        ResNet(3, width=4, stage_sizes=(1, 1), stem="small", restoration=on) for on in (False, True)
+        jax.eval_shape(make(stage_sizes=(1, 1), restoration=on).init, jax.random.key(0), x)
+        for on in (False, True)
     )
-    shapes = jax.eval_shape(restored.init, jax.random.key(0), x)["params"]
-    assert set(shapes) - set(jax.eval_shape(plain.init, jax.random.key(0), x)["params"]) == {
-        "restoration"
-    }
-    assert shapes["restoration"]["under2_conv"]["kernel"].shape == (3, 3, 3, 4, 4)
+    assert set(restored["params"]) - set(plain["params"]) == set(blocks)
+    for name, width in blocks.items():
+        assert restored["params"][name]["under2_conv"]["kernel"].shape == (3, 3, 3, width, width)
+    model = make(stage_sizes=(1,), restoration=True)
+    params = variables_of(model, x)["params"]
+    params |= jax.tree.map(jnp.zeros_like, {name: params[name] for name in blocks})
+    logits = jax.jit(model.apply)({"params": params}, x)
+    np.testing.assert_array_equal(logits[0], logits[1])  # no feature is left to tell clips apart

@@ -18,7 +18,7 @@ Tensors = Mapping[str, np.ndarray]
 """Tensors by PyTorch's names."""
 
 _LISTED = 10  # keys of one kind in an error
-_COUNTERS = "num_batches_tracked"  # of batches that a norm has seen; inference reads none
+COUNTERS = "num_batches_tracked"  # of batches that a norm has seen; inference reads none
 _STATISTICS = {"running_mean": "mean", "running_var": "var"}
 
 
@@ -87,7 +87,7 @@ def fill(
     wanted, taken = dict(_paths(like)), dict[str, Any]()
     unknown, shapes, infinite, left_out, anew = [], [], [], [], []
     for name, tensor in layout.prepare(tensors).items():
-        if name.rpartition(".")[2] == _COUNTERS:
+        if name.rpartition(".")[2] == COUNTERS:
             continue
         if any(re.fullmatch(pattern, name) for pattern in layout.left_out):
             left_out.append(name)

@@ -4,16 +4,20 @@ import collections
 import re
 from typing import Any
 
+import numpy as np
+
 from jaxmoe.models.residual import BasicBlock, Bottleneck
 from jaxmoe.models.resnet import BLOCKS as BLOCKS_OF_DEPTH
 from jaxmoe.models.resnet import STAGE_SIZES, ResNet
-from jaxmoe.models.weights.layout import Layout, Tensors
+from jaxmoe.models.weights.layout import COUNTERS, Layout, Tensors
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 # https://docs.pytorch.org/vision/stable/models.html, of networks trained on Kinetics.
 KINETICS = {"mean": (0.43216, 0.394666, 0.37645), "std": (0.22803, 0.22145, 0.216989)}
-# https://github.com/kenshohara/3D-ResNets-PyTorch: pixels from 0 to 255, minus Kinetics' mean.
-HARA = {"mean": (114.7748 / 255, 107.7354 / 255, 99.4750 / 255), "std": (1 / 255,) * 3}
+# https://github.com/kenshohara/3D-ResNets-PyTorch: in 2018, pixels from 0 to 255 minus
+# ActivityNet's mean; since 2020, from 0 to 1 with Kinetics' mean and deviation.
+HARA_2018 = {"mean": (114.7748 / 255, 107.7354 / 255, 99.4750 / 255), "std": (1 / 255,) * 3}
+HARA_2020 = {"mean": (0.4345, 0.4051, 0.3775), "std": (0.2768, 0.2713, 0.2737)}
 # https://github.com/kuangliu/pytorch-cifar
 CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
 
@@ -73,8 +77,11 @@ def has(tensors: Tensors, **ranks: int) -> bool:
 
 
 def _hara(tensors: Tensors) -> ResNet:
-    shortcut = "projection" if _has_projections(tensors) else "zero_pad"
-    return _resnet(tensors, shortcut=shortcut, **HARA)
+    if not _has_projections(tensors):
+        return _resnet(tensors, shortcut="zero_pad", **HARA_2018)
+    # PyTorch 0.3, which wrote the files of 2018, counted no batches.
+    counted = any(np.any(value) for name, value in tensors.items() if name.endswith(COUNTERS))
+    return _resnet(tensors, shortcut="projection", **(HARA_2020 if counted else HARA_2018))
 
 
 def _torchvision_video(tensors: Tensors) -> ResNet:

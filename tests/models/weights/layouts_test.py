@@ -63,6 +63,43 @@ def drawn(name: str, pixels: np.ndarray | None = None):
     return net.tensors, logits
 
 
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+KINETICS = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
+# Hara's files of 2018 take pixels from 0 to 255 less ActivityNet's mean, those of 2020 others.
+HARA_2018 = ((114.7748 / 255, 107.7354 / 255, 99.4750 / 255), (1 / 255,) * 3)
+HARA_2020 = ((0.4345, 0.4051, 0.3775), (0.2768, 0.2713, 0.2737))
+SLOWFAST = ((0.45,), (0.225,))
+PIXELS = dict.fromkeys(NETWORKS, IMAGENET) | {
+    "cifar_option_b": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "hara_option_a": HARA_2018,
+    "hara_option_b": HARA_2020,
+    **dict.fromkeys(("r3d", "mc3", "r2plus1d"), KINETICS),
+    **dict.fromkeys(("slowfast", "pytorchvideo_slowfast"), SLOWFAST),
+}
+
+
+def pixels_of(name: str, tensors: dict[str, np.ndarray]):
+    """The mean and the standard deviation that the network of these tensors expects."""
+    model = LAYOUTS[NETWORKS[name][0]].make(tensors)
+    return model.mean, model.std
+
+
+@pytest.mark.parametrize(("name", "published_ones"), PIXELS.items(), ids=PIXELS)
+def test_pixels_are_normalised_as_the_published_network_was_trained(name, published_ones):
+    np.testing.assert_allclose(pixels_of(name, drawn(name)[0]), published_ones, rtol=1e-6)
+
+
+@pytest.mark.parametrize("saved_again", [False, True])
+def test_haras_files_of_2018_have_counted_no_batches(saved_again):
+    """Theirs have no counters, which a later PyTorch adds as zeros when it saves them again."""
+    tensors, _ = drawn("hara_option_b")
+    for name in [name for name in tensors if name.endswith("num_batches_tracked")]:
+        tensors[name] = np.array(0)
+        if not saved_again:
+            del tensors[name]
+    np.testing.assert_allclose(pixels_of("hara_option_b", tensors), HARA_2018, rtol=1e-6)
+
+
 AT_NIGHT = ("r2plus1d", "pytorchvideo_slowfast", "deeplab", "vit", "vit_of_before")
 
 
@@ -84,13 +121,31 @@ def test_logits_are_those_of_the_published_network(name, tmp_path):
     np.testing.assert_allclose(logits / scale, expected / scale, atol=2e-5)
 
 
+EIGHTEEN, FIFTY = (2, 2, 2, 2), (3, 4, 6, 3)
+# Network, width, classes and input.
 FULL = {
-    "resnet18": (functools.partial(resnet, stages=(2, 2, 2, 2)), (2, 3, 112, 112)),
-    "resnet50": (functools.partial(resnet, stages=(3, 4, 6, 3), bottleneck=True), (2, 3, 64, 64)),
-    "r3d": (functools.partial(video, stages=(2, 2, 2, 2)), (2, 3, 8, 56, 56)),
+    "resnet18": (functools.partial(resnet, stages=EIGHTEEN), 64, 400, (2, 3, 112, 112)),
+    "resnet50": (
+        functools.partial(resnet, stages=FIFTY, bottleneck=True),
+        *(64, 400, (2, 3, 64, 64)),
+    ),
+    "cifar_resnet20": (
+        functools.partial(resnet, stages=(3, 3, 3), head="linear", small=True, shortcut="around"),
+        *(16, 10, (2, 3, 32, 32)),
+    ),
+    "r3d": (functools.partial(video, stages=EIGHTEEN), 64, 400, (2, 3, 8, 56, 56)),
+    "r2plus1d": (
+        functools.partial(video, stages=EIGHTEEN, kind="r2plus1d"),
+        *(64, 400, (2, 3, 8, 56, 56)),
+    ),
     "hara_option_a": (
-        functools.partial(resnet, stages=(2, 2, 2, 2), shortcut="behind"),
-        (2, 3, 8, 56, 56),
+        functools.partial(resnet, stages=EIGHTEEN, shortcut="behind"),
+        *(64, 400, (2, 3, 8, 56, 56)),
+    ),
+    "tsm": (functools.partial(published.tsm, stages=FIFTY), 64, 400, (2, 3, 8, 64, 64)),
+    "slowfast": (
+        functools.partial(published.slowfast, stages=FIFTY),
+        *(64, 400, (2, 3, 16, 56, 56)),
     ),
 }
 
@@ -98,13 +153,13 @@ FULL = {
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", FULL)
 def test_logits_at_full_width(name, tmp_path):
-    network, shape = FULL[name]
+    network, width, classes, shape = FULL[name]
     net = published.Net()
-    network(net, np.zeros((1, *shape[1:])), 64, 400)
+    network(net, np.zeros((1, *shape[1:])), width, classes)
     found = read(write_zip(tmp_path / "weights.pt", net.tensors))
     pixels = np.random.default_rng(1).random((*shape[:1], *shape[2:], 3), np.float32)
     normal = (pixels - np.array(found.model.mean)) / np.array(found.model.std)
-    expected = network(net, np.moveaxis(normal, -1, 1), 64, 400)
+    expected = network(net, np.moveaxis(normal, -1, 1), width, classes)
     logits = jax.jit(found.model.apply)(found.variables, pixels)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(logits / scale, expected / scale, atol=2e-5)

@@ -47,6 +47,7 @@ from jaxmoe.training import (
 from jaxmoe.training import fit as train_through
 from jaxmoe.training.passes import Batches, Passes
 from jaxmoe.training.radii import MeasureRadii
+from jaxmoe.training.recipes.adversarial import DIVERGENCE
 
 __all__ = ["attack", "auto_attack", "evaluate", "fit", "report"]
 
@@ -187,7 +188,7 @@ def fit(
     _check_asked(epochs, epsilon, attacks=attacks)
     passes = Passes("batches", batches, mixture, params)
     if known is not None:
-        _check_frames(known, passes.shape)
+        _check_frames(known, options.inner_attack, passes.shape)
     loop = _loop_options(learning_rate, seed, passes.length)
     own = Experiment().training.epsilon_warmup
     warmup = own if epsilon_warmup is None else epsilon_warmup
@@ -277,8 +278,11 @@ def _check_asked(epochs: int, epsilon: float | None, *, attacks: bool) -> None:
         raise ValueError(f"epochs: {epochs}; expected at least 1")
 
 
-def _check_frames(recipe: RecipeConfig, shape: tuple[int, ...]) -> None:
-    in_time = any(find_attack(name).temporal for name in recipe.attacks.values())
+def _check_frames(recipe: RecipeConfig, inner: str | None, shape: tuple[int, ...]) -> None:
+    names = {*recipe.attacks.values()}
+    if hasattr(recipe, "inner_attack") and inner not in (None, DIVERGENCE):
+        names.add(inner)
+    in_time = any(find_attack(name).temporal for name in names)
     if (recipe.sees_frames or in_time) and looks_like_images(shape):
         raise ValueError(
             f"recipe: {recipe.name} attacks in time, and inputs of shape {list(shape)} look like "

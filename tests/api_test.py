@@ -184,6 +184,15 @@ def test_a_stopped_training_goes_on_to_the_same_bits(mixture, params, examples, 
             r"recipe\.name: 'at_x' is not accepted; did you mean at_s\? All are standard",
         ),
         (
+            {
+                "recipe": "adv_moe",
+                "epsilon": 0.1,
+                "options": RecipeOptions(inner_attack="tla-m"),
+                "batches": [(np.zeros((8, 9, 9, 3), np.uint8), Y)],
+            },
+            r"recipe: adv_moe attacks in time, and inputs of shape \[8, 9, 9, 3\] look like images",
+        ),
+        (
             {"recipe": "tlat", "epsilon": 0.1, "batches": [(np.zeros((8, 9, 9, 3), np.uint8), Y)]},
             r"recipe: tlat attacks in time, and inputs of shape \[8, 9, 9, 3\] look like images",
         ),

@@ -12,6 +12,7 @@ from jaxmoe.commands.arguments import load_config, load_from
 from jaxmoe.commands.study import _check_judging
 from jaxmoe.config import (
     DATASETS,
+    AdvMoEConfig,
     ATDConfig,
     ATMConfig,
     ATSConfig,
@@ -100,6 +101,10 @@ def test_an_impossible_value_is_one_line_with_field_and_value(section, fields, m
         ),
         (
             {"recipe": ATMConfig(inner_attack="square")},
+            r"recipe\.inner_attack: square .* gradients",
+        ),
+        (
+            {"recipe": AdvMoEConfig(inner_attack="square")},
             r"recipe\.inner_attack: square .* gradients",
         ),
         (

@@ -4,10 +4,9 @@ jaxmoe study configs/studies/iclr2026_ucf101.py --data.directory DIR
 
 ε = 8 and 14 /255; 3D ResNet-18, R(2+1)D-18, TSM-ResNet-18 and SlowFast experts of depth 18, M = 4,
 top-1. The paper trains each defence for as many epochs; here each may cost as much, in gradients of
-its own network, which is some three times as large in OUD-M. Made for accelerators; we never ran
-it. Look at two numbers first, which mattered in `ut_interaction.py`: λ of TLAT and J-TLAT, which is
-their default here, beside the clean mixture's L_Lip; and the learning rate of the epochs in which
-copies part.
+its own network, and OUD-M's costs more. Made for accelerators; we never ran it. Look at two numbers
+first: λ of TLAT and J-TLAT beside the clean mixture's L_Lip, and the learning rate of the epochs in
+which copies part. Both mattered in `ut_interaction.py`.
 
 On 16 TPU v5e, `jaxmoe plan configs/video/ucf101_j_tlat.py --devices v5e-16 --no-compile
 --attack.iterate best`, whose attacks take a look more than the study's, predicts 48 epochs of

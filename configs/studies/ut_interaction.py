@@ -5,9 +5,9 @@ jaxmoe study configs/studies/ut_interaction.py --data.directory DIR --jobs 2
 Every clip is a test clip once. All mixtures start from one clean mixture of a block, and AT-S, one
 network of an expert's size, from one network that was trained as long. Each defence may then take
 the same number of gradients, the ablations of J-TLAT too. J-TLAT, AT-M and AT-S are there with four
-times as many as well, J-TLAT with two other λ, and AT-M of a mixture whose router does not scale
-the logits. The judges are attacks that defences train on, and two that none of them trains on: the
-enumerated route, and AutoAttack's first two with ten steps each.
+times as many as well, J-TLAT with two other λ, and AT-M of a mixture whose router neither scales
+the logits nor learns from them. The judges are attacks that defences train on, and two that none of
+them trains on: the enumerated route, and AutoAttack's first two with ten steps each.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from ut_interaction_standard import config
 
 def study() -> Study:
     experiment = config()
-    # Small clips, so that 110 runs fit a CPU; 84 of them or so are few, so they change more.
+    # Small clips, so that 115 runs fit a CPU; 90 of them or so are few, so they change more.
     data = dataclasses.replace(
         experiment.data,
         resolution=40,

@@ -124,7 +124,8 @@ def _print(imported: "Imported", files: list[pathlib.Path]) -> None:
         **({"drawn anew": "; ".join(anew)} if anew else {}),
         **({} if imported.anew else {"head": head}),
         **({"left out": _left_out(imported.left_out)} if imported.left_out else {}),
-        "normalized": f"pixels by mean {_shown(e.expert.mean)}, std {_shown(e.expert.std)}",
+        "normalized": f"pixels by mean {_shown(e.expert.mean)}, std {_shown(e.expert.std)}; "
+        "--expert.mean and --expert.std replace them",
         "written": str(imported.run),
     }
     width = max(map(len, lines))

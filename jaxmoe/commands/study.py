@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """Trains every arm of a study in every block (architecture, fold, seed), judges each
 by the study's attacks, and prints tables: clean and robust accuracy with intervals, what training
-took, what the router decides, differences example by example, transfer.
+took, what the router decides, Lipschitz quotients, differences example by example, transfer.
 
 FILE.py is a python file with study() -> jaxmoe.config.Study. Where the study says what training may
 cost, each arm gets the epochs for it. --list shows them and runs nothing. Fields that are given
@@ -96,8 +96,8 @@ class _Board:
         experiments = {cell: experiment_of(study, cell, runs, fields) for cell in own}
         _check_judging(study, list(experiments.values()), runs)
         _check_jobs(options.jobs)
-        arms = len({(cell.block.architecture, cell.arm) for cell in own})
-        print(f"counting what an epoch costs, a few seconds for each of {arms} arms", flush=True)
+        kinds = len({(cell.block.architecture, cell.arm) for cell in own})
+        print(f"counting what an epoch costs, a few seconds for each of {kinds} runs", flush=True)
         self.costs = costs(study, experiments, _classes(experiments[own[0]]))
         self.epochs = {cell: self._epochs(cell) for cell in own}
         self.experiments = {

@@ -30,8 +30,8 @@ _MIXTURES = (
     "expert that the fewest examples go to. Trust: mean weight of the most trusted expert."
 )
 _LIPSCHITZ = (
-    "Mean Lipschitz quotients of examples and what PGD made of them, over runs: F is the whole, r "
-    "the router's weights, which one network lacks. They are sampled, and bound nothing."
+    "The figures are mean Lipschitz quotients between an example and what PGD made of it, over "
+    "runs. F is the whole, r the router's weights, which one network lacks. They bound nothing."
 )
 
 

@@ -210,7 +210,7 @@ class AdvMoEConfig(RecipeConfig):
         "divergence", "which attack finds x': a name of `jaxmoe attacks`, or divergence, of both"
     )
     beta: float = option(6.0, "β of both divergences", least=0)
-    steps: int = option(2, "of its attack, in place of attack.steps", least=1)
+    steps: int = option(2, "of its attack, whichever it is, in place of attack.steps", least=1)
 
     def phases(
         self, mixture: "Mixture", threat: "ThreatModel", options: "RecipeOptions"

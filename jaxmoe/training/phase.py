@@ -83,7 +83,7 @@ class RecipeOptions(NamedTuple):
     weak_experts: int = 2  # of J-TLAT's second phase
     repairs: tuple[str, ...] = ("router", "weak_experts", "global")  # J-TLAT's phases
     global_attack: str = "j-tlga"  # of J-TLAT's third phase
-    beta: float = 6.0  # β of the Kullback-Leibler terms of RT-ER, JTDMoE and TRADES
+    beta: float = 6.0  # β of the Kullback-Leibler terms of RT-ER, JTDMoE, AdvMoE and TRADES
     expert_attack: Literal["own", "shared"] = "own"  # what RT-ER's expert sees: its own δ, or F's
     upper_moves: Literal["both", "standard"] = "both"  # in JTDMoE's upper level
     radii: int = 0  # of AAT-M: ε of a batch is drawn from so many, by their weights in the state

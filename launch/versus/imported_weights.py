@@ -40,7 +40,6 @@ class Case(NamedTuple):
     shape: tuple[int, ...]  # [T, H, W, C] or [H, W, C]
     wrap: Callable[[Any], Any] = dict  # what is saved of its state dict
     views: Callable[[Any], Any] = lambda x: x  # what the network takes of [B, C, …]
-    pixels: tuple[float, float] = (0.45, 0.225)  # mean and deviation that its norms have seen
 
 
 class Compared(NamedTuple):
@@ -95,11 +94,11 @@ def cases() -> dict[str, Case]:
     import torchvision.models as images
     from torchvision.models import segmentation, video
 
-    def hara(sizes, pixels=(0.45, 0.225), **fields):
+    def hara(sizes, **fields):
         def make():
             return torch_networks.ResNet(sizes, 64, 400, rank=3, head="fc", **fields)
 
-        return Case(make, CLIP, parallel, pixels=pixels)
+        return Case(make, CLIP, parallel)
 
     def parallel(state):  # as `DataParallel` and a training script save it
         return {"epoch": 7, "state_dict": {f"module.{n}": t for n, t in state.items()}}
@@ -119,7 +118,7 @@ def cases() -> dict[str, Case]:
             lambda: torch_networks.ResNet((3, 3, 3), 16, 10, **cifar), (32, 32, 3), parallel
         ),
         **{name: Case(getattr(video, name), CLIP) for name in ("r3d_18", "mc3_18", "r2plus1d_18")},
-        "hara_resnet18_A": hara(basic, (0.45, 1 / 255), shortcut="behind"),
+        "hara_resnet18_A": hara(basic, shortcut="behind"),
         "hara_resnet18_B": hara(basic, shortcut="projection"),
         "hara_resnet50_B": hara(deep, shortcut="projection", bottleneck=True),
         "tsm_resnet50": Case(lambda: torch_networks.TSM(400, 8), CLIP, parallel),
@@ -147,7 +146,7 @@ def compare(name: str, case: Case, path: pathlib.Path) -> Compared:
     pixels = np.random.default_rng(0).random((2, *case.shape), np.float32)
     pixels[1] = 0.2 * pixels[1] + 0.8 * np.linspace(0, 1, case.shape[-2])[:, None]  # brighter
     with torch.no_grad():
-        _randomise(twin, case.views(_as_theirs(pixels, *case.pixels)))
+        _randomise(twin, case.views(_as_theirs(pixels, 0.45, 0.225)))
         torch.save(case.wrap(twin.state_dict()), path)
         found = weights.read(path)
         model = found.model

@@ -234,7 +234,7 @@ def test_other_judging_judges_a_run_anew(folder):
 def test_what_runs_cost_is_listed(folder, capsys):
     assert run("study tiny.py --list") == 0
     first, *said = capsys.readouterr().out.splitlines()
-    assert first == "counting what an epoch costs, a few seconds for each of 2 arms"
+    assert first == "counting what an epoch costs, a few seconds for each of 2 runs"
     assert said[0].startswith("seed0/single: done, 1 epochs, 1 gradients, 1 with what comes")
     assert said[1].startswith("seed0/at_m: done, 2 epochs, ")
     own, before = (int(said[1].split(", ")[place].split()[0]) for place in (2, 3))

@@ -60,8 +60,9 @@ NETWORKS = {
     "resnet": (ResNet, {}, {"restoration": 4}),
     "slowfast": (
         SlowFast,
-        {"depth": 18, "frame_ratio": 2, "channel_ratio": 2},
-        {"slow_restoration": 4, "fast_restoration": 2},
+        # Bottlenecks, so that widths behind the first stage are others than in front of it.
+        {"depth": 50, "frame_ratio": 2, "channel_ratio": 2},
+        {"slow_restoration": 16, "fast_restoration": 8},
     ),
 }
 
@@ -77,6 +78,13 @@ def test_a_network_has_it_behind_its_first_stage(kind, fields, blocks, variables
     assert set(restored["params"]) - set(plain["params"]) == set(blocks)
     for name, width in blocks.items():
         assert restored["params"][name]["under2_conv"]["kernel"].shape == (3, 3, 3, width, width)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("kind", "fields", "blocks"), NETWORKS.values(), ids=NETWORKS)
+def test_all_features_go_through_it(kind, fields, blocks, variables_of):
+    x = jnp.asarray(np.random.default_rng(0).random((2, 2, 4, 4, 3)), jnp.float32)
+    make = functools.partial(kind, 3, width=4, stem="small", **fields)
     model = make(stage_sizes=(1,), restoration=True)
     params = variables_of(model, x)["params"]
     params |= jax.tree.map(jnp.zeros_like, {name: params[name] for name in blocks})

@@ -95,7 +95,7 @@ def test_lambda_warms_up_in_the_loss_and_in_its_attack(mixture):
         ("j_tlat", 0, {"router"}),
         ("j_tlat", 1, {"experts"}),
         ("j_tlat", 2, {"router", "experts"}),
-        ("adv_moe", 0, {"experts"}),
+        at_night("adv_moe", 0, {"experts"}),
         ("adv_moe", 1, {"router"}),
         ("gate", 0, {"router"}),
         ("jtdmoe", 1, {"router", "experts", "standard"}),

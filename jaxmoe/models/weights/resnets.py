@@ -77,11 +77,10 @@ def has(tensors: Tensors, **ranks: int) -> bool:
 
 
 def _hara(tensors: Tensors) -> ResNet:
-    if not _has_projections(tensors):
-        return _resnet(tensors, shortcut="zero_pad", **HARA_2018)
+    shortcut = "projection" if _has_projections(tensors) else "zero_pad"
     # PyTorch 0.3, which wrote the files of 2018, counted no batches.
     counted = any(np.any(value) for name, value in tensors.items() if name.endswith(COUNTERS))
-    return _resnet(tensors, shortcut="projection", **(HARA_2020 if counted else HARA_2018))
+    return _resnet(tensors, shortcut=shortcut, **(HARA_2020 if counted else HARA_2018))
 
 
 def _torchvision_video(tensors: Tensors) -> ResNet:

@@ -80,6 +80,6 @@ def study() -> Study:
         epsilons=(4 / 255,),
         evaluation={"steps": 10, "cascade": ("apgd-ce", "apgd-t"), "measures": "trust"},
         transfer=("pgd",),
-        compared=("j_tlat", "j_tlat_longer"),
+        compared=("j_tlat", "j_tlat_longer", "at_m"),
         simplest="at_s",
     )

@@ -21,7 +21,7 @@ from jaxmoe.attacks.edge import (
     looks_like_images,
 )
 from jaxmoe.attacks.settings import AttackSettings
-from jaxmoe.choices import Norm
+from jaxmoe.choices import DIVERGENCE, Norm
 from jaxmoe.config import RECIPES, Experiment, MixtureConfig, RecipeConfig, check_recipe
 from jaxmoe.evaluation import NonFiniteGradient, SuiteResult, auto_attack, evaluate_suite
 from jaxmoe.evaluation.engine.arrays import cut
@@ -47,7 +47,6 @@ from jaxmoe.training import (
 from jaxmoe.training import fit as train_through
 from jaxmoe.training.passes import Batches, Passes
 from jaxmoe.training.radii import MeasureRadii
-from jaxmoe.training.recipes.adversarial import DIVERGENCE
 
 __all__ = ["attack", "auto_attack", "evaluate", "fit", "report"]
 
@@ -279,7 +278,7 @@ def _check_asked(epochs: int, epsilon: float | None, *, attacks: bool) -> None:
 
 
 def _check_frames(recipe: RecipeConfig, inner: str | None, shape: tuple[int, ...]) -> None:
-    names = {*recipe.attacks.values()}
+    names = set(recipe.attacks.values())
     if hasattr(recipe, "inner_attack") and inner not in (None, DIVERGENCE):
         names.add(inner)
     in_time = any(find_attack(name).temporal for name in names)

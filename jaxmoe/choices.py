@@ -40,3 +40,5 @@ ADVERSARIAL_LOSSES: tuple[str, ...] = get_args(AdversarialLoss)
 # How a step is mapped over devices: `parallel.mapping`.
 DeviceMapping = Literal["mesh", "pmap"]
 DEVICE_MAPPINGS: tuple[str, ...] = get_args(DeviceMapping)
+
+DIVERGENCE = "divergence"  # an inner attack that no evaluation has: it needs no label

@@ -59,8 +59,9 @@ def study() -> Study:
         arm = arms["j_tlat"]
         fields = {**arm.fields, "recipe.lam": float(lam)}
         arms[name] = Arm(f"J-TLAT, λ = {lam}", fields, arm.start)
-    fields = {**arms["at_m"].fields, "mixture.combine": "renormalized"}
-    arms["renormalized"] = Arm("AT-M, renormalized", fields, "standard")
+    arm = arms["at_m"]
+    fields = {**arm.fields, "mixture.combine": "renormalized"}
+    arms["renormalized"] = Arm("AT-M, renormalized", fields, arm.start)
     # Four times the cost: J-TLAT has the epochs that AT-M had before.
     for name, epochs in (("j_tlat", 17), ("at_m", 68), ("at_s", 68)):
         arm = arms[name]

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from jaxmoe.choices import AdversarialLoss
+from jaxmoe.choices import DIVERGENCE, AdversarialLoss
 from jaxmoe.options import option
 from jaxmoe.registry import Entry, Registry, field_names
 
@@ -99,7 +99,7 @@ class RecipeConfig(Entry):
         """The attacks of `jaxmoe attacks` that its fields name, by field."""
         names = ("inner_attack", "router_attack", "global_attack")
         found = {name: getattr(self, name) for name in names if hasattr(self, name)}
-        return {field: name for field, name in found.items() if name != "divergence"}
+        return {field: name for field, name in found.items() if name != DIVERGENCE}
 
     def refusals(self, mixture: Any) -> Iterator[tuple[str, object, str]]:
         """Yields what does not fit a `MixtureConfig`: a field, its value, what is accepted."""

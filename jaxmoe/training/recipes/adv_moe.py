@@ -7,11 +7,12 @@ Reference: Zhang et al. 2023, "Robust Mixture-of-Expert Training for Convolution
 import jax.numpy as jnp
 
 from jaxmoe.attacks import as_apply, constant_step, cross_entropy, kl_divergence, perturb
+from jaxmoe.choices import DIVERGENCE
 from jaxmoe.mixture import Mixture, mean_over_classes
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training.losses import label_loss
 from jaxmoe.training.phase import Found, Phase, PhaseAttack, RecipeOptions
-from jaxmoe.training.recipes.adversarial import DIVERGENCE, inner_attack
+from jaxmoe.training.recipes.adversarial import inner_attack
 
 
 def adv_moe(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[Phase, ...]:

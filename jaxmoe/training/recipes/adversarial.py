@@ -15,13 +15,11 @@ from jaxmoe.attacks import (
     model_loss_of_pair,
     perturb,
 )
-from jaxmoe.choices import AdversarialLoss
+from jaxmoe.choices import DIVERGENCE, AdversarialLoss
 from jaxmoe.mixture import Mixture
 from jaxmoe.threat import ThreatModel
 from jaxmoe.training.losses import label_loss
 from jaxmoe.training.phase import Found, Phase, PhaseAttack, PhaseLoss, RecipeOptions
-
-DIVERGENCE = "divergence"  # an inner attack that no evaluation has: it needs no label
 
 
 def at_m(mixture: Mixture, threat: ThreatModel, options: RecipeOptions) -> tuple[Phase, ...]:
